@@ -1,0 +1,7 @@
+"""Noise initialization: the starting noise of every block."""
+
+from longtake.noise.base import NoiseInit, NoiseSource
+from longtake.noise.independent import Independent
+from longtake.noise.shared_pool import SharedPool
+
+__all__ = ["Independent", "NoiseInit", "NoiseSource", "SharedPool"]

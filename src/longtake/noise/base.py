@@ -1,0 +1,60 @@
+"""The contract of a noise initialization, and the one place where random numbers come from."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from longtake.plan import FrameRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseSource:
+    """Where the random numbers of one request come from: always the CPU, never a rank.
+
+    Args:
+        seed: The request's seed.
+        request: Index of the request, so that equal seeds still give different videos.
+        channels: Latent channels ``C``.
+        height: Latent height ``H``.
+        width: Latent width ``W``.
+    """
+
+    seed: int
+    request: int
+    channels: int
+    height: int
+    width: int
+
+    def generator(self, purpose: str, index: int) -> torch.Generator:
+        """Return a CPU generator that is a function of (seed, request, purpose, index) alone."""
+        words = f"{self.seed}/{self.request}/{purpose}/{index}".encode()
+        digest = hashlib.blake2b(words, digest_size=8).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+    def normal(self, frames: int, purpose: str, index: int) -> Tensor:
+        """Draw standard normal latents ``(1, C, frames, H, W)``, fp32 on the CPU."""
+        shape = (1, self.channels, frames, self.height, self.width)
+        return torch.randn(shape, generator=self.generator(purpose, index))
+
+
+class NoiseInit(ABC):
+    """Gives every block its starting noise.
+
+    A function of (seed, request, block) and of how the video is cut: never of rank, device or
+    the number of devices.
+    """
+
+    @abstractmethod
+    def blocks(self, source: NoiseSource, cut: Iterable[FrameRange]) -> Iterator[Tensor]:
+        """Yield the noise of block 0, 1, 2, ... lazily, each ``(1, C, F, H, W)`` fp32 on the CPU.
+
+        Args:
+            source: Where random numbers come from.
+            cut: The blocks' latent frames in the order of time; endless for an endless video.
+        """

@@ -1,0 +1,46 @@
+"""The contract of a block scheduler."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from longtake.plan import FrameRange, Task
+
+
+class BlockScheduler(ABC):
+    """Cuts a video into blocks and orders their tasks.
+
+    Pure data: no tensors, no processes, no state between calls. The order it yields *is* the
+    meaning of a run: every strategy gives what running the tasks one after another gives.
+    """
+
+    @abstractmethod
+    def blocks(self, latent_frames: int | None) -> Iterator[FrameRange]:
+        """Yield the blocks' latent frames, in the order of time.
+
+        Blocks tile the video: no overlap, no gap, exactly ``latent_frames`` in all.
+
+        Args:
+            latent_frames: Length of the video in latent frames; ``None`` for an endless one.
+        """
+
+    @abstractmethod
+    def tasks(self, latent_frames: int | None, steps: int) -> Iterator[Task]:
+        """Yield every task once, in serial order, lazily.
+
+        A block's steps come in order, and blocks finish in the order of time.
+
+        Args:
+            latent_frames: Length of the video in latent frames; ``None`` for an endless one.
+            steps: Denoising steps of each block.
+        """
+
+    @abstractmethod
+    def blocks_in_flight(self, latent_frames: int | None, steps: int) -> int:
+        """Return the largest number of blocks that are between their first and last step at once.
+
+        Args:
+            latent_frames: Length of the video in latent frames; ``None`` for an endless one.
+            steps: Denoising steps of each block.
+        """

@@ -1,0 +1,145 @@
+"""The training loop both networks share: AdamW, cosine rate, running average, exact resume."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from demo_model import checkpoint
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one run needs to be repeated.
+
+    Attributes:
+        stage: Name of the stage; it also separates the stages' random numbers.
+        steps: Number of steps; the learning rate ends with the last one.
+        rate: Largest learning rate.
+        warmup: Steps until it is reached.
+        decay: Weight decay.
+        average: Decay per step of the running average of the weights.
+        seed: Seed of every random number.
+        save_every: Steps between checkpoints.
+    """
+
+    stage: str
+    steps: int
+    rate: float
+    warmup: int
+    decay: float
+    average: float
+    seed: int = 0
+    save_every: int = 500
+
+
+def generator(seed: int, stage: str, step: int) -> torch.Generator:
+    """Random numbers that depend on nothing but their place in the run, so resuming is exact."""
+    digest = hashlib.sha256(f"{seed}/{stage}/{step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+def _rate(recipe: Recipe, step: int) -> float:
+    cosine = 0.5 * (1.0 + math.cos(math.pi * step / recipe.steps))
+    return recipe.rate * min(1.0, (step + 1) / recipe.warmup) * (0.02 + 0.98 * cosine)
+
+
+def _state(model: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in average.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
+    return tensors
+
+
+def _part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(name + ".")}
+
+
+def _restore(
+    tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.AdamW
+) -> dict[str, Tensor]:
+    model.load_state_dict(_part(tensors, "model"))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in _part(tensors, "optimizer").items():
+        index, name = key.split(".", 1)
+        moments.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    return _part(tensors, "average")
+
+
+def averaged(model: nn.Module, folder: Path) -> int:
+    """Loads the running average of the newest checkpoint into a model; returns its step.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint yet.
+    """
+    found = checkpoint.load_newest(folder)
+    if found is None:
+        raise FileNotFoundError(f"no checkpoint in {folder}; run the stage that trains it first")
+    model.load_state_dict(_part(found[0], "average"))
+    return int(found[1]["step"])
+
+
+def train(
+    model: nn.Module,
+    loss_of: Callable[[int, torch.Generator], tuple[Tensor, float]],
+    recipe: Recipe,
+    folder: Path,
+) -> None:
+    """Trains a model, from its newest checkpoint if there is one.
+
+    Args:
+        model: Changed in place.
+        loss_of: Of a step and its random numbers: the loss and the number to print.
+        recipe: How long and how fast.
+        folder: Where the checkpoints lie.
+
+    Raises:
+        ValueError: If the checkpoint belongs to another recipe.
+    """
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=recipe.decay
+    )
+    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    first = 0
+    found = checkpoint.load_newest(folder)
+    if found is not None:
+        if found[1]["recipe"] != asdict(recipe):
+            raise ValueError(f"{folder} holds a run of another recipe: {found[1]['recipe']}")
+        average = _restore(found[0], model, optimizer)
+        first = int(found[1]["step"])
+    begin, shown = time.monotonic(), 0.0
+    for step in range(first, recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(recipe, step)
+        loss, figure = loss_of(step, generator(recipe.seed, recipe.stage, step))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        keep = min(recipe.average, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for key, value in model.state_dict().items():
+                average[key].lerp_(value, 1.0 - keep)
+        shown = figure if step == first else 0.97 * shown + 0.03 * figure
+        done = step + 1
+        if done % 50 == 0 or done == recipe.steps:
+            pace = (time.monotonic() - begin) / (done - first)
+            left = pace * (recipe.steps - done) / 60.0
+            print(
+                f"{recipe.stage} {done}/{recipe.steps} loss {shown:.4f}"
+                f" {pace:.3f} s/step, {left:.1f} min left",
+                flush=True,
+            )
+        if done % recipe.save_every == 0 or done == recipe.steps:
+            tensors = _state(model, average, optimizer)
+            checkpoint.save(folder, done, tensors, {"recipe": asdict(recipe)})
