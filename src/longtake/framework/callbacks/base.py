@@ -1,0 +1,66 @@
+"""Lightning callbacks with longtake's own moments."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+
+from longtake.framework.events import (
+    Event,
+    FramesDecoded,
+    RequestEnded,
+    RequestStarted,
+)
+from longtake.strategies import BlockDone, TaskDone
+
+
+class LongtakeCallback(pl.Callback):
+    """A Lightning callback with hooks for the moments of a video. Override what you need.
+
+    The hooks run on the output coordinate only (on a single device: always), in the order in
+    which callbacks are given, and block the run while they run. An exception ends the run.
+    """
+
+    def on_request_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestStarted
+    ) -> None:
+        """Called before a request's first task."""
+
+    def on_task_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, event: TaskDone
+    ) -> None:
+        """Called after each task: one step of one block."""
+
+    def on_block_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, event: BlockDone
+    ) -> None:
+        """Called when a block is denoised, before it is decoded."""
+
+    def on_frames(
+        self, trainer: pl.Trainer, module: pl.LightningModule, event: FramesDecoded
+    ) -> None:
+        """Called when video frames are decoded."""
+
+    def on_request_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestEnded
+    ) -> None:
+        """Called once per started request, also when it is stopped or fails."""
+
+
+def dispatch(
+    callbacks: list[pl.Callback], trainer: pl.Trainer, module: pl.LightningModule, event: Event
+) -> None:
+    """Tell an event to every longtake callback, in order."""
+    for callback in callbacks:
+        if not isinstance(callback, LongtakeCallback):
+            continue
+        match event:
+            case TaskDone():
+                callback.on_task_end(trainer, module, event)
+            case FramesDecoded():
+                callback.on_frames(trainer, module, event)
+            case BlockDone():
+                callback.on_block_end(trainer, module, event)
+            case RequestStarted():
+                callback.on_request_start(trainer, module, event)
+            case RequestEnded():
+                callback.on_request_end(trainer, module, event)

@@ -1,0 +1,42 @@
+"""Models: diffusion transformers and VAEs behind one contract each, one family per folder."""
+
+from longtake.models import wan as wan
+from longtake.models.base import (
+    AnyBackbone,
+    AnyDecoder,
+    Attend,
+    Backbone,
+    BackboneSpec,
+    Compression,
+    Grid,
+    LayerContext,
+    Positions,
+    Rotary,
+    VideoDecoder,
+)
+from longtake.models.folder import ModelFolder, open_folder
+from longtake.models.registry import ModelFamily, family_of, register, registered
+from longtake.models.sampler import BlockSampler, Sampler, load_scheduler
+
+__all__ = [
+    "AnyBackbone",
+    "AnyDecoder",
+    "Attend",
+    "Backbone",
+    "BackboneSpec",
+    "BlockSampler",
+    "Compression",
+    "Grid",
+    "LayerContext",
+    "ModelFamily",
+    "ModelFolder",
+    "Positions",
+    "Rotary",
+    "Sampler",
+    "VideoDecoder",
+    "family_of",
+    "load_scheduler",
+    "open_folder",
+    "register",
+    "registered",
+]

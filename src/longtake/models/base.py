@@ -1,0 +1,253 @@
+"""The contracts of a model: a diffusion transformer as ``condition, embed, layers, head``, and a
+VAE that decodes a stream of latent blocks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+from torch import Tensor
+
+from longtake.plan import FrameRange
+
+TextT = TypeVar("TextT")
+"""What a backbone makes of a prompt, once per prompt."""
+StepT = TypeVar("StepT")
+"""What a backbone makes of a timestep, once per denoising step."""
+
+Rotary: TypeAlias = tuple[Tensor, Tensor]
+"""Cosines and sines of a window's rotary positions, each ``(1, S, 1, D / 2)``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """The latent frames that pass through the layers together, and their size.
+
+    Args:
+        frames: Latent frames, absolute in the video.
+        height: Latent height ``H``.
+        width: Latent width ``W``.
+    """
+
+    frames: FrameRange
+    height: int
+    width: int
+
+
+class Positions(Protocol):
+    """Gives the rotary table of a window."""
+
+    def table(self, grid: Grid) -> Rotary:
+        """Return cosines and sines of absolute positions, each ``(1, S, 1, D / 2)`` fp32."""
+
+
+class Attend(Protocol):
+    """Self-attention as a layer sees it.
+
+    Behind it stand sequence exchange, feature cache and kernel choice: the layer knows of none.
+    """
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend from ``q`` to ``k`` and ``v`` (and to whatever features a cache adds).
+
+        Args:
+            q: Queries ``(B, S, N, D)``, rotary positions applied.
+            k: Keys ``(B, S, N, D)``, rotary positions applied.
+            v: Values ``(B, S, N, D)``.
+
+        Returns:
+            ``(B, S, N, D)``, in the dtype of ``q``.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compression:
+    """How a VAE shrinks a video.
+
+    Args:
+        temporal: Video frames per latent frame; the first latent frame is one video frame.
+        spatial: Pixels per latent position, along height and width.
+    """
+
+    temporal: int
+    spatial: int
+
+    def video_frames(self, latent_frames: int) -> int:
+        """Return the number of video frames that ``latent_frames`` decode to."""
+        return 1 + (latent_frames - 1) * self.temporal
+
+    def latent_frames(self, video_frames: int) -> int:
+        """Return the number of latent frames that give exactly ``video_frames``.
+
+        Raises:
+            ValueError: No number of latent frames does; names the two nearest lengths.
+        """
+        if video_frames < 1 or (video_frames - 1) % self.temporal:
+            below = max(1, 1 + (video_frames - 1) // self.temporal * self.temporal)
+            above = below + self.temporal
+            raise ValueError(
+                f"num_frames is {video_frames}, but this VAE makes 1 + {self.temporal} n frames; "
+                f"the nearest are {below} and {above}."
+            )
+        return 1 + (video_frames - 1) // self.temporal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSpec:
+    """What the rest of longtake needs to know of a diffusion transformer, without its weights.
+
+    Args:
+        name: Shown in plans and errors.
+        channels: Latent channels ``C``.
+        patch: Latent frames, height and width per token.
+        heads: Attention heads ``N``.
+        head_dim: Size of a head ``D``.
+        layers: Transformer layers.
+        native_frames: Latent frames of the clips that the model was trained on.
+        compression: Of the model's VAE.
+        experts: How many sets of weights share the work; each denoising step uses one.
+        boundary: With two experts, the share of the training timesteps at and above which the
+            first one works; ``None`` with one expert.
+        train_timesteps: Timesteps of the training schedule.
+    """
+
+    name: str
+    channels: int
+    patch: tuple[int, int, int]
+    heads: int
+    head_dim: int
+    layers: int
+    native_frames: int
+    compression: Compression
+    experts: int = 1
+    boundary: float | None = None
+    train_timesteps: int = 1000
+
+    @property
+    def model_dim(self) -> int:
+        """Size of a hidden state ``M``."""
+        return self.heads * self.head_dim
+
+    def expert(self, timestep: float) -> int:
+        """Return which expert works at ``timestep``: 0 for the noisy part, 1 below the boundary."""
+        if self.boundary is None:
+            return 0
+        return int(timestep < self.boundary * self.train_timesteps)
+
+    def tokens_per_frame(self, height: int, width: int) -> int:
+        """Return the tokens of one latent frame of ``(height, width)`` latent positions."""
+        return (height // self.patch[1]) * (width // self.patch[2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerContext(Generic[TextT, StepT]):
+    """What every layer of one forward shares.
+
+    Args:
+        text: From ``Backbone.condition_text``, of the task's prompt.
+        step: From ``Backbone.condition_step``, of the task's step.
+        rotary: The window's rotary table, or ``None`` where the model has learned positions.
+    """
+
+    text: TextT
+    step: StepT
+    rotary: Rotary | None
+
+
+class Backbone(ABC, Generic[TextT, StepT]):
+    """A diffusion transformer seen as ``condition, embed, layers, head``.
+
+    It may hold a part of its layers only (``layers``); ``embed`` needs layer 0's rank and
+    ``head`` the last layer's. Guidance branches are rows of the batch dim ``B``. All methods run
+    under ``torch.no_grad`` on the device where the weights are.
+    """
+
+    def __init__(self, spec: BackboneSpec, positions: Positions | None) -> None:
+        self.spec = spec
+        self.positions = positions
+
+    @abstractmethod
+    def condition_text(self, prompt_BLM: Tensor) -> TextT:
+        """Do a prompt's work once: projections and cross-attention's keys and values.
+
+        Args:
+            prompt_BLM: Text encoder states ``(B, L, M_text)``, one row per guidance branch.
+        """
+
+    @abstractmethod
+    def condition_step(self, timestep: float) -> StepT:
+        """Do a denoising step's work once: the timestep's embedding and modulation.
+
+        Args:
+            timestep: In units of the training schedule (0 .. ``train_timesteps``).
+        """
+
+    @abstractmethod
+    def embed(self, latents: Tensor, grid: Grid, step: StepT) -> Tensor:
+        """Turn latents ``(B, C, F, H, W)`` into hidden states ``(B, S, M)``.
+
+        Args:
+            latents: The window's latents, fp32 or the model's dtype.
+            grid: Which frames they are: learned positions depend on it.
+            step: Of the task's step.
+        """
+
+    @abstractmethod
+    def layer(
+        self, index: int, hidden: Tensor, context: LayerContext[TextT, StepT], attend: Attend
+    ) -> Tensor:
+        """Run one layer on hidden states ``(B, S, M)``.
+
+        Args:
+            index: Of the layer in the whole model.
+            hidden: ``(B, S, M)``.
+            context: What every layer of this forward shares.
+            attend: To be called exactly once, instead of a self-attention kernel.
+        """
+
+    @abstractmethod
+    def head(self, hidden: Tensor, grid: Grid, step: StepT) -> Tensor:
+        """Turn hidden states ``(B, S, M)`` of whole frames into a prediction ``(B, C, F, H, W)``.
+
+        Args:
+            hidden: States of the tokens of ``grid.frames`` after the last layer.
+            grid: The frames to predict.
+            step: Of the task's step.
+        """
+
+
+AnyBackbone: TypeAlias = Backbone[Any, Any]
+"""A backbone, where its private condition types do not matter."""
+
+DecoderState = TypeVar("DecoderState")
+"""What a decoder carries from one latent frame to the next."""
+
+
+class VideoDecoder(ABC, Generic[DecoderState]):
+    """Latent blocks in, video frames out, as a stream.
+
+    Decoding a video block by block gives what decoding it at once gives; the state's size does
+    not grow with the length.
+    """
+
+    @abstractmethod
+    def start(self) -> DecoderState:
+        """Return the state before the first latent frame of a video."""
+
+    @abstractmethod
+    def decode(self, state: DecoderState, latents: Tensor) -> Iterator[Tensor]:
+        """Decode the next latent frames of the video.
+
+        Args:
+            state: From ``start``, changed by every call; one per video.
+            latents: ``(1, C, F, H, W)`` as the sampler leaves them, any block length.
+
+        Yields:
+            Video frames ``(frames, 3, height, width)`` in ``[-1, 1]``, as soon as they are made.
+        """
+
+
+AnyDecoder: TypeAlias = VideoDecoder[Any]
+"""A decoder, where its private state does not matter."""

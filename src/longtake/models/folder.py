@@ -1,0 +1,140 @@
+"""A diffusers model folder on disk: found, checked and read without loading anything."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from longtake.errors import ModelError
+
+BUNDLED = {"demo": Path(__file__).parent.parent / "assets" / "demo_model"}
+"""Models inside the package, by the name that ``model.pipeline`` takes."""
+
+_HUB_FILES = ["model_index.json", "*/*.json", "*/*.safetensors", "tokenizer/*"]
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A diffusers pipeline folder.
+
+    Args:
+        path: Folder with ``model_index.json``.
+        index: The content of ``model_index.json``.
+    """
+
+    path: Path
+    index: dict[str, Any]
+
+    @property
+    def pipeline(self) -> str:
+        """Name of the diffusers pipeline class."""
+        return str(self.index["_class_name"])
+
+    def has(self, component: str) -> bool:
+        """Return whether the pipeline has ``component`` (``transformer_2``, say)."""
+        return bool((self.index.get(component) or [None])[0])
+
+    def class_name(self, component: str) -> str:
+        """Return the name of the component's class."""
+        if not self.has(component):
+            raise ModelError(f"{self.path / 'model_index.json'} names no {component}.")
+        return str(self.index[component][1])
+
+    def config(self, component: str) -> dict[str, Any]:
+        """Return the component's configuration."""
+        name = "scheduler_config.json" if component == "scheduler" else "config.json"
+        return _read_json(self.path / component / name)
+
+    def weight_files(self, component: str) -> dict[str, Path]:
+        """Return which file holds each tensor of ``component``; an unsharded one has key ``""``.
+
+        Raises:
+            ModelError: There are no safetensors weights, or a shard is missing.
+        """
+        folder = self.path / component
+        indices = sorted(folder.glob("*.safetensors.index.json"))
+        if indices:
+            shards = _read_json(indices[0])["weight_map"]
+            files = {key: folder / Path(name).name for key, name in shards.items()}
+            for file in sorted(set(files.values())):
+                if not file.is_file():
+                    raise ModelError(f"{indices[0]} names the shard {file.name}, which is missing.")
+            return files
+        whole = sorted(folder.glob("*.safetensors"))
+        if len(whole) == 1:
+            return {"": whole[0]}
+        if whole:
+            raise ModelError(
+                f"{folder} holds {len(whole)} safetensors files but no *.safetensors.index.json "
+                f"that says which tensor is where."
+            )
+        pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
+        if pickles:
+            raise ModelError(
+                f"{folder} holds its weights as {pickles[0]}, a pickle, which can run any code when "
+                f"it is read; longtake reads safetensors only. Save the model again with "
+                f"save_pretrained(..., safe_serialization=True)."
+            )
+        raise ModelError(f"{folder} holds no safetensors weights.")
+
+
+def open_folder(name: str) -> ModelFolder:
+    """Find a pipeline: a bundled model's name, a local folder or a hub id.
+
+    A hub id is downloaded (configuration, tokenizer and safetensors files only) or found in the
+    local hub cache.
+
+    Raises:
+        ModelError: There is no such folder, or it is not a diffusers pipeline.
+    """
+    path = BUNDLED.get(name) or _local(name) or _download(name)
+    index_file = path / "model_index.json"
+    if not index_file.is_file():
+        raise ModelError(
+            f"{path} has no model_index.json: model.pipeline takes a diffusers pipeline folder."
+        )
+    index = _read_json(index_file)
+    if "_class_name" not in index:
+        raise ModelError(f"{index_file} names no pipeline class (_class_name).")
+    return ModelFolder(path, index)
+
+
+def _local(name: str) -> Path | None:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise ModelError(
+            f"model.pipeline is {name!r}, but there is no such folder, and it is no hub id "
+            f"(owner/name) nor a bundled model ({', '.join(BUNDLED)})."
+        )
+    return None
+
+
+def _download(name: str) -> Path:
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"model.pipeline is {name!r}, but there is no such local folder and the hub has not "
+            f"given it: {reason}"
+        ) from error
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{file} is missing.") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{file} is not a JSON object.")
+    return content

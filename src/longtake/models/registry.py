@@ -1,0 +1,103 @@
+"""Which model families there are, and what each must be able to do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from longtake.errors import ModelError, nearest
+from longtake.models.base import AnyBackbone, AnyDecoder, BackboneSpec
+from longtake.models.folder import ModelFolder
+
+ENTRY_POINT_GROUP = "longtake.models"
+"""Packages name modules in this entry-point group; importing one registers its families."""
+
+
+class ModelFamily(ABC):
+    """Knows the folders of one diffusers pipeline class. Stateless."""
+
+    @abstractmethod
+    def spec(self, folder: ModelFolder) -> BackboneSpec:
+        """Read the backbone's spec from the configuration files alone."""
+
+    @abstractmethod
+    def load_backbone(
+        self,
+        folder: ModelFolder,
+        spec: BackboneSpec,
+        layers: Collection[int],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> AnyBackbone:
+        """Load the backbone with only ``layers`` of it; the rest is not read from disk.
+
+        Patch embedding and head are loaded with the first and the last layer.
+        """
+
+    @abstractmethod
+    def load_decoder(self, folder: ModelFolder, *, device: torch.device) -> AnyDecoder:
+        """Load the VAE's decoder, in fp32."""
+
+    @abstractmethod
+    def encode_text(
+        self,
+        folder: ModelFolder,
+        prompts: Sequence[str],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """Load the text encoder, encode ``prompts`` to ``(prompts, L, M_text)`` on the CPU, free it."""
+
+
+FamilyT = TypeVar("FamilyT", bound=type[ModelFamily])
+_FAMILIES: dict[str, type[ModelFamily]] = {}
+
+
+def register(*pipelines: str) -> Callable[[FamilyT], FamilyT]:
+    """Register a family under the names of its diffusers pipeline classes.
+
+    Use it as a decorator: ``@register("WanPipeline")``. The names are those that
+    ``model_index.json`` gives as ``_class_name``.
+    """
+
+    def decorate(family: FamilyT) -> FamilyT:
+        _FAMILIES.update(dict.fromkeys(pipelines, family))
+        return family
+
+    return decorate
+
+
+def registered() -> dict[str, type[ModelFamily]]:
+    """Return every registered family by pipeline class, those of installed plug-ins included."""
+    _load_plug_ins()
+    return dict(_FAMILIES)
+
+
+def family_of(folder: ModelFolder) -> ModelFamily:
+    """Return the family of a pipeline folder.
+
+    Raises:
+        ModelError: Its pipeline class is not registered; names the nearest one.
+    """
+    families = registered()
+    if folder.pipeline not in families:
+        raise ModelError(
+            f"{folder.path} is a {folder.pipeline}, which is not registered; the nearest registered "
+            f"pipeline is {nearest(folder.pipeline, families)}. docs/new-backbone.md shows how "
+            f"to add one in about a hundred lines."
+        )
+    return families[folder.pipeline]()
+
+
+@cache
+def _load_plug_ins() -> None:
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+        entry_point.load()

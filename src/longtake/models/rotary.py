@@ -1,0 +1,85 @@
+"""Rotary positions along frames, height and width."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from longtake.models.base import Grid, Positions, Rotary
+
+
+@final
+class AxialRotary(Positions):
+    """Rotary positions whose channels are divided among frames, height and width.
+
+    Positions are absolute latent-frame positions computed in float64: attention under RoPE
+    depends on differences only, so cached keys stay valid in every window, and within a window
+    no difference is larger than the window. The table is put together per window and not kept:
+    for a 14B model at 720p one table takes about 30 MB, and as many windows as steps are in
+    flight.
+
+    Args:
+        dims: Channels of a head for frames, height and width; even, their sum the head dim.
+        patch: Latent frames, height and width per token.
+        device: Where the tables are needed.
+        theta: Base of the frequencies.
+    """
+
+    def __init__(
+        self,
+        dims: tuple[int, int, int],
+        patch: tuple[int, int, int],
+        device: torch.device,
+        theta: float = 10000.0,
+    ) -> None:
+        self._patch = patch
+        self._device = device
+        self._frequencies = tuple(
+            1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float64) / dim) for dim in dims
+        )
+        # The part that all windows of a video share.
+        self._plane = lru_cache(maxsize=4)(self._make_plane)
+
+    @override
+    def table(self, grid: Grid) -> Rotary:
+        frames, height, width = self._patch
+        first, stop = grid.frames.start // frames, grid.frames.stop // frames
+        plane = self._plane(grid.height // height, grid.width // width)
+        time = self._rotation(0, first, stop)
+        parts = [
+            torch.cat([t[:, None].expand(-1, len(p), -1), p[None].expand(len(t), -1, -1)], dim=-1)
+            for t, p in zip(time, plane, strict=True)
+        ]
+        cos, sin = (part.flatten(0, 1)[None, :, None, :] for part in parts)
+        return cos, sin
+
+    def _rotation(self, axis: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        angle = torch.outer(
+            torch.arange(start, stop, dtype=torch.float64), self._frequencies[axis]
+        )
+        # Angles are rounded to fp32 as cosines, never as angles: at frame 100,000 an fp32 angle
+        # is off by 0.004.
+        return angle.cos().float().to(self._device), angle.sin().float().to(self._device)
+
+    def _make_plane(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        rows, columns = self._rotation(1, 0, height), self._rotation(2, 0, width)
+        cos, sin = (
+            torch.cat(
+                [r[:, None].expand(-1, width, -1), c[None].expand(height, -1, -1)], dim=-1
+            ).flatten(0, 1)
+            for r, c in zip(rows, columns, strict=True)
+        )
+        return cos, sin
+
+
+def rotate(x_BSND: Tensor, rotary: Rotary) -> Tensor:
+    """Apply rotary positions to interleaved channel pairs of queries or keys ``(B, S, N, D)``."""
+    cos, sin = rotary
+    even, odd = x_BSND[..., 0::2], x_BSND[..., 1::2]
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(
+        x_BSND.dtype
+    )

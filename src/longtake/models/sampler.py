@@ -1,0 +1,122 @@
+"""The sampler: a diffusers scheduler, one copy of it per block."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any, final
+
+import diffusers
+import torch
+from torch import Tensor
+
+from longtake.errors import ConfigurationError, ModelError
+from longtake.models.folder import ModelFolder
+
+_SHIFTS = ("flow_shift", "shift")
+"""What diffusers' schedulers call the shift of flow-matching noise levels."""
+
+
+@final
+class Sampler:
+    """The noise levels of a run, and the start of every block's own sampler state.
+
+    Args:
+        scheduler: A diffusers scheduler; never stepped itself, only copied.
+        steps: Denoising steps, one forward each.
+
+    Raises:
+        ConfigurationError: ``steps`` is below 1, or the scheduler needs more than one forward
+            per step or draws noise of its own.
+    """
+
+    def __init__(self, scheduler: Any, steps: int) -> None:
+        if steps < 1:
+            raise ConfigurationError(f"model.steps is {steps}, but at least 1 step is needed.")
+        name = type(scheduler).__name__
+        scheduler = copy.deepcopy(scheduler)
+        scheduler.set_timesteps(steps, device="cpu")
+        self.timesteps = tuple(float(timestep) for timestep in scheduler.timesteps)
+        if len(self.timesteps) != steps:
+            raise ConfigurationError(
+                f"the sampler {name} runs the model {len(self.timesteps)} times for {steps} steps; "
+                f"longtake needs one run per step: UniPCMultistepScheduler, "
+                f"FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler."
+            )
+        if scheduler.config.get("stochastic_sampling") or "sde" in str(
+            scheduler.config.get("algorithm_type", "")
+        ):
+            raise ConfigurationError(
+                f"the sampler {name} draws fresh noise in every step, which would make the video "
+                f"depend on the order of execution; choose its deterministic variant."
+            )
+        scheduler.set_begin_index(0)
+        self._scheduler = scheduler
+
+    def start(self) -> BlockSampler:
+        """Return the sampler state of a block that enters."""
+        return BlockSampler(copy.deepcopy(self._scheduler))
+
+
+@final
+class BlockSampler:
+    """One block's sampler: its step count and whatever a multi-step solver remembers."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+        self._steps_done = 0
+
+    def step(self, prediction: Tensor, latents: Tensor) -> Tensor:
+        """Take the next step, in fp32.
+
+        Args:
+            prediction: The model's output after guidance, ``(1, C, F, H, W)``.
+            latents: ``(1, C, F, H, W)`` fp32; not changed (a multi-step solver keeps it).
+        """
+        timestep = self._scheduler.timesteps[self._steps_done]
+        self._steps_done += 1
+        return self._scheduler.step(prediction.float(), timestep, latents, return_dict=False)[0]
+
+
+def load_scheduler(folder: ModelFolder, sampler: str | None, flow_shift: float | None) -> Any:
+    """Build the diffusers scheduler that a pipeline ships, or another one from its configuration.
+
+    Args:
+        folder: The pipeline folder.
+        sampler: Name of a diffusers scheduler class; ``None`` for the one that the model ships.
+        flow_shift: Shift of the noise levels (Wan: 3 at 480p, 5 at 720p); ``None`` for the
+            model's own.
+
+    Raises:
+        ConfigurationError: There is no such scheduler, or it has no such shift.
+        ModelError: The folder has no scheduler.
+    """
+    config = folder.config("scheduler")
+    name = sampler or folder.class_name("scheduler")
+    scheduler_class = getattr(diffusers, name, None)
+    if not (inspect.isclass(scheduler_class) and issubclass(scheduler_class, _mixin())):
+        error = ConfigurationError if sampler else ModelError
+        raise error(
+            f"the sampler {name} is no scheduler of diffusers {diffusers.__version__}; try "
+            f"UniPCMultistepScheduler, FlowMatchEulerDiscreteScheduler or "
+            f"DPMSolverMultistepScheduler."
+        )
+    parameters = inspect.signature(scheduler_class).parameters
+    shift = flow_shift if flow_shift is not None else _first(config, _SHIFTS)
+    overrides: dict[str, object] = {}
+    if shift is not None:
+        overrides = {key: shift for key in _SHIFTS if key in parameters}
+        if not overrides and flow_shift is not None:
+            raise ConfigurationError(f"model.flow_shift is {shift}, but {name} has no such shift.")
+    if name != folder.class_name("scheduler") and "use_flow_sigmas" in parameters:
+        # A flow model stays a flow model under another solver.
+        overrides |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    return scheduler_class.from_config(config, **overrides)
+
+
+def _mixin() -> type:
+    return diffusers.SchedulerMixin  # type: ignore[no-any-return]
+
+
+def _first(config: dict[str, Any], keys: tuple[str, ...]) -> float | None:
+    return next((float(config[key]) for key in keys if key in config), None)

@@ -1,0 +1,47 @@
+"""The serial run: the meaning of every other strategy, and its oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import final
+
+from typing_extensions import override
+
+from longtake.errors import ConfigurationError
+from longtake.models import BackboneSpec
+from longtake.strategies.base import ParallelStrategy
+from longtake.strategies.forward import TaskForward
+from longtake.strategies.mesh import Mesh
+from longtake.strategies.queue import BlockQueue
+from longtake.strategies.work import BlockDone, Denoising, Progress, TaskDone
+
+
+@final
+class SingleDevice(ParallelStrategy):
+    """Run the tasks one after another on one device; guidance branches as one batch."""
+
+    @override
+    def mesh(self, world_size: int, spec: BackboneSpec) -> Mesh:
+        if world_size != 1:
+            raise ConfigurationError(
+                f"the strategy SingleDevice runs on 1 device, but {world_size} were asked for; set "
+                f"trainer.devices to 1 or choose a parallel strategy."
+            )
+        return Mesh()
+
+    @override
+    def layers(self, mesh: Mesh, rank: int, spec: BackboneSpec) -> range:
+        return range(spec.layers)
+
+    @override
+    def run(self, work: Denoising, mesh: Mesh, rank: int) -> Iterator[Progress]:
+        forward, layers = TaskForward(work), self.layers(mesh, rank, work.backbone.spec)
+        queue = BlockQueue(work)
+        for task in work.tasks:
+            window = work.cache.window(task)
+            hidden = forward.embed(task, window, queue.latents(task, window))
+            hidden = forward.layers(task, window, hidden, layers)
+            finished = queue.advance(task, forward.head(task, window, hidden))
+            yield TaskDone(task)
+            if finished is not None:
+                yield BlockDone(task.block, task.frames, finished)

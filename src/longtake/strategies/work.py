@@ -1,0 +1,98 @@
+"""What a strategy is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from longtake.caches import FeatureCache
+from longtake.models import AnyBackbone, Sampler
+from longtake.plan import FrameRange, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guidance:
+    """Classifier-free guidance.
+
+    Args:
+        scales: Scale per expert of the backbone; 1 or less in all of them turns guidance off,
+            and with it the second branch.
+    """
+
+    scales: tuple[float, ...]
+
+    @property
+    def branches(self) -> int:
+        """Rows of the batch dim: 1, or 2 for the prompt (row 0) and the negative prompt (row 1)."""
+        return 2 if max(self.scales) > 1 else 1
+
+    def combine(self, prediction: Tensor, expert: int) -> Tensor:
+        """Join the branches' predictions ``(branches, C, F, H, W)`` to ``(1, C, F, H, W)``."""
+        if self.branches == 1:
+            return prediction
+        conditional, unconditional = prediction.float().chunk(2)
+        return unconditional + self.scales[expert] * (conditional - unconditional)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denoising:
+    """The denoising of one request: everything that a strategy needs, and no more.
+
+    Args:
+        backbone: With the layers that the strategy asked for on this rank.
+        tasks: The schedule, in serial order; endless for an endless video. Read once.
+        noise: The starting noise of block 0, 1, 2, ..., fp32 on the CPU. Read once.
+        cache: How tasks see their neighbors.
+        sampler: Noise levels, and the start of every block's sampler state.
+        guidance: Classifier-free guidance.
+        text: Gives what ``Backbone.condition_text`` made of the prompt of some latent frames.
+        height: Latent height ``H``.
+        width: Latent width ``W``.
+        device: Where the backbone's weights are.
+        attention: diffusers' attention backend.
+    """
+
+    backbone: AnyBackbone
+    tasks: Iterable[Task]
+    noise: Iterator[Tensor]
+    cache: FeatureCache
+    sampler: Sampler
+    guidance: Guidance
+    text: Callable[[FrameRange], Any]
+    height: int
+    width: int
+    device: torch.device
+    attention: str = "native"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDone:
+    """A task has run.
+
+    Args:
+        task: Which one.
+    """
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDone:
+    """A block is finished. Blocks finish in the order of time.
+
+    Args:
+        block: Index of the block.
+        frames: Its latent frames.
+        latents: ``(1, C, F, H, W)`` fp32 on the rank's device.
+    """
+
+    block: int
+    frames: FrameRange
+    latents: Tensor
+
+
+Progress: TypeAlias = TaskDone | BlockDone
