@@ -1,4 +1,9 @@
-"""Trains the demo model from scratch (docstring to come)."""
+"""Trains the demo model from scratch, on the CPU, and writes it as a ``WanPipeline`` folder.
+
+    python tools/train_demo_model.py all --work DIR --out src/longtake/assets/demo_model
+
+TO BE FILLED
+"""
 
 from __future__ import annotations
 
@@ -7,19 +12,30 @@ from pathlib import Path
 
 import torch
 
-from demo_model import vae_stage
+from demo_model import dit_stage, encode_stage, export_stage, vae_stage
+
+THREADS = 2
 
 
 def main() -> None:
     """Runs the stages named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description="Trains the demo model from scratch.")
     parser.add_argument("stage", choices=("vae", "encode", "dit", "export", "all"))
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--work", type=Path, required=True, help="checkpoints and encoded clips")
+    parser.add_argument("--out", type=Path, help="folder to write (stages export and all)")
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    if options.stage in ("export", "all") and options.out is None:
+        parser.error("--out is needed for this stage")
+    torch.set_num_threads(THREADS)
+    vae, encoded, dit = (options.work / name for name in ("vae", "encoded.safetensors", "dit"))
     if options.stage in ("vae", "all"):
-        vae_stage.train(options.work / "vae")
+        vae_stage.train(vae)
+    if options.stage == "encode" or (options.stage == "all" and not encoded.exists()):
+        encode_stage.encode(vae, encoded)
+    if options.stage in ("dit", "all"):
+        dit_stage.train(encoded, dit)
+    if options.stage in ("export", "all"):
+        export_stage.export(vae, encoded, dit, options.out)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ of all convolutions are held at zero, but for those of the layers that change th
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
@@ -33,7 +35,7 @@ def zero_older_taps(vae: AutoencoderKLWan) -> None:
                 module.weight[:, :, :-UP_TAPS] = 0.0
 
 
-def _conv(conv: nn.Module, x: Tensor) -> Tensor:
+def _conv(conv: Any, x: Tensor) -> Tensor:
     """A causal 3-D convolution's newest tap on single frames ``(N, C, H, W)``."""
     if isinstance(conv, nn.Identity):
         return x
@@ -41,49 +43,55 @@ def _conv(conv: nn.Module, x: Tensor) -> Tensor:
     return F.conv2d(x, weight, conv.bias, padding=weight.shape[-1] // 2)
 
 
-def _norm(norm: nn.Module, x: Tensor) -> Tensor:
+def _norm(norm: Any, x: Tensor) -> Tensor:
     """``WanRMS_norm`` over channels, then SiLU, in the dtype of ``x``."""
     scale = torch.rsqrt(x.square().mean(dim=1, keepdim=True, dtype=torch.float32) + 1e-12)
     return F.silu(x * scale.to(x.dtype) * norm.gamma.view(-1, 1, 1).to(x.dtype))
 
 
-def _resnet(block: nn.Module, x: Tensor) -> Tensor:
+def _resnet(block: Any, x: Tensor) -> Tensor:
     h = _conv(block.conv1, _norm(block.norm1, x))
     return _conv(block.conv2, _norm(block.norm2, h)) + _conv(block.conv_shortcut, x)
 
 
-def _attention(block: nn.Module, x: Tensor) -> Tensor:
-    return block(x.unsqueeze(2)).squeeze(2)
+def _attention(block: Any, x: Tensor) -> Tensor:
+    out: Tensor = block(x.unsqueeze(2))
+    return out.squeeze(2)
 
 
-def _mid(block: nn.Module, x: Tensor) -> Tensor:
+def _mid(block: Any, x: Tensor) -> Tensor:
     x = _resnet(block.resnets[0], x)
     for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
         x = _resnet(resnet, _attention(attention, x))
     return x
 
 
-def _slower(conv: nn.Module, x: Tensor, batch: int) -> Tensor:
+def _slower(conv: Any, x: Tensor, batch: int) -> Tensor:
     """Halves the frame rate: the first frame as it is, then 3 frames to 1 in steps of 2."""
-    y = x.unflatten(0, (batch, -1))
+    y = _frames(x, batch)
     a, b, c = y[:, :-2:2], y[:, 1:-1:2], y[:, 2::2]
     new = F.conv2d(
         torch.cat([a, b, c], dim=2).flatten(0, 1),
         conv.weight[..., 0, 0].transpose(1, 2).flatten(1)[..., None, None],
         conv.bias,
     )
-    return torch.cat([y[:, :1], new.unflatten(0, (batch, -1))], dim=1).flatten(0, 1)
+    return torch.cat([y[:, :1], _frames(new, batch)], dim=1).flatten(0, 1)
 
 
-def _faster(conv: nn.Module, x: Tensor, batch: int) -> Tensor:
+def _faster(conv: Any, x: Tensor, batch: int) -> Tensor:
     """Doubles the frame rate: the first frame as it is, two for every later one."""
-    y = x.unflatten(0, (batch, -1))
+    y = _frames(x, batch)
     first, rest = y[:, :1], y[:, 1:]
     before = torch.cat([torch.zeros_like(first), rest[:, :-1]], dim=1)
     weight = conv.weight[:, :, -UP_TAPS:, 0, 0].transpose(1, 2).flatten(1)[..., None, None]
     new = F.conv2d(torch.cat([before, rest], dim=2).flatten(0, 1), weight, conv.bias)
-    new = new.unflatten(0, (batch, -1)).unflatten(2, (2, -1)).flatten(1, 2)
+    new = new.reshape(batch, -1, *first.shape[2:])
     return torch.cat([first, new], dim=1).flatten(0, 1)
+
+
+def _frames(x: Tensor, batch: int) -> Tensor:
+    """``(B F, C, H, W)`` to ``(B, F, C, H, W)``."""
+    return x.reshape(batch, -1, *x.shape[1:])
 
 
 def _fold(x: Tensor) -> Tensor:
@@ -119,7 +127,7 @@ def encode(vae: AutoencoderKLWan, video: Tensor) -> tuple[Tensor, Tensor]:
             if layer.mode == "downsample3d":
                 x = _slower(layer.time_conv, x, batch)
     x = _conv(net.conv_out, _norm(net.norm_out, _mid(net.mid_block, x)))
-    x = _conv(vae.quant_conv, x).unflatten(0, (batch, -1)).transpose(1, 2)
+    x = _frames(_conv(vae.quant_conv, x), batch).transpose(1, 2)
     mean, log_variance = x.chunk(2, dim=1)
     return mean, log_variance.clamp(-30.0, 20.0)
 
@@ -150,4 +158,4 @@ def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
         n, c, h, w = x.shape
         x = x.view(n, c // (p * p), p, p, h, w).permute(0, 1, 4, 3, 5, 2)
         x = x.reshape(n, c // (p * p), h * p, w * p)
-    return x.unflatten(0, (batch, -1)).transpose(1, 2)
+    return _frames(x, batch).transpose(1, 2)

@@ -51,7 +51,9 @@ def _rate(recipe: Recipe, step: int) -> float:
     return recipe.rate * min(1.0, (step + 1) / recipe.warmup) * (0.02 + 0.98 * cosine)
 
 
-def _state(model: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+def _state(
+    model: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.AdamW
+) -> dict[str, Tensor]:
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.items()}
     for index, moments in optimizer.state_dict()["state"].items():
@@ -89,6 +91,37 @@ def averaged(model: nn.Module, folder: Path) -> int:
     return int(found[1]["step"])
 
 
+def _update(model: nn.Module, optimizer: torch.optim.AdamW, loss: Tensor, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad()
+    torch.autograd.backward(loss)
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+
+class _Progress:
+    """Prints a line every 50 steps: the smoothed figure, the pace, the time left."""
+
+    def __init__(self, recipe: Recipe, first: int) -> None:
+        self._recipe, self._first = recipe, first
+        self._begin = time.monotonic()
+        self._shown: float | None = None
+
+    def show(self, done: int, figure: float) -> None:
+        """Takes in the figure of a step; ``done`` counts the steps with it."""
+        recipe = self._recipe
+        self._shown = figure if self._shown is None else 0.97 * self._shown + 0.03 * figure
+        if done % 50 and done != recipe.steps:
+            return
+        pace = (time.monotonic() - self._begin) / (done - self._first)
+        print(
+            f"{recipe.stage} {done}/{recipe.steps} loss {self._shown:.4f}"
+            f" {pace:.3f} s/step, {pace * (recipe.steps - done) / 60.0:.1f} min left",
+            flush=True,
+        )
+
+
 def train(
     model: nn.Module,
     loss_of: Callable[[int, torch.Generator], tuple[Tensor, float]],
@@ -117,29 +150,16 @@ def train(
             raise ValueError(f"{folder} holds a run of another recipe: {found[1]['recipe']}")
         average = _restore(found[0], model, optimizer)
         first = int(found[1]["step"])
-    begin, shown = time.monotonic(), 0.0
+    progress = _Progress(recipe, first)
     for step in range(first, recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(recipe, step)
         loss, figure = loss_of(step, generator(recipe.seed, recipe.stage, step))
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        _update(model, optimizer, loss, _rate(recipe, step))
         keep = min(recipe.average, (step + 1) / (step + 10))
         with torch.no_grad():
             for key, value in model.state_dict().items():
                 average[key].lerp_(value, 1.0 - keep)
-        shown = figure if step == first else 0.97 * shown + 0.03 * figure
         done = step + 1
-        if done % 50 == 0 or done == recipe.steps:
-            pace = (time.monotonic() - begin) / (done - first)
-            left = pace * (recipe.steps - done) / 60.0
-            print(
-                f"{recipe.stage} {done}/{recipe.steps} loss {shown:.4f}"
-                f" {pace:.3f} s/step, {left:.1f} min left",
-                flush=True,
-            )
+        progress.show(done, figure)
         if done % recipe.save_every == 0 or done == recipe.steps:
             tensors = _state(model, average, optimizer)
             checkpoint.save(folder, done, tensors, {"recipe": asdict(recipe)})

@@ -17,9 +17,7 @@ FRAMES = 17  # five latent frames; the last two depend on nothing outside of the
 KL = 1e-4
 NOISE = 0.15  # largest noise on the latents, relative to their spread: what a sampler leaves over
 
-RECIPE = loop.Recipe(
-    stage="vae", steps=6000, rate=1.5e-3, warmup=100, decay=1e-4, average=0.998
-)
+RECIPE = loop.Recipe(stage="vae", steps=3600, rate=1.5e-3, warmup=100, decay=1e-4, average=0.998)
 
 
 def new_vae() -> AutoencoderKLWan:

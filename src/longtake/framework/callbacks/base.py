@@ -25,9 +25,7 @@ class LongtakeCallback(pl.Callback):
     ) -> None:
         """Called before a request's first task."""
 
-    def on_task_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, event: TaskDone
-    ) -> None:
+    def on_task_end(self, trainer: pl.Trainer, module: pl.LightningModule, event: TaskDone) -> None:
         """Called after each task: one step of one block."""
 
     def on_block_end(

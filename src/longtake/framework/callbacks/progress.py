@@ -1,0 +1,30 @@
+"""The progress displays by name."""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal, TypeAlias
+
+from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.callbacks.progress_plain import PlainProgress
+from longtake.framework.callbacks.progress_rich import RichProgress
+
+ProgressKind: TypeAlias = Literal["auto", "none", "plain", "rich"]
+
+
+def resolved_kind(kind: ProgressKind) -> Literal["none", "plain", "rich"]:
+    """Return what ``auto`` stands for: ``rich`` where stderr is a terminal, else ``plain``."""
+    if kind == "auto":
+        return "rich" if sys.stderr.isatty() else "plain"
+    return kind
+
+
+def progress_callback(kind: ProgressKind) -> LongtakeCallback:
+    """Return the progress display of that name; the one for ``none`` shows nothing."""
+    match resolved_kind(kind):
+        case "rich":
+            return RichProgress()
+        case "plain":
+            return PlainProgress()
+        case "none":
+            return LongtakeCallback()

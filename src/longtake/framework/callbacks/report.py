@@ -1,0 +1,222 @@
+"""What a run took, for people and programs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, final
+
+import lightning.pytorch as pl
+from rich.console import Console
+from rich.table import Table
+from typing_extensions import override
+
+from longtake.errors import OutputError
+from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.callbacks.memory import MEGABYTE, peak_device_bytes, peak_resident_bytes
+from longtake.framework.callbacks.progress import ProgressKind, resolved_kind
+from longtake.framework.callbacks.progress_plain import line_of
+from longtake.framework.callbacks.progress_state import ProgressState
+from longtake.framework.callbacks.versions import versions
+from longtake.framework.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
+from longtake.framework.request import Request
+from longtake.framework.run_folder import REPORT, RunFolder
+from longtake.framework.timings import Timings
+from longtake.strategies import BlockDone, TaskDone
+
+
+@dataclass(slots=True)
+class _Figures:
+    """One request, as it goes on."""
+
+    request: Request
+    state: ProgressState
+    seconds: float | None = None
+    reason: ExitReason | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        seconds = self.state.seconds if self.seconds is None else self.seconds
+        return {
+            "index": self.request.index,
+            "exit_reason": None if self.reason is None else self.reason.value,
+            "frames": self.state.frames,
+            "frames_asked_for": self.state.video_frames,
+            "blocks": self.state.blocks_done,
+            "tasks": self.state.tasks_done,
+            "steps": self.state.steps,
+            "height": self.request.height,
+            "width": self.request.width,
+            "fps": self.request.fps,
+            "seed": self.request.seed,
+            "first_frame_seconds": _rounded(self.state.first_frame_seconds),
+            "seconds": _rounded(seconds),
+            "frames_per_second": _rounded(self.state.frames / seconds if seconds > 0 else 0.0),
+        }
+
+
+@final
+class ReportWriter(LongtakeCallback):
+    """Writes ``report.json`` at the start and end of each request, and prints a summary at the end.
+
+    A report without an exit reason is that of a run that goes on, or that was killed. Memory is
+    that of this process. Goes after the video writer, so that its figures hold what that one took.
+
+    Args:
+        folder: The run's folder.
+        timings: Seconds per part.
+        summary: How the summary is printed; ``none`` prints nothing.
+    """
+
+    def __init__(
+        self, folder: RunFolder, timings: Timings, summary: ProgressKind = "plain"
+    ) -> None:
+        self._folder = folder
+        self._timings = timings
+        self._summary = resolved_kind(summary)
+        self._start = time.perf_counter()
+        self._requests: list[_Figures] = []
+        self._reason: ExitReason | None = None
+        self._error: str | None = None
+
+    @override
+    def on_request_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestStarted
+    ) -> None:
+        """Begin to count a request."""
+        self._requests.append(_Figures(event.request, ProgressState(event)))
+        self._write(module)
+
+    @override
+    def on_task_end(self, trainer: pl.Trainer, module: pl.LightningModule, event: TaskDone) -> None:
+        """Count a task."""
+        self._requests[-1].state.update(event)
+
+    @override
+    def on_block_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, event: BlockDone
+    ) -> None:
+        """Count a block."""
+        self._requests[-1].state.update(event)
+
+    @override
+    def on_frames(
+        self, trainer: pl.Trainer, module: pl.LightningModule, event: FramesDecoded
+    ) -> None:
+        """Count video frames."""
+        self._requests[-1].state.update(event)
+
+    @override
+    def on_request_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestEnded
+    ) -> None:
+        """Write what the request took."""
+        figures = self._requests[-1]
+        figures.seconds = figures.state.seconds
+        figures.reason = event.reason
+        if event.reason is not ExitReason.FAILED:  # then on_exception comes next, with the error
+            self._write(module)
+
+    @override
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the last figures and print the summary."""
+        if not self._requests:
+            return  # another rank owns the output
+        stopped = any(figures.reason is ExitReason.STOPPED for figures in self._requests)
+        self._finish(pl_module, ExitReason.STOPPED if stopped else ExitReason.FINISHED)
+
+    @override
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Write and print what was made until the error."""
+        owns_output = bool(self._requests)
+        before_any = trainer.is_global_zero and not (self._folder.path / REPORT).exists()
+        if not (owns_output or before_any):
+            return  # every rank hears of the error; one of them reports it
+        interrupted = isinstance(exception, KeyboardInterrupt)
+        self._error = f"{type(exception).__name__}: {exception}"
+        for figures in self._requests:
+            if figures.reason is None:
+                figures.seconds = figures.state.seconds
+                figures.reason = ExitReason.FAILED
+        with suppress(OutputError):  # the error that ended the run is the one to show
+            self._finish(pl_module, ExitReason.STOPPED if interrupted else ExitReason.FAILED)
+
+    def _finish(self, module: pl.LightningModule, reason: ExitReason) -> None:
+        self._reason = reason
+        report = self._write(module)
+        match self._summary:
+            case "rich":
+                Console(stderr=True).print(summary_table(report))
+            case "plain":
+                sys.stderr.write(summary_line(report) + "\n")
+            case "none":
+                pass
+
+    def _write(self, module: pl.LightningModule) -> dict[str, Any]:
+        report = {
+            "exit_reason": None if self._reason is None else self._reason.value,
+            "error": self._error,
+            "frames": sum(figures.state.frames for figures in self._requests),
+            "seconds": _rounded(time.perf_counter() - self._start),
+            "parts": {part: _rounded(took) for part, took in self._timings.seconds.items()},
+            "memory": {
+                "peak_resident_bytes": peak_resident_bytes(),
+                "peak_device_bytes": peak_device_bytes(module.device),
+            },
+            "device": str(module.device),
+            "versions": versions(),
+            "requests": [figures.as_json() for figures in self._requests],
+        }
+        self._folder.write_json(REPORT, report)
+        return report
+
+
+def summary_line(report: dict[str, Any]) -> str:
+    """Return a report's main figures as one line of ``key=value`` pairs."""
+    parts = {f"{part}_seconds": took for part, took in report["parts"].items()}
+    on_device = report["memory"]["peak_device_bytes"]
+    return line_of(
+        event="summary",
+        reason=report["exit_reason"],
+        requests=len(report["requests"]),
+        frames=report["frames"],
+        seconds=report["seconds"],
+        **parts,
+        frames_per_second=_pace(report),
+        peak_memory_mb=round(report["memory"]["peak_resident_bytes"] / MEGABYTE),
+        peak_device_memory_mb=None if on_device is None else round(on_device / MEGABYTE),
+    )
+
+
+def summary_table(report: dict[str, Any]) -> Table:
+    """Return a report's main figures as a table for a terminal."""
+    table = Table(title=f"{report['exit_reason']}: {report['frames']} video frames")
+    table.add_column("part")
+    table.add_column("seconds", justify="right")
+    for part, took in report["parts"].items():
+        table.add_row(part, f"{took:.1f}")
+    table.add_row("total", f"{report['seconds']:.1f}", end_section=True)
+    for figures in report["requests"]:
+        first = figures["first_frame_seconds"]
+        if first is not None:
+            table.add_row(f"request {figures['index']}, first frame after", f"{first:.1f}")
+    table.add_section()
+    table.add_row("video frames per second", f"{_pace(report):.2f}")
+    memory = report["memory"]
+    table.add_row("peak memory, MB", f"{memory['peak_resident_bytes'] / MEGABYTE:,.0f}")
+    if memory["peak_device_bytes"] is not None:
+        table.add_row("peak device memory, MB", f"{memory['peak_device_bytes'] / MEGABYTE:,.0f}")
+    return table
+
+
+def _pace(report: dict[str, Any]) -> float:
+    """Return video frames per second over the requests, without loading."""
+    seconds = sum(figures["seconds"] for figures in report["requests"])
+    return float(report["frames"] / seconds) if seconds > 0 else 0.0
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

@@ -1,0 +1,131 @@
+"""Writes the video while it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, Literal, Self, final
+
+import lightning.pytorch as pl
+from av.error import FFmpegError
+from torch import Tensor
+from typing_extensions import override
+
+from longtake.errors import ConfigurationError, OutputError
+from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
+from longtake.framework.request import Request
+from longtake.framework.run_folder import RunFolder
+from longtake.framework.timings import Timings
+from longtake.framework.writers import FrameWriter, VideoShape, frame_writer
+
+DISK_ERRORS: Final = (OSError, FFmpegError)
+WORST_CRF: Final = 51
+
+
+@final
+class VideoWriter(LongtakeCallback):
+    """Writes each request's video frames as they are decoded, in constant memory.
+
+    Args:
+        format: ``mp4`` (H.264, plays while it grows and after a crash), ``gif``, ``webp``, or
+            ``png`` for a folder of single pictures.
+        zoom: Shows each pixel as ``zoom x zoom`` pixels, for small videos.
+        crf: Quality of ``mp4``: 0 is the best, 51 the worst, 18 looks like the original.
+
+    Raises:
+        ConfigurationError: ``zoom`` or ``crf`` is out of range.
+    """
+
+    def __init__(
+        self, format: Literal["mp4", "gif", "webp", "png"] = "mp4", zoom: int = 1, crf: int = 18
+    ) -> None:
+        if zoom < 1:
+            raise ConfigurationError(f"video.zoom is {zoom}; it is at least 1.")
+        if not 0 <= crf <= WORST_CRF:
+            raise ConfigurationError(f"video.crf is {crf}; it is from 0 to {WORST_CRF}.")
+        self._format = format
+        self._zoom = zoom
+        self._crf = crf
+        self._folder: RunFolder | None = None
+        self._timings = Timings()
+        self._request: Request | None = None
+        self._writer: FrameWriter | None = None
+
+    def bind(self, folder: RunFolder, timings: Timings) -> Self:
+        """Say where to write, before the run. The options come from YAML, these do not.
+
+        Args:
+            folder: The run's folder.
+            timings: Gets the seconds of part ``write``.
+        """
+        self._folder = folder
+        self._timings = timings
+        return self
+
+    @override
+    def on_request_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestStarted
+    ) -> None:
+        """Remember the request. The file begins with the first video frames."""
+        self._request = event.request
+
+    @override
+    def on_frames(
+        self, trainer: pl.Trainer, module: pl.LightningModule, event: FramesDecoded
+    ) -> None:
+        """Write the video frames."""
+        with self._timings.part("write"), self._refusals():
+            if self._writer is None:
+                self._writer = self._open(event.frames)
+            self._writer.write(event.frames)
+
+    @override
+    def on_request_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestEnded
+    ) -> None:
+        """Finish the file, whatever ended the request."""
+        self._request = None
+        if event.reason is ExitReason.FAILED:
+            self._abandon()  # the error that ended the request is the one to show
+            return
+        with self._timings.part("write"), self._refusals():
+            self._close()
+
+    @override
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Finish the file, should an error have come between."""
+        self._abandon()
+
+    def _open(self, frames: Tensor) -> FrameWriter:
+        if self._folder is None or self._request is None:
+            raise RuntimeError("VideoWriter needs bind(folder, timings) and a started request")
+        _, height, width, _ = frames.shape
+        video = VideoShape(height=height, width=width, fps=self._request.fps, zoom=self._zoom)
+        folder = self._folder.request_folder(self._request.index)
+        writer = frame_writer(self._format, folder, video, crf=self._crf)
+        writer.open()
+        return writer
+
+    def _close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def _abandon(self) -> None:
+        """Close the file as far as possible."""
+        with suppress(*DISK_ERRORS):
+            self._close()
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Say in one sentence what the disk refuses."""
+        try:
+            yield
+        except DISK_ERRORS as error:
+            self._abandon()
+            folder = None if self._folder is None else self._folder.path
+            why = error.strerror or str(error)
+            raise OutputError(f"Cannot write the video in {folder}: {why}.") from error

@@ -1,0 +1,149 @@
+"""The command line: ``longtake predict --config long.yaml``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from argparse import SUPPRESS
+from pathlib import Path
+from typing import Literal, final
+
+import transformers
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from typing_extensions import override
+
+from longtake import __version__
+from longtake.errors import LongtakeError
+from longtake.framework.callbacks import (
+    LatentWriter,
+    ReportWriter,
+    VideoWriter,
+    progress_callback,
+)
+from longtake.framework.data import PromptData
+from longtake.framework.module import Generator
+from longtake.framework.parser import OneSentenceParser, one_line
+from longtake.framework.run_folder import RunFolder
+from longtake.framework.trainer import InferenceTrainer
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as the shell has it."""
+
+
+@final
+class LongtakeCLI(LightningCLI):
+    """Builds the parser from the classes' signatures and docstrings, and runs a subcommand."""
+
+    trainer: InferenceTrainer
+    model: Generator
+    datamodule: PromptData
+
+    def __init__(self, args: ArgsType = None) -> None:
+        super().__init__(
+            Generator,
+            PromptData,
+            trainer_class=InferenceTrainer,
+            save_config_callback=None,
+            seed_everything_default=False,
+            parser_class=OneSentenceParser,
+            parser_kwargs={
+                "prog": "longtake",
+                "version": __version__,
+                "description": "Minute-long and endless videos from ordinary video diffusion "
+                "transformers.",
+            },
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+        )
+
+    @override
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the trainer's methods that are commands, with what the CLI itself passes them."""
+        return {"predict": {"model", "datamodule"}}
+
+    @override
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        # Seeds are per request (data.seed); Lightning still looks the global one up.
+        parser.add_argument("--seed_everything", default=False, help=SUPPRESS)
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run-wide switches."""
+        parser.add_argument(
+            "--output",
+            type=Path,
+            default=Path("out"),
+            help="Folder that the run writes into: 0000/video.mp4 and so on per request, "
+            "config.yaml, report.json.",
+        )
+        parser.add_argument(
+            "--overwrite", type=bool, default=False, help="Replace an earlier run in --output."
+        )
+        parser.add_argument(
+            "--keep_latents",
+            type=Literal["all", "none"],
+            default="none",
+            help="Write each finished block's latents to 0000/latents/<block>.safetensors.",
+        )
+        parser.add_argument(
+            "--progress",
+            type=Literal["auto", "none", "plain", "rich"],
+            default="auto",
+            help="How to show progress: rich on a terminal, plain lines of key=value elsewhere.",
+        )
+        parser.add_lightning_class_args(VideoWriter, "video")
+
+    def before_predict(self) -> None:
+        """Check the output and everything else, then put the output callbacks in place."""
+        config = self.config.predict
+        folder = RunFolder(config.output, overwrite=config.overwrite)
+        folder.check()
+        engine = self.trainer.prepare(self.model, self.datamodule)
+        folder.create()
+        folder.write_text("config.yaml", self.dump_config())
+        self.config_init.predict.video.bind(folder, engine.timings)
+        self.trainer.attach(
+            [
+                LatentWriter(folder, keep=config.keep_latents),
+                progress_callback(config.progress),
+                ReportWriter(folder, engine.timings, config.progress),
+            ]
+        )
+
+    def dump_config(self) -> str:
+        """Return the resolved configuration as YAML that ``--config`` takes."""
+        return str(self._parser(self.subcommand).dump(self.config.predict, skip_unset=False))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line.
+
+    Exit status: 0 when all is made (or an endless video was ended with Ctrl-C), 2 for a mistake
+    of the user's, 130 when Ctrl-C ended a video early.
+
+    Args:
+        args: Arguments; ``None`` for those of the process.
+    """
+    _quiet()
+    try:
+        cli = LongtakeCLI(args)
+    except LongtakeError as error:
+        sys.stderr.write(f"longtake: error: {one_line(str(error))}\n")
+        raise SystemExit(2) from None
+    if cli.model.stop.is_set() and any(
+        request.num_frames is not None for request in cli.datamodule.requests()
+    ):
+        raise SystemExit(INTERRUPTED)
+
+
+def _quiet() -> None:
+    """Silence what libraries say about hardware that is not there and progress that is ours."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    transformers.utils.logging.disable_progress_bar()
+    for name in ("lightning.pytorch", "lightning.fabric", "diffusers", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(lightning|diffusers|transformers|torch)\b.*")

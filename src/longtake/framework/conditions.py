@@ -1,0 +1,56 @@
+"""A request's prompt schedule, projected once per prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, final
+
+from longtake.framework.request import Request
+from longtake.models import Compression
+from longtake.plan import FrameRange
+
+
+@final
+class PromptSchedule:
+    """Gives each block the condition of the prompt that holds at the block's first video frame.
+
+    A prompt's condition (cross-attention's keys and values of every layer) is made when its first
+    block enters and dropped when its last block is finished: for a 14B model one takes about
+    0.8 GB.
+
+    Args:
+        request: Whose prompts.
+        condition: Makes a prompt's condition: ``Backbone.condition_text`` of its branches.
+        compression: Of the VAE, to turn latent frames into seconds.
+    """
+
+    def __init__(
+        self, request: Request, condition: Callable[[str], Any], compression: Compression
+    ) -> None:
+        self._request = request
+        self._condition = condition
+        self._compression = compression
+        self._made: dict[str, Any] = {}
+
+    def condition(self, frames: FrameRange) -> Any:
+        """Return the condition of a block that holds ``frames``."""
+        text = self._text(frames.start)
+        if text not in self._made:
+            self._made[text] = self._condition(text)
+        return self._made[text]
+
+    def finish(self, frames: FrameRange) -> None:
+        """Drop what no block after ``frames`` can need."""
+        if len(self._made) < 2:
+            return
+        now = self._seconds(frames.start)
+        ahead = {prompt.text for prompt in self._request.prompts if prompt.at > now}
+        ahead.add(self._request.prompt_at(now))
+        self._made = {text: made for text, made in self._made.items() if text in ahead}
+
+    def _text(self, latent_frame: int) -> str:
+        return self._request.prompt_at(self._seconds(latent_frame))
+
+    def _seconds(self, latent_frame: int) -> float:
+        first = self._compression.video_frames(latent_frame) if latent_frame else 0
+        return first / self._request.fps

@@ -1,0 +1,172 @@
+"""Prompts to requests: from YAML, the command line, a text file or JSON Lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import lightning.pytorch as pl
+from typing_extensions import override
+
+from longtake.errors import ConfigurationError, nearest
+from longtake.framework.request import PromptAt, Request
+
+_LINE_KEYS = {
+    "prompt": (str, list),
+    "negative_prompt": (str,),
+    "num_frames": (int, type(None)),
+    "height": (int,),
+    "width": (int,),
+    "fps": (int,),
+    "seed": (int,),
+}
+"""What a line of a JSONL file may set, and its JSON types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """A sized iterable of requests, one per batch.
+
+    Not a ``DataLoader``: Lightning would build that anew, with samplers of its own.
+    """
+
+    items: tuple[Request, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.items)
+
+
+@final
+class PromptData(pl.LightningDataModule):
+    """What to make: prompts, length, size, seed.
+
+    Args:
+        prompts: One prompt, a list of prompts, or a file: ``.txt`` (a prompt per line, ``#``
+            starts a comment) or ``.jsonl`` (per line an object with ``prompt`` and, where it
+            differs, ``negative_prompt``, ``num_frames``, ``height``, ``width``, ``fps``,
+            ``seed``). A prompt may change along the video: a list of ``{at: seconds, text: ...}``
+            that starts at 0.
+        num_frames: Video frames; exactly as many are made. ``null`` for an endless video, which
+            Ctrl-C ends with a complete file.
+        height: Height in pixels.
+        width: Width in pixels.
+        fps: Video frames per second.
+        seed: Of the starting noise; the same seed gives the same video on any device count.
+        negative_prompt: What guidance steers away from.
+    """
+
+    def __init__(
+        self,
+        prompts: list[str | list[PromptAt]] | str | None = None,
+        num_frames: int | None = 81,
+        height: int = 480,
+        width: int = 832,
+        fps: int = 16,
+        seed: int = 0,
+        negative_prompt: str = "",
+    ) -> None:
+        super().__init__()
+        self._prompts = prompts
+        self._defaults: dict[str, Any] = {
+            "num_frames": num_frames,
+            "height": height,
+            "width": width,
+            "fps": fps,
+            "seed": seed,
+            "negative_prompt": negative_prompt,
+        }
+
+    def requests(self) -> Requests:
+        """Return every request of the run.
+
+        Raises:
+            ConfigurationError: The file cannot be read (names the line), or a prompt schedule
+                does not start at 0 or run forward.
+        """
+        return Requests(
+            tuple(self._request(index, line) for index, line in enumerate(self._lines()))
+        )
+
+    @override
+    def predict_dataloader(self) -> Requests:
+        return self.requests()
+
+    def _lines(self) -> list[dict[str, Any]]:
+        prompts = self._prompts
+        if prompts is None:
+            return []
+        if isinstance(prompts, list):
+            return [{"prompt": prompt} for prompt in prompts]
+        suffix = Path(prompts).suffix.lower()
+        if suffix == ".txt":
+            lines = (line.strip() for _, line in _numbered(Path(prompts)))
+            return [{"prompt": line} for line in lines if line and not line.startswith("#")]
+        if suffix == ".jsonl":
+            file = Path(prompts)
+            return [
+                _json_line(file, number, line) for number, line in _numbered(file) if line.strip()
+            ]
+        return [{"prompt": prompts}]
+
+    def _request(self, index: int, line: dict[str, Any]) -> Request:
+        settings = {**self._defaults, **line}
+        prompt = settings.pop("prompt")
+        schedule = (PromptAt(at=0, text=prompt),) if isinstance(prompt, str) else tuple(prompt)
+        times = [part.at for part in schedule]
+        if not times or times[0] != 0 or times != sorted(set(times)):
+            raise ConfigurationError(
+                f"prompt {index} changes at {times} seconds, but a schedule starts at 0 and runs "
+                f"forward."
+            )
+        return Request(index=index, prompts=schedule, **settings)
+
+
+def _numbered(file: Path) -> list[tuple[int, str]]:
+    try:
+        text = file.expanduser().read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"the prompt file {file} cannot be read: {error.strerror}."
+        ) from error
+    lines = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            lines.append((number, line.decode("utf-8")))
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"{file}, line {number}: not UTF-8 text.") from error
+    return lines
+
+
+def _json_line(file: Path, number: int, line: str) -> dict[str, Any]:
+    where = f"{file}, line {number}"
+    try:
+        settings = json.loads(line)
+    except ValueError as error:
+        raise ConfigurationError(f"{where}: not JSON ({error}).") from error
+    if not isinstance(settings, dict) or "prompt" not in settings:
+        raise ConfigurationError(f'{where}: must be an object with a "prompt".')
+    for key, value in settings.items():
+        if key not in _LINE_KEYS:
+            raise ConfigurationError(
+                f"{where}: unknown key {key!r}; did you mean {nearest(key, _LINE_KEYS)!r}?"
+            )
+        if not isinstance(value, _LINE_KEYS[key]) or isinstance(value, bool):
+            raise ConfigurationError(f"{where}: {key} cannot be {value!r}.")
+    if isinstance(settings["prompt"], list):
+        settings["prompt"] = [_prompt_at(where, part) for part in settings["prompt"]]
+    return settings
+
+
+def _prompt_at(where: str, part: object) -> PromptAt:
+    match part:
+        case {"at": int() | float() as at, "text": str() as text, **rest} if not rest:
+            return PromptAt(at=at, text=text)
+    raise ConfigurationError(
+        f'{where}: {part!r} is no part of a prompt schedule; write {{"at": 30, "text": "..."}}.'
+    )

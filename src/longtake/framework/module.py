@@ -1,0 +1,115 @@
+"""The Lightning module: one request per batch, through the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import lightning.pytorch as pl
+import torch
+from jsonargparse import lazy_instance
+from typing_extensions import override
+
+from longtake.caches import FeatureCache, NextBlockKV
+from longtake.framework.callbacks.base import dispatch
+from longtake.framework.engine import Engine
+from longtake.framework.events import ExitReason, RequestEnded, RequestStarted
+from longtake.framework.interrupt import StopFlag
+from longtake.framework.recipe import Dtype, Recipe
+from longtake.framework.request import Request
+from longtake.noise import NoiseInit, SharedPool
+from longtake.schedulers import BlockScheduler, FifoQueue
+
+
+@final
+class Generator(pl.LightningModule):
+    """How videos are made: the model, the schedule of its blocks, the sampler.
+
+    Args:
+        pipeline: The model: ``demo`` (bundled), a diffusers folder, or a hub id.
+        scheduler: What is denoised, in which order. ``FifoQueue`` for long and endless videos,
+            ``FullSequence`` for clips up to the model's native length.
+        noise: The starting noise of every block.
+        cache: How a block sees its neighbors: which keys and values outlive a task.
+        steps: Denoising steps of each block.
+        guidance_scale: Scale of classifier-free guidance; 1 or less turns it off.
+        guidance_scale_2: The same for the second expert of Wan 2.2; left out: the same scale.
+        sampler: A diffusers scheduler class, such as ``UniPCMultistepScheduler``,
+            ``FlowMatchEulerDiscreteScheduler`` or ``DPMSolverMultistepScheduler``; left out: the
+            one that the model ships.
+        flow_shift: Shift of the noise levels (Wan: 3 at 480p, 5 at 720p); left out: the model's.
+        dtype: Of the transformer's and the text encoder's weights. Norms, time embedding and the
+            VAE stay in float32, as the model class declares.
+        attention: diffusers' attention backend: ``native``, ``flash``, ``sage``, ...
+    """
+
+    def __init__(
+        self,
+        pipeline: str,
+        scheduler: BlockScheduler = lazy_instance(FifoQueue),
+        noise: NoiseInit = lazy_instance(SharedPool),
+        cache: FeatureCache = lazy_instance(NextBlockKV),
+        steps: int = 50,
+        guidance_scale: float = 5.0,
+        guidance_scale_2: float | None = None,
+        sampler: str | None = None,
+        flow_shift: float | None = None,
+        dtype: Dtype = "bfloat16",
+        attention: str = "native",
+    ) -> None:
+        super().__init__()
+        self.recipe = Recipe(
+            pipeline=pipeline,
+            scheduler=scheduler,
+            noise=noise,
+            cache=cache,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            guidance_scale_2=guidance_scale_2,
+            sampler=sampler,
+            flow_shift=flow_shift,
+            dtype=dtype,
+            attention=attention,
+        )
+        self.engine: Engine | None = None
+        self.stop = StopFlag()
+        self._requests: Sequence[Request] = ()
+
+    def prepare(self, engine: Engine, requests: Sequence[Request]) -> None:
+        """Take the checked engine and the requests of the run."""
+        self.engine = engine
+        self._requests = requests
+
+    @override
+    def configure_model(self) -> None:
+        """Read the weights, on the rank that needs them: processes exist only now."""
+        self._engine().load(self._requests)
+
+    @override
+    def transfer_batch_to_device(
+        self, batch: Request, device: torch.device, dataloader_idx: int
+    ) -> Request:
+        """Leave the request alone: it holds no tensors (and Lightning refuses frozen classes)."""
+        return batch
+
+    @override
+    def predict_step(self, batch: Request, batch_idx: int) -> None:
+        """Make one video; what happens is told to the callbacks, nothing is returned."""
+        started = False
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        try:
+            for event in self._engine().generate(batch, self.stop.is_set):
+                started = started or isinstance(event, RequestStarted)
+                dispatch(callbacks, self.trainer, self, event)
+        except BaseException:
+            if started:
+                ended = RequestEnded(batch, ExitReason.FAILED)
+                dispatch(callbacks, self.trainer, self, ended)
+            raise
+        if self.stop.is_set():
+            self.trainer.should_stop = True
+
+    def _engine(self) -> Engine:
+        if self.engine is None:
+            raise RuntimeError("Generator runs under InferenceTrainer.predict, which prepares it")
+        return self.engine

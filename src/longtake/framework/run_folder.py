@@ -1,0 +1,195 @@
+"""The folder that a run writes into."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, final
+
+from longtake.errors import OutputError
+
+CONFIG: Final = "config.yaml"
+REPORT: Final = "report.json"
+_REQUEST: Final = re.compile(r"\d{4,}")
+_FILES: Final = re.compile(r"\.?video\.(mp4|gif|webp)(\.tmp)?")
+_SUBFOLDERS: Final = {
+    "frames": re.compile(r"\.?frame_\d{6,}\.png(\.tmp)?"),
+    "latents": re.compile(r"\.?\d{5,}\.safetensors(\.tmp)?"),
+}
+
+
+def temporary_name(path: Path) -> Path:
+    """Return the hidden name beside ``path`` under which the file is made."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def commit(temporary: Path, path: Path) -> None:
+    """Give a finished file its name. Readers see the whole file or none, also after a crash."""
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name; at the end of the ``with`` block the file there becomes ``path``.
+
+    When the ``with`` block raises, ``path`` stays as it was and the temporary file is removed.
+    """
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        commit(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@final
+class RunFolder:
+    """Where a run writes: its config, its report, and one numbered folder per request.
+
+    Nothing touches the disk before ``create``.
+
+    Args:
+        path: The folder. It may not exist yet.
+        overwrite: Whether an earlier run there may be replaced. Only what longtake itself writes
+            is removed, never another file.
+    """
+
+    def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
+        self.path = Path(path).expanduser()
+        self._overwrite = overwrite
+
+    def check(self) -> None:
+        """Refuse a folder that cannot be written to, before anything slow begins.
+
+        Raises:
+            OutputError: It is a file, not empty, or not writable.
+        """
+        try:
+            self._check()
+        except OSError as error:
+            raise OutputError(f"--output {self.path}: {error.strerror}.") from error
+
+    def _check(self) -> None:
+        if self.path.is_symlink() and not self.path.exists():
+            raise OutputError(f"--output {self.path} is a link to a folder that does not exist.")
+        if not self.path.exists():
+            self._check_parent()
+            return
+        if not self.path.is_dir():
+            raise OutputError(f"--output {self.path} is a file; give a folder.")
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise OutputError(f"--output {self.path} is not writable.")
+        if any(self.path.iterdir()):
+            self._check_contents()
+
+    def _check_parent(self) -> None:
+        parent = next(folder for folder in self.path.absolute().parents if folder.exists())
+        if not parent.is_dir():
+            raise OutputError(f"--output {self.path} lies in {parent}, which is a file.")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise OutputError(f"--output {self.path} lies in {parent}, which is not writable.")
+
+    def _check_contents(self) -> None:
+        if not self._overwrite:
+            raise OutputError(
+                f"--output {self.path} is not empty; give another folder, or replace the run in "
+                "it with --overwrite true."
+            )
+        for folder in self._numbered():
+            if folder.is_symlink():
+                raise OutputError(f"{folder} is a link, which is not followed; remove it first.")
+        config = self.path / CONFIG
+        ran = (self.path / REPORT).exists() or any(self._numbered())
+        # A config without a run is more likely what the user wrote than what longtake left.
+        if config.exists() and not ran:
+            raise OutputError(
+                f"{config} is not beside a run, so it may be yours and is not overwritten; "
+                "give another folder, or remove it first."
+            )
+
+    def create(self) -> None:
+        """Make the folder; remove the run that was there, where that is allowed.
+
+        Raises:
+            OutputError: As ``check``, or the disk refuses.
+        """
+        self.check()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for name in (CONFIG, REPORT):
+                (self.path / name).unlink(missing_ok=True)
+                temporary_name(self.path / name).unlink(missing_ok=True)
+            for folder in self._numbered():
+                _clear(folder)
+        except OSError as error:
+            raise OutputError(f"Cannot make --output {self.path}: {error.strerror}.") from error
+
+    def request_folder(self, index: int) -> Path:
+        """Return the folder of a request, which exists afterwards.
+
+        Args:
+            index: Number of the request in the run.
+        """
+        folder = self.path / f"{index:04d}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"Cannot make {folder}: {error.strerror}.") from error
+        return folder
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file into the folder, whole or not at all."""
+        self.write_text(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file into the folder, whole or not at all.
+
+        Raises:
+            OutputError: The disk refuses.
+        """
+        path = self.path / name
+        try:
+            with replacing(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
+
+    def _numbered(self) -> list[Path]:
+        """Return the request folders that are there, and links that are named like one."""
+        return [
+            entry
+            for entry in sorted(self.path.iterdir())
+            if _REQUEST.fullmatch(entry.name) and (entry.is_symlink() or entry.is_dir())
+        ]
+
+
+def _clear(folder: Path) -> None:
+    """Remove what longtake writes into a request folder, and the folder if that empties it."""
+    _remove_matching(folder, _FILES)
+    for name, pattern in _SUBFOLDERS.items():
+        subfolder = folder / name
+        if subfolder.is_dir() and not subfolder.is_symlink():
+            _remove_matching(subfolder, pattern)
+            _remove_if_empty(subfolder)
+    _remove_if_empty(folder)
+
+
+def _remove_matching(folder: Path, pattern: re.Pattern[str]) -> None:
+    for entry in list(folder.iterdir()):
+        if pattern.fullmatch(entry.name) and (entry.is_symlink() or not entry.is_dir()):
+            entry.unlink()
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()

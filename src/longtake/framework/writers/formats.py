@@ -1,0 +1,36 @@
+"""The writers by the name of their format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from longtake.framework.writers.base import FrameWriter, VideoShape
+from longtake.framework.writers.gif import GifWriter
+from longtake.framework.writers.mp4 import Mp4Writer
+from longtake.framework.writers.png import PngWriter
+from longtake.framework.writers.webp import WebpWriter
+
+VideoFormat: TypeAlias = Literal["mp4", "gif", "webp", "png"]
+
+
+def frame_writer(
+    format: VideoFormat, folder: Path, video: VideoShape, *, crf: int = 18
+) -> FrameWriter:
+    """Return the writer of a format; it is not open yet.
+
+    Args:
+        format: ``mp4``, ``gif`` and ``webp`` write ``video.<format>``, ``png`` writes ``frames/``.
+        folder: Of the request.
+        video: What the video frames are like.
+        crf: Quality of ``mp4``.
+    """
+    match format:
+        case "mp4":
+            return Mp4Writer(folder / "video.mp4", video, crf=crf)
+        case "gif":
+            return GifWriter(folder / "video.gif", video)
+        case "webp":
+            return WebpWriter(folder / "video.webp", video)
+        case "png":
+            return PngWriter(folder / "frames", video)

@@ -1,0 +1,40 @@
+"""A folder of PNG files."""
+
+from __future__ import annotations
+
+from typing import final
+
+from PIL import Image
+from typing_extensions import override
+
+from longtake.framework.run_folder import temporary_name
+from longtake.framework.writers.base import FrameWriter, Picture
+
+
+@final
+class PngWriter(FrameWriter):
+    """Writes ``frame_000000.png``, ``frame_000001.png``, ...: exact pixels, in constant memory.
+
+    Each file has a temporary name until it is whole.
+
+    Args:
+        path: The folder; made where it does not exist.
+        video: What the video frames are like.
+    """
+
+    @override
+    def open(self) -> None:
+        """Make the folder."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    @override
+    def write_picture(self, picture: Picture) -> None:
+        """Write the next video frame."""
+        path = self.path / f"frame_{self.frames:06d}.png"
+        temporary = temporary_name(path)
+        Image.fromarray(picture).save(temporary, format="PNG")
+        temporary.replace(path)
+
+    @override
+    def close(self) -> None:
+        """Do nothing: every file is finished already."""

@@ -1,0 +1,36 @@
+"""Contract suites: what every implementation of an interface must do, as pytest classes.
+
+Start here when writing a plug-in. Subclass the suite of your interface in a test module of your
+own and say how an instance is made::
+
+    class TestMyNoise(NoiseInitContract):
+        def noise(self) -> NoiseInit:
+            return MyNoise()
+
+pytest collects every test of the suite with it.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite(
+    *(
+        f"{__name__}.{name}"
+        for name in ("schedulers", "noise", "caches", "strategies", "backbone", "decoder")
+    )
+)
+
+from longtake.testing.contracts.backbone import BackboneContract  # noqa: E402
+from longtake.testing.contracts.caches import FeatureCacheContract  # noqa: E402
+from longtake.testing.contracts.decoder import VideoDecoderContract  # noqa: E402
+from longtake.testing.contracts.noise import NoiseInitContract  # noqa: E402
+from longtake.testing.contracts.schedulers import BlockSchedulerContract  # noqa: E402
+from longtake.testing.contracts.strategies import ParallelStrategyContract  # noqa: E402
+
+__all__ = [
+    "BackboneContract",
+    "BlockSchedulerContract",
+    "FeatureCacheContract",
+    "NoiseInitContract",
+    "ParallelStrategyContract",
+    "VideoDecoderContract",
+]

@@ -1,0 +1,264 @@
+"""The contract suite of backbones."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from longtake.models import AnyBackbone, Attend, Grid, LayerContext
+from longtake.models.kernel import attention_kernel
+from longtake.plan import FrameRange
+
+FRAMES = 3
+"""Latent frames of the test's windows, each of one token along time."""
+
+
+class BackboneContract(ABC):
+    """What every backbone must do. Use a tiny random-weight model of at least 2 layers."""
+
+    height: ClassVar[int] = 4
+    """Latent height."""
+    width: ClassVar[int] = 6
+    """Latent width."""
+    timesteps: ClassVar[tuple[float, ...]] = (950.0, 120.0)
+    """Noise levels to try; with two experts, one for each."""
+    tolerance: ClassVar[float] = 1e-5
+    """Largest difference, relative to the largest number, where only the summing order differs."""
+
+    @abstractmethod
+    def load(self, layers: Collection[int] | None = None) -> AnyBackbone:
+        """Return a new backbone of always the same weights, with only ``layers`` of it (or all)."""
+
+    @abstractmethod
+    def prompts(self) -> Tensor:
+        """Return text encoder states of two different prompts, ``(2, L, M_text)``."""
+
+    @abstractmethod
+    def oracle(self, latents: Tensor, timestep: float, prompts_BLM: Tensor) -> Tensor:
+        """Return the model's own forward, ``(B, C, F, H, W)``, for frames 0 .. F - 1.
+
+        The weights are those of ``load``. Use the model's published code where there is one.
+        """
+
+    @pytest.fixture(autouse=True)
+    def _no_grad(self) -> Iterator[None]:
+        with torch.no_grad():
+            yield
+
+    @pytest.mark.parametrize("branches", [1, 2])
+    def test_embed_layers_head_is_the_model(self, branches: int) -> None:
+        """The four methods together are the model's own forward."""
+        backbone, prompts = self.load(), self.prompts()[:branches]
+        for timestep in self.timesteps:
+            latents = self._latents()
+            expected = self.oracle(latents.expand(branches, -1, -1, -1, -1), timestep, prompts)
+            run = Run(backbone, self._grid(), timestep, prompts)
+            found = run.predict(latents)
+            self._assert_close(found, expected, f"the model's own forward at {timestep}")
+
+    def test_prompt_and_timestep_matter(self) -> None:
+        """A test model in which they do not would show nothing."""
+        backbone, prompts, latents = self.load(), self.prompts(), self._latents()
+        first, last = (
+            Run(backbone, self._grid(), t, prompts).predict(latents) for t in self.timesteps
+        )
+        assert not torch.allclose(first[0], first[1], rtol=1e-2), "condition_text() is not used"
+        assert not torch.allclose(first, last, rtol=1e-2), "condition_step() is not used"
+
+    def test_a_layer_calls_attend_once_with_operands_of_BSND(self) -> None:
+        """And returns hidden states of the same shape, into which the attention has gone."""
+        backbone = self.load()
+        run = Run(backbone, self._grid(), self.timesteps[0], self.prompts())
+        spec, hidden = backbone.spec, run.embed(self._latents())
+        wanted = (*hidden.shape[:2], spec.heads, spec.head_dim)
+        assert hidden.shape[1:] == (self._tokens(FRAMES), spec.model_dim), "embed(): (B, S, M)"
+        for index in range(spec.layers):
+            calls: list[dict[str, Tensor]] = []
+            out = run.layer(index, hidden, _recording(calls))
+            assert len(calls) == 1, f"layer {index} did not call attend exactly once"
+            for name, operand in calls[0].items():
+                assert tuple(operand.shape) == wanted, (
+                    f"attend got {name} of shape {tuple(operand.shape)}, expected (B, S, N, D) = "
+                    f"{wanted}"
+                )
+            assert out.shape == hidden.shape, f"layer {index} changes the shape"
+            without = run.layer(index, hidden, lambda q, k, v: torch.zeros_like(q))
+            assert not torch.allclose(out, without), f"layer {index} ignores what attend returns"
+            hidden = out
+
+    def test_a_layer_keeps_no_state_between_calls(self) -> None:
+        """The same call gives the same bits, whatever was computed in between."""
+        backbone = self.load()
+        run = Run(backbone, self._grid(), self.timesteps[0], self.prompts())
+        other = Run(backbone, self._grid(at=7), self.timesteps[-1], self.prompts().flip(0))
+        hidden = run.embed(self._latents())
+        for index in range(backbone.spec.layers):
+            first = run.layer(index, hidden.clone())
+            other.layer(index, other.embed(self._latents(seed=1)))
+            given = hidden.clone()
+            again = run.layer(index, given)
+            assert torch.equal(first, again), f"layer {index} keeps state between calls"
+            assert torch.equal(given, hidden), f"layer {index} changes its input in place"
+
+    def test_parts_of_the_model_compose(self) -> None:
+        """Layers 0 .. k on one instance and the rest on another are the model, bit for bit."""
+        latents, prompts = self._latents(), self.prompts()
+        whole = self.load()
+        layers = whole.spec.layers
+        expected = Run(whole, self._grid(), self.timesteps[0], prompts).predict(latents)
+        for cut in range(1, layers):
+            parts = [range(cut), range(cut, layers)]
+            runs = [Run(self.load(p), self._grid(), self.timesteps[0], prompts) for p in parts]
+            hidden = runs[0].embed(latents)
+            for run, part in zip(runs, parts, strict=True):
+                hidden = run.layers(hidden, part)
+            found = runs[1].head(hidden)
+            assert torch.equal(found, expected), f"cut before layer {cut}, the model differs"
+
+    def test_batch_rows_are_independent(self) -> None:
+        """Guidance branches are rows: a row does not see the others."""
+        backbone, prompts, latents = self.load(), self.prompts(), self._latents()
+        both = Run(backbone, self._grid(), self.timesteps[0], prompts).predict(latents)
+        for row in (0, 1):
+            one = prompts[row : row + 1]
+            alone = Run(backbone, self._grid(), self.timesteps[0], one).predict(latents)
+            self._assert_close(both[row : row + 1], alone, f"row {row} of the batch, run alone")
+
+    def test_embed_and_head_take_frames_one_by_one(self) -> None:
+        """Tokens stand frame after frame, and a frame's tokens depend on no other frame."""
+        backbone, prompts, latents = self.load(), self.prompts(), self._latents()
+        run = Run(backbone, self._grid(), self.timesteps[0], prompts)
+        part = Run(backbone, self._grid(1, FRAMES), self.timesteps[0], prompts)
+        hidden, tokens = run.embed(latents), self._tokens(1)
+        self._assert_close(
+            part.embed(latents[:, :, 1:]),
+            hidden[:, tokens:],
+            "embed() ignores the frame offset, mixes frames or orders tokens otherwise: frames 1: "
+            "of a window embedded alone",
+        )
+        self._assert_close(
+            part.head(hidden[:, tokens:]),
+            run.head(hidden)[:, :, 1:],
+            "head() ignores the frame offset or mixes frames: frames 1: of a window",
+        )
+
+    def test_kept_keys_fit_another_window(self) -> None:
+        """A window that reads one frame's keys and values equals the window that computes them."""
+        backbone, latents = self.load(), self._latents()
+        run = Run(backbone, self._grid(), self.timesteps[0], self.prompts())
+        part = Run(backbone, self._grid(1, FRAMES), self.timesteps[0], self.prompts())
+        tokens = self._tokens(1)
+        whole = run.embed(latents)
+        hidden = part.embed(latents[:, :, 1:]).expand_as(whole[:, tokens:])
+        for index in range(backbone.spec.layers):
+            kept: list[dict[str, Tensor]] = []
+            whole = run.layer(index, whole, _recording(kept))
+            hidden = part.layer(index, hidden, _after(kept[0], tokens))
+            self._assert_close(
+                hidden,
+                whole[:, tokens:],
+                f"keys of one window do not fit another one in layer {index}: rotary positions "
+                f"must be absolute and applied before attend",
+            )
+
+    def test_positions_are_the_frames_own(self) -> None:
+        """Rotary: only differences count. Learned: the window's place in the video counts."""
+        backbone, latents = self.load(), self._latents()
+        here, there = (
+            Run(backbone, self._grid(at), self.timesteps[0], self.prompts()) for at in (0, 29)
+        )
+        if backbone.positions is None:
+            same = torch.equal(here.embed(latents), there.embed(latents))
+            assert not same, "embed() ignores the frame offset, and there is no rotary table"
+            return
+        # Angles differ in their rounding.
+        self._assert_close(
+            there.predict(latents), here.predict(latents), "the window 29 frames later", 10.0
+        )
+
+    def _grid(self, at: int = 0, stop: int | None = None) -> Grid:
+        frames = FrameRange(at, at + FRAMES if stop is None else stop)
+        return Grid(frames=frames, height=self.height, width=self.width)
+
+    def _tokens(self, frames: int) -> int:
+        return frames * self.load(()).spec.tokens_per_frame(self.height, self.width)
+
+    def _latents(self, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        channels = self.load(()).spec.channels
+        return torch.randn(1, channels, FRAMES, self.height, self.width, generator=generator)
+
+    def _assert_close(
+        self, found: Tensor, expected: Tensor, what: str, factor: float = 1.0
+    ) -> None:
+        assert found.shape == expected.shape, f"{what}: {found.shape}, not {expected.shape}"
+        difference = ((found - expected).abs().max() / expected.abs().max()).item()
+        assert difference <= factor * self.tolerance, f"{what}: {difference:.1e} (relative) apart"
+
+
+class Run:
+    """One window's forward in the parts that strategies call.
+
+    Args:
+        backbone: Whole or in part.
+        grid: The window.
+        timestep: Of the task.
+        prompts_BLM: One row per guidance branch.
+    """
+
+    def __init__(
+        self, backbone: AnyBackbone, grid: Grid, timestep: float, prompts_BLM: Tensor
+    ) -> None:
+        positions = backbone.positions
+        self._backbone, self._grid, self._branches = backbone, grid, len(prompts_BLM)
+        self._context: LayerContext[Any, Any] = LayerContext(
+            text=backbone.condition_text(prompts_BLM),
+            step=backbone.condition_step(timestep),
+            rotary=None if positions is None else positions.table(grid),
+        )
+
+    def embed(self, latents: Tensor) -> Tensor:
+        """Embed once for all branches, as a view: a layer must not write into it."""
+        hidden = self._backbone.embed(latents, self._grid, self._context.step)
+        return hidden.expand(self._branches, -1, -1)
+
+    def layer(self, index: int, hidden: Tensor, attend: Attend = attention_kernel) -> Tensor:
+        """Run one layer."""
+        return self._backbone.layer(index, hidden, self._context, attend)
+
+    def layers(self, hidden: Tensor, layers: Collection[int]) -> Tensor:
+        """Run some layers."""
+        for index in layers:
+            hidden = self.layer(index, hidden)
+        return hidden
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Predict all frames of the window."""
+        return self._backbone.head(hidden, self._grid, self._context.step)
+
+    def predict(self, latents: Tensor) -> Tensor:
+        """Run the whole model."""
+        return self.head(self.layers(self.embed(latents), range(self._backbone.spec.layers)))
+
+
+def _recording(calls: list[dict[str, Tensor]]) -> Attend:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        calls.append({"queries": q, "keys": k, "values": v})
+        return attention_kernel(q, k, v)
+
+    return attend
+
+
+def _after(kept: dict[str, Tensor], tokens: int) -> Attend:
+    """Return an ``attend`` that sees the first ``tokens`` of what was kept as well."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys, values = kept["keys"][:, :tokens], kept["values"][:, :tokens]
+        return attention_kernel(q, torch.cat([keys, k], 1), torch.cat([values, v], 1))
+
+    return attend

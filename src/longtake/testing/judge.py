@@ -1,0 +1,217 @@
+"""Reads from made frames what they show: color, shape, background and place of the object.
+
+Only simple picture statistics are used, for the vocabulary of :mod:`longtake.testing.shapes`:
+
+- the background of a row is the median of its pixels (a shape covers at most 34 % of a row);
+- the object's color is the median of the pixels that differ most from it;
+- the object is the largest connected part of the pixels nearer to that color than to the
+  background;
+- its shape is the template that overlaps it best when laid on its center of mass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from longtake.testing import shapes
+
+NONE = -1
+"""Index for "nothing of the vocabulary"."""
+
+MIN_CONTRAST = (
+    0.12  # distance of object and background in RGB (0 to 1) below which nothing is there
+)
+MAX_COLOR_ERROR = 0.35  # distance of a color from its nearest name above which it has none
+MIN_FIT = (
+    0.6  # overlap (intersection over union) of object and template below which it has no shape
+)
+_CHUNK = 128  # frames at a time, to bound memory
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What ``F`` frames show.
+
+    Attributes:
+        colors: Index into ``shapes.COLORS`` or :data:`NONE`, ``(F,)``.
+        shapes: Index into ``shapes.SHAPES`` or :data:`NONE`, ``(F,)``.
+        backgrounds: Index into ``shapes.BACKGROUNDS`` or :data:`NONE`, ``(F,)``.
+        centers: Center of mass of the object, x and y in pixels, NaN where there is none,
+            ``(F, 2)``.
+        rgb: Color of the object, 0 to 255, ``(F, 3)``.
+        fit: Overlap of the object with its shape's template, 0 to 1, ``(F,)``.
+    """
+
+    colors: Tensor
+    shapes: Tensor
+    backgrounds: Tensor
+    centers: Tensor
+    rgb: Tensor
+    fit: Tensor
+
+    def right(self, prompt: str) -> Tensor:
+        """Which frames show the color and the shape of a prompt, ``(F,)`` bool."""
+        color, shape, _, _ = shapes.parse_prompt(prompt)
+        return (self.colors == list(shapes.COLORS).index(color)) & (
+            self.shapes == shapes.SHAPES.index(shape)
+        )
+
+    def right_background(self, prompt: str) -> Tensor:
+        """Which frames show the background of a prompt, ``(F,)`` bool."""
+        return self.backgrounds == list(shapes.BACKGROUNDS).index(shapes.parse_prompt(prompt)[3])
+
+    def steps(self) -> Tensor:
+        """Way of the object from each frame to the next in pixels, ``(F - 1,)``."""
+        return self.centers.diff(dim=0).square().sum(dim=1).sqrt()
+
+    def color_spread(self) -> float:
+        """Root mean square distance of the object's color from its mean over time, 0 to 255."""
+        seen = self.rgb[~self.centers[:, 0].isnan()]
+        if not len(seen):
+            return float("nan")
+        return float((seen - seen.mean(dim=0)).square().sum(dim=1).mean().sqrt())
+
+
+def _nearest(values: Tensor, names: dict[str, tuple[float, float, float]]) -> Tensor:
+    """Index of the named color nearest to each of ``(F, 3)``, or :data:`NONE`."""
+    distance, index = torch.cdist(values, torch.tensor(list(names.values()))).min(dim=1)
+    return index.masked_fill(distance > MAX_COLOR_ERROR, NONE)
+
+
+def _object_color(pixels: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
+    """Color of what differs from the background, and how much it does.
+
+    Args:
+        pixels: 0 to 1, ``(F, H, W, 3)``.
+        ground: The background's rows, ``(F, H, 1, 3)``.
+
+    Returns:
+        Color ``(F, 3)`` and contrast ``(F,)``.
+    """
+    distance = torch.linalg.vector_norm(pixels - ground, dim=-1).flatten(1)
+    contrast = distance.quantile(0.98, dim=1)  # the smallest shape covers 5 % of a picture
+    chosen = distance >= 0.75 * contrast[:, None]
+    flat = pixels.flatten(1, 2).masked_fill(~chosen[..., None], float("nan"))
+    return flat.nanmedian(dim=1).values, contrast
+
+
+def _largest_part(mask: Tensor) -> Tensor:
+    """The largest connected part (8 neighbors) of every mask ``(F, H, W)`` bool."""
+    frames, height, width = mask.shape
+    labels = torch.arange(1, height * width + 1, dtype=torch.float32).view(1, height, width)
+    labels = torch.where(mask, labels, 0.0)
+    while True:  # every part takes its largest label
+        spread = F.max_pool2d(labels[:, None], 3, stride=1, padding=1)[:, 0]
+        spread = torch.where(mask, spread, 0.0)
+        if torch.equal(spread, labels):
+            break
+        labels = spread
+    counts = torch.zeros(frames, height * width + 1)
+    counts.scatter_add_(1, labels.flatten(1).long(), mask.flatten(1).float())
+    return mask & (labels == counts.argmax(dim=1).view(-1, 1, 1))
+
+
+def _best_shape(soft: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+    """The template with the largest overlap.
+
+    Args:
+        soft: Share of each pixel that the object covers, ``(F, S, S)``.
+        center: Its center of mass in picture sides, ``(F, 2)``.
+
+    Returns:
+        Shape index and overlap, each ``(F,)``.
+    """
+    size = soft.shape[-1]
+    kinds = torch.arange(len(shapes.SHAPES))
+    middle = torch.full((len(kinds), 1, 2), 0.5)
+    grid = (torch.arange(size) + 0.5) / size
+    drawn = shapes.cover(kinds, middle, size)[:, 0]
+    mass = torch.stack([(drawn * grid).sum((1, 2)), (drawn * grid[:, None]).sum((1, 2))], dim=1)
+    offset = mass / drawn.sum(dim=(1, 2))[:, None] - 0.5  # a triangle's mass lies low
+    templates = shapes.cover(kinds, center[None] - offset[:, None], size)
+    overlap = torch.minimum(templates, soft).sum(dim=(2, 3))
+    union = torch.maximum(templates, soft).sum(dim=(2, 3))
+    fit, best = (overlap / union.clamp(min=1.0)).max(dim=0)
+    return best, fit
+
+
+def _judge(pixels: Tensor) -> Judgement:
+    """Judges a few frames, pixels 0 to 1, ``(F, S, S, 3)``."""
+    size = pixels.shape[1]
+    ground = pixels.median(dim=2, keepdim=True).values
+    color, contrast = _object_color(pixels, ground)
+    toward = color[:, None, None] - ground
+    soft = ((pixels - ground) * toward).sum(-1) / toward.square().sum(-1).clamp(min=1e-6)
+    soft = soft.clamp(0.0, 1.0)
+    part = _largest_part((soft > 0.5) & (contrast > MIN_CONTRAST).view(-1, 1, 1))
+    near = F.max_pool2d(part[:, None].float(), 3, stride=1, padding=1)[:, 0]  # with its soft edge
+    soft = soft * near
+    mass = soft.sum(dim=(1, 2))
+    grid = torch.arange(size) + 0.5
+    center = torch.stack([(soft * grid).sum((1, 2)), (soft * grid[:, None]).sum((1, 2))], dim=1)
+    center = center / mass[:, None]  # NaN where there is nothing
+    best, fit = _best_shape(soft, center.nan_to_num(size / 2) / size)
+    lit = (ground[:, :, 0] / shapes.row_shade(size)[:, None]).mean(dim=1)
+    return Judgement(
+        colors=_nearest(color, shapes.COLORS).masked_fill(mass == 0, NONE),
+        shapes=best.masked_fill(fit < MIN_FIT, NONE),
+        backgrounds=_nearest(lit, shapes.BACKGROUNDS),
+        centers=center,
+        rgb=color * 255.0,
+        fit=fit,
+    )
+
+
+def judge(frames: Any) -> Judgement:
+    """Reads what frames show.
+
+    Args:
+        frames: uint8, shape ``(F, S, S, 3)``, a tensor or an array.
+
+    Raises:
+        ValueError: If the shape or the type is another one.
+    """
+    pixels = torch.as_tensor(frames)
+    if pixels.dtype != torch.uint8:
+        raise ValueError(f"frames must be uint8, not {pixels.dtype}")
+    if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.shape[1] != pixels.shape[2]:
+        raise ValueError(f"frames must be (F, S, S, 3), not {tuple(pixels.shape)}")
+    parts = [_judge(part.float() / 255.0) for part in torch.split(pixels, _CHUNK)]
+    return Judgement(
+        **{
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name in Judgement.__dataclass_fields__
+        }
+    )
+
+
+def adherence(frames: Any, prompt: str) -> float:
+    """Share of the frames that show the color and the shape of the prompt.
+
+    Args:
+        frames: uint8, shape ``(F, S, S, 3)``.
+        prompt: A prompt of :func:`longtake.testing.shapes.prompt`.
+    """
+    return float(judge(frames).right(prompt).float().mean())
+
+
+def seam_steps(frames: Any, seams: Sequence[int]) -> list[float]:
+    """How much larger the object's step is where two blocks meet.
+
+    Args:
+        frames: uint8, shape ``(F, S, S, 3)``.
+        seams: Index of the first frame of every block but the first.
+
+    Returns:
+        For each seam, the way of the object's center from the frame before to that frame, divided
+        by the median way over all frames; NaN where no object was found.
+    """
+    steps = judge(frames).steps()
+    median = steps.nanmedian()
+    return [float(steps[seam - 1] / median) for seam in seams]
