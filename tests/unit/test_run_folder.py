@@ -62,7 +62,7 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_empty_is_refused_with_the_way_out(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     before = snapshot(tmp_path)
-    with pytest.raises(OutputError, match="not empty.*--overwrite true") as refusal:
+    with pytest.raises(OutputError, match=r"not empty.*--overwrite true") as refusal:
         RunFolder(tmp_path / "run").create()
     assert "\n" not in str(refusal.value)
     assert snapshot(tmp_path) == before

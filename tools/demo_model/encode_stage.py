@@ -14,7 +14,7 @@ from torch import Tensor
 from demo_model import frames_vae, loop, vae_stage
 from longtake.testing import shapes
 
-CLIPS = 4000
+CLIPS = 2400
 FRAMES = 97  # 25 latent frames
 BATCH = 8
 SEED = 0
@@ -47,7 +47,8 @@ def encode(vae_folder: Path, target: Path) -> None:
     parts, numbers, begin = [], [], time.monotonic()
     for index in range(CLIPS // BATCH):
         clips = shapes.sample_clips(BATCH, loop.generator(SEED, "encode", index))
-        parts.append(frames_vae.encode(vae, shapes.render_clips(clips, FRAMES))[0])
+        with torch.autocast("cpu", torch.bfloat16):
+            parts.append(frames_vae.encode(vae, shapes.render_clips(clips, FRAMES))[0].float())
         numbers.append(prompt_numbers(clips))
         done = index + 1
         if done % 50 == 0:
@@ -58,6 +59,12 @@ def encode(vae_folder: Path, target: Path) -> None:
     latents = (latents - mean.view(1, -1, 1, 1, 1)) / std.view(1, -1, 1, 1, 1)
     draft = target.with_suffix(".draft")
     save_file(
-        {"latents": latents.half(), "prompts": torch.cat(numbers), "mean": mean, "std": std}, draft
+        {
+            "latents": latents.half().contiguous(),
+            "prompts": torch.cat(numbers),
+            "mean": mean,
+            "std": std,
+        },
+        draft,
     )
     os.replace(draft, target)

@@ -24,7 +24,8 @@ from longtake.framework.callbacks import (
 )
 from longtake.framework.data import PromptData
 from longtake.framework.module import Generator
-from longtake.framework.parser import OneSentenceParser, one_line
+from longtake.framework.mistakes import one_line
+from longtake.framework.parser import OneSentenceParser
 from longtake.framework.run_folder import RunFolder
 from longtake.framework.trainer import InferenceTrainer
 

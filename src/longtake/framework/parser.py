@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile
+from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
+
+from longtake.framework.mistakes import explain
 
 
 class OneSentenceParser(LightningArgumentParser):
     """Says what is wrong in one sentence instead of the whole usage."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # An abbreviated option would silently set another one as soon as options are added.
+        # An abbreviated option would silently become another one as soon as options are added.
         super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    @override
+    def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Add a class's options; an option's value is never the name of a file to read it from.
+
+        Otherwise ``--data.prompts prompts.jsonl`` would take the raw lines as prompts.
+        """
+        kwargs["sub_configs"] = False
+        return super().add_class_arguments(*args, **kwargs)  # type: ignore[no-any-return]
 
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message as one line and exit with status 2."""
-        sys.stderr.write(f"longtake: error: {one_line(message)}\n")
+        sys.stderr.write(f"longtake: error: {explain(message, set(_options(self)))}\n")
         self.exit(2)
 
 
-def one_line(message: str) -> str:
-    """Join a message's lines to one."""
-    return " ".join(part.strip() for part in message.splitlines() if part.strip())
-
-
-__all__ = ["ActionConfigFile", "OneSentenceParser", "one_line"]
+def _options(parser: ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        yield from (name.removeprefix("--") for name in action.option_strings if "--" in name)
+        for choice in (action.choices or {}) if isinstance(action.choices, dict) else ():
+            yield from _options(action.choices[choice])

@@ -43,14 +43,19 @@ class Sampler:
                 f"longtake needs one run per step: UniPCMultistepScheduler, "
                 f"FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler."
             )
-        if scheduler.config.get("stochastic_sampling") or "sde" in str(
-            scheduler.config.get("algorithm_type", "")
-        ):
+        try:
+            scheduler.set_begin_index(0)
+        except AttributeError as error:
+            raise ConfigurationError(
+                f"the sampler {name} cannot be told at which step it begins; choose "
+                f"UniPCMultistepScheduler, FlowMatchEulerDiscreteScheduler or "
+                f"DPMSolverMultistepScheduler."
+            ) from error
+        if not torch.equal(_play(scheduler, seed=0), _play(scheduler, seed=1)):
             raise ConfigurationError(
                 f"the sampler {name} draws fresh noise in every step, which would make the video "
                 f"depend on the order of execution; choose its deterministic variant."
             )
-        scheduler.set_begin_index(0)
         self._scheduler = scheduler
 
     def start(self) -> BlockSampler:
@@ -112,6 +117,17 @@ def load_scheduler(folder: ModelFolder, sampler: str | None, flow_shift: float |
         # A flow model stays a flow model under another solver.
         overrides |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
     return scheduler_class.from_config(config, **overrides)
+
+
+def _play(scheduler: Any, seed: int) -> Tensor:
+    """Take all steps on one number, to see whether torch's global generator has a part in them."""
+    state = BlockSampler(copy.deepcopy(scheduler))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        latents = torch.ones(1, 1, 1, 1, 1)
+        for _ in scheduler.timesteps:
+            latents = state.step(torch.ones_like(latents), latents)
+    return latents.nan_to_num()
 
 
 def _mixin() -> type:

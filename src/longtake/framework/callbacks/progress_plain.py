@@ -62,7 +62,7 @@ class PlainProgress(ProgressDisplay):
         self, state: ProgressState, module: pl.LightningModule, reason: ExitReason
     ) -> None:
         """Print what was made."""
-        figures = _figures(state, module, eta=0.0)
+        figures = _figures(state, module, eta=0.0 if reason is ExitReason.FINISHED else None)
         _print(line_of(event="request_end", request=state.request, reason=reason.value, **figures))
 
 

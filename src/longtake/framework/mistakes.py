@@ -1,0 +1,79 @@
+"""The parser's messages, said so that a user knows what to type instead."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Collection
+
+from longtake.caches import FeatureCache
+from longtake.errors import nearest
+from longtake.noise import NoiseInit
+from longtake.schedulers import BlockScheduler
+from longtake.strategies import ParallelStrategy
+
+_INTERFACES: dict[str, type] = {
+    "model.scheduler": BlockScheduler,
+    "model.noise": NoiseInit,
+    "model.cache": FeatureCache,
+    "trainer.strategy": ParallelStrategy,
+}
+
+
+def explain(message: str, options: Collection[str]) -> str:
+    """Turn a parser's message into one sentence that names the nearest valid choice.
+
+    Args:
+        message: From jsonargparse, of one or more lines.
+        options: Every option of the command, such as ``model.steps``.
+    """
+    line = one_line(message)
+    if found := re.search(r"unrecognized arguments: (--[^\s=]+)", line):
+        return _unknown_option(found[1].removeprefix("--"), options)
+    if found := re.search(r"does not accept option '([^']+)'", line):
+        return _unknown_option(found[1], options)
+    if found := re.search(r"Option '([^']+)' is not accepted", line):
+        return _unknown_argument(found[1])
+    if found := re.search(r'Parser key "([^"]+)":.*dot import path string: (\S+)', line):
+        return _unknown_class(found[1], found[2])
+    if found := re.search(r'Parser key "([^"]+)":\s*Expected a (.*)\. Got value: (.*)$', line):
+        return f"{found[1]} is {found[3]}, but it must be {_type(found[2])}."
+    return re.sub(r'Parser key "([^"]+)":\s*', r"\1: ", line)
+
+
+def one_line(message: str) -> str:
+    """Join a message's lines to one."""
+    return " ".join(part.strip() for part in message.splitlines() if part.strip())
+
+
+def _unknown_option(name: str, options: Collection[str]) -> str:
+    return f"there is no option {name}; the nearest is {nearest(name, options)}."
+
+
+def _unknown_argument(name: str) -> str:
+    known = {
+        parameter
+        for interface in _INTERFACES.values()
+        for choice in interface.__subclasses__()
+        for parameter in inspect.signature(choice).parameters
+    }
+    return f"the chosen class has no option {name}; the nearest is {nearest(name, known)}."
+
+
+def _unknown_class(key: str, name: str) -> str:
+    interface = _INTERFACES.get(key)
+    if interface is None:
+        return f"{key} is {name}, which is no class that can be imported."
+    known = [choice.__name__ for choice in interface.__subclasses__()]
+    return (
+        f"{key} is {name}, which is no {interface.__name__}; the nearest is {nearest(name, known)} "
+        f"(of {', '.join(sorted(known))}; your own as package.module.Class)."
+    )
+
+
+def _type(text: str) -> str:
+    if found := re.search(r"typing\.Literal\[(.*)\]", text):
+        return "one of " + found[1].replace("'", "")
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+    found = re.search(r"<class '(?:builtins\.)?(\w+)'>", text)
+    return names.get(found[1], found[1]) if found else text

@@ -1,0 +1,129 @@
+"""The examples keep the contracts that they are examples of."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional
+
+from longtake.models import AnyBackbone, AnyDecoder, BackboneSpec, ModelFolder
+from longtake.strategies import ParallelStrategy
+from longtake.testing.contracts import (
+    BackboneContract,
+    ParallelStrategyContract,
+    VideoDecoderContract,
+)
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CPU = torch.device("cpu")
+
+
+def example(name: str) -> ModuleType:
+    """Import an example, which is no part of any package."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+plug_in = example("plug_in_backbone")
+subclass_strategy = example("subclass_strategy")
+
+
+@pytest.fixture(scope="module")
+def sketch(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    folder: ModelFolder = plug_in.make_folder(tmp_path_factory.mktemp("models") / "sketch")
+    return folder
+
+
+class OnSketch:
+    """Gives a contract suite the example's folder."""
+
+    family = plug_in.SketchFamily()
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, sketch: ModelFolder) -> None:
+        self.folder = sketch
+
+    def spec(self) -> BackboneSpec:
+        spec: BackboneSpec = self.family.spec(self.folder)
+        return spec
+
+
+class TestSketchBackbone(OnSketch, BackboneContract):
+    def load(self, layers: Collection[int] | None = None) -> AnyBackbone:
+        backbone: AnyBackbone = self.family.load_backbone(
+            self.folder,
+            self.spec(),
+            range(self.spec().layers) if layers is None else layers,
+            device=CPU,
+            dtype=torch.float32,
+        )
+        return backbone
+
+    def prompts(self) -> Tensor:
+        prompts: Tensor = self.family.encode_text(
+            self.folder, ["a bird", "noise in the south"], device=CPU, dtype=torch.float32
+        )
+        return prompts
+
+    def oracle(self, latents: Tensor, timestep: float, prompts_BLM: Tensor) -> Tensor:
+        dit = plug_in.load_module(
+            self.folder, "transformer", plug_in.SketchDiT, device=CPU, dtype=torch.float32
+        )
+        x = dit.patch(rearrange(latents, "b c f h w -> b f h w c"))
+        x = (x + dit.frame.weight[: x.shape[1], None, None]).flatten(1, 3)
+        condition = dit.text(prompts_BLM).mean(1, True) + dit.time(torch.tensor([timestep / 1000]))
+        for layer in dit.layers:
+            heads = "b s (t n d) -> t b n s d"
+            qkv = rearrange(layer.qkv(layer.norm(x + condition)), heads, t=3, n=layer.heads)
+            mixed = functional.scaled_dot_product_attention(*qkv)
+            x = x + layer.out(rearrange(mixed, "b n s d -> b s (n d)"))
+            x = x + layer.mlp(x + condition)
+        out: Tensor = dit.head(x).transpose(1, 2)
+        return torch.reshape(out, latents.shape)
+
+
+class TestSketchDecoder(OnSketch, VideoDecoderContract):
+    def decoder(self) -> AnyDecoder:
+        decoder: AnyDecoder = self.family.load_decoder(self.folder, device=CPU)
+        return decoder
+
+    def oracle(self, latents: Tensor) -> Tensor:
+        pixels = plug_in.load_module(
+            self.folder, "vae", plug_in.SketchVAE, device=CPU, dtype=torch.float32
+        ).pixels
+        patches = (latents[0].permute(1, 2, 3, 0) @ pixels.weight.T + pixels.bias).clamp(-1, 1)
+        return rearrange(patches, "f h w (c p q) -> f c (h p) (w q)", p=8, q=8)
+
+    tolerance = 1e-6  # one product over all frames instead of one per frame
+
+
+class TestBranchByBranch(ParallelStrategyContract):
+    impossible = (0, 2)
+    # Batches of 1 instead of 2 sum in another order: about 1e-6 of a prediction, which guidance
+    # 5 and the multi-step samplers amplify.
+    tolerance = 1e-4
+
+    def strategy(self) -> ParallelStrategy:
+        strategy: ParallelStrategy = subclass_strategy.BranchByBranch()
+        return strategy
+
+
+def test_the_plug_in_runs_as_a_program(capsys: pytest.CaptureFixture[str]) -> None:
+    plug_in.main()
+    assert capsys.readouterr().out == "(20, 3, 48, 64)\n"
+
+
+def test_the_plug_in_is_registered(sketch: ModelFolder) -> None:
+    assert isinstance(plug_in.lm.family_of(sketch), plug_in.SketchFamily)
