@@ -104,7 +104,8 @@ class TestSketchDecoder(OnSketch, VideoDecoderContract):
             self.folder, "vae", plug_in.SketchVAE, device=CPU, dtype=torch.float32
         ).pixels
         patches = (latents[0].permute(1, 2, 3, 0) @ pixels.weight.T + pixels.bias).clamp(-1, 1)
-        return rearrange(patches, "f h w (c p q) -> f c (h p) (w q)", p=8, q=8)
+        video: Tensor = rearrange(patches, "f h w (c p q) -> f c (h p) (w q)", p=8, q=8)
+        return video
 
     tolerance = 1e-6  # one product over all frames instead of one per frame
 

@@ -23,8 +23,8 @@ from longtake.framework.callbacks import (
     progress_callback,
 )
 from longtake.framework.data import PromptData
-from longtake.framework.module import Generator
 from longtake.framework.mistakes import one_line
+from longtake.framework.module import Generator
 from longtake.framework.parser import OneSentenceParser
 from longtake.framework.run_folder import RunFolder
 from longtake.framework.trainer import InferenceTrainer
@@ -109,7 +109,7 @@ class LongtakeCLI(LightningCLI):
         self.config_init.predict.video.bind(folder, engine.timings)
         self.trainer.attach(
             [
-                LatentWriter(folder, keep=config.keep_latents),
+                LatentWriter(folder, engine.timings, keep=config.keep_latents),
                 progress_callback(config.progress),
                 ReportWriter(folder, engine.timings, config.progress),
             ]

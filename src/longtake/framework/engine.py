@@ -166,7 +166,7 @@ class Engine:
             states = self._family.encode_text(
                 self._folder, missing, device=self._device, dtype=self._recipe.torch_dtype
             )
-            self._prompts.update(zip(missing, states.split(1), strict=True))
+            self._prompts.update(zip(missing, torch.split(states, 1), strict=True))
 
     def _models(self) -> tuple[AnyBackbone, AnyDecoder]:
         if self._backbone is None or self._decoder is None:

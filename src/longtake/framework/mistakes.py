@@ -51,12 +51,8 @@ def _unknown_option(name: str, options: Collection[str]) -> str:
 
 
 def _unknown_argument(name: str) -> str:
-    known = {
-        parameter
-        for interface in _INTERFACES.values()
-        for choice in interface.__subclasses__()
-        for parameter in inspect.signature(choice).parameters
-    }
+    choices = [choice for interface in _INTERFACES.values() for choice in _choices(interface)]
+    known = {name for choice in choices for name in inspect.signature(choice).parameters}
     return f"the chosen class has no option {name}; the nearest is {nearest(name, known)}."
 
 
@@ -64,11 +60,16 @@ def _unknown_class(key: str, name: str) -> str:
     interface = _INTERFACES.get(key)
     if interface is None:
         return f"{key} is {name}, which is no class that can be imported."
-    known = [choice.__name__ for choice in interface.__subclasses__()]
+    known = [choice.__name__ for choice in _choices(interface)]
     return (
         f"{key} is {name}, which is no {interface.__name__}; the nearest is {nearest(name, known)} "
         f"(of {', '.join(sorted(known))}; your own as package.module.Class)."
     )
+
+
+def _choices(interface: type) -> list[type]:
+    found: list[type] = type.__subclasses__(interface)
+    return found
 
 
 def _type(text: str) -> str:

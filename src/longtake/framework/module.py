@@ -7,7 +7,7 @@ from typing import final
 
 import lightning.pytorch as pl
 import torch
-from jsonargparse import lazy_instance
+from jsonargparse.typing import lazy_instance
 from typing_extensions import override
 
 from longtake.caches import FeatureCache, NextBlockKV

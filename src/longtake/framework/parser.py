@@ -39,5 +39,6 @@ class OneSentenceParser(LightningArgumentParser):
 def _options(parser: ArgumentParser) -> Iterator[str]:
     for action in parser._actions:
         yield from (name.removeprefix("--") for name in action.option_strings if "--" in name)
-        for choice in (action.choices or {}) if isinstance(action.choices, dict) else ():
-            yield from _options(action.choices[choice])
+        if isinstance(action.choices, dict):  # the parsers of the subcommands
+            for choice in action.choices.values():
+                yield from _options(choice)

@@ -11,7 +11,7 @@ from typing import final
 
 @final
 class Timings:
-    """Adds up wall-clock seconds by part: ``load``, ``text``, ``denoise``, ``decode``, ``write``."""
+    """Adds up wall-clock seconds by part: load, text, denoise, decode, write."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 import lightning.pytorch as pl
-from jsonargparse import lazy_instance
+from jsonargparse.typing import lazy_instance
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError

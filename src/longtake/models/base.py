@@ -1,5 +1,8 @@
-"""The contracts of a model: a diffusion transformer as ``condition, embed, layers, head``, and a
-VAE that decodes a stream of latent blocks."""
+"""The contracts of a model.
+
+A diffusion transformer as ``condition, embed, layers, head``, and a VAE that decodes a stream of
+latent blocks.
+"""
 
 from __future__ import annotations
 

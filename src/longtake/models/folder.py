@@ -77,8 +77,8 @@ class ModelFolder:
         pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
         if pickles:
             raise ModelError(
-                f"{folder} holds its weights as {pickles[0]}, a pickle, which can run any code when "
-                f"it is read; longtake reads safetensors only. Save the model again with "
+                f"{folder} holds its weights as {pickles[0]}, a pickle, which can run any code "
+                f"when it is read; longtake reads safetensors only. Save the model again with "
                 f"save_pretrained(..., safe_serialization=True)."
             )
         raise ModelError(f"{folder} holds no safetensors weights.")

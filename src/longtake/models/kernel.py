@@ -26,9 +26,9 @@ def check_backend(backend: str) -> None:
     Raises:
         ConfigurationError: There is no such backend; names the nearest one.
     """
-    known = [name.value for name in AttentionBackendName]
+    known = [name.value for name in AttentionBackendName if not name.value.startswith("_")]
     if backend not in known:
         raise ConfigurationError(
-            f"model.attention is {backend!r}, which diffusers does not know; the nearest backend is "
-            f"{nearest(backend, known)} (of {', '.join(sorted(known))})."
+            f"model.attention is {backend!r}, which diffusers does not know; the nearest backend "
+            f"is {nearest(backend, known)} (of {', '.join(sorted(known))})."
         )

@@ -54,7 +54,11 @@ class ModelFamily(ABC):
         device: torch.device,
         dtype: torch.dtype,
     ) -> Tensor:
-        """Load the text encoder, encode ``prompts`` to ``(prompts, L, M_text)`` on the CPU, free it."""
+        """Load the text encoder, encode the prompts and free it.
+
+        Returns:
+            ``(prompts, L, M_text)`` on the CPU.
+        """
 
 
 FamilyT = TypeVar("FamilyT", bound=type[ModelFamily])
@@ -90,9 +94,9 @@ def family_of(folder: ModelFolder) -> ModelFamily:
     families = registered()
     if folder.pipeline not in families:
         raise ModelError(
-            f"{folder.path} is a {folder.pipeline}, which is not registered; the nearest registered "
-            f"pipeline is {nearest(folder.pipeline, families)}. docs/new-backbone.md shows how "
-            f"to add one in about a hundred lines."
+            f"{folder.path} is a {folder.pipeline}, which is not registered; the nearest "
+            f"registered pipeline is {nearest(folder.pipeline, families)}. docs/new-backbone.md "
+            f"shows how to add one in about a hundred lines."
         )
     return families[folder.pipeline]()
 

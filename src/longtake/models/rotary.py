@@ -58,9 +58,7 @@ class AxialRotary(Positions):
         return cos, sin
 
     def _rotation(self, axis: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        angle = torch.outer(
-            torch.arange(start, stop, dtype=torch.float64), self._frequencies[axis]
-        )
+        angle = torch.outer(torch.arange(start, stop, dtype=torch.float64), self._frequencies[axis])
         # Angles are rounded to fp32 as cosines, never as angles: at frame 100,000 an fp32 angle
         # is off by 0.004.
         return angle.cos().float().to(self._device), angle.sin().float().to(self._device)
@@ -80,6 +78,8 @@ def rotate(x_BSND: Tensor, rotary: Rotary) -> Tensor:
     """Apply rotary positions to interleaved channel pairs of queries or keys ``(B, S, N, D)``."""
     cos, sin = rotary
     even, odd = x_BSND[..., 0::2], x_BSND[..., 1::2]
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(
-        x_BSND.dtype
+    return (
+        torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
+        .flatten(-2)
+        .to(x_BSND.dtype)
     )

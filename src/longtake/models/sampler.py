@@ -80,7 +80,11 @@ class BlockSampler:
         """
         timestep = self._scheduler.timesteps[self._steps_done]
         self._steps_done += 1
-        return self._scheduler.step(prediction.float(), timestep, latents, return_dict=False)[0]
+        (stepped, *_) = self._scheduler.step(
+            prediction.float(), timestep, latents, return_dict=False
+        )
+        assert isinstance(stepped, Tensor)
+        return stepped
 
 
 def load_scheduler(folder: ModelFolder, sampler: str | None, flow_shift: float | None) -> Any:
@@ -116,7 +120,7 @@ def load_scheduler(folder: ModelFolder, sampler: str | None, flow_shift: float |
     if name != folder.class_name("scheduler") and "use_flow_sigmas" in parameters:
         # A flow model stays a flow model under another solver.
         overrides |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
-    return scheduler_class.from_config(config, **overrides)
+    return scheduler_class.from_config(config, **overrides)  # type: ignore[attr-defined]
 
 
 def _play(scheduler: Any, seed: int) -> Tensor:

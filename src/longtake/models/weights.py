@@ -45,7 +45,7 @@ def load_module(
     assert isinstance(module, module_class)
     if prune is not None:
         prune(module)
-    fp32 = set(module._keep_in_fp32_modules or ())
+    fp32 = set(module_class._keep_in_fp32_modules or ())  # type: ignore[attr-defined]
     wanted = module.state_dict()
     state: dict[str, Tensor] = {}
     for file, keys in _keys_by_file(folder, component, list(wanted)).items():

@@ -31,9 +31,7 @@ class FifoQueue(BlockScheduler):
             memory is held, but neighbors differ by ``stride`` noise levels.
     """
 
-    def __init__(
-        self, block_frames: int = 8, context_frames: int = 8, stride: int = 1
-    ) -> None:
+    def __init__(self, block_frames: int = 8, context_frames: int = 8, stride: int = 1) -> None:
         if block_frames < 1:
             raise ConfigurationError(
                 f"block_frames is {block_frames}, but a block holds at least 1 latent frame."

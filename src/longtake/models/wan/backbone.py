@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, cast, final
 
 import torch
 from diffusers import WanTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from longtake.models.base import Attend, Backbone, BackboneSpec, Grid, LayerContext, Rotary
@@ -22,7 +22,13 @@ KeyValue = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class WanStep:
-    """One noise level: which expert works, and its time embedding (1, M) and modulation (1, 6, M)."""
+    """One noise level.
+
+    Args:
+        expert: Which expert works.
+        embedding: Its time embedding ``(1, M)``.
+        modulation: Scale, shift and gate of a layer's parts ``(1, 6, M)``.
+    """
 
     expert: int
     embedding: Tensor
@@ -37,24 +43,22 @@ class _SelfAttention:
     """
 
     def __call__(
-        self, attn: nn.Module, x: Tensor, _text: None, _mask: None, carried: tuple[Rotary, Attend]
+        self, attn: Any, x: Tensor, _text: None, _mask: None, carried: tuple[Rotary, Attend]
     ) -> Tensor:
         rotary, attend = carried
         heads = (attn.heads, -1)
         q = rotate(attn.norm_q(attn.to_q(x)).unflatten(2, heads), rotary)
         k = rotate(attn.norm_k(attn.to_k(x)).unflatten(2, heads), rotary)
         v = attn.to_v(x).unflatten(2, heads)
-        return attn.to_out[0](attend(q, k, v).flatten(2))
+        return cast(Tensor, attn.to_out[0](attend(q, k, v).flatten(2)))
 
 
 class _CrossAttention:
     """Processor of a layer's cross-attention on keys and values that were computed once."""
 
-    def __call__(
-        self, attn: nn.Module, x: Tensor, text: KeyValue, _mask: None, _rotary: None
-    ) -> Tensor:
+    def __call__(self, attn: Any, x: Tensor, text: KeyValue, _mask: None, _rotary: None) -> Tensor:
         q = attn.norm_q(attn.to_q(x)).unflatten(2, (attn.heads, -1))
-        return attn.to_out[0](attention_kernel(q, *text).flatten(2))
+        return cast(Tensor, attn.to_out[0](attention_kernel(q, *text).flatten(2)))
 
 
 @final
@@ -112,7 +116,8 @@ class WanBackbone(Backbone[list[dict[int, KeyValue]], WanStep]):
     @override
     def embed(self, latents: Tensor, grid: Grid, step: WanStep) -> Tensor:
         patches = self._experts[step.expert].patch_embedding
-        return patches(latents.to(patches.weight.dtype)).flatten(2).transpose(1, 2).contiguous()
+        hidden: Tensor = patches(latents.to(patches.weight.dtype))
+        return hidden.flatten(2).transpose(1, 2).contiguous()
 
     @override
     def layer(
@@ -122,13 +127,14 @@ class WanBackbone(Backbone[list[dict[int, KeyValue]], WanStep]):
         context: LayerContext[list[dict[int, KeyValue]], WanStep],
         attend: Attend,
     ) -> Tensor:
-        expert = context.step.expert
-        return self._experts[expert].blocks[index](
+        block, text = self._experts[context.step.expert].blocks[index], context.text
+        states = block(
             hidden,
-            context.text[expert][index],
+            text[context.step.expert][index],
             context.step.modulation,
             (context.rotary, attend),
         )
+        return cast(Tensor, states)
 
     @override
     def head(self, hidden: Tensor, grid: Grid, step: WanStep) -> Tensor:

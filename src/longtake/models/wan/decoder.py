@@ -40,9 +40,9 @@ class WanDecoder(VideoDecoder[WanDecoderState]):
         channels = (1, -1, 1, 1, 1)
         self._mean = torch.tensor(vae.config.latents_mean, device=self._device).view(channels)
         # diffusers multiplies the inverse and divides by it again: done alike, to be bit-equal.
-        self._inverse_std = 1.0 / torch.tensor(
-            vae.config.latents_std, device=self._device
-        ).view(channels)
+        self._inverse_std = 1.0 / torch.tensor(vae.config.latents_std, device=self._device).view(
+            channels
+        )
 
     @override
     def start(self) -> WanDecoderState:

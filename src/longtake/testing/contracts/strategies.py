@@ -99,8 +99,10 @@ class ParallelStrategyContract(ABC):
         assert tasks == list(case.scheduler.tasks(case.latent_frames, case.steps))
         for before, event in pairwise([None, *events]):
             if isinstance(event, BlockDone):
-                assert isinstance(before, TaskDone), f"{event.block} does not follow its last task"
-                assert (before.task.block, before.task.last_step) == (event.block, True)
+                last = before.task if isinstance(before, TaskDone) else None
+                assert last is not None, f"block {event.block} does not follow its last task"
+                assert last.block == event.block, f"block {event.block} does not follow its task"
+                assert last.last_step, f"block {event.block} comes before its last task"
 
     def test_an_endless_video_begins_like_a_finite_one(self) -> None:
         """Blocks come out while the video is being made; closing the iterator ends it."""

@@ -1,0 +1,31 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint install clean
+
+demo: install  ## Make a one-minute video with the bundled model
+	$(BIN)/longtake predict --config configs/demo.yaml --output out/demo --overwrite true
+	@echo "The video is out/demo/0000/video.mp4"
+
+test: install  ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: install  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(VENV)/.installed
+
+# Made anew whenever what is to be installed has changed; a half-finished one has no stamp.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "longtake needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:  ## Remove the virtual environment and the demo's output
+	rm -rf $(VENV) out/demo
