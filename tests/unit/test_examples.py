@@ -14,7 +14,14 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
-from longtake.models import AnyBackbone, AnyDecoder, BackboneSpec, ModelFolder
+from longtake.models import (
+    AnyBackbone,
+    AnyDecoder,
+    BackboneSpec,
+    ModelFolder,
+    Placement,
+    open_folder,
+)
 from longtake.strategies import ParallelStrategy
 from longtake.testing.contracts import (
     BackboneContract,
@@ -24,6 +31,7 @@ from longtake.testing.contracts import (
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CPU = torch.device("cpu")
+PLACE = Placement(CPU, torch.float32)
 
 
 def example(name: str) -> ModuleType:
@@ -36,14 +44,17 @@ def example(name: str) -> ModuleType:
     return module
 
 
+sys.path.insert(0, str(EXAMPLES))  # the plug-in imports the model that it is for
+sketch_dit = example("sketch_dit")
 plug_in = example("plug_in_backbone")
 subclass_strategy = example("subclass_strategy")
 
 
 @pytest.fixture(scope="module")
 def sketch(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    folder: ModelFolder = plug_in.make_folder(tmp_path_factory.mktemp("models") / "sketch")
-    return folder
+    path = tmp_path_factory.mktemp("models") / "sketch"
+    sketch_dit.save_random(path)
+    return open_folder(str(path))
 
 
 class OnSketch:
@@ -66,20 +77,19 @@ class TestSketchBackbone(OnSketch, BackboneContract):
             self.folder,
             self.spec(),
             range(self.spec().layers) if layers is None else layers,
-            device=CPU,
-            dtype=torch.float32,
+            PLACE,
         )
         return backbone
 
     def prompts(self) -> Tensor:
         prompts: Tensor = self.family.encode_text(
-            self.folder, ["a bird", "noise in the south"], device=CPU, dtype=torch.float32
+            self.folder, ["a bird", "noise in the south"], PLACE
         )
         return prompts
 
     def oracle(self, latents: Tensor, timestep: float, prompts_BLM: Tensor) -> Tensor:
         dit = plug_in.load_module(
-            self.folder, "transformer", plug_in.SketchDiT, device=CPU, dtype=torch.float32
+            self.folder, "transformer", lambda c: sketch_dit.SketchDiT(**c), PLACE
         )
         x = dit.patch(rearrange(latents, "b c f h w -> b f h w c"))
         x = (x + dit.frame.weight[: x.shape[1], None, None]).flatten(1, 3)
@@ -96,12 +106,12 @@ class TestSketchBackbone(OnSketch, BackboneContract):
 
 class TestSketchDecoder(OnSketch, VideoDecoderContract):
     def decoder(self) -> AnyDecoder:
-        decoder: AnyDecoder = self.family.load_decoder(self.folder, device=CPU)
+        decoder: AnyDecoder = self.family.load_decoder(self.folder, CPU)
         return decoder
 
     def oracle(self, latents: Tensor) -> Tensor:
         pixels = plug_in.load_module(
-            self.folder, "vae", plug_in.SketchVAE, device=CPU, dtype=torch.float32
+            self.folder, "vae", lambda _: sketch_dit.SketchVAE(), PLACE
         ).pixels
         patches = (latents[0].permute(1, 2, 3, 0) @ pixels.weight.T + pixels.bias).clamp(-1, 1)
         video: Tensor = rearrange(patches, "f h w (c p q) -> f c (h p) (w q)", p=8, q=8)
@@ -122,8 +132,14 @@ class TestBranchByBranch(ParallelStrategyContract):
 
 
 def test_the_plug_in_runs_as_a_program(capsys: pytest.CaptureFixture[str]) -> None:
-    plug_in.main()
-    assert capsys.readouterr().out == "(20, 3, 48, 64)\n"
+    sys.modules["plug_in_backbone"] = plug_in
+    example("run_plug_in").main()
+    assert capsys.readouterr().out == "(20, 48, 64, 3)\n"
+
+
+def test_the_plug_in_is_short() -> None:
+    lines = (EXAMPLES / "plug_in_backbone.py").read_text().splitlines()
+    assert len(lines) <= 100
 
 
 def test_the_plug_in_is_registered(sketch: ModelFolder) -> None:

@@ -72,7 +72,7 @@ def test_fifo_queue_with_next_block_kv_gives_the_recorded_latents(folder: Path) 
             cache=NextBlockKV(),
             sampler=sampler,
             guidance=guidance,
-            text=lambda _frames: text,
+            text=lambda _frames, _branches: text,
             height=case["latents_shape"][3],
             width=case["latents_shape"][4],
             device=torch.device("cpu"),

@@ -128,7 +128,7 @@ def test_the_budget_is_what_a_run_really_holds(cache: FeatureCache, stride: int)
             window = cache.window(task)
             hidden = forward.embed(task, window, blocks.latents(task, window))
             hidden = forward.layers(task, window, hidden, range(work.backbone.spec.layers))
-            blocks.advance(task, forward.head(task, window, hidden))
+            blocks.advance(task, work.guide(task, forward.predict(task, window, hidden)))
             peak = max(peak, forward.store.held_bytes)
     spec = work.backbone.spec
     per_frame = 2 * spec.tokens_per_frame(work.height, work.width) * spec.model_dim * 4
@@ -168,7 +168,7 @@ def wide_work(cache: FeatureCache) -> tuple[Denoising, Task]:
         cache=cache,
         sampler=Sampler(tiny_scheduler(), 20),
         guidance=Guidance(scales=(1.0,)),
-        text=lambda _frames: text,
+        text=lambda _frames, _branches: text,
         height=26,
         width=40,
         device=torch.device("meta"),
@@ -190,7 +190,7 @@ def flops_of_one_task(cache: FeatureCache) -> float:
         latents = torch.empty(1, 16, len(window.frames), 26, 40, device="meta")
         with FlopCounterMode(display=False) as counter:
             hidden = forward.embed(task, window, latents)
-            forward.head(task, window, forward.layers(task, window, hidden, range(2)))
+            forward.predict(task, window, forward.layers(task, window, hidden, range(2)))
     return float(counter.get_total_flops())
 
 

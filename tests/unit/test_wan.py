@@ -21,6 +21,7 @@ from longtake.models import (
     BackboneSpec,
     Grid,
     ModelFolder,
+    Placement,
     family_of,
     open_folder,
     weights,
@@ -68,7 +69,7 @@ def load(
     dtype: torch.dtype = torch.float32,
 ) -> WanBackbone:
     family = WanFamily()
-    return family.load_backbone(folder, family.spec(folder), layers, device=CPU, dtype=dtype)
+    return family.load_backbone(folder, family.spec(folder), layers, Placement(CPU, dtype))
 
 
 def held(backbone: WanBackbone) -> dict[str, Tensor]:
@@ -133,7 +134,7 @@ class TestWanDecoderFromDisk(TestWanDecoder):
         self.folder = wan21
 
     def decoder(self) -> AnyDecoder:
-        return WanFamily().load_decoder(self.folder, device=CPU)
+        return WanFamily().load_decoder(self.folder, CPU)
 
 
 def test_the_spec_is_read_from_the_configuration(wan21: ModelFolder, wan22: ModelFolder) -> None:

@@ -12,7 +12,7 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from longtake.caches import NoCache
-from longtake.models import ModelFolder, Sampler, load_scheduler
+from longtake.models import ModelFolder, Placement, Sampler, load_scheduler
 from longtake.models.wan import WanBackbone, WanFamily
 from longtake.schedulers import FifoQueue, FullSequence
 from longtake.strategies import BlockDone, Denoising, Guidance, Mesh, SingleDevice
@@ -27,6 +27,7 @@ from longtake.testing.tiny import (
 )
 
 CPU = torch.device("cpu")
+PLACE = Placement(CPU, torch.float32)
 STEPS = 4
 FRAMES, HEIGHT, WIDTH = 3, 4, 6
 PROMPTS = ["red shape moves left", "slow"]
@@ -61,12 +62,10 @@ def full_sequence(folder: ModelFolder, scales: tuple[float, ...]) -> Tensor:
     """Denoise as ``longtake`` does from a folder, prompts included."""
     family, guidance = WanFamily(), Guidance(scales=scales)
     spec = family.spec(folder)
-    backbone = family.load_backbone(folder, spec, range(LAYERS), device=CPU, dtype=torch.float32)
+    backbone = family.load_backbone(folder, spec, range(LAYERS), PLACE)
     prompts = PROMPTS[: guidance.branches]
     with torch.no_grad():
-        text = backbone.condition_text(
-            family.encode_text(folder, prompts, device=CPU, dtype=torch.float32)
-        )
+        text = backbone.condition_text(family.encode_text(folder, prompts, PLACE))
         work = Denoising(
             backbone=backbone,
             tasks=FullSequence().tasks(FRAMES, STEPS),
@@ -74,7 +73,7 @@ def full_sequence(folder: ModelFolder, scales: tuple[float, ...]) -> Tensor:
             cache=NoCache(),
             sampler=Sampler(load_scheduler(folder, None, None), STEPS),
             guidance=guidance,
-            text=lambda _frames: text,
+            text=lambda _frames, _branches: text,
             height=HEIGHT,
             width=WIDTH,
             device=CPU,
@@ -125,7 +124,7 @@ def test_prompts_are_encoded_as_the_pipeline_does(
     folders: dict[tuple[int, str], ModelFolder],
 ) -> None:
     folder, prompts = folders[1, UNIPC], ["a  red bird ", "", *["blue sea"] * 8]
-    found = WanFamily().encode_text(folder, prompts, device=CPU, dtype=torch.float32)
+    found = WanFamily().encode_text(folder, prompts, PLACE)
     with torch.no_grad():
         expected, _ = the_pipeline(folder).encode_prompt(
             prompts, do_classifier_free_guidance=False, max_sequence_length=TOKENS

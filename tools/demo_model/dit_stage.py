@@ -25,7 +25,7 @@ FROM_START = 0.25
 STAGGERED = 0.4
 """Share of the batches whose frames differ in noise as the blocks of a long video do."""
 
-RECIPE = loop.Recipe(stage="dit", steps=4500, rate=1.5e-3, warmup=200, decay=0.01, average=0.999)
+RECIPE = loop.Recipe(stage="dit", steps=3600, rate=1.5e-3, warmup=200, decay=0.01, average=0.999)
 
 
 class PaddedText:
@@ -152,9 +152,8 @@ def train(encoded: Path, folder: Path, recipe: loop.Recipe = RECIPE) -> None:
         levels, weights = noise_levels(u, frames, generator)
         noise = torch.randn(clean.shape, generator=generator)
         mixed = torch.lerp(clean, noise, levels[:, None, :, None, None])
-        with torch.autocast("cpu", torch.bfloat16):
-            made = model(mixed, shifted(u) * 1000.0, states[prompts], return_dict=False)[0]
-        error = (made.float() - (noise - clean)).square().mean(dim=(0, 1, 3, 4))
+        made = model(mixed, shifted(u) * 1000.0, states[prompts], return_dict=False)[0]
+        error = (made - (noise - clean)).square().mean(dim=(0, 1, 3, 4))
         loss = (error * weights).sum() / weights.sum()
         return loss, float(loss.detach())
 

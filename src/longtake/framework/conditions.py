@@ -20,33 +20,32 @@ class PromptSchedule:
 
     Args:
         request: Whose prompts.
-        condition: Makes a prompt's condition: ``Backbone.condition_text`` of its branches.
+        condition: Makes the condition of a prompt's guidance branches: from
+            ``Backbone.condition_text``.
         compression: Of the VAE, to turn latent frames into seconds.
     """
 
     def __init__(
-        self, request: Request, condition: Callable[[str], Any], compression: Compression
+        self, request: Request, condition: Callable[[str, range], Any], compression: Compression
     ) -> None:
         self._request = request
         self._condition = condition
         self._compression = compression
-        self._made: dict[str, Any] = {}
+        self._made: dict[tuple[str, range], Any] = {}
 
-    def condition(self, frames: FrameRange) -> Any:
-        """Return the condition of a block that holds ``frames``."""
+    def condition(self, frames: FrameRange, branches: range) -> Any:
+        """Return the condition of a block that holds ``frames``, of some guidance branches."""
         text = self._text(frames.start)
-        if text not in self._made:
-            self._made[text] = self._condition(text)
-        return self._made[text]
+        if (text, branches) not in self._made:
+            self._made[text, branches] = self._condition(text, branches)
+        return self._made[text, branches]
 
     def finish(self, frames: FrameRange) -> None:
         """Drop what no block after ``frames`` can need."""
-        if len(self._made) < 2:
-            return
         now = self._seconds(frames.start)
         ahead = {prompt.text for prompt in self._request.prompts if prompt.at > now}
         ahead.add(self._request.prompt_at(now))
-        self._made = {text: made for text, made in self._made.items() if text in ahead}
+        self._made = {key: made for key, made in self._made.items() if key[0] in ahead}
 
     def _text(self, latent_frame: int) -> str:
         return self._request.prompt_at(self._seconds(latent_frame))

@@ -28,6 +28,7 @@ from longtake.framework.timings import Timings
 from longtake.models import (
     AnyBackbone,
     AnyDecoder,
+    Placement,
     Sampler,
     family_of,
     load_scheduler,
@@ -71,7 +72,7 @@ class Engine:
         self._recipe = recipe
         self._strategy = strategy
         self._rank = rank
-        self._device = torch.device(device)
+        self._place = Placement(torch.device(device), recipe.torch_dtype)
         self._folder = open_folder(recipe.pipeline)
         self._family = family_of(self._folder)
         self.spec = self._family.spec(self._folder)
@@ -163,9 +164,7 @@ class Engine:
             needed += [request.negative_prompt for request in requests]
         missing = [text for text in dict.fromkeys(needed) if text not in self._prompts]
         if missing:
-            states = self._family.encode_text(
-                self._folder, missing, device=self._device, dtype=self._recipe.torch_dtype
-            )
+            states = self._family.encode_text(self._folder, missing, self._place)
             self._prompts.update(zip(missing, torch.split(states, 1), strict=True))
 
     def _models(self) -> tuple[AnyBackbone, AnyDecoder]:
@@ -174,22 +173,21 @@ class Engine:
                 self._folder,
                 self.spec,
                 self._strategy.layers(self._mesh, self._rank, self.spec),
-                device=self._device,
-                dtype=self._recipe.torch_dtype,
+                self._place,
             )
-            self._decoder = self._family.load_decoder(self._folder, device=self._device)
+            self._decoder = self._family.load_decoder(self._folder, self._place.device)
         return self._backbone, self._decoder
 
-    def _condition(self, request: Request, backbone: AnyBackbone) -> Callable[[str], Any]:
-        def condition(text: str) -> Any:
-            branches = [text, request.negative_prompt][: self._guidance.branches]
-            states = torch.cat([self._prompts[branch] for branch in branches])
-            return backbone.condition_text(states.to(self._device, self._recipe.torch_dtype))
+    def _condition(self, request: Request, backbone: AnyBackbone) -> Callable[[str, range], Any]:
+        def condition(text: str, branches: range) -> Any:
+            prompts = (text, request.negative_prompt)
+            states = torch.cat([self._prompts[prompts[branch]] for branch in branches])
+            return backbone.condition_text(states.to(self._place.device, self._place.dtype))
 
         return condition
 
     def _denoising(
-        self, request: Request, backbone: AnyBackbone, text: Callable[[FrameRange], Any]
+        self, request: Request, backbone: AnyBackbone, text: Callable[[FrameRange, range], Any]
     ) -> Denoising:
         spatial = self.spec.compression.spatial
         height, width = request.height // spatial, request.width // spatial
@@ -212,7 +210,7 @@ class Engine:
             text=text,
             height=height,
             width=width,
-            device=self._device,
+            device=self._place.device,
             attention=self._recipe.attention,
         )
 

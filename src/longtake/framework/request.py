@@ -14,8 +14,8 @@ class PromptAt:
         text: The prompt.
     """
 
-    at: float
     text: str
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,24 +23,24 @@ class Request:
     """One video to make.
 
     Args:
-        index: Number of the request in the run; names its output folder.
         prompts: Prompts along the video, in the order of time, the first one at 0 seconds.
-        negative_prompt: What guidance steers away from.
         num_frames: Video frames; ``None`` for an endless video.
         height: Pixels.
         width: Pixels.
         fps: Video frames per second.
         seed: Of the starting noise.
+        negative_prompt: What guidance steers away from.
+        index: Number of the request in the run; names its output folder.
     """
 
-    index: int
     prompts: tuple[PromptAt, ...]
-    negative_prompt: str
     num_frames: int | None
     height: int
     width: int
-    fps: int
-    seed: int
+    fps: int = 16
+    seed: int = 0
+    negative_prompt: str = ""
+    index: int = 0
 
     def prompt_at(self, seconds: float) -> str:
         """Return the prompt that holds ``seconds`` into the video."""

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor
 
+from longtake.errors import ConfigurationError
 from longtake.plan import FrameRange
 
 TextT = TypeVar("TextT")
@@ -37,6 +39,19 @@ class Grid:
     frames: FrameRange
     height: int
     width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where weights go.
+
+    Args:
+        device: The rank's device.
+        dtype: Of the weights, save those that the model keeps in fp32.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
 
 
 class Positions(Protocol):
@@ -104,7 +119,7 @@ class BackboneSpec:
     Args:
         name: Shown in plans and errors.
         channels: Latent channels ``C``.
-        patch: Latent frames, height and width per token.
+        patch: Latent frames (always 1), height and width per token.
         heads: Attention heads ``N``.
         head_dim: Size of a head ``D``.
         layers: Transformer layers.
@@ -127,6 +142,13 @@ class BackboneSpec:
     experts: int = 1
     boundary: float | None = None
     train_timesteps: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.patch[0] != 1:
+            raise ConfigurationError(
+                f"{self.name} puts {self.patch[0]} latent frames into one token; blocks are cut "
+                f"between latent frames, so longtake needs 1."
+            )
 
     @property
     def model_dim(self) -> int:
@@ -164,7 +186,8 @@ class Backbone(ABC, Generic[TextT, StepT]):
 
     It may hold a part of its layers only (``layers``); ``embed`` needs layer 0's rank and
     ``head`` the last layer's. Guidance branches are rows of the batch dim ``B``. All methods run
-    under ``torch.no_grad`` on the device where the weights are.
+    under ``torch.no_grad`` on the device where the weights are. Nothing is changed in place
+    (hidden states may be an expanded view) and nothing is remembered between calls.
     """
 
     def __init__(self, spec: BackboneSpec, positions: Positions | None) -> None:
@@ -189,7 +212,7 @@ class Backbone(ABC, Generic[TextT, StepT]):
 
     @abstractmethod
     def embed(self, latents: Tensor, grid: Grid, step: StepT) -> Tensor:
-        """Turn latents ``(B, C, F, H, W)`` into hidden states ``(B, S, M)``.
+        """Turn latents ``(B, C, F, H, W)`` into hidden states ``(B, S, M)``, frame after frame.
 
         Args:
             latents: The window's latents, fp32 or the model's dtype.
@@ -213,6 +236,8 @@ class Backbone(ABC, Generic[TextT, StepT]):
     @abstractmethod
     def head(self, hidden: Tensor, grid: Grid, step: StepT) -> Tensor:
         """Turn hidden states ``(B, S, M)`` of whole frames into a prediction ``(B, C, F, H, W)``.
+
+        Each frame on its own: it is called for the block's own frames alone.
 
         Args:
             hidden: States of the tokens of ``grid.frames`` after the last layer.
@@ -241,7 +266,7 @@ class VideoDecoder(ABC, Generic[DecoderState]):
 
     @abstractmethod
     def decode(self, state: DecoderState, latents: Tensor) -> Iterator[Tensor]:
-        """Decode the next latent frames of the video.
+        """Decode the next latent frames of the video. Exhaust the iterator: it moves the state.
 
         Args:
             state: From ``start``, changed by every call; one per video.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from longtake.errors import ModelError, nearest
-from longtake.models.base import AnyBackbone, AnyDecoder, BackboneSpec
+from longtake.models.base import AnyBackbone, AnyDecoder, BackboneSpec, Placement
 from longtake.models.folder import ModelFolder
 
 ENTRY_POINT_GROUP = "longtake.models"
@@ -28,13 +28,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def load_backbone(
-        self,
-        folder: ModelFolder,
-        spec: BackboneSpec,
-        layers: Collection[int],
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
+        self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
     ) -> AnyBackbone:
         """Load the backbone with only ``layers`` of it; the rest is not read from disk.
 
@@ -42,18 +36,11 @@ class ModelFamily(ABC):
         """
 
     @abstractmethod
-    def load_decoder(self, folder: ModelFolder, *, device: torch.device) -> AnyDecoder:
+    def load_decoder(self, folder: ModelFolder, device: torch.device) -> AnyDecoder:
         """Load the VAE's decoder, in fp32."""
 
     @abstractmethod
-    def encode_text(
-        self,
-        folder: ModelFolder,
-        prompts: Sequence[str],
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> Tensor:
+    def encode_text(self, folder: ModelFolder, prompts: Sequence[str], place: Placement) -> Tensor:
         """Load the text encoder, encode the prompts and free it.
 
         Returns:

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from longtake.errors import ModelError
+from longtake.models.base import Placement
 from longtake.models.folder import ModelFolder
 
 _BATCH = 8
@@ -21,10 +22,9 @@ def encode_with_pipeline(
     prompts: Sequence[str],
     pipeline_class: Any,
     encoder_class: Any,
+    place: Placement,
     *,
     max_tokens: int,
-    device: torch.device,
-    dtype: torch.dtype,
 ) -> Tensor:
     """Load the text encoder, encode the prompts as the pipeline does, and free it.
 
@@ -33,9 +33,8 @@ def encode_with_pipeline(
         prompts: Any number of them; the empty string is the unconditional prompt.
         pipeline_class: The diffusers pipeline, for its ``encode_prompt``.
         encoder_class: The text encoder's transformers class.
+        place: Where to encode, and the dtype of the encoder's weights.
         max_tokens: Tokens per prompt, unless the tokenizer's own maximum is smaller.
-        device: Where to encode.
-        dtype: Of the encoder's weights.
 
     Returns:
         ``(prompts, L, M_text)`` on the CPU.
@@ -47,8 +46,8 @@ def encode_with_pipeline(
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder.path / "tokenizer")
         encoder = encoder_class.from_pretrained(
-            folder.path / "text_encoder", dtype=dtype, use_safetensors=True
-        ).to(device)
+            folder.path / "text_encoder", dtype=place.dtype, use_safetensors=True
+        ).to(place.device)
     except (OSError, ValueError) as error:
         raise ModelError(f"the text encoder in {folder.path} cannot be loaded: {error}") from error
     pipeline = pipeline_class(
@@ -61,7 +60,7 @@ def encode_with_pipeline(
                 list(prompts[first : first + _BATCH]),
                 do_classifier_free_guidance=False,
                 max_sequence_length=tokens,
-                device=device,
+                device=place.device,
             )[0].cpu()
             for first in range(0, len(prompts), _BATCH)
         ]

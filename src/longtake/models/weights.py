@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from longtake.errors import ModelError
+from longtake.models.base import Placement
 from longtake.models.folder import ModelFolder
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -20,36 +21,35 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 def load_module(
     folder: ModelFolder,
     component: str,
-    module_class: type[ModuleT],
+    build: Callable[[dict[str, Any]], ModuleT],
+    place: Placement,
     *,
-    device: torch.device,
-    dtype: torch.dtype,
+    keep_fp32: Collection[str] = (),
     prune: Callable[[ModuleT], None] | None = None,
 ) -> ModuleT:
-    """Build a diffusers model on the meta device and read the tensors that it still needs.
+    """Build a model on the meta device and read the tensors that it still needs.
 
     Args:
         folder: The pipeline folder.
         component: Which component of it.
-        module_class: The component's diffusers class.
-        device: Where the weights go, without a stop in host memory.
-        dtype: Of the weights, save those that the class keeps in fp32
-            (``_keep_in_fp32_modules``).
+        build: Makes the module from its configuration: ``SomeDiffusersModel.from_config``, say.
+        place: Where the weights go, without a stop in host memory, and their dtype.
+        keep_fp32: Names of submodules and parameters that stay in fp32 (diffusers'
+            ``_keep_in_fp32_modules``).
         prune: Takes away the submodules that are not needed here, before anything is read.
 
     Raises:
         ModelError: A tensor is missing or has another shape; names the key, the file and shapes.
     """
     with torch.device("meta"):
-        module = module_class.from_config(folder.config(component))  # type: ignore[attr-defined]
-    assert isinstance(module, module_class)
+        module = build(folder.config(component))
     if prune is not None:
         prune(module)
-    fp32 = set(module_class._keep_in_fp32_modules or ())  # type: ignore[attr-defined]
+    fp32 = set(keep_fp32)
     wanted = module.state_dict()
     state: dict[str, Tensor] = {}
     for file, keys in _keys_by_file(folder, component, list(wanted)).items():
-        with safe_open(file, framework="pt", device=str(device)) as reader:
+        with safe_open(file, framework="pt", device=str(place.device)) as reader:
             stored = set(reader.keys())
             for key in keys:
                 if key not in stored:
@@ -61,7 +61,7 @@ def load_module(
                         f"configuration of the {component} asks for {tuple(wanted[key].shape)}."
                     )
                 keep = bool(fp32.intersection(key.split(".")))
-                state[key] = tensor.to(torch.float32 if keep else dtype)
+                state[key] = tensor.to(torch.float32 if keep else place.dtype)
     module.load_state_dict(state, assign=True)
     return module.requires_grad_(False).eval()
 

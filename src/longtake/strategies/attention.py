@@ -40,8 +40,6 @@ class WindowAttention:
         return partial(self._attend, index)
 
     def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        for key, tokens in self._keeps:
-            self._store.put(key, layer, k[:, tokens], v[:, tokens])
         keys, values = [k], [v]
         if self._window.reads_before is not None:
             before_k, before_v = self._store.take(self._window.reads_before, layer)
@@ -51,6 +49,8 @@ class WindowAttention:
             after_k, after_v = self._store.take(self._window.reads_after, layer)
             keys.append(after_k)
             values.append(after_v)
+        for key, tokens in self._keeps:
+            self._store.put(key, layer, k[:, tokens], v[:, tokens])
         if len(keys) > 1:
             k, v = torch.cat(keys, dim=1), torch.cat(values, dim=1)
         return attention_kernel(q, k, v, self._backend)

@@ -31,10 +31,14 @@ class ParallelStrategy(ABC):
 
     @abstractmethod
     def run(self, work: Denoising, mesh: Mesh, rank: int) -> Iterator[Progress]:
-        """Run every task and yield progress; finished blocks in the order of time.
+        """Run every task and yield progress.
 
-        Collective: all ranks of the mesh must call it for the same requests in the same order
-        and exhaust (or close) the iterator. Only the output coordinate yields ``BlockDone``.
+        The output coordinate yields ``TaskDone`` for every task in the schedule's order, and
+        ``BlockDone`` right after a block's last task, so blocks come in the order of time. Other
+        ranks yield ``TaskDone`` for the tasks that they took part in, and no block.
+
+        Collective: all ranks of the mesh must call it for the same requests in the same order and
+        exhaust the iterator. To stop early, all of them close it after the same task.
 
         Args:
             work: This rank's view of the request.

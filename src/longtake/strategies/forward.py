@@ -17,49 +17,49 @@ from longtake.strategies.work import Denoising
 class TaskForward:
     """Embeds, runs layers and predicts for the tasks of one request.
 
-    Every rank has one. Timestep embeddings are computed here once for all blocks; what the text
-    encoder said is projected once per prompt by ``Denoising.text``.
+    Every rank has one per batch of guidance branches that it runs. Timestep embeddings are
+    computed here once for all blocks; what the text encoder said is projected once per prompt by
+    ``Denoising.text``.
 
     Args:
         work: The request.
+        branches: Guidance branches that run as one batch; ``None`` for all of them.
     """
 
-    def __init__(self, work: Denoising) -> None:
+    def __init__(self, work: Denoising, branches: range | None = None) -> None:
         self._work = work
+        self._branches = range(work.guidance.branches) if branches is None else branches
         self._steps = [work.backbone.condition_step(t) for t in work.sampler.timesteps]
         self._tokens = work.backbone.spec.tokens_per_frame(work.height, work.width)
         self.store = FeatureStore()
 
     def embed(self, task: Task, window: Window, latents: Tensor) -> Tensor:
-        """Return hidden states ``(branches, S, M)`` of the window's latents ``(1, C, F, H, W)``."""
+        """Return hidden states ``(B, S, M)`` of the window's latents ``(1, C, F, H, W)``."""
         hidden = self._work.backbone.embed(
             latents, self._grid(window.frames), self._steps[task.step]
         )
         # Guidance branches start from the same latents: embedded once.
-        return hidden.expand(self._work.guidance.branches, -1, -1)
+        return hidden.expand(len(self._branches), -1, -1)
 
     def layers(self, task: Task, window: Window, hidden: Tensor, layers: range) -> Tensor:
-        """Run consecutive layers on hidden states ``(branches, S, M)``."""
-        backbone, grid = self._work.backbone, self._grid(window.frames)
+        """Run consecutive layers on hidden states ``(B, S, M)``."""
+        backbone = self._work.backbone
         positions = backbone.positions
         context: LayerContext[Any, Any] = LayerContext(
-            text=self._work.text(task.frames),
+            text=self._work.text(task.frames, self._branches),
             step=self._steps[task.step],
-            rotary=None if positions is None else positions.table(grid),
+            rotary=None if positions is None else positions.table(self._grid(window.frames)),
         )
         attention = WindowAttention(window, self._tokens, self.store, self._work.attention)
         for index in layers:
             hidden = backbone.layer(index, hidden, context, attention.layer(index))
         return hidden
 
-    def head(self, task: Task, window: Window, hidden: Tensor) -> Tensor:
-        """Return the prediction of the block's own frames after guidance, ``(1, C, F, H, W)``."""
+    def predict(self, task: Task, window: Window, hidden: Tensor) -> Tensor:
+        """Return the branches' predictions of the block's own frames, ``(B, C, F, H, W)``."""
         own = window.own.within(window.frames)
         hidden = hidden[:, own.start * self._tokens : own.stop * self._tokens]
-        step = self._steps[task.step]
-        prediction = self._work.backbone.head(hidden, self._grid(window.own), step)
-        timestep = self._work.sampler.timesteps[task.step]
-        return self._work.guidance.combine(prediction, self._work.backbone.spec.expert(timestep))
+        return self._work.backbone.head(hidden, self._grid(window.own), self._steps[task.step])
 
     def _grid(self, frames: FrameRange) -> Grid:
         return Grid(frames=frames, height=self._work.height, width=self._work.width)

@@ -41,7 +41,8 @@ class SingleDevice(ParallelStrategy):
             window = work.cache.window(task)
             hidden = forward.embed(task, window, queue.latents(task, window))
             hidden = forward.layers(task, window, hidden, layers)
-            finished = queue.advance(task, forward.head(task, window, hidden))
+            prediction = work.guide(task, forward.predict(task, window, hidden))
+            finished = queue.advance(task, prediction)
             yield TaskDone(task)
             if finished is not None:
                 yield BlockDone(task.block, task.frames, finished)

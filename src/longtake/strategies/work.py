@@ -49,7 +49,8 @@ class Denoising:
         cache: How tasks see their neighbors.
         sampler: Noise levels, and the start of every block's sampler state.
         guidance: Classifier-free guidance.
-        text: Gives what ``Backbone.condition_text`` made of the prompt of some latent frames.
+        text: Gives what ``Backbone.condition_text`` made of the prompt of some latent frames,
+            for a range of guidance branches.
         height: Latent height ``H``.
         width: Latent width ``W``.
         device: Where the backbone's weights are.
@@ -62,11 +63,16 @@ class Denoising:
     cache: FeatureCache
     sampler: Sampler
     guidance: Guidance
-    text: Callable[[FrameRange], Any]
+    text: Callable[[FrameRange, range], Any]
     height: int
     width: int
     device: torch.device
     attention: str = "native"
+
+    def guide(self, task: Task, predictions: Tensor) -> Tensor:
+        """Join all branches' predictions of a task: ``(branches, C, F, H, W)`` to ``(1, ...)``."""
+        timestep = self.sampler.timesteps[task.step]
+        return self.guidance.combine(predictions, self.backbone.spec.expert(timestep))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -248,13 +249,12 @@ def tiny_denoising(case: TinyCase, layers: Collection[int] = range(LAYERS)) -> D
     """
     backbone = tiny_wan_backbone(layers, len(case.scales), case.seed)
     guidance = Guidance(scales=case.scales)
-    texts: Sequence[Any] = [
-        backbone.condition_text(tiny_prompts(guidance.branches, seed)) for seed in (1, 2)
-    ]
     change = math.inf if case.second_prompt_at is None else case.second_prompt_at
 
-    def text(frames: FrameRange) -> Any:
-        return texts[int(frames.start >= change)]
+    @cache
+    def text(frames: FrameRange, branches: range) -> Any:
+        prompts = tiny_prompts(guidance.branches, 2 if frames.start >= change else 1)
+        return backbone.condition_text(prompts[list(branches)])
 
     source = NoiseSource(seed=case.seed, request=0, channels=CHANNELS, height=4, width=6)
     return Denoising(

@@ -12,7 +12,7 @@ from transformers import UMT5EncoderModel
 from typing_extensions import override
 
 from longtake.errors import ModelError
-from longtake.models.base import BackboneSpec, Compression
+from longtake.models.base import BackboneSpec, Compression, Placement
 from longtake.models.folder import ModelFolder
 from longtake.models.registry import ModelFamily, register
 from longtake.models.text import encode_with_pipeline
@@ -62,13 +62,7 @@ class WanFamily(ModelFamily):
 
     @override
     def load_backbone(
-        self,
-        folder: ModelFolder,
-        spec: BackboneSpec,
-        layers: Collection[int],
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
+        self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
     ) -> WanBackbone:
         def prune(transformer: Any) -> None:
             del transformer.rope  # positions are our own: absolute, and of any length
@@ -81,39 +75,31 @@ class WanFamily(ModelFamily):
 
         experts = [
             load_module(
-                folder, name, WanTransformer3DModel, device=device, dtype=dtype, prune=prune
+                folder,
+                name,
+                WanTransformer3DModel.from_config,
+                place,
+                keep_fp32=WanTransformer3DModel._keep_in_fp32_modules,
+                prune=prune,
             )
             for name in _experts(folder)
         ]
         return WanBackbone(spec, experts, layers)
 
     @override
-    def load_decoder(self, folder: ModelFolder, *, device: torch.device) -> WanDecoder:
+    def load_decoder(self, folder: ModelFolder, device: torch.device) -> WanDecoder:
         def prune(vae: Any) -> None:
             vae.encoder = vae.quant_conv = nn.Identity()
 
-        vae = load_module(
-            folder, "vae", AutoencoderKLWan, device=device, dtype=torch.float32, prune=prune
+        place = Placement(device, torch.float32)
+        return WanDecoder(
+            load_module(folder, "vae", AutoencoderKLWan.from_config, place, prune=prune)
         )
-        return WanDecoder(vae)
 
     @override
-    def encode_text(
-        self,
-        folder: ModelFolder,
-        prompts: Sequence[str],
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> Tensor:
+    def encode_text(self, folder: ModelFolder, prompts: Sequence[str], place: Placement) -> Tensor:
         return encode_with_pipeline(
-            folder,
-            prompts,
-            WanPipeline,
-            UMT5EncoderModel,
-            max_tokens=_MAX_TOKENS,
-            device=device,
-            dtype=dtype,
+            folder, prompts, WanPipeline, UMT5EncoderModel, place, max_tokens=_MAX_TOKENS
         )
 
 

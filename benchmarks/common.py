@@ -1,0 +1,88 @@
+"""What the benchmarks share: the machine in words, memory of this process, tables.
+
+Imports nothing heavy: the parent of a memory measurement stays small.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean, median
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The checkout."""
+
+STEADY_ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+}
+"""Makes glibc give freed memory back at once.
+
+Left alone, glibc raises its mmap threshold whenever a large block is freed, and keeps free memory
+in one arena per thread: resident memory then also tells about the order of frees. With these,
+resident memory is what the program holds.
+"""
+
+PEAK, NOW = "VmHWM", "VmRSS"
+
+
+def resident(what: str = NOW) -> int:
+    """Return this process's resident bytes: ``NOW`` or the ``PEAK`` since ``reset_peak``.
+
+    Read from ``/proc``: ``getrusage``'s maximum also counts what the parent held before ``exec``.
+    """
+    found = re.search(rf"^{what}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def reset_peak() -> None:
+    """Let the peak begin anew, so that what loading needed does not hide what follows."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def machine() -> str:
+    """Return date, machine, load and versions in one line."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = re.findall(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE)
+        cpu = names[0] if names else cpu
+    threads = os.environ.get("OMP_NUM_THREADS", "default")
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {psutil.cpu_count()} x {cpu}, "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB; load {os.getloadavg()[0]:.1f}; "
+        f"Python {platform.python_version()}, torch {version('torch')}, "
+        f"OMP_NUM_THREADS {threads}"
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Return ``mean (min to max)``."""
+    low, high = min(values), max(values)
+    return f"{mean(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def megabytes(values: Sequence[float]) -> str:
+    """Return ``median (min to max)`` of bytes, in MB."""
+    low, middle, high = (pick(values) / 1e6 for pick in (min, median, max))
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def growth(short: Sequence[float], long: Sequence[float]) -> str:
+    """Return how much larger the median of ``long`` is, in percent."""
+    return f"{100 * (median(long) / median(short) - 1):+.1f} %"

@@ -1,0 +1,18 @@
+"""A video from Python: what ``longtake predict`` does, without the command line."""
+
+from pathlib import Path
+
+from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
+from longtake.framework.writers import VideoShape, frame_writer
+from longtake.schedulers import FifoQueue
+from longtake.strategies import SingleDevice
+
+recipe = Recipe(
+    pipeline="demo", scheduler=FifoQueue(6, 6), steps=16, guidance_scale=4.0, dtype="float32"
+)
+prompt = PromptAt(text="a blue square moving vertically on an orange background")
+request = Request(prompts=(prompt,), num_frames=129, height=64, width=64)
+with frame_writer("mp4", Path(), VideoShape(height=64, width=64, fps=16, zoom=4)) as video:
+    for event in Engine(recipe, SingleDevice()).generate(request):
+        if isinstance(event, FramesDecoded):
+            video.write(event.frames)
