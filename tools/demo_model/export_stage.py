@@ -45,19 +45,23 @@ def _write_text(out: Path) -> None:
     text.new_encoder(len(tokenizer)).save_pretrained(out / "text_encoder")
 
 
-def export(vae_folder: Path, encoded: Path, dit_folder: Path, out: Path) -> None:
+def export(
+    vae_folder: Path, encoded: Path, dit_folder: Path, decoder_folder: Path, out: Path
+) -> None:
     """Writes the folder; a README in ``out`` is kept.
 
     Args:
         vae_folder: Checkpoints of the autoencoder.
         encoded: File of the encoded clips, for the latents' mean and spread.
         dit_folder: Checkpoints of the transformer.
+        decoder_folder: Checkpoints of the sharpened decoder.
         out: Folder to make or to renew.
     """
     draft = out.with_name(out.name + ".draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     vae = encode_stage.trained_vae(vae_folder)
+    loop.averaged(vae.decoder, decoder_folder)
     statistics = load_file(encoded)
     vae.register_to_config(
         latents_mean=statistics["mean"].tolist(), latents_std=statistics["std"].tolist()

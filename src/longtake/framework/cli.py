@@ -129,7 +129,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: Arguments; ``None`` for those of the process.
     """
-    _quiet()
+    quiet()
     try:
         cli = LongtakeCLI(args)
     except LongtakeError as error:
@@ -141,7 +141,7 @@ def main(args: list[str] | None = None) -> None:
         raise SystemExit(INTERRUPTED)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Silence what libraries say about hardware that is not there and progress that is ours."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     transformers.utils.logging.disable_progress_bar()

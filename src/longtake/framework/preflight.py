@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from longtake.errors import ConfigurationError
 from longtake.framework.request import Request
@@ -21,6 +21,27 @@ def check_weights(folder: ModelFolder) -> None:
     for component in _WEIGHTED:
         if folder.has(component):
             folder.weight_files(component)
+
+
+def check_launch(ranks: int, environment: Mapping[str, str]) -> None:
+    """Refuse a launcher that started another number of processes than the run asks for.
+
+    Otherwise every process would make the same video into the same file.
+
+    Args:
+        ranks: Devices times nodes.
+        environment: The process's environment variables.
+
+    Raises:
+        ConfigurationError: Names both numbers and the launcher.
+    """
+    for launcher, variable in (("torchrun", "TORCHELASTIC_RUN_ID"), ("srun", "SLURM_STEP_ID")):
+        count = {"torchrun": "WORLD_SIZE", "srun": "SLURM_STEP_NUM_TASKS"}[launcher]
+        if variable in environment and environment.get(count, str(ranks)) != str(ranks):
+            raise ConfigurationError(
+                f"{launcher} started {environment[count]} processes, but trainer.devices times "
+                f"trainer.num_nodes is {ranks}; make them equal."
+            )
 
 
 def check_request(request: Request, spec: BackboneSpec, scheduler: BlockScheduler) -> None:

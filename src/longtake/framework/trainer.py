@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import final
 
 import lightning.pytorch as pl
@@ -14,6 +15,7 @@ from longtake.framework.data import PromptData
 from longtake.framework.engine import Engine
 from longtake.framework.interrupt import stop_on_interrupt
 from longtake.framework.module import Generator
+from longtake.framework.preflight import check_launch
 from longtake.strategies import ParallelStrategy, SingleDevice
 
 
@@ -42,6 +44,7 @@ class InferenceTrainer(pl.Trainer):
                 f"trainer.devices is {devices} and trainer.num_nodes {num_nodes}; both are at "
                 f"least 1."
             )
+        check_launch(devices * num_nodes, os.environ)
         self.parallel_strategy = strategy
         self.ranks = devices * num_nodes
         super().__init__(

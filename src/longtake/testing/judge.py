@@ -6,7 +6,8 @@ Only simple picture statistics are used, for the vocabulary of :mod:`longtake.te
 - the object's color is the median of the pixels that differ most from it;
 - the object is the largest connected part of the pixels nearer to that color than to the
   background;
-- its shape is the template that overlaps it best when laid on its center of mass.
+- its shape is told by the corners its outline has: none, three or four, by the moments of that
+  symmetry about the center of mass, and it must overlap the template of that shape.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ MAX_COLOR_ERROR = 0.35  # distance of a color from its nearest name above which 
 MIN_FIT = (
     0.6  # overlap (intersection over union) of object and template below which it has no shape
 )
+CORNERS = 1 / 3  # share of the ideal shape's corners (as moments) that an object must have
 _CHUNK = 128  # frames at a time, to bound memory
 
 
@@ -117,28 +119,56 @@ def _largest_part(mask: Tensor) -> Tensor:
     return mask & (labels == counts.argmax(dim=1).view(-1, 1, 1))
 
 
+def _corners(soft: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+    """Moments of three-fold and four-fold symmetry, 0 for a circle.
+
+    Args:
+        soft: Share of each pixel that the object covers, ``(N, S, S)``.
+        center: Its center of mass in pixels, ``(N, 2)``.
+
+    Returns:
+        How much it is like an upright triangle and like an upright square, each ``(N,)``.
+    """
+    grid = torch.arange(soft.shape[-1]) + 0.5
+    x = grid[None, None, :] - center[:, 0, None, None]
+    y = grid[None, :, None] - center[:, 1, None, None]
+    square = x.square() + y.square()
+    three = (soft * (3.0 * x.square() * y - y**3)).sum(dim=(1, 2))
+    four = (soft * (6.0 * x.square() * y.square() - x**4 - y**4)).sum(dim=(1, 2))
+    three = three / (soft * square**1.5).sum(dim=(1, 2)).clamp(min=1e-6)
+    return three, four / (soft * square.square()).sum(dim=(1, 2)).clamp(min=1e-6)
+
+
+def _middle_of_mass(soft: Tensor) -> Tensor:
+    """Center of mass in pixels, NaN where there is nothing, ``(N, S, S)`` to ``(N, 2)``."""
+    grid = torch.arange(soft.shape[-1]) + 0.5
+    x, y = (soft * grid).sum(dim=(1, 2)), (soft * grid[:, None]).sum(dim=(1, 2))
+    return torch.stack([x, y], dim=1) / soft.sum(dim=(1, 2))[:, None]
+
+
 def _best_shape(soft: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
-    """The template with the largest overlap.
+    """The shape of the objects, by their corners, and their overlap with its template.
 
     Args:
         soft: Share of each pixel that the object covers, ``(F, S, S)``.
-        center: Its center of mass in picture sides, ``(F, 2)``.
+        center: Its center of mass in pixels, ``(F, 2)``.
 
     Returns:
-        Shape index and overlap, each ``(F,)``.
+        Shape index and overlap (intersection over union), each ``(F,)``.
     """
     size = soft.shape[-1]
-    kinds = torch.arange(len(shapes.SHAPES))
-    middle = torch.full((len(kinds), 1, 2), 0.5)
-    grid = (torch.arange(size) + 0.5) / size
-    drawn = shapes.cover(kinds, middle, size)[:, 0]
-    mass = torch.stack([(drawn * grid).sum((1, 2)), (drawn * grid[:, None]).sum((1, 2))], dim=1)
-    offset = mass / drawn.sum(dim=(1, 2))[:, None] - 0.5  # a triangle's mass lies low
-    templates = shapes.cover(kinds, center[None] - offset[:, None], size)
-    overlap = torch.minimum(templates, soft).sum(dim=(2, 3))
-    union = torch.maximum(templates, soft).sum(dim=(2, 3))
-    fit, best = (overlap / union.clamp(min=1.0)).max(dim=0)
-    return best, fit
+    circle, square, triangle = (shapes.SHAPES.index(n) for n in ("circle", "square", "triangle"))
+    ideal = shapes.cover(torch.arange(len(shapes.SHAPES)), torch.full((3, 1, 2), 0.5), size)[:, 0]
+    mass = _middle_of_mass(ideal)
+    three, four = _corners(ideal, mass)
+    like_three, like_four = _corners(soft, center)
+    kind = torch.full_like(like_three, circle, dtype=torch.long)
+    kind[like_four > CORNERS * four[square]] = square
+    kind[like_three > CORNERS * three[triangle]] = triangle
+    offset = mass[kind] / size - 0.5  # a triangle's mass lies low
+    template = shapes.cover(kind, (center / size - offset)[:, None], size)[:, 0]
+    overlap = torch.minimum(template, soft).sum(dim=(1, 2))
+    return kind, overlap / torch.maximum(template, soft).sum(dim=(1, 2))
 
 
 def _judge(pixels: Tensor) -> Judgement:
@@ -152,14 +182,11 @@ def _judge(pixels: Tensor) -> Judgement:
     part = _largest_part((soft > 0.5) & (contrast > MIN_CONTRAST).view(-1, 1, 1))
     near = F.max_pool2d(part[:, None].float(), 3, stride=1, padding=1)[:, 0]  # with its soft edge
     soft = soft * near
-    mass = soft.sum(dim=(1, 2))
-    grid = torch.arange(size) + 0.5
-    center = torch.stack([(soft * grid).sum((1, 2)), (soft * grid[:, None]).sum((1, 2))], dim=1)
-    center = center / mass[:, None]  # NaN where there is nothing
-    best, fit = _best_shape(soft, center.nan_to_num(size / 2) / size)
+    center = _middle_of_mass(soft)
+    best, fit = _best_shape(soft, center.nan_to_num(size / 2))
     lit = (ground[:, :, 0] / shapes.row_shade(size)[:, None]).mean(dim=1)
     return Judgement(
-        colors=_nearest(color, shapes.COLORS).masked_fill(mass == 0, NONE),
+        colors=_nearest(color, shapes.COLORS).masked_fill(center[:, 0].isnan(), NONE),
         shapes=best.masked_fill(fit < MIN_FIT, NONE),
         backgrounds=_nearest(lit, shapes.BACKGROUNDS),
         centers=center,

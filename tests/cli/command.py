@@ -1,0 +1,52 @@
+"""Runs the real command in a subprocess."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+from safetensors.torch import load_file
+from torch import Tensor
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+COMMAND = [sys.executable, "-m", "longtake"]
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONWARNINGS": "error::UserWarning:longtake",
+}
+
+
+def predict(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run ``longtake predict`` to its end."""
+    return subprocess.run(
+        [*COMMAND, "predict", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=240,
+        check=False,
+    )
+
+
+def frame_count(video: Path) -> int:
+    """Count the video frames of a file by decoding it."""
+    with av.open(str(video)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    """Read the run's report."""
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return report
+
+
+def latents_of(folder: Path, request: int = 0) -> list[Tensor]:
+    """Read a request's latents, block by block."""
+    files = sorted((folder / f"{request:04d}" / "latents").glob("*.safetensors"))
+    return [load_file(file)["latents"] for file in files]
