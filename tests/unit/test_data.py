@@ -1,0 +1,62 @@
+"""Prompts to requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from longtake.errors import ConfigurationError
+from longtake.framework import PromptAt
+from longtake.framework.data import PromptData
+
+
+def texts(data: PromptData) -> list[list[tuple[float, str]]]:
+    return [[(part.at, part.text) for part in request.prompts] for request in data.requests()]
+
+
+def test_one_prompt_is_one_request() -> None:
+    data = PromptData("a bird", num_frames=9, height=16, width=32, fps=8, seed=3)
+    (request,) = data.requests()
+    assert texts(data) == [[(0, "a bird")]]
+    assert (request.index, request.num_frames, request.height, request.width) == (0, 9, 16, 32)
+    assert (request.fps, request.seed, request.negative_prompt) == (8, 3, "")
+
+
+def test_a_list_mixes_prompts_and_schedules() -> None:
+    schedule = [PromptAt(at=0, text="dawn"), PromptAt(at=30, text="storm")]
+    data = PromptData(["a bird", schedule])
+    assert texts(data) == [[(0, "a bird")], [(0, "dawn"), (30, "storm")]]
+    assert [request.index for request in data.requests()] == [0, 1]
+
+
+def test_a_text_file_has_a_prompt_per_line(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("# birds\na bird\n\n  a gull \n", encoding="utf-8")
+    assert texts(PromptData(str(file))) == [[(0, "a bird")], [(0, "a gull")]]
+
+
+def test_a_line_of_jsonl_overrides_what_it_names(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(
+        '{"prompt": "a bird", "seed": 5, "num_frames": null}\n'
+        '{"prompt": [{"at": 0, "text": "dawn"}, {"at": 2.5, "text": "dusk"}], "width": 64}\n'
+    )
+    data = PromptData(str(file), num_frames=9, width=32, seed=1)
+    first, second = data.requests()
+    assert (first.seed, first.num_frames, first.width) == (5, None, 32)
+    assert (second.seed, second.num_frames, second.width) == (1, 9, 64)
+    assert texts(data)[1] == [(0, "dawn"), (2.5, "dusk")]
+
+
+@pytest.mark.parametrize("times", [[], [1], [0, 5, 5], [0, 5, 3]])
+def test_a_schedule_starts_at_0_and_runs_forward(times: list[float]) -> None:
+    data = PromptData([[PromptAt(at=at, text="bird") for at in times]])
+    with pytest.raises(ConfigurationError, match="starts at 0 and runs forward"):
+        data.requests()
+
+
+def test_requests_are_sized_and_can_be_read_again() -> None:
+    requests = PromptData(["a", "b"]).predict_dataloader()
+    assert len(requests) == 2
+    assert list(requests) == list(requests)
