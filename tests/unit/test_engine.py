@@ -123,12 +123,13 @@ def test_prompts_and_steps_are_conditioned_once_whatever_the_length(
 
 def test_a_prompt_holds_from_its_second_on_and_is_dropped_when_it_is_over() -> None:
     made: list[str] = []
+
+    def make(text: str, branches: range) -> str:
+        made.append(text)
+        return text
+
     request = replace(VIDEO, prompts=(PromptAt(text="a"), PromptAt(at=1, text="b")), fps=8)
-    schedule = PromptSchedule(
-        request,
-        lambda text, branches: made.append(text) or text,
-        Compression(temporal=4, spatial=8),
-    )
+    schedule = PromptSchedule(request, make, Compression(temporal=4, spatial=8))
     rows = range(2)
     # Latent frame n begins at video frame 4 n - 3: frame 2 at 0.6 s, frame 3 at 1.1 s.
     assert [schedule.condition(FrameRange(n, n + 1), rows) for n in (0, 2, 3, 9)] == list("aabb")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from longtake.framework.cli import main
 from longtake.models import weights
@@ -87,6 +88,7 @@ def refused(
         (("--data.prompts", "[[{at: 3, text: bird}]]"), "a schedule starts at 0"),
         (("--trainer.devices", "2"), "SingleDevice runs on 1 device, but 2 were asked for"),
         (("--trainer.devices", "0"), "trainer.devices is 0"),
+        (("--trainer.accelerator", "tpu"), "must be one of auto, cpu, cuda"),
         (("--video.zoom", "0"), "video.zoom is 0"),
         (("--config", "none.yaml"), "config: File does not exist"),
     ],
@@ -159,6 +161,23 @@ def test_a_folder_that_holds_something_is_not_written_into(
 def test_a_file_is_no_output_folder(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "is a file" in refused("--output", str(tmp_path / "file"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_a_device_that_is_not_there_is_refused(refused: Refused) -> None:
+    sentence = refused("--trainer.accelerator", "cuda")
+    assert "trainer.accelerator is cuda" in sentence
+    assert "this machine cannot give" in sentence
+
+
+def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "--data.prompts", "bird"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "longtake: error: model.pipeline is missing: give it in the YAML file or as "
+        "--model.pipeline.\n"
+    )
 
 
 def test_unknown_keys_in_yaml_are_refused_like_options(refused: Refused, tmp_path: Path) -> None:

@@ -16,16 +16,16 @@ from demo_model import loop, text
 from longtake.testing import shapes
 
 FRAMES_PER_BATCH = 288
-WINDOWS = (6, 9, 9, 12, 12, 16, 16, 24)
+WINDOWS = (6, 6, 9, 9, 9, 12, 12, 18)
 """Lengths of the windows in latent frames, equally often; the batch is as many as fit."""
 
 SHIFT = 3.0
 NO_TEXT = 0.1
 FROM_START = 0.25
-STAGGERED = 0.4
+STAGGERED = 0.3
 """Share of the batches whose frames differ in noise as the blocks of a long video do."""
 
-RECIPE = loop.Recipe(stage="dit", steps=2600, rate=1.5e-3, warmup=200, decay=0.01, average=0.999)
+RECIPE = loop.Recipe(stage="dit", steps=3000, rate=1.5e-3, warmup=200, decay=0.01, average=0.999)
 
 
 class PaddedText:
@@ -81,8 +81,8 @@ def shifted(u: Tensor) -> Tensor:
     return SHIFT * u / (1.0 + (SHIFT - 1.0) * u)
 
 
-def noise_levels(u: Tensor, frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Noise levels of all frames and the share of each frame in the loss.
+def noise_levels(u: Tensor, frames: int, generator: torch.Generator) -> Tensor:
+    """Noise levels of all frames of a batch of windows.
 
     In a long video made block by block, the frames before a block are one step cleaner than the
     block and the ones after it one step noisier, while the transformer is told one time for all.
@@ -93,7 +93,7 @@ def noise_levels(u: Tensor, frames: int, generator: torch.Generator) -> tuple[Te
         generator: Source of the random numbers.
 
     Returns:
-        Noise levels ``(B, frames)`` and weights ``(frames,)``: 1 for the block's own frames.
+        Noise levels, 0 to 1, ``(B, frames)``.
     """
 
     def draw(low: int, high: int) -> int:
@@ -101,12 +101,10 @@ def noise_levels(u: Tensor, frames: int, generator: torch.Generator) -> tuple[Te
 
     late = torch.zeros(frames)
     if torch.rand(1, generator=generator) < STAGGERED:
-        before = draw(frames // 3, frames // 2)
+        before, after = draw(frames // 3, frames // 2), draw(0, frames // 3)
         late[:before] = -1.0
-        after = draw(0, frames // 3)
         late[frames - after :] = 1.0
-    steps = draw(8, 32)
-    return shifted((u[:, None] + late / steps).clamp(0.0, 1.0)), (late == 0).float()
+    return shifted((u[:, None] + late / draw(8, 32)).clamp(0.0, 1.0))
 
 
 def _batches(latents: Tensor, rows: Tensor) -> Callable[[torch.Generator], tuple[Tensor, Tensor]]:
@@ -149,12 +147,11 @@ def train(encoded: Path, folder: Path, recipe: loop.Recipe = RECIPE) -> None:
         length = text.LENGTHS[int(torch.randint(len(text.LENGTHS), (1,), generator=generator))]
         attention.bias = text.padding_bias(own[prompts], states.shape[1], length)
         u = torch.sigmoid(torch.randn(count, generator=generator))
-        levels, weights = noise_levels(u, frames, generator)
+        levels = noise_levels(u, frames, generator)
         noise = torch.randn(clean.shape, generator=generator)
         mixed = torch.lerp(clean, noise, levels[:, None, :, None, None])
         made = model(mixed, shifted(u) * 1000.0, states[prompts], return_dict=False)[0]
-        error = (made - (noise - clean)).square().mean(dim=(0, 1, 3, 4))
-        loss = (error * weights).sum() / weights.sum()
+        loss = (made - (noise - clean)).square().mean()
         return loss, float(loss.detach())
 
     loop.train(model, loss_of, recipe, folder)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import final
+from typing import Literal, final
 
 import lightning.pytorch as pl
 from jsonargparse.typing import lazy_instance
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError
@@ -14,6 +15,7 @@ from longtake.framework.callbacks.base import LongtakeCallback
 from longtake.framework.data import PromptData
 from longtake.framework.engine import Engine
 from longtake.framework.interrupt import stop_on_interrupt
+from longtake.framework.mistakes import one_line
 from longtake.framework.module import Generator
 from longtake.framework.preflight import check_launch
 from longtake.strategies import ParallelStrategy, SingleDevice
@@ -24,7 +26,7 @@ class InferenceTrainer(pl.Trainer):
     """Where the run happens: accelerator, devices, strategy.
 
     Args:
-        accelerator: ``auto``, ``cpu`` or ``cuda``.
+        accelerator: What to run on; ``auto`` takes a GPU where there is one.
         devices: Number of devices on each node.
         num_nodes: Number of nodes.
         strategy: Where layers, heads, tokens and guidance branches run.
@@ -33,7 +35,7 @@ class InferenceTrainer(pl.Trainer):
 
     def __init__(
         self,
-        accelerator: str = "auto",
+        accelerator: Literal["auto", "cpu", "cuda"] = "auto",
         devices: int = 1,
         num_nodes: int = 1,
         strategy: ParallelStrategy = lazy_instance(SingleDevice),
@@ -47,21 +49,27 @@ class InferenceTrainer(pl.Trainer):
         check_launch(devices * num_nodes, os.environ)
         self.parallel_strategy = strategy
         self.ranks = devices * num_nodes
-        super().__init__(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=num_nodes,
-            callbacks=callbacks,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            # inference_mode would make CPU (gloo) and GPU runs differ: no_grad everywhere.
-            inference_mode=False,
-            # dtype belongs to the loader: Lightning's precision would cast norms and timesteps.
-            precision="32-true",
-        )
+        try:
+            super().__init__(
+                accelerator=accelerator,
+                devices=devices,
+                num_nodes=num_nodes,
+                callbacks=callbacks,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                # inference_mode would make CPU (gloo) and GPU runs differ: no_grad everywhere.
+                inference_mode=False,
+                # dtype belongs to the loader: Lightning would cast norms and timesteps.
+                precision="32-true",
+            )
+        except MisconfigurationException as error:
+            raise ConfigurationError(
+                f"trainer.accelerator is {accelerator} and trainer.devices {devices}, which this "
+                f"machine cannot give: {one_line(str(error))}"
+            ) from error
 
     def prepare(self, model: Generator, datamodule: PromptData) -> Engine:
         """Refuse everything that can be refused, before any weight is read.
