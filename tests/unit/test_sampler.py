@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from longtake.errors import ConfigurationError, ModelError
-from longtake.models import ModelFolder, Sampler, load_scheduler
+from longtake.models import ModelFolder, Sampler, load_sampler, load_scheduler
 from longtake.models.sampler import BlockSampler
 from longtake.testing.tiny import tiny_scheduler
 
@@ -166,3 +166,29 @@ def test_an_unknown_sampler_is_refused_by_who_named_it(tmp_path: Path) -> None:
     folder.index["scheduler"] = ["diffusers", "Nonsense"]
     with pytest.raises(ModelError, match="Nonsense is no scheduler"):
         load_scheduler(folder, None, None)
+
+
+# numpy's complaint about diffusers' DEIS, harmless.
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("DEISMultistepScheduler", "does not solve flow models"),
+        ("IPNDMScheduler", "does not solve flow models"),
+        ("EulerDiscreteScheduler", "cannot take 6 steps on this model"),
+        ("LCMScheduler", "cannot take|draws fresh noise"),
+        ("EulerAncestralDiscreteScheduler", "cannot take|draws fresh noise"),
+    ],
+)
+def test_samplers_for_other_models_are_refused(tmp_path: Path, name: str, words: str) -> None:
+    folder = folder_with(tmp_path, tiny_scheduler())
+    with pytest.raises(ConfigurationError, match=words) as refused:
+        load_sampler(folder, name, None, 6)
+    assert name in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [None, *SAMPLERS])
+@pytest.mark.parametrize("steps", [1, 2, 16, 50])
+def test_samplers_for_flows_are_taken(tmp_path: Path, name: str | None, steps: int) -> None:
+    folder = folder_with(tmp_path, tiny_scheduler())
+    assert load_sampler(folder, name, None, steps).flow_error < 1e-3

@@ -29,9 +29,8 @@ from longtake.models import (
     AnyBackbone,
     AnyDecoder,
     Placement,
-    Sampler,
     family_of,
-    load_scheduler,
+    load_sampler,
     open_folder,
 )
 from longtake.models.kernel import check_backend
@@ -76,8 +75,7 @@ class Engine:
         self._folder = open_folder(recipe.pipeline)
         self._family = family_of(self._folder)
         self.spec = self._family.spec(self._folder)
-        scheduler = load_scheduler(self._folder, recipe.sampler, recipe.flow_shift)
-        self._sampler = Sampler(scheduler, recipe.steps)
+        self._sampler = load_sampler(self._folder, recipe.sampler, recipe.flow_shift, recipe.steps)
         check_guidance(recipe.guidance_scale_2, self.spec)
         check_backend(recipe.attention)
         check_weights(self._folder)

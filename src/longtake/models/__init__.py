@@ -17,7 +17,7 @@ from longtake.models.base import (
 )
 from longtake.models.folder import ModelFolder, open_folder
 from longtake.models.registry import ModelFamily, family_of, register, registered
-from longtake.models.sampler import BlockSampler, Sampler, load_scheduler
+from longtake.models.sampler import BlockSampler, Sampler, load_sampler, load_scheduler
 
 __all__ = [
     "AnyBackbone",
@@ -37,6 +37,7 @@ __all__ = [
     "Sampler",
     "VideoDecoder",
     "family_of",
+    "load_sampler",
     "load_scheduler",
     "open_folder",
     "register",

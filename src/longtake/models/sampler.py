@@ -10,11 +10,16 @@ import diffusers
 import torch
 from torch import Tensor
 
-from longtake.errors import ConfigurationError, ModelError
+from longtake.errors import ConfigurationError, LongtakeError, ModelError
 from longtake.models.folder import ModelFolder
 
+_GOOD = "UniPCMultistepScheduler, FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler"
 _SHIFTS = ("flow_shift", "shift")
 """What diffusers' schedulers call the shift of flow-matching noise levels."""
+
+
+_FLOW_TOLERANCE = 0.05
+"""Samplers that solve flows end within 0.001 of the clip, the others 0.7 or more away."""
 
 
 @final
@@ -40,23 +45,23 @@ class Sampler:
         if len(self.timesteps) != steps:
             raise ConfigurationError(
                 f"the sampler {name} runs the model {len(self.timesteps)} times for {steps} steps; "
-                f"longtake needs one run per step: UniPCMultistepScheduler, "
-                f"FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler."
+                f"longtake needs one run per step: {_GOOD}."
             )
         try:
             scheduler.set_begin_index(0)
         except AttributeError as error:
             raise ConfigurationError(
-                f"the sampler {name} cannot be told at which step it begins; choose "
-                f"UniPCMultistepScheduler, FlowMatchEulerDiscreteScheduler or "
-                f"DPMSolverMultistepScheduler."
+                f"the sampler {name} cannot be told at which step it begins; choose {_GOOD}."
             ) from error
-        if not torch.equal(_play(scheduler, seed=0), _play(scheduler, seed=1)):
+        first, second = _play(scheduler, seed=0), _play(scheduler, seed=1)
+        if not torch.equal(first, second):
             raise ConfigurationError(
                 f"the sampler {name} draws fresh noise in every step, which would make the video "
                 f"depend on the order of execution; choose its deterministic variant."
             )
         self._scheduler = scheduler
+        self.flow_error = float(first.abs().max())
+        """How far the sampler ends from the clip on a straight flow, as a share of the noise."""
 
     def start(self) -> BlockSampler:
         """Return the sampler state of a block that enters."""
@@ -87,6 +92,45 @@ class BlockSampler:
         return stepped
 
 
+def load_sampler(
+    folder: ModelFolder, sampler: str | None, flow_shift: float | None, steps: int
+) -> Sampler:
+    """Build the sampler of a run, and refuse one that cannot solve this model.
+
+    Args:
+        folder: The pipeline folder.
+        sampler: Name of a diffusers scheduler class; ``None`` for the one that the model ships.
+        flow_shift: Shift of the noise levels; ``None`` for the model's own.
+        steps: Denoising steps.
+
+    Raises:
+        ConfigurationError: The sampler cannot be used; says which can.
+        ModelError: The folder has no scheduler.
+    """
+    try:
+        built = Sampler(load_scheduler(folder, sampler, flow_shift), steps)
+    except LongtakeError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:  # diffusers' own refusals
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(
+            f"the sampler {sampler or folder.class_name('scheduler')} cannot take {steps} steps "
+            f"on this model ({reason}); choose {_GOOD}."
+        ) from error
+    if _is_flow(folder) and built.flow_error > _FLOW_TOLERANCE:
+        raise ConfigurationError(
+            f"the sampler {sampler or folder.class_name('scheduler')} does not solve flow models "
+            f"such as this one (on a straight flow it misses the clip by {built.flow_error:.2f} of "
+            f"the noise); choose {_GOOD}."
+        )
+    return built
+
+
+def _is_flow(folder: ModelFolder) -> bool:
+    config = folder.config("scheduler")
+    return bool(config.get("use_flow_sigmas")) or "FlowMatch" in folder.class_name("scheduler")
+
+
 def load_scheduler(folder: ModelFolder, sampler: str | None, flow_shift: float | None) -> Any:
     """Build the diffusers scheduler that a pipeline ships, or another one from its configuration.
 
@@ -106,9 +150,7 @@ def load_scheduler(folder: ModelFolder, sampler: str | None, flow_shift: float |
     if not (inspect.isclass(scheduler_class) and issubclass(scheduler_class, _mixin())):
         error = ConfigurationError if sampler else ModelError
         raise error(
-            f"the sampler {name} is no scheduler of diffusers {diffusers.__version__}; try "
-            f"UniPCMultistepScheduler, FlowMatchEulerDiscreteScheduler or "
-            f"DPMSolverMultistepScheduler."
+            f"the sampler {name} is no scheduler of diffusers {diffusers.__version__}; try {_GOOD}."
         )
     parameters = inspect.signature(scheduler_class).parameters
     shift = flow_shift if flow_shift is not None else _first(config, _SHIFTS)
@@ -124,7 +166,11 @@ def load_scheduler(folder: ModelFolder, sampler: str | None, flow_shift: float |
 
 
 def _play(scheduler: Any, seed: int) -> Tensor:
-    """Take all steps on one number, to see whether torch's global generator has a part in them."""
+    """Take all steps from noise 1 to clip 0 on a straight flow, under a global seed.
+
+    The result is 0 for a sampler that solves flows, and does not depend on the seed for one that
+    draws no noise.
+    """
     state = BlockSampler(copy.deepcopy(scheduler))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
