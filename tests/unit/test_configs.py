@@ -1,15 +1,17 @@
 """Every file in configs/ is a run that passes all checks that need no weights.
 
-The real models cannot be downloaded here, so folders with the published configurations and empty
-weight files stand in for them: whatever reads a weight fails.
+The real models cannot be downloaded here, so folders with the published configurations and no
+weights stand in for them: what is fetched before a run is known to be possible.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from diffusers import UniPCMultistepScheduler
 
@@ -46,7 +48,6 @@ def published(path: Path, name: str) -> Path:
     ]:
         (path / component).mkdir(parents=True)
         (path / component / "config.json").write_text(json.dumps(config))
-        (path / component / "model.safetensors").touch()
         index[component] = ["diffusers", component]
     scheduler = UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
@@ -61,7 +62,11 @@ def published(path: Path, name: str) -> Path:
 def test_a_shipped_config_passes_preflight(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folders, "_download", lambda name: published(tmp_path / "model", name))
+    monkeypatch.setattr(
+        folders, "_download", lambda name, _patterns: published(tmp_path / "model", name)
+    )
+    # The configs are for large GPUs: the check of what the cache holds must not fail for this host.
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=141 * 10**9))
     monkeypatch.setattr(LongtakeCLI, "_run_subcommand", lambda self, subcommand: None)
     monkeypatch.setattr("sys.argv", ["longtake"])
     quiet()

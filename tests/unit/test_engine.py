@@ -83,6 +83,18 @@ def test_an_endless_video_goes_on_until_it_is_stopped(recipe: Recipe) -> None:
     assert frames == 1 + 4 * (5 + 3 + 3 + 3 - 1), "every block that was finished is decoded"
 
 
+def test_a_video_that_is_all_made_is_finished_whatever_stop_says(recipe: Recipe) -> None:
+    events: list[Event] = []
+    stop = lambda: len(blocks_of(events)) == 3  # noqa: E731
+    for event in Engine(recipe, SingleDevice()).generate(VIDEO, stop):
+        events.append(event)
+    assert events[-1] == RequestEnded(VIDEO, ExitReason.FINISHED)
+
+
+def test_nothing_is_begun_once_it_is_to_stop(recipe: Recipe) -> None:
+    assert list(Engine(recipe, SingleDevice()).generate(VIDEO, lambda: True)) == []
+
+
 def test_the_same_seed_gives_the_same_video_and_another_one_another(recipe: Recipe) -> None:
     first = blocks_of(Engine(recipe, SingleDevice()).generate(VIDEO))
     torch.manual_seed(99)

@@ -6,7 +6,9 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -69,11 +71,13 @@ def refused(
         (("--model.scheduler", "Fifo"), "no BlockScheduler; the nearest is FifoQueue"),
         (("--model.cache", "SameKV"), "no FeatureCache; the nearest is SameStepKV"),
         (("--trainer.strategy", "Single"), "no ParallelStrategy; the nearest is SingleDevice"),
-        (("--model.scheduler.strode", "2"), "no option strode; the nearest is stride"),
+        (("--model.scheduler.strode", "2"), "no option strode; did you mean stride?"),
         (("--model.scheduler.stride", "0"), "stride is 0; the smallest is 1"),
         (("--model.scheduler.context_frames", "9"), "choose 0 to 8"),
         (("--model.pipeline", "no/such/folder"), "no such folder"),
         (("--model.attention", "flush"), "the nearest backend is flash"),
+        (("--model.attention", "flash"), "does not run on cpu"),
+        (("--model.flow_shift", "0"), "flow_shift is 0, but it must be above 0"),
         (("--model.sampler", "HeunDiscreteScheduler"), "longtake needs one run per step"),
         (("--model.sampler", "UniPC"), "UniPC is no scheduler of diffusers"),
         (("--model.guidance_scale_2", "3"), "has one expert"),
@@ -85,11 +89,19 @@ def refused(
         (("--data.prompts", "null"), "data.prompts is empty"),
         (("--data.prompts", " "), "prompt 0 in data.prompts is empty"),
         (("--data.prompts", "none.txt"), "the prompt file none.txt cannot be read"),
+        (
+            ("--data.prompts", "[{at: 0, text: bird}, {at: 1, text: sea}]"),
+            "looks like a prompt sch",
+        ),
+        (("--data.prompts", "[[{at: 0, text: bird}, {at: 99, text: sea}]]"), "would never be seen"),
+        (("--data.prompts", "prompts.csv"), "read from .txt"),
+        (("--data.num_frames", "5s"), "give a whole number, or null for an endless video"),
         (("--data.prompts", "[[{at: 3, text: bird}]]"), "a schedule starts at 0"),
         (("--trainer.devices", "2"), "SingleDevice runs on 1 device, but 2 were asked for"),
         (("--trainer.devices", "0"), "trainer.devices is 0"),
         (("--trainer.accelerator", "tpu"), "must be one of auto, cpu, cuda"),
         (("--video.zoom", "0"), "video.zoom is 0"),
+        (("--video.zoom", "400"), "holds at most 16383"),
         (("--config", "none.yaml"), "config: File does not exist"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -146,6 +158,25 @@ def test_pickled_weights_are_refused(
     for file in (other / component).glob("*.safetensors"):
         file.rename(file.with_name("weights.bin"))
     assert "weights.bin, a pickle" in refused("--model.pipeline", str(other))
+
+
+def test_broken_weights_are_named(refused: Refused, model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    (file,) = (other / "vae").glob("*.safetensors")
+    file.write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert "is a Git LFS pointer" in refused("--model.pipeline", str(other))
+    file.write_bytes(b"\x08")
+    assert "is no whole safetensors file" in refused("--model.pipeline", str(other))
+
+
+def test_a_cache_that_cannot_fit_is_refused(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=10_000))
+    sentence = refused("--model.cache", "SameStepKV", "--data.num_frames", "257")
+    assert "SameStepKV would hold" in sentence
+    assert "NextBlockKV holds less" in sentence
 
 
 def test_a_folder_that_holds_something_is_not_written_into(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from longtake.errors import OutputError
-from longtake.framework.run_folder import RunFolder, replacing
+from longtake.framework.run_folder import CONFIG_HEADER, RunFolder, replacing
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -23,7 +23,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def make_run(path: Path) -> RunFolder:
     folder = RunFolder(path)
     folder.create()
-    folder.write_text("config.yaml", "model: x\n")
+    folder.write_text("config.yaml", f"{CONFIG_HEADER} 0\nmodel: x\n")
     folder.write_json("report.json", {"frames": 1})
     request = folder.request_folder(0)
     (request / "video.mp4").write_bytes(b"old")
@@ -162,3 +162,9 @@ def test_what_the_disk_refuses_is_one_sentence(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "missing")
     with pytest.raises(OutputError, match=r"Cannot write .*report\.json: No such file"):
         folder.write_json("report.json", {})
+
+
+def test_a_run_that_died_while_loading_can_be_replaced(tmp_path: Path) -> None:
+    RunFolder(tmp_path).write_text("config.yaml", f"{CONFIG_HEADER} 0\n")
+    RunFolder(tmp_path, overwrite=True).create()
+    assert not (tmp_path / "config.yaml").exists()

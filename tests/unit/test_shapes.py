@@ -31,6 +31,8 @@ def test_every_prompt_is_parsed_back() -> None:
     prompts = shapes.all_prompts()
     assert len(set(prompts)) == 216
     assert all(shapes.prompt(*shapes.parse_prompt(text)) == text for text in prompts)
+    spoken = "a red circle moving vertically on an orange background"
+    assert shapes.parse_prompt(spoken) == ("red", "circle", "vertically", "orange")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, final
 
 import transformers
+from huggingface_hub.utils.tqdm import enable_progress_bars
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from typing_extensions import override
 
@@ -26,7 +27,7 @@ from longtake.framework.data import PromptData
 from longtake.framework.mistakes import one_line
 from longtake.framework.module import Generator
 from longtake.framework.parser import OneSentenceParser
-from longtake.framework.run_folder import RunFolder
+from longtake.framework.run_folder import CONFIG_HEADER, RunFolder
 from longtake.framework.trainer import InferenceTrainer
 
 INTERRUPTED = 130
@@ -53,7 +54,7 @@ class LongtakeCLI(LightningCLI):
                 "prog": "longtake",
                 "version": __version__,
                 "description": "Minute-long and endless videos from ordinary video diffusion "
-                "transformers.",
+                "transformers. Try: longtake predict --config configs/demo.yaml",
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -104,6 +105,8 @@ class LongtakeCLI(LightningCLI):
         folder = RunFolder(config.output, overwrite=config.overwrite)
         folder.check()
         engine = self.trainer.prepare(self.model, self.datamodule)
+        for request in self.datamodule.requests():
+            self.config_init.predict.video.check(request)
         folder.create()
         folder.write_text("config.yaml", self.dump_config())
         self.config_init.predict.video.bind(folder, engine.timings)
@@ -116,8 +119,14 @@ class LongtakeCLI(LightningCLI):
         )
 
     def dump_config(self) -> str:
-        """Return the resolved configuration as YAML that ``--config`` takes."""
-        return str(self._parser(self.subcommand).dump(self.config.predict, skip_unset=False))
+        """Return the resolved configuration as YAML that ``--config`` takes.
+
+        Without ``overwrite``: who runs it again has not asked for that.
+        """
+        config = self.config.predict.clone()
+        config.overwrite = False
+        dumped = self._parser(self.subcommand).dump(config, skip_unset=False)
+        return f"{CONFIG_HEADER} {__version__}\n{dumped}"
 
 
 def main(args: list[str] | None = None) -> None:
@@ -135,6 +144,8 @@ def main(args: list[str] | None = None) -> None:
     except LongtakeError as error:
         sys.stderr.write(f"longtake: error: {one_line(str(error))}\n")
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
     if cli.model.stop.is_set() and any(
         request.num_frames is not None for request in cli.datamodule.requests()
     ):
@@ -145,6 +156,7 @@ def quiet() -> None:
     """Silence what libraries say about hardware that is not there and progress that is ours."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     transformers.utils.logging.disable_progress_bar()
+    enable_progress_bars()  # transformers has switched off those of downloads as well
     for name in ("lightning.pytorch", "lightning.fabric", "diffusers", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(lightning|diffusers|transformers|torch)\b.*")

@@ -51,5 +51,4 @@ class PromptSchedule:
         return self._request.prompt_at(self._seconds(latent_frame))
 
     def _seconds(self, latent_frame: int) -> float:
-        first = self._compression.video_frames(latent_frame) if latent_frame else 0
-        return first / self._request.fps
+        return self._compression.start_second(latent_frame, self._request.fps)

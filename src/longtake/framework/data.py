@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ _LINE_KEYS = {
     "seed": (int,),
 }
 """What a line of a JSONL file may set, and its JSON types."""
+_NO_PROMPT_FILES = {".json", ".csv", ".tsv", ".yaml", ".yml", ".md", ".text"}
+"""Endings by which a user means a file, of a kind that prompts are not read from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class PromptData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self._prompts = prompts
+        self._requests: Requests | None = None
         self._defaults: dict[str, Any] = {
             "num_frames": num_frames,
             "height": height,
@@ -83,15 +87,17 @@ class PromptData(pl.LightningDataModule):
         }
 
     def requests(self) -> Requests:
-        """Return every request of the run.
+        """Return every request of the run. A file is read once.
 
         Raises:
             ConfigurationError: The file cannot be read (names the line), or a prompt schedule
                 does not start at 0 or run forward.
         """
-        return Requests(
-            tuple(self._request(index, line) for index, line in enumerate(self._lines()))
-        )
+        if self._requests is None:
+            self._requests = Requests(
+                tuple(self._request(index, line) for index, line in enumerate(self._lines()))
+            )
+        return self._requests
 
     @override
     def predict_dataloader(self) -> Requests:
@@ -103,28 +109,39 @@ class PromptData(pl.LightningDataModule):
             return []
         if isinstance(prompts, list):
             return [{"prompt": prompt} for prompt in prompts]
-        suffix = Path(prompts).suffix.lower()
-        if suffix == ".txt":
-            lines = (line.strip() for _, line in _numbered(Path(prompts)))
-            return [{"prompt": line} for line in lines if line and not line.startswith("#")]
-        if suffix == ".jsonl":
-            file = Path(prompts)
-            return [
-                _json_line(file, number, line) for number, line in _numbered(file) if line.strip()
-            ]
+        file = Path(prompts)
+        match file.suffix.lower():
+            case ".txt":
+                lines = [(number, line.strip()) for number, line in _numbered(file)]
+                return [
+                    {"prompt": line, "origin": f"{file}, line {number}"}
+                    for number, line in lines
+                    if line and not line.startswith("#")
+                ]
+            case ".jsonl":
+                return [
+                    _json_line(file, number, line)
+                    for number, line in _numbered(file)
+                    if line.strip()
+                ]
+            case ending if ending in _NO_PROMPT_FILES and " " not in prompts:
+                raise ConfigurationError(
+                    f"data.prompts is {prompts}, but prompts are read from .txt (a prompt per "
+                    f"line) or .jsonl files."
+                )
         return [{"prompt": prompts}]
 
     def _request(self, index: int, line: dict[str, Any]) -> Request:
         settings = {**self._defaults, **line}
         prompt = settings.pop("prompt")
-        schedule = (PromptAt(at=0, text=prompt),) if isinstance(prompt, str) else tuple(prompt)
-        times = [part.at for part in schedule]
-        if not times or times[0] != 0 or times != sorted(set(times)):
+        if not isinstance(prompt, str):
+            return Request(index=index, prompts=tuple(prompt), **settings)
+        if prompt.lstrip().startswith(("{", "[{", "[[")):
             raise ConfigurationError(
-                f"prompt {index} changes at {times} seconds, but a schedule starts at 0 and runs "
-                f"forward."
+                f"prompt {index} is {prompt!r}, which looks like a prompt schedule; a schedule is "
+                f"a list in the list of prompts: [[{{at: 0, text: ...}}, {{at: 30, text: ...}}]]."
             )
-        return Request(index=index, prompts=schedule, **settings)
+        return Request(index=index, prompts=(PromptAt(text=prompt),), **settings)
 
 
 def _numbered(file: Path) -> list[tuple[int, str]]:
@@ -135,7 +152,7 @@ def _numbered(file: Path) -> list[tuple[int, str]]:
             f"the prompt file {file} cannot be read: {error.strerror}."
         ) from error
     lines = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.removeprefix(BOM_UTF8).splitlines(), start=1):
         try:
             lines.append((number, line.decode("utf-8")))
         except UnicodeDecodeError as error:
@@ -160,7 +177,7 @@ def _json_line(file: Path, number: int, line: str) -> dict[str, Any]:
             raise ConfigurationError(f"{where}: {key} cannot be {value!r}.")
     if isinstance(settings["prompt"], list):
         settings["prompt"] = [_prompt_at(where, part) for part in settings["prompt"]]
-    return settings
+    return {**settings, "origin": where}
 
 
 def _prompt_at(where: str, part: object) -> PromptAt:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, final
 import torch
 from torch import Tensor
 
+from longtake.errors import ConfigurationError
 from longtake.framework.conditions import PromptSchedule
 from longtake.framework.events import (
     Event,
@@ -18,8 +19,9 @@ from longtake.framework.events import (
 )
 from longtake.framework.preflight import (
     check_guidance,
-    check_prompts,
+    check_memory,
     check_request,
+    check_schedule,
     check_weights,
 )
 from longtake.framework.recipe import Recipe
@@ -36,7 +38,7 @@ from longtake.models import (
 from longtake.models.kernel import check_backend
 from longtake.noise import NoiseSource
 from longtake.plan import FrameRange
-from longtake.strategies import BlockDone, Denoising, Guidance, ParallelStrategy
+from longtake.strategies import BlockDone, Denoising, Guidance, ParallelStrategy, Progress
 
 ItemT = TypeVar("ItemT")
 
@@ -77,8 +79,9 @@ class Engine:
         self.spec = self._family.spec(self._folder)
         self._sampler = load_sampler(self._folder, recipe.sampler, recipe.flow_shift, recipe.steps)
         check_guidance(recipe.guidance_scale_2, self.spec)
-        check_backend(recipe.attention)
-        check_weights(self._folder)
+        check_backend(recipe.attention, self._place)
+        if self._folder.is_local:
+            check_weights(self._folder)
         self._mesh = strategy.mesh(world_size, self.spec)
         low = recipe.guidance_scale_2
         self._guidance = Guidance(
@@ -95,9 +98,18 @@ class Engine:
         Raises:
             ConfigurationError: Names the number that was asked for and the nearest valid ones.
         """
-        check_prompts(requests)
+        if not requests:
+            raise ConfigurationError("data.prompts is empty: give at least one prompt, or a file.")
         for request in requests:
-            check_request(request, self.spec, self._recipe.scheduler)
+            try:
+                check_request(request, self.spec, self._recipe.scheduler)
+                check_schedule(request, self.spec, self._recipe.scheduler)
+                branches = self._guidance.branches
+                check_memory(self._recipe, request, self.spec, branches, self._place.device)
+            except ConfigurationError as error:
+                if not request.origin:
+                    raise
+                raise ConfigurationError(f"{request.origin}: {error}") from error
 
     def load(self, requests: Sequence[Request]) -> None:
         """Encode the requests' prompts, free the text encoder, read this rank's weights.
@@ -109,6 +121,9 @@ class Engine:
             ModelError: A tensor is missing or misshapen.
         """
         self.check(requests)
+        with self.timings.part("load"):
+            self._folder.fetch_weights()
+            check_weights(self._folder)
         with self.timings.part("text"):
             self._encode(requests)
         with self.timings.part("load"):
@@ -124,12 +139,16 @@ class Engine:
 
         Args:
             request: What to make.
-            stop: Asked after every event; the video ends there, complete so far, when it says so.
+            stop: Asked after every task, and before the first; when it says so, the video ends
+                there, complete so far.
 
         Yields:
-            ``RequestStarted`` first, ``RequestEnded`` last.
+            ``RequestStarted`` first, ``RequestEnded`` last; nothing where ``stop`` says so before
+            the first task.
         """
         self.load([request])
+        if stop():
+            return
         backbone, decoder = self._models()
         latent_frames = self._latent_frames(request)
         blocks = None
@@ -145,16 +164,25 @@ class Engine:
         work = self._denoising(request, backbone, prompts.condition)
         progress = self._strategy.run(work, self._mesh, self._rank)
         state = decoder.start()
-        for done in self._timed("denoise", progress):
+        for done in self._timed("denoise", self._synchronized(progress)):
             yield done
             if isinstance(done, BlockDone):
                 prompts.finish(done.frames)
-                for frames in self._timed("decode", decoder.decode(state, done.latents)):
-                    yield FramesDecoded(_to_uint8(frames))
+                frames = map(_to_uint8, decoder.decode(state, done.latents))
+                yield from map(FramesDecoded, self._timed("decode", frames))
+                if done.frames.stop == latent_frames:
+                    break
             if stop():
                 yield RequestEnded(request, ExitReason.STOPPED)
                 return
         yield RequestEnded(request, ExitReason.FINISHED)
+
+    def _synchronized(self, progress: Iterator[Progress]) -> Iterator[Progress]:
+        """Wait for the device at every finished block, so that its time counts as denoising."""
+        for done in progress:
+            if isinstance(done, BlockDone) and self._place.device.type == "cuda":
+                torch.cuda.synchronize(self._place.device)
+            yield done
 
     def _encode(self, requests: Sequence[Request]) -> None:
         needed = [prompt.text for request in requests for prompt in request.prompts]

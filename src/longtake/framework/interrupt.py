@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ class StopFlag:
         """Ask the run to end."""
         self._event.set()
 
+    def clear(self) -> None:
+        """Forget that the run was asked to end."""
+        self._event.clear()
+
 
 @contextmanager
 def stop_on_interrupt(flag: StopFlag) -> Iterator[None]:
@@ -42,6 +47,7 @@ def stop_on_interrupt(flag: StopFlag) -> Iterator[None]:
         if flag.is_set():
             raise KeyboardInterrupt
         flag.set()
+        sys.stderr.write("longtake: ending after the current task; once more to end at once\n")
 
     for number in signals:
         signal.signal(number, handle)

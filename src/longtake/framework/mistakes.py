@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 from collections.abc import Collection
@@ -17,6 +18,11 @@ _INTERFACES: dict[str, type] = {
     "model.noise": NoiseInit,
     "model.cache": FeatureCache,
     "trainer.strategy": ParallelStrategy,
+}
+_FORMS = {
+    "data.prompts": "give a prompt, a list of prompts, a .txt or .jsonl file, or a schedule in a "
+    "list: [[{at: 0, text: ...}, {at: 30, text: ...}]]",
+    "data.num_frames": "give a whole number, or null for an endless video",
 }
 
 
@@ -40,6 +46,10 @@ def explain(message: str, options: Collection[str]) -> str:
         return _unknown_class(found[1], found[2])
     if found := re.search(r'Parser key "([^"]+)":\s*Expected a (.*)\. Got value: (.*)$', line):
         return f"{found[1]} is {found[3]}, but it must be {_type(found[2])}."
+    if found := re.search(
+        r'Parser key "([^"]+)":.*Does not validate against any of the Union', line
+    ):
+        return f"{found[1]} cannot be that; {_FORMS.get(found[1], 'see --help')}."
     return re.sub(r'Parser key "([^"]+)":\s*', r"\1: ", line)
 
 
@@ -54,8 +64,12 @@ def _unknown_option(name: str, options: Collection[str]) -> str:
 
 def _unknown_argument(name: str) -> str:
     choices = [choice for interface in _INTERFACES.values() for choice in _choices(interface)]
-    known = {name for choice in choices for name in inspect.signature(choice).parameters}
-    return f"the chosen class has no option {name}; the nearest is {nearest(name, known)}."
+    known = {other for choice in choices for other in inspect.signature(choice).parameters}
+    close = difflib.get_close_matches(name, known - {name}, n=1, cutoff=0.6)
+    hint = (
+        f"; did you mean {close[0]}?" if close else "; --help of the command lists what it takes."
+    )
+    return f"the chosen class has no option {name}{hint}"
 
 
 def _unknown_class(key: str, name: str) -> str:

@@ -11,9 +11,9 @@ from jsonargparse.typing import lazy_instance
 from typing_extensions import override
 
 from longtake.caches import FeatureCache, NextBlockKV
-from longtake.framework.callbacks.base import dispatch
+from longtake.framework.callbacks.base import dispatch, dispatch_failure
 from longtake.framework.engine import Engine
-from longtake.framework.events import ExitReason, RequestEnded, RequestStarted
+from longtake.framework.events import RequestEnded, RequestStarted
 from longtake.framework.interrupt import StopFlag
 from longtake.framework.recipe import Dtype, Recipe
 from longtake.framework.request import Request
@@ -26,14 +26,15 @@ class Generator(pl.LightningModule):
     """How videos are made: the model, the schedule of its blocks, the sampler.
 
     Args:
-        pipeline: The model: ``demo`` (bundled), a diffusers folder, or a hub id.
+        pipeline: The model: a diffusers folder, a hub id, or ``demo`` (bundled; its sizes are in
+            ``configs/demo.yaml``).
         scheduler: What is denoised, in which order. ``FifoQueue`` for long and endless videos,
             ``FullSequence`` for clips up to the model's native length.
         noise: The starting noise of every block.
         cache: How a block sees its neighbors: which keys and values outlive a task.
         steps: Denoising steps of each block.
-        guidance_scale: Scale of classifier-free guidance; 1 or less turns it off.
-        guidance_scale_2: The same for the second expert of Wan 2.2; left out: the same scale.
+        guidance_scale: Scale of classifier-free guidance; 1 or less turns it off (for all experts).
+        guidance_scale_2: Of the second expert of Wan 2.2; left out: the same scale.
         sampler: A diffusers scheduler class, such as ``UniPCMultistepScheduler``,
             ``FlowMatchEulerDiscreteScheduler`` or ``DPMSolverMultistepScheduler``; left out: the
             one that the model ships.
@@ -95,19 +96,19 @@ class Generator(pl.LightningModule):
     @override
     def predict_step(self, batch: Request, batch_idx: int) -> None:
         """Make one video; what happens is told to the callbacks, nothing is returned."""
-        started = False
+        if self.stop.is_set():
+            return  # Lightning's predict loop cannot be ended; the rest of the requests pass by
+        started = ended = False
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         try:
             for event in self._engine().generate(batch, self.stop.is_set):
                 started = started or isinstance(event, RequestStarted)
+                ended = ended or isinstance(event, RequestEnded)
                 dispatch(callbacks, self.trainer, self, event)
         except BaseException:
-            if started:
-                ended = RequestEnded(batch, ExitReason.FAILED)
-                dispatch(callbacks, self.trainer, self, ended)
+            if started and not ended:
+                dispatch_failure(callbacks, self.trainer, self, batch)
             raise
-        if self.stop.is_set():
-            self.trainer.should_stop = True
 
     def _engine(self) -> Engine:
         if self.engine is None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import islice
 
-from longtake.errors import ConfigurationError
+import psutil
+import torch
+from safetensors import SafetensorError, safe_open
+
+from longtake.caches import peak_held_frames
+from longtake.errors import ConfigurationError, ModelError
+from longtake.framework.recipe import Recipe
 from longtake.framework.request import Request
 from longtake.models import BackboneSpec, ModelFolder
 from longtake.schedulers import BlockScheduler
@@ -13,14 +20,28 @@ _WEIGHTED = ("text_encoder", "transformer", "transformer_2", "vae")
 
 
 def check_weights(folder: ModelFolder) -> None:
-    """Refuse a folder whose weights are missing or are pickles.
+    """Refuse a folder whose weights are missing, pickles or broken. Reads headers, no tensors.
 
     Raises:
-        ModelError: Names the folder and what is there instead.
+        ModelError: Names the file or folder and what is there instead.
     """
+    if not (folder.path / "tokenizer").is_dir() and folder.has("tokenizer"):
+        raise ModelError(f"{folder.path} has no tokenizer folder.")
     for component in _WEIGHTED:
-        if folder.has(component):
-            folder.weight_files(component)
+        if not folder.has(component):
+            continue
+        folder.config(component)
+        for file in sorted(set(folder.weight_files(component).values())):
+            try:
+                with safe_open(file, framework="pt"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                pointer = file.stat().st_size < 1024 and b"git-lfs" in file.read_bytes()
+                raise ModelError(
+                    f"{file} is a Git LFS pointer, not the weights; run git lfs pull there."
+                    if pointer
+                    else f"{file} is no whole safetensors file: {error}."
+                ) from error
 
 
 def check_launch(ranks: int, environment: Mapping[str, str]) -> None:
@@ -78,17 +99,66 @@ def check_guidance(guidance_scale_2: float | None, spec: BackboneSpec) -> None:
         )
 
 
-def check_prompts(requests: Sequence[Request]) -> None:
-    """Refuse a run without a prompt.
+def check_schedule(request: Request, spec: BackboneSpec, scheduler: BlockScheduler) -> None:
+    """Refuse a prompt that no block of a finite video would be conditioned on.
 
     Raises:
-        ConfigurationError: There is no request, or one has an empty prompt.
+        ConfigurationError: Names the prompt's time and the blocks' times around it.
     """
-    if not requests:
-        raise ConfigurationError("data.prompts is empty: give at least one prompt, or a file.")
-    for request in requests:
-        if any(not prompt.text.strip() for prompt in request.prompts):
-            raise ConfigurationError(f"prompt {request.index} in data.prompts is empty.")
+    if request.num_frames is None or len(request.prompts) == 1:
+        return
+    latent_frames = spec.compression.latent_frames(request.num_frames)
+    starts = [
+        spec.compression.start_second(block.start, request.fps)
+        for block in scheduler.blocks(latent_frames)
+    ]
+    used = {request.prompt_at(start) for start in starts}
+    for prompt in request.prompts:
+        if prompt.text not in used:
+            raise ConfigurationError(
+                f"the prompt at {prompt.at:g} s would never be seen: prompts change where a block "
+                f"begins, and this video of {request.num_frames / request.fps:.1f} s has blocks at "
+                f"{', '.join(f'{start:.1f}' for start in starts[:8])}"
+                f"{', ...' if len(starts) > 8 else ''} s."
+            )
+
+
+def check_memory(
+    recipe: Recipe, request: Request, spec: BackboneSpec, branches: int, device: torch.device
+) -> None:
+    """Refuse a feature cache that would hold more than the device's whole memory.
+
+    Raises:
+        ConfigurationError: Names both sizes and what holds less.
+    """
+    held = cache_bytes(recipe, request, spec, branches)
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    else:
+        memory = psutil.virtual_memory().total
+    if held > memory:
+        raise ConfigurationError(
+            f"the cache {type(recipe.cache).__name__} would hold {held / 2**30:,.1f} GiB of keys "
+            f"and values, but {device} has {memory / 2**30:,.1f} GiB; NextBlockKV holds less, and "
+            f"so do fewer steps, a larger stride, or fewer context_frames."
+        )
+
+
+def cache_bytes(recipe: Recipe, request: Request, spec: BackboneSpec, branches: int) -> int:
+    """Return the bytes of keys and values that a run's feature cache holds at its peak.
+
+    Plays the schedule until the queue is full and a few blocks longer: nothing grows after that.
+    """
+    latent_frames = None
+    if request.num_frames is not None:
+        latent_frames = spec.compression.latent_frames(request.num_frames)
+    in_flight = recipe.scheduler.blocks_in_flight(latent_frames, recipe.steps)
+    first = list(islice(recipe.scheduler.blocks(latent_frames), in_flight + 3))
+    tasks = recipe.scheduler.tasks(first[-1].stop, recipe.steps)
+    spatial = spec.compression.spatial
+    tokens = spec.tokens_per_frame(request.height // spatial, request.width // spatial)
+    per_frame = 2 * tokens * spec.model_dim * spec.layers * recipe.torch_dtype.itemsize
+    return peak_held_frames(recipe.cache, tasks) * per_frame * branches
 
 
 def _check_size(name: str, pixels: int, multiple: int) -> None:

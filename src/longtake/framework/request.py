@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from longtake.errors import ConfigurationError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptAt:
@@ -31,6 +33,11 @@ class Request:
         seed: Of the starting noise.
         negative_prompt: What guidance steers away from.
         index: Number of the request in the run; names its output folder.
+        origin: Where it was asked for (a file and line), for error messages.
+
+    Raises:
+        ConfigurationError: There is no prompt, one is empty, or the schedule does not start at 0
+            and run forward.
     """
 
     prompts: tuple[PromptAt, ...]
@@ -41,6 +48,17 @@ class Request:
     seed: int = 0
     negative_prompt: str = ""
     index: int = 0
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        where = self.origin or f"prompt {self.index} in data.prompts"
+        times = [prompt.at for prompt in self.prompts]
+        if not times or times[0] != 0 or times != sorted(set(times)):
+            raise ConfigurationError(
+                f"{where} changes at {times} seconds, but a schedule starts at 0 and runs forward."
+            )
+        if any(not prompt.text.strip() for prompt in self.prompts):
+            raise ConfigurationError(f"{where} is empty.")
 
     def prompt_at(self, seconds: float) -> str:
         """Return the prompt that holds ``seconds`` into the video."""

@@ -14,6 +14,8 @@ from longtake.errors import OutputError
 
 CONFIG: Final = "config.yaml"
 REPORT: Final = "report.json"
+CONFIG_HEADER: Final = "# The resolved configuration of a run of longtake"
+"""First words of the config that longtake writes, by which it knows its own."""
 _REQUEST: Final = re.compile(r"\d{4,}")
 _FILES: Final = re.compile(r"\.?video\.(mp4|gif|webp)(\.tmp)?")
 _SUBFOLDERS: Final = {
@@ -109,12 +111,10 @@ class RunFolder:
             if folder.is_symlink():
                 raise OutputError(f"{folder} is a link, which is not followed; remove it first.")
         config = self.path / CONFIG
-        ran = (self.path / REPORT).exists() or any(self._numbered())
-        # A config without a run is more likely what the user wrote than what longtake left.
-        if config.exists() and not ran:
+        if config.exists() and not config.read_text(errors="replace").startswith(CONFIG_HEADER):
             raise OutputError(
-                f"{config} is not beside a run, so it may be yours and is not overwritten; "
-                "give another folder, or remove it first."
+                f"{config} was not written by longtake, so it may be yours and is not "
+                "overwritten; give another folder, or remove it first."
             )
 
     def create(self) -> None:

@@ -39,7 +39,7 @@ class InferenceTrainer(pl.Trainer):
         devices: int = 1,
         num_nodes: int = 1,
         strategy: ParallelStrategy = lazy_instance(SingleDevice),
-        callbacks: list[pl.Callback] | pl.Callback | None = None,
+        callbacks: list[LongtakeCallback] | LongtakeCallback | None = None,
     ) -> None:
         if devices < 1 or num_nodes < 1:
             raise ConfigurationError(
@@ -54,7 +54,7 @@ class InferenceTrainer(pl.Trainer):
                 accelerator=accelerator,
                 devices=devices,
                 num_nodes=num_nodes,
-                callbacks=callbacks,
+                callbacks=list(callbacks) if isinstance(callbacks, list) else callbacks,
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
@@ -84,6 +84,11 @@ class InferenceTrainer(pl.Trainer):
             rank=self.global_rank,
             device=self.strategy.root_device,
         )
+        if self.ranks > 1:
+            raise ConfigurationError(
+                f"trainer.devices times trainer.num_nodes is {self.ranks}, but this version of "
+                f"longtake starts one process; set both to 1."
+            )
         requests = datamodule.requests().items
         engine.check(requests)
         model.prepare(engine, requests)
@@ -106,6 +111,7 @@ class InferenceTrainer(pl.Trainer):
             model: How videos are made.
             datamodule: What to make.
         """
+        model.stop.clear()
         if model.engine is None:
             self.prepare(model, datamodule)
         with stop_on_interrupt(model.stop):

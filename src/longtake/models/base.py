@@ -96,6 +96,10 @@ class Compression:
         """Return the number of video frames that ``latent_frames`` decode to."""
         return 1 + (latent_frames - 1) * self.temporal
 
+    def start_second(self, latent_frame: int, fps: int) -> float:
+        """Return when the first video frame of a latent frame is shown."""
+        return (self.video_frames(latent_frame) if latent_frame else 0) / fps
+
     def latent_frames(self, video_frames: int) -> int:
         """Return the number of latent frames that give exactly ``video_frames``.
 
@@ -174,11 +178,13 @@ class LayerContext(Generic[TextT, StepT]):
         text: From ``Backbone.condition_text``, of the task's prompt.
         step: From ``Backbone.condition_step``, of the task's step.
         rotary: The window's rotary table, or ``None`` where the model has learned positions.
+        kernel: The attention kernel, for attention that is not self-attention.
     """
 
     text: TextT
     step: StepT
     rotary: Rotary | None
+    kernel: Attend
 
 
 class Backbone(ABC, Generic[TextT, StepT]):

@@ -15,7 +15,8 @@ from longtake.errors import ModelError
 BUNDLED = {"demo": Path(__file__).parent.parent / "assets" / "demo_model"}
 """Models inside the package, by the name that ``model.pipeline`` takes."""
 
-_HUB_FILES = ["model_index.json", "*/*.json", "*/*.safetensors", "tokenizer/*"]
+_HUB_SETTINGS = ["model_index.json", "*/*.json", "tokenizer/*"]
+_HUB_WEIGHTS = ["*/*.safetensors"]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -26,10 +27,26 @@ class ModelFolder:
     Args:
         path: Folder with ``model_index.json``.
         index: The content of ``model_index.json``.
+        hub_id: Where the weights still have to be fetched from; ``None`` for a local folder.
     """
 
     path: Path
     index: dict[str, Any]
+    hub_id: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the weights are on this machine already, as far as they will be."""
+        return self.hub_id is None
+
+    def fetch_weights(self) -> None:
+        """Bring the weights of a hub model to this machine, or find them in the hub's cache.
+
+        Raises:
+            ModelError: The hub does not give them.
+        """
+        if self.hub_id is not None:
+            _download(self.hub_id, [*_HUB_SETTINGS, *_HUB_WEIGHTS])
 
     @property
     def pipeline(self) -> str:
@@ -58,7 +75,8 @@ class ModelFolder:
             ModelError: There are no safetensors weights, or a shard is missing.
         """
         folder = self.path / component
-        indices = sorted(folder.glob("*.safetensors.index.json"))
+        # Variants (model.fp16.safetensors) stand beside the plain file, whose name is shorter.
+        indices = sorted(folder.glob("*.safetensors.index.json"), key=lambda file: len(file.name))
         if indices:
             shards = _read_json(indices[0])["weight_map"]
             files = {key: folder / Path(name).name for key, name in shards.items()}
@@ -67,8 +85,9 @@ class ModelFolder:
                     raise ModelError(f"{indices[0]} names the shard {file.name}, which is missing.")
             return files
         whole = sorted(folder.glob("*.safetensors"))
-        if len(whole) == 1:
-            return {"": whole[0]}
+        plain = [file for file in whole if file.name.count(".") == 1]
+        if len(whole) == 1 or len(plain) == 1:
+            return {"": (plain or whole)[0]}
         if whole:
             raise ModelError(
                 f"{folder} holds {len(whole)} safetensors files but no *.safetensors.index.json "
@@ -87,13 +106,14 @@ class ModelFolder:
 def open_folder(name: str) -> ModelFolder:
     """Find a pipeline: a bundled model's name, a local folder or a hub id.
 
-    A hub id is downloaded (configuration, tokenizer and safetensors files only) or found in the
-    local hub cache.
+    Of a hub id, only the settings and the tokenizer are fetched; see
+    ``ModelFolder.fetch_weights``.
 
     Raises:
         ModelError: There is no such folder, or it is not a diffusers pipeline.
     """
-    path = BUNDLED.get(name) or _local(name) or _download(name)
+    local = BUNDLED.get(name) or _local(name)
+    path = local or _download(name, _HUB_SETTINGS)
     index_file = path / "model_index.json"
     if not index_file.is_file():
         raise ModelError(
@@ -102,12 +122,12 @@ def open_folder(name: str) -> ModelFolder:
     index = _read_json(index_file)
     if "_class_name" not in index:
         raise ModelError(f"{index_file} names no pipeline class (_class_name).")
-    return ModelFolder(path, index)
+    return ModelFolder(path, index, None if local else name)
 
 
 def _local(name: str) -> Path | None:
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name.strip() and path.is_dir():
         return path
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise ModelError(
@@ -117,9 +137,9 @@ def _local(name: str) -> Path | None:
     return None
 
 
-def _download(name: str) -> Path:
+def _download(name: str, patterns: list[str]) -> Path:
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(

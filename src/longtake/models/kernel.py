@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from torch import Tensor
 
 from longtake.errors import ConfigurationError, nearest
+from longtake.models.base import Placement
 
 
 def attention_kernel(q: Tensor, k: Tensor, v: Tensor, backend: str = "native") -> Tensor:
@@ -20,15 +22,24 @@ def attention_kernel(q: Tensor, k: Tensor, v: Tensor, backend: str = "native") -
     return dispatch_attention_fn(q, k, v, backend=backend)  # type: ignore[no-any-return]
 
 
-def check_backend(backend: str) -> None:
-    """Refuse an attention backend that diffusers does not know.
+def check_backend(backend: str, place: Placement) -> None:
+    """Refuse an attention backend that is unknown or does not run here, by running it on a token.
 
     Raises:
-        ConfigurationError: There is no such backend; names the nearest one.
+        ConfigurationError: Names the nearest backend, or says why this one does not run.
     """
-    known = [name.value for name in AttentionBackendName if not name.value.startswith("_")]
+    known = [name.value for name in AttentionBackendName]
     if backend not in known:
+        public = sorted(name for name in known if not name.startswith("_"))
         raise ConfigurationError(
             f"model.attention is {backend!r}, which diffusers does not know; the nearest backend "
-            f"is {nearest(backend, known)} (of {', '.join(sorted(known))})."
+            f"is {nearest(backend, known)} (of {', '.join(public)})."
         )
+    token = torch.zeros(1, 16, 2, 64, device=place.device, dtype=place.dtype)
+    try:
+        attention_kernel(token, token, token, backend)
+    except Exception as error:  # each backend has its own way to say that it is not installed
+        raise ConfigurationError(
+            f"model.attention is {backend}, which does not run on {place.device} in {place.dtype} "
+            f"here ({error}); native always does."
+        ) from error

@@ -144,6 +144,8 @@ def load_scheduler(folder: ModelFolder, sampler: str | None, flow_shift: float |
         ConfigurationError: There is no such scheduler, or it has no such shift.
         ModelError: The folder has no scheduler.
     """
+    if flow_shift is not None and flow_shift <= 0:
+        raise ConfigurationError(f"model.flow_shift is {flow_shift:g}, but it must be above 0.")
     config = folder.config("scheduler")
     name = sampler or folder.class_name("scheduler")
     scheduler_class = getattr(diffusers, name, None)

@@ -48,7 +48,7 @@ def encode_with_pipeline(
         encoder = encoder_class.from_pretrained(
             folder.path / "text_encoder", dtype=place.dtype, use_safetensors=True
         ).to(place.device)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         raise ModelError(f"the text encoder in {folder.path} cannot be loaded: {error}") from error
     pipeline = pipeline_class(
         tokenizer=tokenizer, text_encoder=encoder, vae=None, scheduler=None, transformer=None

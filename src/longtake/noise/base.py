@@ -57,4 +57,7 @@ class NoiseInit(ABC):
         Args:
             source: Where random numbers come from.
             cut: The blocks' latent frames in the order of time; endless for an endless video.
+
+        Raises:
+            ConfigurationError: The initialization cannot serve blocks of these lengths.
         """

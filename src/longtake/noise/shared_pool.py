@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from longtake.errors import ConfigurationError
 from longtake.noise.base import NoiseInit, NoiseSource
 from longtake.plan import FrameRange
 
@@ -21,7 +22,8 @@ class SharedPool(NoiseInit):
     takes it whole). For each later block of ``n`` frames all pool latents but the last
     ``pool - n`` are shuffled, the kept ones move to the front and the block takes the shuffled
     rest: a block never meets its predecessor's last latents again, yet all blocks share the same
-    noise, which keeps a long video consistent. A shorter last block takes the first of them.
+    noise, which keeps a long video consistent. A shorter last block takes the first of them
+    (where it is the second block of all, ``n`` is its own length).
     """
 
     @override
@@ -36,7 +38,11 @@ class SharedPool(NoiseInit):
                 continue
             usual = usual or min(len(frames), len(order))
             if len(frames) > usual:
-                raise ValueError(f"block {block} has {len(frames)} frames, more than {usual}")
+                raise ConfigurationError(
+                    f"the noise SharedPool serves blocks of up to {usual} latent frames after the "
+                    f"first, but block {block} has {len(frames)}; use Independent with this "
+                    f"scheduler."
+                )
             shuffle = torch.randperm(usual, generator=source.generator("shuffle", block))
             order = torch.cat([order[usual:], order[:usual][shuffle]])
             yield pool[:, :, order[-usual:][: len(frames)]]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from longtake.caches import FeatureStore, Window
 from longtake.models import Attend
-from longtake.models.kernel import attention_kernel
 
 
 @final
@@ -21,15 +20,15 @@ class WindowAttention:
         window: What the task reads and leaves.
         tokens_per_frame: Tokens of one latent frame.
         store: Where features outlive tasks.
-        backend: diffusers' attention backend.
+        kernel: The attention kernel.
     """
 
     def __init__(
-        self, window: Window, tokens_per_frame: int, store: FeatureStore, backend: str
+        self, window: Window, tokens_per_frame: int, store: FeatureStore, kernel: Attend
     ) -> None:
         self._window = window
         self._store = store
-        self._backend = backend
+        self._kernel = kernel
         self._keeps = [
             (key, _tokens(frames.within(window.frames), tokens_per_frame))
             for key, frames in window.keeps
@@ -53,7 +52,7 @@ class WindowAttention:
             self._store.put(key, layer, k[:, tokens], v[:, tokens])
         if len(keys) > 1:
             k, v = torch.cat(keys, dim=1), torch.cat(values, dim=1)
-        return attention_kernel(q, k, v, self._backend)
+        return self._kernel(q, k, v)
 
 
 def _tokens(frames: slice, tokens_per_frame: int) -> slice:

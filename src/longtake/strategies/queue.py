@@ -18,7 +18,7 @@ from longtake.strategies.work import Denoising
 class _Block:
     frames: FrameRange
     latents: Tensor
-    sampler: BlockSampler
+    sampler: BlockSampler | None
 
 
 @final
@@ -61,6 +61,7 @@ class BlockQueue:
             prediction: Of the block's own frames, after guidance, ``(1, C, F, H, W)``.
         """
         block = self._blocks[task.block]
+        assert block.sampler is not None
         # Never in place: a multi-step sampler keeps the tensor that it was given.
         block.latents = block.sampler.step(prediction, block.latents)
         if not task.last_step:
@@ -71,5 +72,5 @@ class BlockQueue:
         else:
             seen = task.after.sees
             tail = block.latents[:, :, seen.within(block.frames)].clone()
-            self._blocks[task.block] = _Block(seen, tail, block.sampler)
+            self._blocks[task.block] = _Block(seen, tail, None)
         return block.latents

@@ -105,18 +105,23 @@ def prompt(color: str, shape: str, motion: str, background: str) -> str:
 
 
 def parse_prompt(text: str) -> tuple[str, str, str, str]:
-    """The color, shape, motion and background of a prompt made by :func:`prompt`.
+    """The color, shape, motion and background of a prompt as :func:`prompt` makes it.
+
+    Each ``a`` may also be an ``an``, as in "on an orange background".
 
     Raises:
         ValueError: If the text is not such a prompt.
     """
-    words = text.split()
+    words = ["a" if word == "an" else word for word in text.split()]
     if len(words) == 9:
         found = (words[1], words[2], words[4], words[7])
-        if all(
-            word in known
-            for word, known in zip(found, (COLORS, SHAPES, MOTIONS, BACKGROUNDS), strict=True)
-        ) and text == prompt(*found):
+        if (
+            all(
+                word in known
+                for word, known in zip(found, (COLORS, SHAPES, MOTIONS, BACKGROUNDS), strict=True)
+            )
+            and words == prompt(*found).split()
+        ):
             return found
     raise ValueError(f"not a prompt of this model: {text!r}; an example: {all_prompts()[0]!r}")
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import lightning.pytorch as pl
 
 from longtake.framework.events import (
     Event,
+    ExitReason,
     FramesDecoded,
     RequestEnded,
     RequestStarted,
 )
+from longtake.framework.request import Request
 from longtake.strategies import BlockDone, TaskDone
 
 
@@ -62,3 +66,15 @@ def dispatch(
                 callback.on_request_start(trainer, module, event)
             case RequestEnded():
                 callback.on_request_end(trainer, module, event)
+
+
+def dispatch_failure(
+    callbacks: list[pl.Callback], trainer: pl.Trainer, module: pl.LightningModule, request: Request
+) -> None:
+    """Tell every longtake callback that a request failed, whatever one of them raises.
+
+    The error that ended the request is the one to show, so errors on the way out are dropped.
+    """
+    for callback in callbacks:
+        with suppress(Exception):
+            dispatch([callback], trainer, module, RequestEnded(request, ExitReason.FAILED))

@@ -112,7 +112,9 @@ class ReportWriter(LongtakeCallback):
         self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestEnded
     ) -> None:
         """Write what the request took."""
-        figures = self._requests[-1]
+        figures = self._requests[-1] if self._requests else None
+        if figures is None or figures.request.index != event.request.index:
+            return  # an earlier callback refused the request before it was counted here
         figures.seconds = figures.state.seconds
         figures.reason = event.reason
         if event.reason is not ExitReason.FAILED:  # then on_exception comes next, with the error

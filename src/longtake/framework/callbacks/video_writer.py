@@ -21,6 +21,8 @@ from longtake.framework.writers import FrameWriter, VideoShape, frame_writer
 
 DISK_ERRORS: Final = (OSError, FFmpegError)
 WORST_CRF: Final = 51
+MAX_PIXELS: Final = 16383
+MAX_GIF_FPS: Final = 100
 
 
 @final
@@ -51,6 +53,24 @@ class VideoWriter(LongtakeCallback):
         self._timings = Timings()
         self._request: Request | None = None
         self._writer: FrameWriter | None = None
+
+    def check(self, request: Request) -> None:
+        """Refuse what the format cannot hold, before anything is made.
+
+        Raises:
+            ConfigurationError: The picture is too large, or too fast for GIF.
+        """
+        largest = max(request.height, request.width) * self._zoom
+        if self._format != "png" and largest > MAX_PIXELS:
+            raise ConfigurationError(
+                f"the video would be {largest} pixels on its longer side, but {self._format} holds "
+                f"at most {MAX_PIXELS}; use a smaller size or video.zoom, or video.format png."
+            )
+        if self._format == "gif" and request.fps > MAX_GIF_FPS:
+            raise ConfigurationError(
+                f"data.fps is {request.fps}, but GIF counts time in hundredths of a second; choose "
+                f"at most {MAX_GIF_FPS}."
+            )
 
     def bind(self, folder: RunFolder, timings: Timings) -> Self:
         """Say where to write, before the run. The options come from YAML, these do not.

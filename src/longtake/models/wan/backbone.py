@@ -12,7 +12,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from longtake.models.base import Attend, Backbone, BackboneSpec, Grid, LayerContext, Rotary
-from longtake.models.kernel import attention_kernel
 from longtake.models.patches import unpatchify
 from longtake.models.rotary import AxialRotary, rotate
 
@@ -56,9 +55,12 @@ class _SelfAttention:
 class _CrossAttention:
     """Processor of a layer's cross-attention on keys and values that were computed once."""
 
-    def __call__(self, attn: Any, x: Tensor, text: KeyValue, _mask: None, _rotary: None) -> Tensor:
+    def __call__(
+        self, attn: Any, x: Tensor, carried: tuple[KeyValue, Attend], _mask: None, _rotary: None
+    ) -> Tensor:
+        (k, v), kernel = carried
         q = attn.norm_q(attn.to_q(x)).unflatten(2, (attn.heads, -1))
-        return cast(Tensor, attn.to_out[0](attention_kernel(q, *text).flatten(2)))
+        return cast(Tensor, attn.to_out[0](kernel(q, k, v).flatten(2)))
 
 
 @final
@@ -130,7 +132,7 @@ class WanBackbone(Backbone[list[dict[int, KeyValue]], WanStep]):
         block, text = self._experts[context.step.expert].blocks[index], context.text
         states = block(
             hidden,
-            text[context.step.expert][index],
+            (text[context.step.expert][index], context.kernel),
             context.step.modulation,
             (context.rotary, attend),
         )

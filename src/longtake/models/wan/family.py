@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Sequence
 from typing import Any, final
 
@@ -21,6 +22,11 @@ from longtake.models.wan.decoder import WanDecoder
 from longtake.models.weights import load_module
 
 _MAX_TOKENS = 512
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(WanTransformer3DModel.__init__).parameters.items()
+}
+"""What a configuration file may leave out."""
 
 
 @final
@@ -35,7 +41,7 @@ class WanFamily(ModelFamily):
                 f"{folder.path} is Wan 2.2 TI2V (expand_timesteps), whose timesteps differ per "
                 f"token; WanPipeline folders without it can be run (Wan 2.1 T2V, Wan 2.2 A14B)."
             )
-        experts, config = _experts(folder), folder.config("transformer")
+        experts, config = _experts(folder), _DEFAULTS | folder.config("transformer")
         boundary = folder.index.get("boundary_ratio")
         if (len(experts) == 2) != (boundary is not None):
             raise ModelError(

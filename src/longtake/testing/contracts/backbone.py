@@ -220,6 +220,7 @@ class Run:
             text=backbone.condition_text(prompts_BLM),
             step=backbone.condition_step(timestep),
             rotary=None if positions is None else positions.table(grid),
+            kernel=attention_kernel,
         )
 
     def embed(self, latents: Tensor) -> Tensor:
