@@ -10,7 +10,7 @@ from longtake.strategies import SingleDevice
 recipe = Recipe(
     pipeline="demo", scheduler=FifoQueue(6, 6), steps=16, guidance_scale=4.0, dtype="float32"
 )
-prompt = PromptAt(text="a blue square moving vertically on an orange background")
+prompt = PromptAt(text="a blue square moving vertically on a black background")
 request = Request(prompts=(prompt,), num_frames=129, height=64, width=64)
 with frame_writer("mp4", Path(), VideoShape(height=64, width=64, fps=16, zoom=4)) as video:
     for event in Engine(recipe, SingleDevice()).generate(request):
