@@ -15,10 +15,10 @@ from demo_model import encode_stage, frames_vae, loop, vae_stage
 from longtake.testing import shapes
 
 BATCH = 6
-NOISE = 0.1  # largest noise on the latents, relative to their spread
+NOISE = 0.15  # largest noise on the latents, relative to their spread
 
 RECIPE = loop.Recipe(
-    stage="decoder", steps=1200, rate=1e-3, warmup=50, decay=0.0, average=0.995, save_every=200
+    stage="decoder", steps=1000, rate=1e-3, warmup=50, decay=0.0, average=0.995, save_every=200
 )
 
 

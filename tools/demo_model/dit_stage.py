@@ -25,7 +25,7 @@ FROM_START = 0.25
 STAGGERED = 0.3
 """Share of the batches whose frames differ in noise as the blocks of a long video do."""
 
-RECIPE = loop.Recipe(stage="dit", steps=3000, rate=1.5e-3, warmup=200, decay=0.01, average=0.999)
+RECIPE = loop.Recipe(stage="dit", steps=5200, rate=1.5e-3, warmup=200, decay=0.01, average=0.999)
 
 
 class PaddedText:

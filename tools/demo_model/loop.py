@@ -78,6 +78,18 @@ def _restore(
     return _part(tensors, "average")
 
 
+def _resume(
+    model: nn.Module, optimizer: torch.optim.AdamW, recipe: Recipe, folder: Path
+) -> tuple[int, dict[str, Tensor]]:
+    """Takes up the newest checkpoint, if any; returns the steps done and the running average."""
+    found = checkpoint.load_newest(folder)
+    if found is None:
+        return 0, {k: v.detach().clone() for k, v in model.state_dict().items()}
+    if found[1]["recipe"] != asdict(recipe):
+        raise ValueError(f"{folder} holds a run of another recipe: {found[1]['recipe']}")
+    return int(found[1]["step"]), _restore(found[0], model, optimizer)
+
+
 def averaged(model: nn.Module, folder: Path) -> int:
     """Loads the running average of the newest checkpoint into a model; returns its step.
 
@@ -142,14 +154,7 @@ def train(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=recipe.decay
     )
-    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    first = 0
-    found = checkpoint.load_newest(folder)
-    if found is not None:
-        if found[1]["recipe"] != asdict(recipe):
-            raise ValueError(f"{folder} holds a run of another recipe: {found[1]['recipe']}")
-        average = _restore(found[0], model, optimizer)
-        first = int(found[1]["step"])
+    first, average = _resume(model, optimizer, recipe, folder)
     progress = _Progress(recipe, first)
     for step in range(first, recipe.steps):
         loss, figure = loss_of(step, generator(recipe.seed, recipe.stage, step))

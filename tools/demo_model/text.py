@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
@@ -26,6 +26,7 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
     words += [*shapes.COLORS, *shapes.SHAPES, *shapes.MOTIONS, *shapes.BACKGROUNDS]
     vocabulary = {word: index for index, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(Regex(r"\ban\b"), "a")  # "an orange background"
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", vocabulary["</s>"])]

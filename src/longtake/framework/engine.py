@@ -170,9 +170,8 @@ class Engine:
                 prompts.finish(done.frames)
                 frames = map(_to_uint8, decoder.decode(state, done.latents))
                 yield from map(FramesDecoded, self._timed("decode", frames))
-                if done.frames.stop == latent_frames:
-                    break
-            if stop():
+            complete = isinstance(done, BlockDone) and done.frames.stop == latent_frames
+            if stop() and not complete:
                 yield RequestEnded(request, ExitReason.STOPPED)
                 return
         yield RequestEnded(request, ExitReason.FINISHED)
