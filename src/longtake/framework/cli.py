@@ -133,7 +133,7 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
     Exit status: 0 when all is made (or an endless video was ended with Ctrl-C), 2 for a mistake
-    of the user's, 130 when Ctrl-C ended a video early.
+    of the user's, 130 when Ctrl-C or SIGTERM left something unmade.
 
     Args:
         args: Arguments; ``None`` for those of the process.
@@ -146,9 +146,7 @@ def main(args: list[str] | None = None) -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
-    if cli.model.stop.is_set() and any(
-        request.num_frames is not None for request in cli.datamodule.requests()
-    ):
+    if cli.model.cut_short:
         raise SystemExit(INTERRUPTED)
 
 

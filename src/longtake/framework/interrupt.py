@@ -48,6 +48,7 @@ def stop_on_interrupt(flag: StopFlag) -> Iterator[None]:
             raise KeyboardInterrupt
         flag.set()
         sys.stderr.write("longtake: ending after the current task; once more to end at once\n")
+        sys.stderr.flush()
 
     for number in signals:
         signal.signal(number, handle)

@@ -13,7 +13,12 @@ from typing_extensions import override
 from longtake.caches import FeatureCache, NextBlockKV
 from longtake.framework.callbacks.base import dispatch, dispatch_failure
 from longtake.framework.engine import Engine
-from longtake.framework.events import RequestEnded, RequestStarted
+from longtake.framework.events import (
+    ExitReason,
+    FramesDecoded,
+    RequestEnded,
+    RequestStarted,
+)
 from longtake.framework.interrupt import StopFlag
 from longtake.framework.recipe import Dtype, Recipe
 from longtake.framework.request import Request
@@ -74,6 +79,8 @@ class Generator(pl.LightningModule):
         )
         self.engine: Engine | None = None
         self.stop = StopFlag()
+        self.cut_short = False
+        """Whether a stop has left something unmade that was asked for."""
         self._requests: Sequence[Request] = ()
 
     def prepare(self, engine: Engine, requests: Sequence[Request]) -> None:
@@ -97,18 +104,25 @@ class Generator(pl.LightningModule):
     def predict_step(self, batch: Request, batch_idx: int) -> None:
         """Make one video; what happens is told to the callbacks, nothing is returned."""
         if self.stop.is_set():
+            self.cut_short = True
             return  # Lightning's predict loop cannot be ended; the rest of the requests pass by
-        started = ended = False
+        started = ended = made = False
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         try:
             for event in self._engine().generate(batch, self.stop.is_set):
                 started = started or isinstance(event, RequestStarted)
-                ended = ended or isinstance(event, RequestEnded)
+                made = made or isinstance(event, FramesDecoded)
+                if isinstance(event, RequestEnded):
+                    ended = True
+                    stopped = event.reason is ExitReason.STOPPED
+                    # An endless video is meant to be stopped, once there is something of it.
+                    self.cut_short |= stopped and not (batch.num_frames is None and made)
                 dispatch(callbacks, self.trainer, self, event)
         except BaseException:
             if started and not ended:
                 dispatch_failure(callbacks, self.trainer, self, batch)
             raise
+        self.cut_short |= not started
 
     def _engine(self) -> Engine:
         if self.engine is None:
