@@ -8,7 +8,7 @@ from longtake.schedulers import FifoQueue
 from longtake.strategies import SingleDevice
 
 recipe = Recipe(
-    pipeline="demo", scheduler=FifoQueue(6, 6), steps=16, guidance_scale=4.0, dtype="float32"
+    pipeline="demo", scheduler=FifoQueue(8, 8), steps=16, guidance_scale=2.0, dtype="float32"
 )
 prompt = PromptAt(text="a blue square moving vertically on a black background")
 request = Request(prompts=(prompt,), num_frames=129, height=64, width=64)
