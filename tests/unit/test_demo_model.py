@@ -24,14 +24,14 @@ PROMPTS = [
     "a red circle moving diagonally on a teal background",
     "a green square moving horizontally on a black background",
     "a blue triangle moving vertically on a gray background",
-    "a yellow circle moving horizontally on a orange background",
+    "a yellow circle moving horizontally on an orange background",
     "a purple square moving diagonally on a gray background",
     "a white triangle moving diagonally on a black background",
     "a red square moving vertically on a black background",
-    "a green triangle moving diagonally on a orange background",
+    "a green triangle moving diagonally on an orange background",
     "a blue circle moving horizontally on a teal background",
     "a yellow triangle moving vertically on a teal background",
-    "a purple circle moving vertically on a orange background",
+    "a purple circle moving vertically on an orange background",
     "a white square moving horizontally on a gray background",
 ]
 LONG_PROMPTS = PROMPTS[0], PROMPTS[6], PROMPTS[8]
