@@ -37,7 +37,7 @@ from longtake.models.wan import WanBackbone
 from longtake.noise import NoiseSource, SharedPool
 from longtake.plan import Task
 from longtake.schedulers import FifoQueue
-from longtake.strategies import Denoising, Guidance, SingleDevice, TaskDone
+from longtake.strategies import Denoising, Guidance, Layout, SingleDevice, TaskDone
 
 CACHES: tuple[FeatureCache, ...] = (NoCache(), NextBlockKV(), SameStepKV())
 CUTS = ((8, 8), (8, 4), (16, 2))
@@ -87,6 +87,11 @@ WAN = Size(heads=12, head_dim=128, ffn=8960, text=4096, tokens=512, height=60, w
 SMALL = Size(heads=4, head_dim=64, ffn=1024, text=64, tokens=64, height=12, width=20)
 
 
+def serial(work: Denoising) -> Layout:
+    """Return the layout of the serial run."""
+    return Layout.serial(work.backbone.spec.layers, work.guidance.branches)
+
+
 def main() -> None:
     """Count, then time, and print two tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -127,7 +132,7 @@ def _task_flops(cache: FeatureCache, cut: tuple[int, int]) -> int:
 
 
 def _count(work: Denoising) -> int:
-    progress = SingleDevice().run(work, SingleDevice().mesh(1, work.backbone.spec), 0)
+    progress = SingleDevice().run(work, serial(work), 0)
     while True:
         with FlopCounterMode(display=False) as counter:
             event = next(progress)
@@ -158,7 +163,7 @@ def _timed(repeats: int) -> Iterator[list[str]]:
 def _times(work: Denoising) -> list[tuple[float, float]]:
     """Return wall and CPU seconds of every mid-video task of the schedule."""
     found, start = [], (time.perf_counter(), time.process_time())
-    for event in SingleDevice().run(work, SingleDevice().mesh(1, work.backbone.spec), 0):
+    for event in SingleDevice().run(work, serial(work), 0):
         now = time.perf_counter(), time.process_time()
         if isinstance(event, TaskDone) and _is_mid(event.task):
             found.append((now[0] - start[0], now[1] - start[1]))
@@ -190,7 +195,9 @@ def _work(
 ) -> Denoising:
     """Return a short video's denoising by a transformer without trained weights."""
     backbone = _backbone(size, layers, device)
-    text = backbone.condition_text(torch.zeros(2, size.tokens, size.text, device=device))
+    text = backbone.condition_text(
+        {"states": torch.zeros(2, size.tokens, size.text, device=device)}
+    )
     queue = FifoQueue(*cut)
     source = NoiseSource(seed=0, request=0, channels=16, height=size.height, width=size.width)
     return Denoising(

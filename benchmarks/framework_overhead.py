@@ -49,6 +49,7 @@ from longtake.models import (
     Grid,
     LayerContext,
     Placement,
+    PromptStates,
     Rotary,
     family_of,
     load_scheduler,
@@ -80,7 +81,7 @@ class Model:
     backbone: AnyBackbone
     decoder: AnyDecoder
     scheduler: Any
-    states: Tensor
+    states: PromptStates
 
 
 class Script:
@@ -100,7 +101,9 @@ class Script:
         for start in range(2 * BLOCK, total, BLOCK):
             self.cuts.append(FrameRange(start, min(start + BLOCK, total)))
         self.text = model.backbone.condition_text(model.states)
-        self.levels = [model.backbone.condition_step(float(t)) for t in model.scheduler.timesteps]
+        self.levels = [
+            model.backbone.condition_step(float(t), SCALE) for t in model.scheduler.timesteps
+        ]
         source = NoiseSource(seed=SEED, request=0, channels=spec.channels, height=side, width=side)
         self.noise = SharedPool().blocks(source, self.cuts)
         self.latents: dict[int, Tensor] = {}
@@ -136,11 +139,11 @@ class Script:
         context = LayerContext(
             text=self.text, step=level, rotary=self.rotary[block], kernel=attention_kernel
         )
-        hidden = backbone.embed(self.latents[block], grid, level).expand(2, -1, -1)
+        hidden = backbone.embed(self.latents[block], grid, context).expand(2, -1, -1)
         for layer in range(backbone.spec.layers):
             attend = partial(self.attend, block, step, layer)
             hidden = backbone.layer(layer, hidden, context, attend)
-        with_text, without = backbone.head(hidden, grid, level).float().chunk(2)
+        with_text, without = backbone.head(hidden, grid, context).float().chunk(2)
         self.latents[block] = self.samplers[block].step(
             without + SCALE * (with_text - without),
             scheduler.timesteps[step],

@@ -20,6 +20,8 @@ from longtake.models.patches import unpatchify
 from longtake.models.weights import load_module
 from sketch_dit import CHANNELS, LETTERS, PIXELS, SketchDiT, SketchVAE
 
+Condition = lm.Condition[Tensor, Tensor]
+
 
 @final
 class SketchBackbone(lm.Backbone[Tensor, Tensor]):
@@ -27,13 +29,13 @@ class SketchBackbone(lm.Backbone[Tensor, Tensor]):
         super().__init__(spec, positions=None)
         self._dit = dit
 
-    def condition_text(self, prompt_BLM: Tensor) -> Tensor:
-        return cast(Tensor, self._dit.text(prompt_BLM).mean(1, keepdim=True))
+    def condition_text(self, prompts: lm.PromptStates) -> Tensor:
+        return cast(Tensor, self._dit.text(prompts["letters"]).mean(1, keepdim=True))
 
-    def condition_step(self, timestep: float) -> Tensor:
+    def condition_step(self, timestep: float, guidance: float) -> Tensor:
         return cast(Tensor, self._dit.time(torch.full((1, 1, 1), timestep / 1000)))
 
-    def embed(self, latents: Tensor, grid: lm.Grid, step: Tensor) -> Tensor:
+    def embed(self, latents: Tensor, grid: lm.Grid, condition: Condition) -> Tensor:
         frames = torch.arange(grid.frames.start, grid.frames.stop) % 64
         positions = self._dit.frame(frames).repeat_interleave(grid.height * grid.width, 0)
         return cast(Tensor, positions + self._dit.patch(latents.flatten(2).transpose(1, 2)))
@@ -47,7 +49,7 @@ class SketchBackbone(lm.Backbone[Tensor, Tensor]):
     ) -> Tensor:
         return cast(Tensor, self._dit.layers[index](hidden, context.text + context.step, attend))
 
-    def head(self, hidden: Tensor, grid: lm.Grid, step: Tensor) -> Tensor:
+    def head(self, hidden: Tensor, grid: lm.Grid, condition: Condition) -> Tensor:
         return unpatchify(self._dit.head(hidden), grid, self.spec)
 
 
@@ -90,6 +92,8 @@ class SketchFamily(lm.ModelFamily):
         place = Placement(device, torch.float32)
         return SketchDecoder(load_module(folder, "vae", lambda _: SketchVAE(), place))
 
-    def encode_text(self, folder: Folder, prompts: Sequence[str], place: Placement) -> Tensor:
+    def encode_text(
+        self, folder: Folder, prompts: Sequence[str], place: Placement
+    ) -> lm.PromptStates:
         counts = [[float(prompt.count(letter)) for letter in LETTERS] for prompt in prompts]
-        return torch.tensor(counts, dtype=place.dtype)[:, None]
+        return {"letters": torch.tensor(counts, dtype=place.dtype)[:, None]}

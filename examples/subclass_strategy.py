@@ -13,7 +13,6 @@ from typing_extensions import override
 
 import longtake.strategies as ls
 from longtake.errors import ConfigurationError
-from longtake.models import BackboneSpec
 
 
 @final
@@ -21,20 +20,17 @@ class BranchByBranch(ls.ParallelStrategy):
     """Run the tasks on one device, a task's guidance branches one after another."""
 
     @override
-    def mesh(self, world_size: int, spec: BackboneSpec) -> ls.Mesh:
+    def layout(self, world_size: int, job: ls.Job) -> ls.Layout:
         if world_size != 1:
             raise ConfigurationError(f"BranchByBranch runs on 1 device, not on {world_size}.")
-        return ls.Mesh()
+        rows = range(job.branches)
+        batches = tuple(rows[row : row + 1] for row in rows)
+        return ls.Layout(mesh=ls.Mesh(), stages=(range(job.spec.layers),), batches=batches)
 
     @override
-    def layers(self, mesh: ls.Mesh, rank: int, spec: BackboneSpec) -> range:
-        return range(spec.layers)
-
-    @override
-    def run(self, work: ls.Denoising, mesh: ls.Mesh, rank: int) -> Iterator[ls.Progress]:
-        queue, layers = ls.BlockQueue(work), self.layers(mesh, rank, work.backbone.spec)
-        rows = range(work.guidance.branches)
-        branches = [ls.TaskForward(work, rows[row : row + 1]) for row in rows]
+    def run(self, work: ls.Denoising, layout: ls.Layout, rank: int) -> Iterator[ls.Progress]:
+        queue, layers = ls.BlockQueue(work), layout.layers(rank)
+        branches = [ls.TaskForward(work, batch) for batch in layout.batches]
         for task in work.tasks:
             window, predictions = work.cache.window(task), []
             latents = queue.latents(task, window)

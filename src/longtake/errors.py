@@ -25,6 +25,13 @@ class OutputError(LongtakeError):
     """An output that cannot be written where it was asked for."""
 
 
+class RankFailure(LongtakeError):
+    """Another rank has died, failed or stalled, so this one cannot go on.
+
+    The message names this rank, what it waited for (action, block, step) and the rank at fault.
+    """
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the known name most like ``name``, for the end of an error message."""
     names = sorted(known)

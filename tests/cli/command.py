@@ -24,13 +24,13 @@ ENVIRONMENT = {
 
 def predict(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run ``longtake predict`` to its end."""
+    return run([*COMMAND, "predict", *map(str, arguments)])
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
     return subprocess.run(
-        [*COMMAND, "predict", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=240,
-        check=False,
+        command, capture_output=True, text=True, env=ENVIRONMENT, timeout=240, check=False
     )
 
 

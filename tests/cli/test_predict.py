@@ -12,7 +12,6 @@ import yaml
 from tests.cli.command import (
     COMMAND,
     ENVIRONMENT,
-    TORCHRUN,
     frame_count,
     latents_of,
     predict,
@@ -106,26 +105,6 @@ def test_a_mistake_is_one_sentence_and_status_2(config: Path, tmp_path: Path) ->
         "longtake: error: there is no option model.stepz; the nearest is model.steps.\n"
     )
     assert not (tmp_path / "out").exists()
-
-
-def test_torchrun_runs_it_and_another_number_of_processes_is_refused(
-    config: Path, tmp_path: Path
-) -> None:
-    for processes, status in ((1, 0), (2, 1)):
-        done = subprocess.run(
-            [*TORCHRUN, "--standalone", f"--nproc-per-node={processes}", "-m", "longtake",
-             "predict", "--config", str(config), "--output", str(tmp_path / str(processes)),
-             "--data.num_frames", "5"],
-            capture_output=True,
-            text=True,
-            env=ENVIRONMENT,
-            timeout=240,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == status, done.stderr
-    assert frame_count(tmp_path / "1" / "0000" / "video.mp4") == 5
-    assert "torchrun started 2 processes, but trainer.devices times" in done.stderr
-    assert not (tmp_path / "2").exists()
 
 
 def test_help_reads_well() -> None:

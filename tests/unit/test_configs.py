@@ -73,5 +73,5 @@ def test_a_shipped_config_passes_preflight(
     arguments = ["predict", "--config", str(config), "--trainer.accelerator", "cpu"]
     cli = LongtakeCLI([*arguments, "--output", str(tmp_path / "out")])
     engine = cli.trainer.prepare(cli.model, cli.datamodule)
-    assert engine.spec.compression.video_frames(2) == 5
+    assert engine.plan.spec.compression.video_frames(2) == 5
     assert len(cli.datamodule.requests()) == 1

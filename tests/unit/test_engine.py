@@ -91,6 +91,15 @@ def test_a_video_that_is_all_made_is_finished_whatever_stop_says(recipe: Recipe)
     assert events[-1] == RequestEnded(VIDEO, ExitReason.FINISHED)
 
 
+def test_a_block_whose_last_task_has_run_is_not_lost_to_a_stop(recipe: Recipe) -> None:
+    events: list[Event] = []
+    stop = lambda: any(isinstance(e, TaskDone) and e.task.last_step for e in events)  # noqa: E731
+    for event in Engine(recipe, SingleDevice()).generate(VIDEO, stop):
+        events.append(event)
+    assert len(blocks_of(events)) == 1
+    assert events[-1] == RequestEnded(VIDEO, ExitReason.STOPPED)
+
+
 def test_nothing_is_begun_once_it_is_to_stop(recipe: Recipe) -> None:
     assert list(Engine(recipe, SingleDevice()).generate(VIDEO, lambda: True)) == []
 

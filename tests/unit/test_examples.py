@@ -20,6 +20,7 @@ from longtake.models import (
     BackboneSpec,
     ModelFolder,
     Placement,
+    PromptStates,
     open_folder,
 )
 from longtake.strategies import ParallelStrategy
@@ -81,19 +82,21 @@ class TestSketchBackbone(OnSketch, BackboneContract):
         )
         return backbone
 
-    def prompts(self) -> Tensor:
-        prompts: Tensor = self.family.encode_text(
+    def prompts(self) -> PromptStates:
+        prompts: PromptStates = self.family.encode_text(
             self.folder, ["a bird", "noise in the south"], PLACE
         )
         return prompts
 
-    def oracle(self, latents: Tensor, timestep: float, prompts_BLM: Tensor) -> Tensor:
+    def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
         dit = plug_in.load_module(
             self.folder, "transformer", lambda c: sketch_dit.SketchDiT(**c), PLACE
         )
         x = dit.patch(rearrange(latents, "b c f h w -> b f h w c"))
         x = (x + dit.frame.weight[: x.shape[1], None, None]).flatten(1, 3)
-        condition = dit.text(prompts_BLM).mean(1, True) + dit.time(torch.tensor([timestep / 1000]))
+        condition = dit.text(prompts["letters"]).mean(1, True) + dit.time(
+            torch.tensor([timestep / 1000])
+        )
         for layer in dit.layers:
             heads = "b s (t n d) -> t b n s d"
             qkv = rearrange(layer.qkv(layer.norm(x + condition)), heads, t=3, n=layer.heads)

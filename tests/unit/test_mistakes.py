@@ -45,6 +45,7 @@ def refused(
             "--data.prompts": "red shape",
             "--data.height": "32",
             "--data.width": "48",
+            "--trainer.accelerator": "cpu",
             "--output": str(tmp_path / "out"),
         }
         settings.update(zip(arguments[::2], arguments[1::2], strict=True))
@@ -97,7 +98,20 @@ def refused(
         (("--data.prompts", "prompts.csv"), "read from .txt"),
         (("--data.num_frames", "5s"), "give a whole number, or null for an endless video"),
         (("--data.prompts", "[[{at: 3, text: bird}]]"), "a schedule starts at 0"),
-        (("--trainer.devices", "2"), "SingleDevice runs on 1 device, but 2 were asked for"),
+        (
+            ("--trainer.devices", "2", "--trainer.strategy", "SingleDevice"),
+            "SingleDevice runs on 1 device, but 2 were asked for",
+        ),
+        (
+            (
+                *("--trainer.devices", "2", "--trainer.strategy", "DualParal"),
+                *("--trainer.strategy.stages", "3"),
+            ),
+            "stages 3 is impossible on 2 devices",
+        ),
+        (("--trainer.strategy", "DualParal", "--trainer.strategy.stagez", "3"), "stages"),
+        (("--trainer.strategy.stages", "3"), "give a class before its options"),
+        (("--trainer.devices", "5"), "5 devices cannot share the 4 layers"),
         (("--trainer.devices", "0"), "trainer.devices is 0"),
         (("--trainer.accelerator", "tpu"), "must be one of auto, cpu, cuda"),
         (("--video.zoom", "0"), "video.zoom is 0"),

@@ -20,7 +20,7 @@ from longtake.caches import NextBlockKV
 from longtake.models import BackboneSpec, Compression, Sampler
 from longtake.models.wan import WanBackbone
 from longtake.schedulers import FifoQueue
-from longtake.strategies import BlockDone, Denoising, Guidance, SingleDevice
+from longtake.strategies import BlockDone, Denoising, Guidance, Layout, SingleDevice
 
 CASES = Path(__file__).parent.parent / "cases"
 TOLERANCE = 1e-4  # max abs, fp32: another order of summation alone gives about 1e-5
@@ -64,7 +64,7 @@ def test_fifo_queue_with_next_block_kv_gives_the_recorded_latents(folder: Path) 
     guidance = Guidance(scales=(case["guidance_scale"],))
     prompts = [inputs["prompt_embeds"], inputs["negative_prompt_embeds"]]
     with torch.no_grad():
-        text = backbone.condition_text(torch.cat(prompts[: guidance.branches]))
+        text = backbone.condition_text({"states": torch.cat(prompts[: guidance.branches])})
         work = Denoising(
             backbone=backbone,
             tasks=scheduler.tasks(frames, case["steps"]),
@@ -77,8 +77,8 @@ def test_fifo_queue_with_next_block_kv_gives_the_recorded_latents(folder: Path) 
             width=case["latents_shape"][4],
             device=torch.device("cpu"),
         )
-        strategy = SingleDevice()
-        events = strategy.run(work, strategy.mesh(1, backbone.spec), 0)
+        layout = Layout.serial(backbone.spec.layers, guidance.branches)
+        events = SingleDevice().run(work, layout, 0)
         blocks = [event.latents for event in events if isinstance(event, BlockDone)]
     expected = load_file(folder / "expected.safetensors")["latents"]
     torch.testing.assert_close(torch.cat(blocks, dim=2), expected, rtol=0, atol=TOLERANCE)

@@ -18,7 +18,6 @@ from longtake.caches import (
 from longtake.errors import ConfigurationError
 from longtake.models import BackboneSpec, Compression, Sampler
 from longtake.models.wan import WanBackbone
-from longtake.plan import Task
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
     Axis,
@@ -51,7 +50,7 @@ class TestSingleDevice(ParallelStrategyContract):
 def run_serially(case: TinyCase) -> list[Tensor]:
     strategy = SingleDevice()
     with torch.no_grad():
-        events = strategy.run(tiny_denoising(case), Mesh(), 0)
+        events = strategy.run(tiny_denoising(case), strategy.layout(1, case.job), 0)
         return [event.latents for event in events if isinstance(event, BlockDone)]
 
 
@@ -76,7 +75,7 @@ def recompute(case: TinyCase) -> list[Tensor]:
         timestep = schedulers[b].timesteps[task.step]
         cond, uncond = (
             transformer(window, timestep.expand(1), row[None], return_dict=False)[0]
-            for row in prompts
+            for row in prompts["states"]
         )
         own = slice(before.shape[2], before.shape[2] + latents[b].shape[2])
         prediction = (uncond + case.scales[0] * (cond - uncond))[:, :, own]
@@ -137,8 +136,8 @@ def test_the_budget_is_what_a_run_really_holds(cache: FeatureCache, stride: int)
     assert forward.store.keys() == []
 
 
-def wide_work(cache: FeatureCache) -> tuple[Denoising, Task]:
-    """Return one mid-video task on a Wan 1.3B shrunk in proportion, on the meta device.
+def wide_work(cache: FeatureCache) -> Denoising:
+    """Return an endless video by a Wan 1.3B shrunk in proportion, on the meta device.
 
     Model dim 1536, feed-forward 8960, 1560 tokens per frame, head dim 128: all but the head dim
     and the layers divided by 6.
@@ -159,39 +158,35 @@ def wide_work(cache: FeatureCache) -> tuple[Denoising, Task]:
         compression=Compression(temporal=4, spatial=8),
     )
     backbone = WanBackbone(spec, [transformer], range(2))
-    text = backbone.condition_text(text_states)
-    queue = FifoQueue(8, 8)
-    work = Denoising(
+    text = backbone.condition_text({"states": text_states})
+    return Denoising(
         backbone=backbone,
-        tasks=(),
+        tasks=FifoQueue(8, 8).tasks(None, 4),
         noise=iter(()),
         cache=cache,
-        sampler=Sampler(tiny_scheduler(), 20),
+        sampler=Sampler(tiny_scheduler(), 4),
         guidance=Guidance(scales=(1.0,)),
         text=lambda _frames, _branches: text,
         height=26,
         width=40,
         device=torch.device("meta"),
     )
-    return work, next(t for t in queue.tasks(None, 20) if (t.block, t.step) == (10, 9))
 
 
-def flops_of_one_task(cache: FeatureCache) -> float:
-    """Count the multiplications and additions of one task whose neighbors have run."""
-    work, task = wide_work(cache)
+def flops_of_one_task(cache: FeatureCache) -> int:
+    """Count the multiplications and additions of one task amid a video."""
+    work = wide_work(cache)
+    forward = TaskForward(work)
     with torch.no_grad():
-        forward, window = TaskForward(work), cache.window(task)
-        tokens = work.backbone.spec.tokens_per_frame(work.height, work.width)
-        for key in (window.reads_before, window.reads_after):
-            for layer in range(2 if key else 0):
-                assert key is not None
-                kept = torch.empty(1, 8 * tokens, 2, 128, device="meta")
-                forward.store.put(key, layer, kept, kept)
-        latents = torch.empty(1, 16, len(window.frames), 26, 40, device="meta")
-        with FlopCounterMode(display=False) as counter:
-            hidden = forward.embed(task, window, latents)
-            forward.predict(task, window, forward.layers(task, window, hidden, range(2)))
-    return float(counter.get_total_flops())
+        for task in work.tasks:
+            window = cache.window(task)
+            latents = torch.empty(1, 16, len(window.frames), 26, 40, device="meta")
+            with FlopCounterMode(display=False) as counter:
+                hidden = forward.embed(task, window, latents)
+                forward.predict(task, window, forward.layers(task, window, hidden, range(2)))
+            if (task.block, task.step) == (4, 1):  # both neighbors are in flight
+                return int(counter.get_total_flops())
+    raise AssertionError("the video is endless")
 
 
 def test_same_step_kv_halves_the_work_of_a_task() -> None:
@@ -215,7 +210,7 @@ def test_a_mesh_numbers_ranks_outer_to_inner() -> None:
 
 def test_single_device_says_what_to_set() -> None:
     with pytest.raises(ConfigurationError, match=r"runs on 1 device, but 4.*trainer\.devices"):
-        SingleDevice().mesh(4, TinyCase().spec)
+        SingleDevice().layout(4, TinyCase().job)
 
 
 def test_guidance_is_one_branch_where_no_expert_is_guided() -> None:

@@ -22,10 +22,12 @@ from longtake.models import (
     Grid,
     ModelFolder,
     Placement,
+    PromptStates,
     family_of,
     open_folder,
     weights,
 )
+from longtake.models.text import move_prompts
 from longtake.models.wan import WanBackbone, WanDecoder, WanFamily
 from longtake.plan import FrameRange
 from longtake.testing.contracts import BackboneContract, VideoDecoderContract
@@ -82,20 +84,20 @@ class TestWanBackbone(BackboneContract):
     def load(self, layers: Collection[int] | None = None) -> AnyBackbone:
         return tiny_wan_backbone(range(LAYERS) if layers is None else layers)
 
-    def prompts(self) -> Tensor:
+    def prompts(self) -> PromptStates:
         return tiny_prompts(2)
 
-    def oracle(self, latents: Tensor, timestep: float, prompts_BLM: Tensor) -> Tensor:
-        return forward(tiny_wan_transformer(), latents, timestep, prompts_BLM)
+    def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
+        return forward(tiny_wan_transformer(), latents, timestep, prompts)
 
 
 class TestWanBackboneOfTwoExperts(TestWanBackbone):
     def load(self, layers: Collection[int] | None = None) -> AnyBackbone:
         return tiny_wan_backbone(range(LAYERS) if layers is None else layers, experts=2)
 
-    def oracle(self, latents: Tensor, timestep: float, prompts_BLM: Tensor) -> Tensor:
+    def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
         noisy = timestep >= BOUNDARY * 1000
-        return forward(tiny_wan_transformer(0 if noisy else 1), latents, timestep, prompts_BLM)
+        return forward(tiny_wan_transformer(0 if noisy else 1), latents, timestep, prompts)
 
 
 class TestWanBackboneFromDisk(TestWanBackbone):
@@ -107,9 +109,9 @@ class TestWanBackboneFromDisk(TestWanBackbone):
         return load(self.folder, range(LAYERS) if layers is None else layers)
 
 
-def forward(transformer: Any, latents: Tensor, timestep: float, prompts: Tensor) -> Tensor:
+def forward(transformer: Any, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
     steps = torch.full((len(latents),), timestep)
-    out: Tensor = transformer(latents, steps, prompts, return_dict=False)[0]
+    out: Tensor = transformer(latents, steps, prompts["states"], return_dict=False)[0]
     return out
 
 
@@ -192,14 +194,17 @@ def test_modules_that_need_fp32_keep_it(wan21: ModelFolder) -> None:
     assert dtypes == {key: value.dtype for key, value in expected.state_dict().items()}
     assert set(dtypes.values()) == {torch.float32, torch.bfloat16}
     with torch.no_grad():
-        latents, prompts = torch.randn(1, 4, 3, 4, 6), tiny_prompts(1).bfloat16()
+        latents = torch.randn(1, 4, 3, 4, 6)
+        prompts = move_prompts(tiny_prompts(1), Placement(CPU, torch.bfloat16))
         whole = forward(expected, latents.bfloat16(), 900.0, prompts)
         found = one_forward(backbone, latents, 900.0, prompts)
     # The same bf16 weights; rotary positions are rounded otherwise, by one bf16 step (2 ** -8).
     torch.testing.assert_close(found, whole, rtol=0, atol=0.02 * whole.abs().max().item())
 
 
-def one_forward(backbone: WanBackbone, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
+def one_forward(
+    backbone: WanBackbone, latents: Tensor, timestep: float, text: PromptStates
+) -> Tensor:
     grid = Grid(frames=FrameRange(0, latents.shape[2]), height=4, width=6)
     return Run(backbone, grid, timestep, text).predict(latents)
 

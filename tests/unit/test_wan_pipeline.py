@@ -15,7 +15,7 @@ from longtake.caches import NoCache
 from longtake.models import ModelFolder, Placement, Sampler, load_scheduler
 from longtake.models.wan import WanBackbone, WanFamily
 from longtake.schedulers import FifoQueue, FullSequence
-from longtake.strategies import BlockDone, Denoising, Guidance, Mesh, SingleDevice
+from longtake.strategies import BlockDone, Denoising, Guidance, Layout, SingleDevice
 from longtake.testing.tiny import (
     BOUNDARY,
     LAYERS,
@@ -78,7 +78,7 @@ def full_sequence(folder: ModelFolder, scales: tuple[float, ...]) -> Tensor:
             width=WIDTH,
             device=CPU,
         )
-        events = list(SingleDevice().run(work, Mesh(), 0))
+        events = list(SingleDevice().run(work, Layout.serial(LAYERS, guidance.branches), 0))
     assert isinstance(events[-1], BlockDone)
     return events[-1].latents
 
@@ -124,7 +124,7 @@ def test_prompts_are_encoded_as_the_pipeline_does(
     folders: dict[tuple[int, str], ModelFolder],
 ) -> None:
     folder, prompts = folders[1, UNIPC], ["a  red bird ", "", *["blue sea"] * 8]
-    found = WanFamily().encode_text(folder, prompts, PLACE)
+    found = WanFamily().encode_text(folder, prompts, PLACE)["states"]
     with torch.no_grad():
         expected, _ = the_pipeline(folder).encode_prompt(
             prompts, do_classifier_free_guidance=False, max_sequence_length=TOKENS
@@ -148,7 +148,7 @@ def test_each_block_uses_the_expert_of_its_own_step(stride: int) -> None:
         expert.blocks[0].register_forward_hook(note(index))
     work = with_backbone(case, WanBackbone(case.spec, experts, range(LAYERS)))
     with torch.no_grad():
-        list(SingleDevice().run(work, Mesh(), 0))
+        list(SingleDevice().run(work, SingleDevice().layout(1, case.job), 0))
     levels, tasks = work.sampler.timesteps, list(queue.tasks(case.latent_frames, case.steps))
     assert used == [int(levels[task.step] < BOUNDARY * 1000) for task in tasks]
     mixed = [i for i in {t.iteration for t in tasks} if len(experts_in(i, tasks, used)) == 2]

@@ -33,7 +33,8 @@ def load_module(
         folder: The pipeline folder.
         component: Which component of it.
         build: Makes the module from its configuration: ``SomeDiffusersModel.from_config``, say.
-        place: Where the weights go, without a stop in host memory, and their dtype.
+        place: Where the weights go, without a stop in host memory, and their dtype. On the meta
+            device nothing is read, and everything is fp32: for counting operations.
         keep_fp32: Names of submodules and parameters that stay in fp32 (diffusers'
             ``_keep_in_fp32_modules``).
         prune: Takes away the submodules that are not needed here, before anything is read.
@@ -45,6 +46,8 @@ def load_module(
         module = build(folder.config(component))
     if prune is not None:
         prune(module)
+    if place.device.type == "meta":
+        return module.requires_grad_(False).eval()
     fp32 = set(keep_fp32)
     wanted = module.state_dict()
     state: dict[str, Tensor] = {}

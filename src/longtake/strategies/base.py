@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-from longtake.models import BackboneSpec
-from longtake.strategies.mesh import Mesh
+from longtake.plan.job import Job
+from longtake.plan.layout import Layout
 from longtake.strategies.work import Denoising, Progress
 
 
@@ -18,30 +18,38 @@ class ParallelStrategy(ABC):
     """
 
     @abstractmethod
-    def mesh(self, world_size: int, spec: BackboneSpec) -> Mesh:
-        """State the mesh for ``world_size`` ranks. Pure; called before any weight is read.
+    def layout(self, world_size: int, job: Job) -> Layout:
+        """State which of ``world_size`` ranks holds and runs what.
+
+        Pure, called before any weight is read. All ranks derive the same layout from the same
+        job; a run with several requests has one layout, made for the longest of them.
 
         Raises:
             ConfigurationError: The degrees are impossible; names the possible ones.
         """
 
-    @abstractmethod
-    def layers(self, mesh: Mesh, rank: int, spec: BackboneSpec) -> range:
-        """Return the layers that ``rank`` holds, so that only those are read from disk. Pure."""
+    def alternatives(self, world_size: int, job: Job) -> list[Layout]:
+        """Return every layout that ``layout`` weighs, for plans to show; by default its own alone.
+
+        Raises:
+            ConfigurationError: As ``layout``.
+        """
+        return [self.layout(world_size, job)]
 
     @abstractmethod
-    def run(self, work: Denoising, mesh: Mesh, rank: int) -> Iterator[Progress]:
+    def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
         """Run every task and yield progress.
 
-        The output coordinate yields ``TaskDone`` for every task in the schedule's order, and
+        The output rank yields ``TaskDone`` for every task in the schedule's order, and
         ``BlockDone`` right after a block's last task, so blocks come in the order of time. Other
         ranks yield ``TaskDone`` for the tasks that they took part in, and no block.
 
         Collective: all ranks of the mesh must call it for the same requests in the same order and
-        exhaust the iterator. To stop early, all of them close it after the same task.
+        exhaust the iterator. To stop early, the output rank closes it; the other ranks' iterators
+        then end by themselves after the last task that was begun.
 
         Args:
             work: This rank's view of the request.
-            mesh: From ``mesh``.
+            layout: From ``layout``.
             rank: Global rank.
         """

@@ -7,11 +7,12 @@ from typing import Any, final
 
 from torch import Tensor
 
-from longtake.caches import FeatureStore, Window
-from longtake.models import Grid, LayerContext, Rotary
+from longtake.caches import FeatureKey, FeatureStore, Window
+from longtake.models import Condition, Grid, LayerContext, Rotary
 from longtake.models.kernel import attention_kernel
 from longtake.plan import FrameRange, Task
 from longtake.strategies.attention import WindowAttention
+from longtake.strategies.exchange import TokenShare, overlap
 from longtake.strategies.work import Denoising
 
 
@@ -26,56 +27,100 @@ class TaskForward:
     Args:
         work: The request.
         branches: Guidance branches that run as one batch; ``None`` for all of them.
+        share: The tokens and heads that are this rank's; ``None`` for all of them.
     """
 
-    def __init__(self, work: Denoising, branches: range | None = None) -> None:
+    def __init__(
+        self, work: Denoising, branches: range | None = None, share: TokenShare | None = None
+    ) -> None:
         self._work = work
+        self._share = share or TokenShare.whole(work.backbone.spec.heads)
+        self._held: dict[FeatureKey, list[int]] = {}
         self._branches = range(work.guidance.branches) if branches is None else branches
-        self._steps = [work.backbone.condition_step(t) for t in work.sampler.timesteps]
+        self._steps = [
+            work.backbone.condition_step(timestep, work.guidance.embedded)
+            for timestep in work.sampler.timesteps
+        ]
         self._tokens = work.backbone.spec.tokens_per_frame(work.height, work.width)
-        self._rotary: dict[int, tuple[FrameRange, Rotary]] = {}
+        self._rotary: dict[int, tuple[Grid, Rotary]] = {}
         self._kernel = partial(attention_kernel, backend=work.attention)
         self.store = FeatureStore()
 
     def embed(self, task: Task, window: Window, latents: Tensor) -> Tensor:
-        """Return hidden states ``(B, S, M)`` of the window's latents ``(1, C, F, H, W)``."""
-        hidden = self._work.backbone.embed(
-            latents, self._grid(window.frames), self._steps[task.step]
-        )
-        # Guidance branches start from the same latents: embedded once.
-        return hidden.expand(len(self._branches), -1, -1)
+        """Return hidden states ``(B, S + L, M)`` of the window's latents ``(1, C, F, H, W)``.
+
+        Embedding is so little work that each rank embeds all tokens and takes its own.
+        """
+        condition = self._condition(task)
+        hidden = self._work.backbone.embed(latents, self._grid(task, window.frames), condition)
+        # Guidance branches start from the same latents: without text tokens, embedded once.
+        mine = self._share.tokens(hidden.shape[1])
+        return hidden[:, mine.start : mine.stop].expand(len(self._branches), -1, -1)
 
     def layers(self, task: Task, window: Window, hidden: Tensor, layers: range) -> Tensor:
-        """Run consecutive layers on hidden states ``(B, S, M)``."""
-        backbone = self._work.backbone
+        """Run consecutive layers on hidden states ``(B, S + L, M)``."""
+        backbone, condition = self._work.backbone, self._condition(task)
+        total, text = self._total(window), backbone.spec.text_tokens
         context: LayerContext[Any, Any] = LayerContext(
-            text=self._work.text(task.frames, self._branches),
-            step=self._steps[task.step],
+            text=condition.text,
+            step=condition.step,
             rotary=self._rotary_of(task, window),
             kernel=self._kernel,
+            text_tokens=len(overlap(self._share.tokens(total), range(total - text, total))),
         )
-        attention = WindowAttention(window, self._tokens, self.store, self._kernel)
+        attention = WindowAttention(
+            window,
+            self._tokens,
+            self.store,
+            self._kernel,
+            self._share,
+            self._held,
+            text,
+            backbone.text_padding(condition.text),
+        )
         for index in layers:
             hidden = backbone.layer(index, hidden, context, attention.layer(index))
         return hidden
 
     def predict(self, task: Task, window: Window, hidden: Tensor) -> Tensor:
-        """Return the branches' predictions of the block's own frames, ``(B, C, F, H, W)``."""
+        """Return the branches' predictions of the block's own frames, ``(B, C, F, H, W)``.
+
+        Where ranks share the tokens, all of them call it: the first one predicts, the others give
+        it their tokens and get nothing.
+        """
         own = window.own.within(window.frames)
-        hidden = hidden[:, own.start * self._tokens : own.stop * self._tokens]
-        return self._work.backbone.head(hidden, self._grid(window.own), self._steps[task.step])
+        wanted = range(own.start * self._tokens, own.stop * self._tokens)
+        hidden = self._share.collect(hidden, self._total(window), wanted)
+        if self._share.index:
+            return hidden
+        return self._work.backbone.head(hidden, self._grid(task, window.own), self._condition(task))
+
+    def _condition(self, task: Task) -> Condition[Any, Any]:
+        return Condition(
+            text=self._work.text(task.frames, self._branches), step=self._steps[task.step]
+        )
+
+    def _total(self, window: Window) -> int:
+        return len(window.frames) * self._tokens + self._work.backbone.spec.text_tokens
 
     def _rotary_of(self, task: Task, window: Window) -> Rotary | None:
-        """Return the window's rotary table, made once per block and dropped with its last step."""
+        """Return this rank's rotary table, made once per block and dropped with its last step."""
         positions = self._work.backbone.positions
         if positions is None:
             return None
-        frames, table = self._rotary.pop(task.block, (None, None))
-        if table is None or frames != window.frames:  # NoCache's window grows when a block enters
-            table = positions.table(self._grid(window.frames))
+        grid = self._grid(task, window.frames)
+        made_for, table = self._rotary.pop(task.block, (None, None))
+        if table is None or made_for != grid:  # NoCache's window grows when a block enters
+            cos, sin = positions.table(grid)
+            mine = self._share.tokens(cos.shape[1])
+            table = cos[:, mine.start : mine.stop], sin[:, mine.start : mine.stop]
         if not task.last_step:
-            self._rotary[task.block] = (window.frames, table)
+            self._rotary[task.block] = (grid, table)
         return table
 
-    def _grid(self, frames: FrameRange) -> Grid:
-        return Grid(frames=frames, height=self._work.height, width=self._work.width)
+    def _grid(self, task: Task, frames: FrameRange) -> Grid:
+        # The same origin under every cache, whether the frames before are recomputed or not.
+        first = task.frames if task.before is None else task.before.frames
+        return Grid(
+            frames=frames, height=self._work.height, width=self._work.width, origin=first.start
+        )

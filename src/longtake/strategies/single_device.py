@@ -8,10 +8,10 @@ from typing import final
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError
-from longtake.models import BackboneSpec
+from longtake.plan.job import Job
+from longtake.plan.layout import Layout
 from longtake.strategies.base import ParallelStrategy
 from longtake.strategies.forward import TaskForward
-from longtake.strategies.mesh import Mesh
 from longtake.strategies.queue import BlockQueue
 from longtake.strategies.work import BlockDone, Denoising, Progress, TaskDone
 
@@ -21,21 +21,17 @@ class SingleDevice(ParallelStrategy):
     """Run the tasks one after another on one device; guidance branches as one batch."""
 
     @override
-    def mesh(self, world_size: int, spec: BackboneSpec) -> Mesh:
+    def layout(self, world_size: int, job: Job) -> Layout:
         if world_size != 1:
             raise ConfigurationError(
                 f"the strategy SingleDevice runs on 1 device, but {world_size} were asked for; set "
                 f"trainer.devices to 1 or choose a parallel strategy."
             )
-        return Mesh()
+        return Layout.serial(job.spec.layers, job.branches)
 
     @override
-    def layers(self, mesh: Mesh, rank: int, spec: BackboneSpec) -> range:
-        return range(spec.layers)
-
-    @override
-    def run(self, work: Denoising, mesh: Mesh, rank: int) -> Iterator[Progress]:
-        forward, layers = TaskForward(work), self.layers(mesh, rank, work.backbone.spec)
+    def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
+        forward, layers = TaskForward(work), layout.layers(rank)
         queue = BlockQueue(work)
         for task in work.tasks:
             window = work.cache.window(task)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -12,18 +12,22 @@ from torch import Tensor
 from longtake.caches import FeatureCache
 from longtake.models import AnyBackbone, Sampler
 from longtake.plan import FrameRange, Task
+from longtake.plan.actions import Action
+from longtake.strategies.peers import Peers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guidance:
-    """Classifier-free guidance.
+    """Guidance by a second branch (classifier-free guidance), by an embedded scale, or by both.
 
     Args:
-        scales: Scale per expert of the backbone; 1 or less in all of them turns guidance off,
-            and with it the second branch.
+        scales: Scale of the branches per expert of the backbone; 1 or less in all of them turns
+            the second branch off.
+        embedded: Scale that a model with embedded guidance is told.
     """
 
     scales: tuple[float, ...]
+    embedded: float = 1.0
 
     @property
     def branches(self) -> int:
@@ -55,6 +59,8 @@ class Denoising:
         width: Latent width ``W``.
         device: Where the backbone's weights are.
         attention: diffusers' attention backend.
+        dtype: Of hidden states.
+        peers: The ranks of the run.
     """
 
     backbone: AnyBackbone
@@ -68,6 +74,8 @@ class Denoising:
     width: int
     device: torch.device
     attention: str = "native"
+    dtype: torch.dtype = torch.float32
+    peers: Peers = field(default_factory=Peers.alone)
 
     def guide(self, task: Task, predictions: Tensor) -> Tensor:
         """Join all branches' predictions of a task: ``(branches, C, F, H, W)`` to ``(1, ...)``."""
@@ -101,4 +109,19 @@ class BlockDone:
     latents: Tensor
 
 
-Progress: TypeAlias = TaskDone | BlockDone
+@dataclass(frozen=True, slots=True)
+class ActionDone:
+    """This rank has done an action of its plan: for timelines and measures of idle time.
+
+    Args:
+        action: Which one.
+        start: When it began, in seconds of ``time.perf_counter``.
+        stop: When it ended; on a GPU, when its work was queued.
+    """
+
+    action: Action
+    start: float
+    stop: float
+
+
+Progress: TypeAlias = TaskDone | BlockDone | ActionDone

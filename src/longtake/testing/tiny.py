@@ -15,41 +15,39 @@ from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from longtake.caches import FeatureCache, NextBlockKV
-from longtake.models import BackboneSpec, Compression, ModelFolder, Sampler, open_folder
+from longtake.models import (
+    BackboneSpec,
+    Compression,
+    ModelFolder,
+    PromptStates,
+    Sampler,
+    open_folder,
+)
+from longtake.models.text import join_prompts, split_prompts
 from longtake.models.wan import WanBackbone
 from longtake.noise import NoiseSource, SharedPool
 from longtake.plan import FrameRange
+from longtake.plan.cost import Hardware, Work
 from longtake.schedulers import BlockScheduler, FifoQueue
-from longtake.strategies import Denoising, Guidance
+from longtake.strategies import Denoising, Guidance, Job, Peers
 
 CHANNELS, TEXT_DIM, TOKENS, LAYERS = 4, 8, 8, 4
 """Latent channels, text encoder width, tokens per prompt, transformer layers."""
+
+HEIGHT, WIDTH = 4, 6
+"""Latent height and width of a ``TinyCase``."""
 
 BOUNDARY = 0.875
 """Share of the training timesteps above which the first of two experts works."""
 
 _WORDS = [
-    "<pad>",
-    "</s>",
-    "<unk>",
-    "a",
-    "an",
-    "the",
-    "red",
-    "blue",
-    "shape",
-    "moves",
-    "left",
-    "right",
-    "fast",
-    "slow",
-    "bird",
-    "sea",
-]
+    "<pad>", "</s>", "<unk>", "a", "an", "the", "red", "blue", "shape", "moves", "left", "right",
+    "fast", "slow", "bird", "sea",
+]  # fmt: skip
 _SAMPLERS: dict[str, dict[str, Any]] = {
     "FlowMatchEulerDiscreteScheduler": {"shift": 3.0},
     "UniPCMultistepScheduler": {
@@ -203,6 +201,18 @@ def tiny_wan_backbone(
     return WanBackbone(tiny_wan_spec(experts), transformers, layers)
 
 
+TINY_HARDWARE = Hardware(
+    name="made up",
+    matmul=1e10,
+    convolution=1e10,
+    bandwidth=1e9,
+    latency=1e-4,
+    launch=0.0,
+    memory=1e9,
+)
+"""A device and a link, in round numbers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TinyCase:
     """A small denoising as data: every rank of a test can build its own view of it.
@@ -232,20 +242,40 @@ class TinyCase:
         """The backbone's spec."""
         return tiny_wan_spec(len(self.scales))
 
+    @property
+    def job(self) -> Job:
+        """What a strategy's layout is made for."""
+        return Job(
+            spec=self.spec,
+            scheduler=self.scheduler,
+            latent_frames=self.latent_frames,
+            steps=self.steps,
+            cache=self.cache,
+            branches=Guidance(scales=self.scales).branches,
+            height=HEIGHT,
+            width=WIDTH,
+            item_bytes=4,
+            work=Work(embed=8e2, layer=1.2e4, attention=1e2, head=8e2, decode=1e6),
+            hardware=TINY_HARDWARE,
+        )
 
-def tiny_prompts(rows: int, seed: int = 0) -> Tensor:
-    """Return text encoder states ``(rows, L, M_text)`` of made-up prompts."""
+
+def tiny_prompts(rows: int, seed: int = 0) -> PromptStates:
+    """Return text encoder states of made-up prompts."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, TOKENS, TEXT_DIM, generator=generator)
+    return {"states": torch.randn(rows, TOKENS, TEXT_DIM, generator=generator)}
 
 
 @torch.no_grad()
-def tiny_denoising(case: TinyCase, layers: Collection[int] = range(LAYERS)) -> Denoising:
+def tiny_denoising(
+    case: TinyCase, layers: Collection[int] = range(LAYERS), peers: Peers | None = None
+) -> Denoising:
     """Return the work of one rank that holds ``layers``. It can be run once.
 
     Args:
         case: What is denoised.
         layers: What the strategy asked for on this rank.
+        peers: The ranks of the run; ``None`` for one rank.
     """
     backbone = tiny_wan_backbone(layers, len(case.scales), case.seed)
     guidance = Guidance(scales=case.scales)
@@ -253,10 +283,11 @@ def tiny_denoising(case: TinyCase, layers: Collection[int] = range(LAYERS)) -> D
 
     @cache
     def text(frames: FrameRange, branches: range) -> Any:
-        prompts = tiny_prompts(guidance.branches, 2 if frames.start >= change else 1)
-        return backbone.condition_text(prompts[list(branches)])
+        states = tiny_prompts(guidance.branches, 2 if frames.start >= change else 1)
+        prompts = split_prompts(states)
+        return backbone.condition_text(join_prompts([prompts[branch] for branch in branches]))
 
-    source = NoiseSource(seed=case.seed, request=0, channels=CHANNELS, height=4, width=6)
+    source = NoiseSource(seed=case.seed, request=0, channels=CHANNELS, height=HEIGHT, width=WIDTH)
     return Denoising(
         backbone=backbone,
         tasks=case.scheduler.tasks(case.latent_frames, case.steps),
@@ -268,4 +299,5 @@ def tiny_denoising(case: TinyCase, layers: Collection[int] = range(LAYERS)) -> D
         height=source.height,
         width=source.width,
         device=torch.device("cpu"),
+        peers=peers or Peers.alone(),
     )

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from longtake.models import AnyBackbone, Attend, Grid, LayerContext
-from longtake.models.kernel import attention_kernel
+from longtake.models import AnyBackbone, Attend, Grid, LayerContext, PromptStates
+from longtake.models.kernel import attention_kernel, without_padding
+from longtake.models.text import join_prompts, split_prompts
 from longtake.plan import FrameRange
 
 FRAMES = 3
@@ -27,6 +28,8 @@ class BackboneContract(ABC):
     """Latent width."""
     timesteps: ClassVar[tuple[float, ...]] = (950.0, 120.0)
     """Noise levels to try; with two experts, one for each."""
+    guidance: ClassVar[float] = 6.0
+    """Guidance scale, for a model that embeds it."""
     tolerance: ClassVar[float] = 1e-5
     """Largest difference, relative to the largest number, where only the summing order differs."""
 
@@ -35,14 +38,15 @@ class BackboneContract(ABC):
         """Return a new backbone of always the same weights, with only ``layers`` of it (or all)."""
 
     @abstractmethod
-    def prompts(self) -> Tensor:
-        """Return text encoder states of two different prompts, ``(2, L, M_text)``."""
+    def prompts(self) -> PromptStates:
+        """Return text encoder states of two different prompts, of different length."""
 
     @abstractmethod
-    def oracle(self, latents: Tensor, timestep: float, prompts_BLM: Tensor) -> Tensor:
+    def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
         """Return the model's own forward, ``(B, C, F, H, W)``, for frames 0 .. F - 1.
 
-        The weights are those of ``load``. Use the model's published code where there is one.
+        The weights are those of ``load``, the guidance scale is ``self.guidance``. Use the
+        model's published code where there is one.
         """
 
     @pytest.fixture(autouse=True)
@@ -53,33 +57,31 @@ class BackboneContract(ABC):
     @pytest.mark.parametrize("branches", [1, 2])
     def test_embed_layers_head_is_the_model(self, branches: int) -> None:
         """The four methods together are the model's own forward."""
-        backbone, prompts = self.load(), self.prompts()[:branches]
+        backbone, prompts = self.load(), self._prompts(*range(branches))
         for timestep in self.timesteps:
             latents = self._latents()
             expected = self.oracle(latents.expand(branches, -1, -1, -1, -1), timestep, prompts)
-            run = Run(backbone, self._grid(), timestep, prompts)
-            found = run.predict(latents)
+            found = self._run(backbone, timestep, prompts).predict(latents)
             self._assert_close(found, expected, f"the model's own forward at {timestep}")
 
     def test_prompt_and_timestep_matter(self) -> None:
         """A test model in which they do not would show nothing."""
-        backbone, prompts, latents = self.load(), self.prompts(), self._latents()
-        first, last = (
-            Run(backbone, self._grid(), t, prompts).predict(latents) for t in self.timesteps
-        )
+        backbone, latents = self.load(), self._latents()
+        first, last = (self._run(backbone, t).predict(latents) for t in self.timesteps)
         assert not torch.allclose(first[0], first[1], rtol=1e-2), "condition_text() is not used"
         assert not torch.allclose(first, last, rtol=1e-2), "condition_step() is not used"
 
     def test_a_layer_calls_attend_once_with_operands_of_BSND(self) -> None:
         """And returns hidden states of the same shape, into which the attention has gone."""
         backbone = self.load()
-        run = Run(backbone, self._grid(), self.timesteps[0], self.prompts())
+        run = self._run(backbone)
         spec, hidden = backbone.spec, run.embed(self._latents())
+        tokens = self._tokens(FRAMES) + spec.text_tokens
         wanted = (*hidden.shape[:2], spec.heads, spec.head_dim)
-        assert hidden.shape[1:] == (self._tokens(FRAMES), spec.model_dim), "embed(): (B, S, M)"
+        assert hidden.shape == (2, tokens, spec.model_dim), "embed(): (B, S + text_tokens, M)"
         for index in range(spec.layers):
             calls: list[dict[str, Tensor]] = []
-            out = run.layer(index, hidden, _recording(calls))
+            out = run.layer(index, hidden, _recording(calls, run.kernel))
             assert len(calls) == 1, f"layer {index} did not call attend exactly once"
             for name, operand in calls[0].items():
                 assert tuple(operand.shape) == wanted, (
@@ -94,8 +96,8 @@ class BackboneContract(ABC):
     def test_a_layer_keeps_no_state_between_calls(self) -> None:
         """The same call gives the same bits, whatever was computed in between."""
         backbone = self.load()
-        run = Run(backbone, self._grid(), self.timesteps[0], self.prompts())
-        other = Run(backbone, self._grid(at=7), self.timesteps[-1], self.prompts().flip(0))
+        run = self._run(backbone)
+        other = self._run(backbone, self.timesteps[-1], self._prompts(1, 0), self._grid(at=7))
         hidden = run.embed(self._latents())
         for index in range(backbone.spec.layers):
             first = run.layer(index, hidden.clone())
@@ -107,13 +109,12 @@ class BackboneContract(ABC):
 
     def test_parts_of_the_model_compose(self) -> None:
         """Layers 0 .. k on one instance and the rest on another are the model, bit for bit."""
-        latents, prompts = self._latents(), self.prompts()
-        whole = self.load()
+        latents, whole = self._latents(), self.load()
         layers = whole.spec.layers
-        expected = Run(whole, self._grid(), self.timesteps[0], prompts).predict(latents)
+        expected = self._run(whole).predict(latents)
         for cut in range(1, layers):
             parts = [range(cut), range(cut, layers)]
-            runs = [Run(self.load(p), self._grid(), self.timesteps[0], prompts) for p in parts]
+            runs = [self._run(self.load(part)) for part in parts]
             hidden = runs[0].embed(latents)
             for run, part in zip(runs, parts, strict=True):
                 hidden = run.layers(hidden, part)
@@ -122,18 +123,16 @@ class BackboneContract(ABC):
 
     def test_batch_rows_are_independent(self) -> None:
         """Guidance branches are rows: a row does not see the others."""
-        backbone, prompts, latents = self.load(), self.prompts(), self._latents()
-        both = Run(backbone, self._grid(), self.timesteps[0], prompts).predict(latents)
+        backbone, latents = self.load(), self._latents()
+        both = self._run(backbone).predict(latents)
         for row in (0, 1):
-            one = prompts[row : row + 1]
-            alone = Run(backbone, self._grid(), self.timesteps[0], one).predict(latents)
+            alone = self._run(backbone, prompts=self._prompts(row)).predict(latents)
             self._assert_close(both[row : row + 1], alone, f"row {row} of the batch, run alone")
 
     def test_embed_and_head_take_frames_one_by_one(self) -> None:
         """Tokens stand frame after frame, and a frame's tokens depend on no other frame."""
-        backbone, prompts, latents = self.load(), self.prompts(), self._latents()
-        run = Run(backbone, self._grid(), self.timesteps[0], prompts)
-        part = Run(backbone, self._grid(1, FRAMES), self.timesteps[0], prompts)
+        backbone, latents = self.load(), self._latents()
+        run, part = self._run(backbone), self._run(backbone, grid=self._grid(1, FRAMES, origin=0))
         hidden, tokens = run.embed(latents), self._tokens(1)
         self._assert_close(
             part.embed(latents[:, :, 1:]),
@@ -150,15 +149,14 @@ class BackboneContract(ABC):
     def test_kept_keys_fit_another_window(self) -> None:
         """A window that reads one frame's keys and values equals the window that computes them."""
         backbone, latents = self.load(), self._latents()
-        run = Run(backbone, self._grid(), self.timesteps[0], self.prompts())
-        part = Run(backbone, self._grid(1, FRAMES), self.timesteps[0], self.prompts())
+        run, part = self._run(backbone), self._run(backbone, grid=self._grid(1, FRAMES, origin=0))
         tokens = self._tokens(1)
         whole = run.embed(latents)
         hidden = part.embed(latents[:, :, 1:]).expand_as(whole[:, tokens:])
         for index in range(backbone.spec.layers):
             kept: list[dict[str, Tensor]] = []
-            whole = run.layer(index, whole, _recording(kept))
-            hidden = part.layer(index, hidden, _after(kept[0], tokens))
+            whole = run.layer(index, whole, _recording(kept, run.kernel))
+            hidden = part.layer(index, hidden, _after(kept[0], tokens, part.kernel))
             self._assert_close(
                 hidden,
                 whole[:, tokens:],
@@ -167,11 +165,12 @@ class BackboneContract(ABC):
             )
 
     def test_positions_are_the_frames_own(self) -> None:
-        """Rotary: only differences count. Learned: the window's place in the video counts."""
+        """Rotary: only differences count. Learned: the window's place in the video counts.
+
+        Differences to the text tokens as well: they move with the window's origin.
+        """
         backbone, latents = self.load(), self._latents()
-        here, there = (
-            Run(backbone, self._grid(at), self.timesteps[0], self.prompts()) for at in (0, 29)
-        )
+        here, there = (self._run(backbone, grid=self._grid(at)) for at in (0, 29))
         if backbone.positions is None:
             same = torch.equal(here.embed(latents), there.embed(latents))
             assert not same, "embed() ignores the frame offset, and there is no rotary table"
@@ -181,9 +180,42 @@ class BackboneContract(ABC):
             there.predict(latents), here.predict(latents), "the window 29 frames later", 10.0
         )
 
-    def _grid(self, at: int = 0, stop: int | None = None) -> Grid:
+    def test_padded_text_is_seen_by_nobody(self) -> None:
+        """Whatever stands in the padded text tokens, the prediction has the same bits."""
+        backbone = self.load()
+        run, layers = self._run(backbone), range(backbone.spec.layers)
+        assert max(run.padding) <= backbone.spec.text_tokens
+        hidden = run.embed(self._latents())
+        changed = hidden.clone()
+        for row in range(len(hidden)):
+            count = run.padding[row % len(run.padding)]
+            changed[row, hidden.shape[1] - count :] += 7.0
+        found, expected = (run.head(run.layers(states, layers)) for states in (changed, hidden))
+        assert torch.equal(found, expected), "text_padding() misses padded tokens, or they are seen"
+
+    def _run(
+        self,
+        backbone: AnyBackbone,
+        timestep: float | None = None,
+        prompts: PromptStates | None = None,
+        grid: Grid | None = None,
+    ) -> Run:
+        return Run(
+            backbone,
+            grid or self._grid(),
+            self.timesteps[0] if timestep is None else timestep,
+            prompts or self.prompts(),
+            self.guidance,
+        )
+
+    def _prompts(self, *rows: int) -> PromptStates:
+        prompts = split_prompts(self.prompts())
+        return join_prompts([prompts[row] for row in rows])
+
+    def _grid(self, at: int = 0, stop: int | None = None, origin: int | None = None) -> Grid:
         frames = FrameRange(at, at + FRAMES if stop is None else stop)
-        return Grid(frames=frames, height=self.height, width=self.width)
+        origin = at if origin is None else origin
+        return Grid(frames=frames, height=self.height, width=self.width, origin=origin)
 
     def _tokens(self, frames: int) -> int:
         return frames * self.load(()).spec.tokens_per_frame(self.height, self.width)
@@ -208,29 +240,39 @@ class Run:
         backbone: Whole or in part.
         grid: The window.
         timestep: Of the task.
-        prompts_BLM: One row per guidance branch.
+        prompts: One row per guidance branch.
+        guidance: Guidance scale, for a model that embeds it.
     """
 
     def __init__(
-        self, backbone: AnyBackbone, grid: Grid, timestep: float, prompts_BLM: Tensor
+        self,
+        backbone: AnyBackbone,
+        grid: Grid,
+        timestep: float,
+        prompts: PromptStates,
+        guidance: float = 1.0,
     ) -> None:
         positions = backbone.positions
-        self._backbone, self._grid, self._branches = backbone, grid, len(prompts_BLM)
+        self._backbone, self._grid = backbone, grid
+        self._branches = len(split_prompts(prompts))
         self._context: LayerContext[Any, Any] = LayerContext(
-            text=backbone.condition_text(prompts_BLM),
-            step=backbone.condition_step(timestep),
+            text=backbone.condition_text(prompts),
+            step=backbone.condition_step(timestep, guidance),
             rotary=None if positions is None else positions.table(grid),
             kernel=attention_kernel,
+            text_tokens=backbone.spec.text_tokens,
         )
+        self.padding = backbone.text_padding(self._context.text)
+        self.kernel = without_padding([attention_kernel for _ in self.padding], self.padding)
 
     def embed(self, latents: Tensor) -> Tensor:
-        """Embed once for all branches, as a view: a layer must not write into it."""
-        hidden = self._backbone.embed(latents, self._grid, self._context.step)
+        """Embed; where all branches start alike, as a view: a layer must not write into it."""
+        hidden = self._backbone.embed(latents, self._grid, self._context)
         return hidden.expand(self._branches, -1, -1)
 
-    def layer(self, index: int, hidden: Tensor, attend: Attend = attention_kernel) -> Tensor:
+    def layer(self, index: int, hidden: Tensor, attend: Attend | None = None) -> Tensor:
         """Run one layer."""
-        return self._backbone.layer(index, hidden, self._context, attend)
+        return self._backbone.layer(index, hidden, self._context, attend or self.kernel)
 
     def layers(self, hidden: Tensor, layers: Collection[int]) -> Tensor:
         """Run some layers."""
@@ -239,27 +281,29 @@ class Run:
         return hidden
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Predict all frames of the window."""
-        return self._backbone.head(hidden, self._grid, self._context.step)
+        """Predict all frames of the window; text tokens behind them are left out."""
+        size = (self._grid.height, self._grid.width)
+        tokens = len(self._grid.frames) * self._backbone.spec.tokens_per_frame(*size)
+        return self._backbone.head(hidden[:, :tokens], self._grid, self._context)
 
     def predict(self, latents: Tensor) -> Tensor:
         """Run the whole model."""
         return self.head(self.layers(self.embed(latents), range(self._backbone.spec.layers)))
 
 
-def _recording(calls: list[dict[str, Tensor]]) -> Attend:
+def _recording(calls: list[dict[str, Tensor]], kernel: Attend) -> Attend:
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         calls.append({"queries": q, "keys": k, "values": v})
-        return attention_kernel(q, k, v)
+        return kernel(q, k, v)
 
     return attend
 
 
-def _after(kept: dict[str, Tensor], tokens: int) -> Attend:
+def _after(kept: dict[str, Tensor], tokens: int, kernel: Attend) -> Attend:
     """Return an ``attend`` that sees the first ``tokens`` of what was kept as well."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = kept["keys"][:, :tokens], kept["values"][:, :tokens]
-        return attention_kernel(q, torch.cat([keys, k], 1), torch.cat([values, v], 1))
+        return kernel(q, torch.cat([keys, k], 1), torch.cat([values, v], 1))
 
     return attend

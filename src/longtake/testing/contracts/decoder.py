@@ -27,6 +27,8 @@ class VideoDecoderContract(ABC):
     """Latent width."""
     tolerance: ClassVar[float] = 0.0
     """Largest difference from the oracle. Say why above 0."""
+    held_back: ClassVar[int] = 0
+    """Latent frames whose video frames ``decode`` may hold back until later latents come."""
 
     @abstractmethod
     def spec(self) -> BackboneSpec:
@@ -55,24 +57,34 @@ class VideoDecoderContract(ABC):
         state, found = decoder.start(), []
         for block in torch.split(latents, list(cut), dim=2):
             found += list(decoder.decode(state, block))
+        found += list(decoder.finish(state))
         self._assert_equal(torch.cat(found), expected, f"cut into {cut}")
 
     @cuts
     def test_frames_are_counted_by_the_compression(self, cut: tuple[int, ...]) -> None:
-        """After every block there are as many video frames as the compression says."""
+        """After every block there are as many video frames as the compression says.
+
+        But for at most ``held_back`` latent frames, which come when the video is finished.
+        """
         spec, decoder = self.spec(), self.decoder()
         state, latent_frames, video_frames = decoder.start(), 0, 0
         for block in torch.split(self._latents(), list(cut), dim=2):
             video_frames += sum(len(frames) for frames in decoder.decode(state, block))
             latent_frames += block.shape[2]
-            assert video_frames == spec.compression.video_frames(latent_frames)
+            complete = spec.compression.video_frames(latent_frames)
+            held_back = complete - video_frames
+            assert 0 <= held_back <= self.held_back * spec.compression.temporal
+        video_frames += sum(len(frames) for frames in decoder.finish(state))
+        assert video_frames == complete
 
     def test_frames_are_pictures(self) -> None:
         """``(frames, 3, height, width)``, fp32, within -1 and 1."""
         spec, decoder = self.spec(), self.decoder()
         # Far latents leave the range of the VAE, as bad predictions do.
         size = (spec.compression.spatial * self.height, spec.compression.spatial * self.width)
-        for frames in decoder.decode(decoder.start(), 100 * self._latents()):
+        state = decoder.start()
+        video = [*decoder.decode(state, 100 * self._latents()), *decoder.finish(state)]
+        for frames in video:
             assert tuple(frames.shape[1:]) == (3, *size)
             assert frames.dtype == torch.float32
             assert frames.min() >= -1
@@ -87,6 +99,8 @@ class VideoDecoderContract(ABC):
         for turn in range(5):
             for latents, state, frames in zip(videos, states, found, strict=True):
                 frames += list(decoder.decode(state, latents[:, :, turn : turn + 1]))
+        for state, frames in zip(states, found, strict=True):
+            frames += list(decoder.finish(state))
         for number, (latents, frames) in enumerate(zip(videos, found, strict=True)):
             self._assert_equal(torch.cat(frames), self.oracle(latents), f"video {number}")
 

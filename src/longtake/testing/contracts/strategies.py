@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise
-from typing import ClassVar
+from itertools import islice, pairwise
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,8 +15,17 @@ from torch import Tensor
 
 from longtake.caches import NoCache, SameStepKV
 from longtake.errors import ConfigurationError
+from longtake.plan import Task
 from longtake.schedulers import FifoQueue, FullSequence
-from longtake.strategies import Axis, BlockDone, ParallelStrategy, Progress, SingleDevice, TaskDone
+from longtake.strategies import (
+    BlockDone,
+    ParallelStrategy,
+    Peers,
+    Progress,
+    SingleDevice,
+    TaskDone,
+)
+from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny import TinyCase, tiny_denoising
 
 CASES: dict[str, TinyCase] = {
@@ -26,6 +36,8 @@ CASES: dict[str, TinyCase] = {
     "stride-2-same-step-kv": TinyCase(scheduler=FifoQueue(3, 3, stride=2), cache=SameStepKV()),
     "one-block-in-flight": TinyCase(scheduler=FifoQueue(3, 2, stride=5), cache=SameStepKV()),
     "five-blocks": TinyCase(latent_frames=17),
+    "six-blocks-in-flight": TinyCase(latent_frames=23, steps=6, cache=SameStepKV()),
+    "two-blocks": TinyCase(latent_frames=7),
     "one-block": TinyCase(latent_frames=4),
     "short-last-block": TinyCase(latent_frames=9, cache=SameStepKV()),
     "no-context": TinyCase(scheduler=FifoQueue(3, 0)),
@@ -48,13 +60,16 @@ cases = pytest.mark.parametrize("name", CASES)
 class ParallelStrategyContract(ABC):
     """What every parallel strategy must do: exactly what ``SingleDevice`` does.
 
-    A strategy for several ranks sets ``world_size`` and overrides ``run_ranks``.
+    One rank runs in the test's own process, several run on the shared pool of
+    :mod:`longtake.testing.ranks`: the strategy travels to them, so it must be plain data.
     """
 
     world_size: ClassVar[int] = 1
-    """Ranks that ``run_ranks`` runs."""
+    """Ranks that run every case."""
     impossible: ClassVar[tuple[int, ...]] = (0,)
     """Numbers of ranks that the strategy must refuse."""
+    refused: ClassVar[Collection[str]] = ()
+    """Names of ``CASES`` that the strategy must refuse on ``world_size`` ranks."""
     tolerance: ClassVar[float] = 0.0
     """Largest difference from the serial run, relative to the largest latent. Say why above 0."""
 
@@ -62,124 +77,181 @@ class ParallelStrategyContract(ABC):
     def strategy(self) -> ParallelStrategy:
         """Return a new strategy."""
 
-    def run_ranks(self, case: TinyCase) -> list[list[Progress]]:
-        """Run ``case`` on ``world_size`` ranks and return what each rank yielded.
-
-        In this very process, for one rank. On several, run this body on each of them: the case,
-        the strategy and the mesh are plain data.
-        """
-        strategy = self.strategy()
-        mesh = strategy.mesh(self.world_size, case.spec)
-        ranks = []
-        for rank in range(mesh.size):
-            work = tiny_denoising(case, strategy.layers(mesh, rank, case.spec))
-            with torch.no_grad():
-                ranks.append(list(strategy.run(work, mesh, rank)))
-        return ranks
-
     @cases
-    def test_blocks_are_those_of_the_serial_run(self, name: str) -> None:
+    def test_a_video_is_that_of_the_serial_run(self, name: str) -> None:
         """The one law: where things run never changes what is computed."""
-        expected = serial(name)
-        blocks = [e for e in self._output(CASES[name]) if isinstance(e, BlockDone)]
-        assert [block.block for block in blocks] == list(range(len(expected)))
-        cut = CASES[name].scheduler.blocks(CASES[name].latent_frames)
-        assert [block.frames for block in blocks] == list(cut), "frames of the blocks"
-        for block, latents in zip(blocks, expected, strict=True):
-            assert block.latents.shape == latents.shape
-            assert block.latents.dtype == torch.float32
-            self._assert_equal(block, latents)
-
-    @cases
-    def test_every_task_is_reported_in_the_order_of_the_schedule(self, name: str) -> None:
-        """One ``TaskDone`` per task, and each block right after its last one."""
         case = CASES[name]
-        events = self._output(case)
-        tasks = [event.task for event in events if isinstance(event, TaskDone)]
-        assert tasks == list(case.scheduler.tasks(case.latent_frames, case.steps))
-        for before, event in pairwise([None, *events]):
-            if isinstance(event, BlockDone):
-                last = before.task if isinstance(before, TaskDone) else None
-                assert last is not None, f"block {event.block} does not follow its last task"
-                assert last.block == event.block, f"block {event.block} does not follow its task"
-                assert last.last_step, f"block {event.block} comes before its last task"
+        if name in self.refused:
+            with pytest.raises(ConfigurationError):
+                self.strategy().layout(self.world_size, case.job)
+            return
+        ranks = self._on_ranks(run_requests, self.strategy(), [case])
+        self._assert_video(name, [requests[0] for requests in ranks])
 
-    def test_an_endless_video_begins_like_a_finite_one(self) -> None:
-        """Blocks come out while the video is being made; closing the iterator ends it."""
-        if self.world_size > 1:
-            pytest.skip("ranks that stop in the midst of a video have to agree on where")
-        strategy, endless = self.strategy(), replace(CASES["five-blocks"], latent_frames=None)
-        mesh = strategy.mesh(1, endless.spec)
-        work = tiny_denoising(endless, strategy.layers(mesh, 0, endless.spec))
-        found: list[BlockDone] = []
-        with torch.no_grad():
-            events = strategy.run(work, mesh, 0)
-            while len(found) < 2:
-                event = next(events)
-                if isinstance(event, BlockDone):
-                    found.append(event)
+    def test_requests_run_one_after_another_and_alike_every_time(self) -> None:
+        """Nothing of a request stays in the strategy or between the ranks."""
+        names = ["same-step-kv", "short-last-block", "same-step-kv"]
+        ranks = self._on_ranks(run_requests, self.strategy(), [CASES[name] for name in names])
+        for index, name in enumerate(names):
+            self._assert_video(name, [requests[index] for requests in ranks])
+        for rank, (first, _, third) in enumerate(ranks):
+            assert _tasks(first) == _tasks(third), f"tasks of rank {rank} differ"
+            for before, again in zip(_blocks(first), _blocks(third), strict=True):
+                assert torch.equal(before.latents, again.latents), f"block {before.block} differs"
+
+    @pytest.mark.parametrize("count", [1, 6, 20])
+    def test_closing_ends_an_endless_video_on_every_rank(self, count: int) -> None:
+        """It begins like a finite one, and the request after it is whole."""
         # Blocks 0 and 1 finish before block 5 enters, so they do not know that there is one.
-        for block, latents in zip(found, serial("five-blocks")[:2], strict=True):
-            self._assert_equal(block, latents)
+        self._close(replace(CASES["five-blocks"], latent_frames=None), count, serial("five-blocks"))
 
-    def test_a_strategy_runs_one_request_after_another(self) -> None:
-        """Nothing of a request stays in the strategy."""
-        strategy, blocks = self.strategy(), []
-        if self.world_size > 1:
-            pytest.skip("run_ranks makes its own strategy")
-        case = CASES["same-step-kv"]
-        for _ in range(2):
-            mesh = strategy.mesh(1, case.spec)
-            work = tiny_denoising(case, strategy.layers(mesh, 0, case.spec))
-            with torch.no_grad():
-                events = list(strategy.run(work, mesh, 0))
-            blocks.append([event.latents for event in events if isinstance(event, BlockDone)])
-        assert all(torch.equal(a, b) for a, b in zip(*blocks, strict=True))
+    def test_closing_after_the_last_block_is_an_end_like_any_other(self) -> None:
+        """The request after it is whole here too."""
+        case = CASES["two-blocks"]
+        self._close(case, len(list(case.job.tasks())) + 2, serial("two-blocks"))
 
-    def test_the_mesh_has_the_size_that_was_asked_for(self) -> None:
+    def test_the_layout_has_the_size_that_was_asked_for(self) -> None:
         """And is the same every time."""
-        spec = CASES["next-block-kv"].spec
-        mesh = self.strategy().mesh(self.world_size, spec)
-        assert mesh.size == self.world_size
-        assert mesh == self.strategy().mesh(self.world_size, spec)
+        job = CASES["next-block-kv"].job
+        layout = self.strategy().layout(self.world_size, job)
+        assert layout.mesh.size == self.world_size
+        assert layout == self.strategy().layout(self.world_size, job)
+
+    def test_the_layout_is_one_of_those_that_were_weighed(self) -> None:
+        """A plan shows what else there was."""
+        strategy, job = self.strategy(), CASES["next-block-kv"].job
+        weighed = strategy.alternatives(self.world_size, job)
+        assert strategy.layout(self.world_size, job) in weighed
+        assert {layout.mesh.size for layout in weighed} == {self.world_size}
 
     def test_impossible_world_sizes_are_refused_in_a_sentence(self) -> None:
         """Before any weight is read, with the number that was asked for."""
         for world_size in self.impossible:
             with pytest.raises(ConfigurationError, match=rf"\b{world_size}\b"):
-                self.strategy().mesh(world_size, CASES["next-block-kv"].spec)
+                self.strategy().layout(world_size, CASES["next-block-kv"].job)
 
-    def test_the_stages_cover_the_model(self) -> None:
-        """Consecutive layers per stage, all of them once; one stage's ranks hold the same ones."""
-        strategy, spec = self.strategy(), CASES["next-block-kv"].spec
-        mesh = strategy.mesh(self.world_size, spec)
-        held: dict[int, range] = {}
-        for rank in range(mesh.size):
-            layers = strategy.layers(mesh, rank, spec)
-            stage = mesh.coordinate(rank)[Axis.PIPE]
-            assert held.setdefault(stage, layers) == layers, f"rank {rank} differs in its stage"
-        found = [layer for stage in sorted(held) for layer in held[stage]]
-        assert found == list(range(spec.layers)), "layers by stage"
+    def test_the_layout_covers_the_model(self) -> None:
+        """All layers once, stage by stage, and all guidance branches once, batch by batch."""
+        for name in {"next-block-kv", "no-guidance"}.difference(self.refused):
+            job = CASES[name].job
+            layout = self.strategy().layout(self.world_size, job)
+            layers = [layer for stage in layout.stages for layer in stage]
+            assert layers == list(range(job.spec.layers)), "layers by stage"
+            branches = [branch for batch in layout.batches for branch in batch]
+            assert branches == list(range(job.branches)), "guidance branches by batch"
 
-    def _output(self, case: TinyCase) -> list[Progress]:
-        ranks = self.run_ranks(case)
-        outputs = [r for r in ranks if any(isinstance(event, BlockDone) for event in r)]
-        assert len(outputs) == 1, f"{len(outputs)} of {len(ranks)} ranks yield blocks, not one"
-        return outputs[0]
+    def _close(self, case: TinyCase, count: int, expected: list[Tensor]) -> None:
+        """Close ``case`` after ``count`` tasks and blocks, then run another request."""
+        ranks = self._on_ranks(close_early, self.strategy(), case, count, CASES["same-step-kv"])
+        output, others = self._split(case, [closed for closed, _ in ranks])
+        schedule = list(islice(case.job.tasks(), 100))
+        assert len(_tasks(output)) + len(_blocks(output)) == count, "events before the end"
+        _assert_order(output, schedule)
+        for other in others:
+            _assert_part(other, schedule)
+        for block, latents in zip(_blocks(output), expected, strict=False):
+            self._assert_equal(block, latents)
+        self._assert_video("same-step-kv", [whole for _, whole in ranks])
+
+    def _assert_video(self, name: str, ranks: list[list[Progress]]) -> None:
+        case, expected = CASES[name], serial(name)
+        output, others = self._split(case, ranks)
+        schedule = list(case.job.tasks())
+        _assert_order(output, schedule)
+        assert len(_tasks(output)) == len(schedule), "the output rank does not report every task"
+        for other in others:
+            _assert_part(other, schedule)
+        blocks = _blocks(output)
+        cut = case.scheduler.blocks(case.latent_frames)
+        assert [block.frames for block in blocks] == list(cut), "frames of the blocks"
+        for block, latents in zip(blocks, expected, strict=True):
+            self._assert_equal(block, latents)
 
     def _assert_equal(self, block: BlockDone, latents: Tensor) -> None:
+        assert block.latents.shape == latents.shape
+        assert block.latents.dtype == torch.float32
         difference = (block.latents - latents).abs().max() / latents.abs().max()
         assert difference <= self.tolerance, (
             f"block {block.block} is {difference:.2e} (relative) from the serial run, "
             f"more than {self.tolerance:.0e}"
         )
 
+    def _split(
+        self, case: TinyCase, ranks: list[list[Progress]]
+    ) -> tuple[list[Progress], list[list[Progress]]]:
+        """Return what the output rank yielded, and what the others did."""
+        output = self.strategy().layout(self.world_size, case.job).output_rank
+        return ranks[output], ranks[:output] + ranks[output + 1 :]
+
+    def _on_ranks(self, function: Callable[..., Any], *args: object) -> list[Any]:
+        if self.world_size == 1:
+            return [function(Peers.alone(), *args)]
+        return rank_pool(self.world_size).run(function, *args)
+
+
+@torch.no_grad()
+def run_requests(
+    peers: Peers, strategy: ParallelStrategy, requests: Sequence[TinyCase]
+) -> list[list[Progress]]:
+    """Run requests one after another on one rank; return what each of them yields."""
+    return [list(_start(peers, strategy, request)) for request in requests]
+
+
+@torch.no_grad()
+def close_early(
+    peers: Peers, strategy: ParallelStrategy, request: TinyCase, count: int, after: TinyCase
+) -> tuple[list[Progress], list[Progress]]:
+    """Let the output rank close ``request`` after ``count`` tasks and blocks; run ``after``."""
+    running, closed = _start(peers, strategy, request), []
+    closes = peers.rank == strategy.layout(peers.world_size, request.job).output_rank
+    for event in running:
+        closed.append(event)
+        if closes and len(_tasks(closed)) + len(_blocks(closed)) == count:
+            running.close()
+    return closed, list(_start(peers, strategy, after))
+
+
+def _start(
+    peers: Peers, strategy: ParallelStrategy, request: TinyCase
+) -> Generator[Progress, None, None]:
+    layout = strategy.layout(peers.world_size, request.job)
+    work = tiny_denoising(request, layout.layers(peers.rank), peers)
+    running = strategy.run(work, layout, peers.rank)
+    assert isinstance(running, Generator), "run() must be a generator: it has to be closed"
+    return running
+
 
 @cache
 def serial(name: str) -> list[Tensor]:
     """Return the blocks of a case as the oracle makes them."""
-    strategy, case = SingleDevice(), CASES[name]
-    work = tiny_denoising(case)
-    with torch.no_grad():
-        events = strategy.run(work, strategy.mesh(1, case.spec), 0)
-        return [event.latents for event in events if isinstance(event, BlockDone)]
+    (events,) = run_requests(Peers.alone(), SingleDevice(), [CASES[name]])
+    return [block.latents for block in _blocks(events)]
+
+
+def _tasks(events: Iterable[Progress]) -> list[Task]:
+    return [event.task for event in events if isinstance(event, TaskDone)]
+
+
+def _blocks(events: Iterable[Progress]) -> list[BlockDone]:
+    return [event for event in events if isinstance(event, BlockDone)]
+
+
+def _assert_order(events: list[Progress], schedule: list[Task]) -> None:
+    """Tasks come in the order of the schedule, each block right after its last one."""
+    tasks = _tasks(events)
+    assert tasks == schedule[: len(tasks)], "tasks do not come in the order of the schedule"
+    shown = [event for event in events if isinstance(event, TaskDone | BlockDone)]
+    for before, event in pairwise([None, *shown]):
+        if isinstance(event, BlockDone):
+            last = before.task if isinstance(before, TaskDone) else None
+            assert last is not None, f"block {event.block} does not follow its last task"
+            assert last.block == event.block, f"block {event.block} does not follow its task"
+            assert last.last_step, f"block {event.block} comes before its last task"
+
+
+def _assert_part(events: list[Progress], schedule: list[Task]) -> None:
+    """A rank that is not the output's tells of some tasks in order, and of no block."""
+    assert not _blocks(events), "blocks come from the output rank alone"
+    rest = iter(schedule)
+    for task in _tasks(events):
+        assert task in rest, f"{task} is told twice or out of order"

@@ -58,3 +58,19 @@ class Mesh:
         for axis, degree in reversed(list(zip(Axis, self.degrees, strict=True))):
             rank, coordinates[axis] = divmod(rank, degree)
         return {axis: coordinates[axis] for axis in Axis}
+
+    def rank(self, **coordinate: int) -> int:
+        """Return the global rank at a coordinate; axes that are not named are at 0.
+
+        Raises:
+            ValueError: A coordinate is not on its axis.
+        """
+        rank = 0
+        for axis, degree in zip(Axis, self.degrees, strict=True):
+            index = coordinate.pop(axis.value, 0)
+            if not 0 <= index < degree:
+                raise ValueError(f"{axis.value} {index} is not on an axis of {degree}")
+            rank = rank * degree + index
+        if coordinate:
+            raise ValueError(f"there is no axis {', '.join(coordinate)}")
+        return rank

@@ -1,0 +1,286 @@
+"""Measures DualParal on two gloo ranks against what two processes can reach on this machine.
+
+    python benchmarks/dualparal.py
+
+A random-weight Wan in Wan 1.3B's proportions (feed-forward 5.8 times the model dim, head dim 128),
+one thread per rank, sizes that make a stage's task take some tens of milliseconds. Alternating in
+one run, on the same two processes:
+
+- *alone*: the serial run on one rank, the other one idle;
+- *twice*: two independent serial runs at once: over *alone*, the machine's own ceiling;
+- *DualParal*: one run on both ranks, two stages; its latents must be those of *alone*, bit by bit.
+
+Told are the speed-ups (of *twice*: twice the work over its time) and the share of the ceiling that
+DualParal reaches (bar: 0.95), the idle share of the stages, measured from the ranks' own clocks,
+and the one that the simulator predicts for a machine of this speed (bar: 3 points apart).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+
+import torch
+from diffusers import WanTransformer3DModel
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.common import machine, spread, table
+
+from longtake.caches import NextBlockKV
+from longtake.models import BackboneSpec, Compression, Sampler
+from longtake.models.wan import WanBackbone
+from longtake.noise import NoiseSource, SharedPool
+from longtake.plan.actions import Advance, Compute, Guide, Open
+from longtake.plan.cost import Hardware, Work
+from longtake.plan.job import Job
+from longtake.plan.layout import Layout
+from longtake.plan.mesh import Mesh
+from longtake.plan.simulate import simulate
+from longtake.schedulers import FifoQueue
+from longtake.strategies import (
+    ActionDone,
+    BlockDone,
+    Denoising,
+    DualParal,
+    Guidance,
+    Peers,
+    SingleDevice,
+)
+from longtake.testing.ranks import RankPool
+from longtake.testing.tiny import randomize, tiny_scheduler
+
+HEAD_DIM, TEXT, TOKENS, CHANNELS = 128, 64, 64, 16
+BLOCK = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """What is run.
+
+    Args:
+        heads: Attention heads; the model dim is 128 times that.
+        layers: Transformer layers.
+        height: Latent height.
+        width: Latent width.
+        blocks: Blocks of 8 latent frames.
+        steps: Denoising steps.
+    """
+
+    heads: int
+    layers: int
+    height: int
+    width: int
+    blocks: int
+    steps: int
+
+    @property
+    def ffn(self) -> int:
+        """Width of the feed-forward part, as in Wan 1.3B."""
+        return round(HEAD_DIM * self.heads * 8960 / 1536)
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """Of the backbone."""
+        return BackboneSpec(
+            name="bench",
+            channels=CHANNELS,
+            patch=(1, 2, 2),
+            heads=self.heads,
+            head_dim=HEAD_DIM,
+            layers=self.layers,
+            native_frames=21,
+            compression=Compression(temporal=4, spatial=8),
+        )
+
+    def job(self, matmul: float) -> Job:
+        """Return what the simulator needs, on a machine of so many operations per second."""
+        dim = self.spec.model_dim
+        linear = 2 * (4 * dim * dim + 2 * dim * dim + 2 * dim * self.ffn) + 4 * TOKENS * dim
+        work = Work(
+            embed=2 * 4 * CHANNELS * dim,
+            layer=linear,
+            attention=4 * dim,
+            head=2 * 4 * CHANNELS * dim,
+            decode=0,
+        )
+        hardware = Hardware(
+            name="measured",
+            matmul=matmul,
+            convolution=matmul,
+            bandwidth=1e9,
+            latency=2e-3,
+            launch=0,
+            memory=24e9,
+        )
+        return Job(
+            spec=self.spec,
+            scheduler=FifoQueue(BLOCK, BLOCK),
+            latent_frames=BLOCK * (self.blocks + 1),
+            steps=self.steps,
+            cache=NextBlockKV(),
+            branches=2,
+            height=self.height,
+            width=self.width,
+            item_bytes=4,
+            work=work,
+            hardware=hardware,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one rank measured.
+
+    Args:
+        start: When it began, on the machine's clock.
+        stop: When it ended.
+        busy: Seconds in which it computed.
+        latents: Digest of the blocks that it yielded.
+    """
+
+    start: float
+    stop: float
+    busy: float
+    latents: str
+
+
+@lru_cache(maxsize=1)
+def transformer(size: Size) -> WanTransformer3DModel:
+    """Return the model, the same on all ranks."""
+    model = WanTransformer3DModel(
+        num_attention_heads=size.heads,
+        attention_head_dim=HEAD_DIM,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        text_dim=TEXT,
+        freq_dim=64,
+        ffn_dim=size.ffn,
+        num_layers=size.layers,
+    )
+    return randomize(model, 0)
+
+
+def denoising(size: Size, layers: range, peers: Peers) -> Denoising:
+    """Return the work of one rank."""
+    backbone, job = WanBackbone(size.spec, [transformer(size)], layers), size.job(1)
+    prompts = torch.randn(2, TOKENS, TEXT, generator=torch.Generator().manual_seed(1))
+    text = lru_cache(lambda branches: backbone.condition_text({"states": prompts[list(branches)]}))
+    source = NoiseSource(seed=0, request=0, channels=CHANNELS, height=size.height, width=size.width)
+    return Denoising(
+        backbone=backbone,
+        tasks=job.tasks(),
+        noise=SharedPool().blocks(source, job.scheduler.blocks(job.latent_frames)),
+        cache=job.cache,
+        sampler=Sampler(tiny_scheduler(), size.steps),
+        guidance=Guidance(scales=(5.0,)),
+        text=lambda _frames, branches: text(branches),
+        height=size.height,
+        width=size.width,
+        device=torch.device("cpu"),
+        peers=peers,
+    )
+
+
+@torch.no_grad()
+def alone(peers: Peers, size: Size, ranks: int) -> Run | None:
+    """Make the video serially, on each of the first ``ranks`` ranks."""
+    if peers.rank >= ranks:
+        return None
+    strategy = SingleDevice()
+    layout = strategy.layout(1, size.job(1))
+    work = denoising(size, layout.layers(0), Peers.alone())
+    latents, start = hashlib.sha256(), time.perf_counter()
+    for event in strategy.run(work, layout, 0):
+        if isinstance(event, BlockDone):
+            latents.update(event.latents.numpy().tobytes())
+    stop = time.perf_counter()
+    return Run(start, stop, stop - start, latents.hexdigest())
+
+
+@torch.no_grad()
+def pipelined(peers: Peers, size: Size) -> Run:
+    """Make the video on both ranks."""
+    layout = two_stages(size)
+    work = denoising(size, layout.layers(peers.rank), peers)
+    latents, busy, start = hashlib.sha256(), 0.0, time.perf_counter()
+    for event in DualParal().run(work, layout, peers.rank):
+        if isinstance(event, BlockDone):
+            latents.update(event.latents.numpy().tobytes())
+        if isinstance(event, ActionDone) and isinstance(
+            event.action, Compute | Guide | Advance | Open
+        ):
+            busy += event.stop - event.start
+    return Run(start, time.perf_counter(), busy, latents.hexdigest())
+
+
+def two_stages(size: Size) -> Layout:
+    """Half of the layers on each rank, guidance branches together."""
+    half = size.layers // 2
+    stages = (range(half), range(half, size.layers))
+    return Layout(mesh=Mesh(pipe=2), stages=stages, batches=(range(2),))
+
+
+def took(runs: list[Run]) -> float:
+    """Return the seconds from the first rank's start to the last one's end."""
+    return max(run.stop for run in runs) - min(run.start for run in runs)
+
+
+def operations(size: Size) -> float:
+    """Return the floating-point operations of the whole run, all branches."""
+    one = replace(size.job(1.0), latent_frames=size.job(1.0).latent_frames)
+    layout = SingleDevice().layout(1, one)
+    return sum(simulate(layout, one).busy)
+
+
+def main() -> None:
+    """Run the rounds and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--heads", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--height", type=int, default=8)
+    parser.add_argument("--width", type=int, default=8)
+    parser.add_argument("--blocks", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=12)
+    options = vars(parser.parse_args())
+    rounds = options.pop("rounds")
+    size = Size(**options)
+    tasks = size.blocks * size.steps
+    print(machine())
+    print(f"model dim {size.spec.model_dim}, {size.layers} layers, {tasks} tasks")
+    pool = RankPool(2, timeout=600)
+    ceilings, speedups, shares, idles, singles = [], [], [], [], []
+    pool.run(alone, replace(size, blocks=1, steps=2), 2)  # warm-up
+    for _ in range(rounds):
+        single = next(run for run in pool.run(alone, size, 1) if run is not None)
+        twice = [run for run in pool.run(alone, size, 2) if run is not None]
+        dual = pool.run(pipelined, size)
+        assert dual[0].latents == single.latents == twice[1].latents, "not bit-equal"
+        ceilings.append(2 * took([single]) / took(twice))
+        speedups.append(took([single]) / took(dual))
+        shares.append(speedups[-1] / ceilings[-1])
+        idles.append(1 - sum(run.busy for run in dual) / (2 * took(dual)))
+        singles.append(took([single]))
+    # In the pipeline both processes compute at once, as in *twice*.
+    speed = operations(size) / median(singles) * median(ceilings) / 2
+    predicted = simulate(two_stages(size), size.job(speed)).idle
+    rows = [
+        ["a task of the serial run, ms", spread([1e3 * one / tasks for one in singles], 0)],
+        ["ceiling: two runs at once over one", spread(ceilings, 3)],
+        ["DualParal over one run", spread(speedups, 3)],
+        ["share of the ceiling", spread(shares, 3)],
+        ["idle, measured", spread([100 * idle for idle in idles], 1) + " %"],
+        ["idle, simulated", f"{100 * predicted:.1f} %"],
+    ]
+    print(table(["", f"mean of {rounds} rounds (min to max)"], rows))
+    pool.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Which rank holds which layers and runs which guidance branches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Self
+
+from longtake.plan.mesh import Axis, Mesh
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What a strategy decides before any weight is read. Every rank derives the same one.
+
+    Args:
+        mesh: Degrees of all axes.
+        stages: Consecutive layers of each coordinate of the pipe axis, together all of them.
+        batches: Guidance branches that run as one batch, together all of them in order. Several
+            batches on one coordinate of the cfg axis are micro-tasks, run one after another.
+        chunks: Parts in which a rank's heads are attended under Ulysses, the result of one
+            travelling while the next is computed (PipeSP); 1: all at once.
+    """
+
+    mesh: Mesh
+    stages: tuple[range, ...]
+    batches: tuple[range, ...]
+    chunks: int = 1
+
+    def __post_init__(self) -> None:
+        if len(self.stages) != self.mesh.pipe:
+            raise ValueError(f"{len(self.stages)} stages on a pipe axis of {self.mesh.pipe}")
+        if len(self.batches) % self.mesh.cfg:
+            raise ValueError(f"{len(self.batches)} batches on a cfg axis of {self.mesh.cfg}")
+
+    @classmethod
+    def serial(cls, layers: int, branches: int) -> Self:
+        """Return the layout of one rank that holds everything and runs branches as one batch."""
+        return cls(mesh=Mesh(), stages=(range(layers),), batches=(range(branches),))
+
+    @property
+    def output_rank(self) -> int:
+        """The rank that holds the queue, takes the sampler steps and yields the blocks."""
+        return 0
+
+    def layers(self, rank: int) -> range:
+        """Return the layers that a rank holds, so that only those are read from disk."""
+        return self.stages[self.mesh.coordinate(rank)[Axis.PIPE]]
+
+    @property
+    def sequence(self) -> int:
+        """Ranks that share a window's tokens: ring times Ulysses."""
+        return self.mesh.ring * self.mesh.ulysses
+
+    def rank(self, cfg: int = 0, pipe: int = 0, sequence: int = 0) -> int:
+        """Return the rank of a stage of a coordinate of the cfg axis that has some tokens.
+
+        Args:
+            cfg: Coordinate on the cfg axis.
+            pipe: Stage.
+            sequence: Place among the ranks that share the tokens, in the order of the tokens:
+                the ring's coordinate is the outer one.
+        """
+        ring, ulysses = divmod(sequence, self.mesh.ulysses)
+        return self.mesh.rank(cfg=cfg, pipe=pipe, ring=ring, ulysses=ulysses)
+
+    def sequence_index(self, rank: int) -> int:
+        """Return a rank's place among the ranks that share its tokens."""
+        coordinate = self.mesh.coordinate(rank)
+        return coordinate[Axis.RING] * self.mesh.ulysses + coordinate[Axis.ULYSSES]
+
+    @property
+    def groups(self) -> list[tuple[int, ...]]:
+        """Ranks that exchange tokens, heads, keys or values, in a fixed order; none of one rank.
+
+        For each stage of each coordinate of the cfg axis: all ranks that share its tokens, its
+        rings, its Ulysses groups.
+        """
+        ring, ulysses = self.mesh.ring, self.mesh.ulysses
+        found: dict[tuple[int, ...], None] = {}
+        for cfg, pipe in product(range(self.mesh.cfg), range(self.mesh.pipe)):
+            ranks = [self.rank(cfg, pipe, index) for index in range(self.sequence)]
+            parts = [ranks, *(ranks[u::ulysses] for u in range(ulysses))]
+            parts += [ranks[r * ulysses : (r + 1) * ulysses] for r in range(ring)]
+            found.update({tuple(part): None for part in parts if len(part) > 1})
+        return list(found)
+
+    def batches_at(self, cfg: int) -> tuple[range, ...]:
+        """Return the batches that a coordinate of the cfg axis runs, in order."""
+        share = len(self.batches) // self.mesh.cfg
+        return self.batches[cfg * share : (cfg + 1) * share]
+
+    @property
+    def guide_rank(self) -> int:
+        """The last stage of the first coordinate of the cfg axis: it joins the branches."""
+        return self.rank(pipe=self.mesh.pipe - 1)

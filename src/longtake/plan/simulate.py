@@ -1,0 +1,194 @@
+"""How long a plan takes: all ranks' actions on a clock, from the model's work and the hardware."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, tee
+from typing import Final
+
+from longtake.plan.actions import Action, Compute, Emit, Kind, Message, Post, Receive, Send
+from longtake.plan.compiler import compile_rank
+from longtake.plan.job import Job
+from longtake.plan.layout import Layout
+from longtake.plan.picture import Box
+from longtake.plan.replay import Link, replay
+
+ENOUGH_BLOCKS: Final = 32
+"""Blocks that a choice is made on; about a minute of video at 8 latent frames each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """What a run would take. For choices and pictures: the hardware's speeds are rough.
+
+    Args:
+        makespan: Seconds until the last rank is done.
+        first_block: Seconds until the first block has been decoded.
+        busy: Seconds that each rank computes or decodes.
+        link_bytes: Bytes that go over each link.
+    """
+
+    makespan: float
+    first_block: float
+    busy: tuple[float, ...]
+    link_bytes: Mapping[Link, int]
+
+    @property
+    def idle(self) -> float:
+        """Share of all ranks' time in which they wait."""
+        shares = self.idle_of_ranks
+        return sum(shares) / len(shares)
+
+    @property
+    def idle_of_ranks(self) -> tuple[float, ...]:
+        """Share of each rank's time in which it waits."""
+        if not self.makespan:
+            return tuple(0.0 for _ in self.busy)
+        return tuple(1 - busy / self.makespan for busy in self.busy)
+
+    @property
+    def sent_bytes(self) -> tuple[int, ...]:
+        """Bytes that each rank sends."""
+        sent = [0] * len(self.busy)
+        for link, count in self.link_bytes.items():
+            sent[link.source] += count
+        return tuple(sent)
+
+
+def simulate(
+    layout: Layout, job: Job, streams: Sequence[Iterable[Action]] | None = None
+) -> Simulation:
+    """Return what a run would take.
+
+    Args:
+        layout: Which rank holds and runs what.
+        job: The model's work and the hardware; finite (see :func:`bounded`).
+        streams: Each rank's actions; left out: compiled from the job.
+
+    Raises:
+        PlanError: The actions are no run.
+    """
+    busy = [0.0] * layout.mesh.size
+    makespan, first_block = 0.0, math.inf
+    link_bytes: dict[Link, int] = {}
+    for box in timeline(layout, job, streams):
+        makespan = max(makespan, box.stop)
+        match box.action:
+            case Compute():
+                busy[box.rank] += box.stop - box.start
+            case Emit():
+                busy[box.rank] += box.stop - box.start
+                first_block = min(first_block, box.stop)
+            case Send(message=message, target=target):
+                link = Link(box.rank, target, message.kind)
+                link_bytes[link] = link_bytes.get(link, 0) + message_bytes(job, message)
+            case _:
+                pass
+    return Simulation(
+        makespan=makespan, first_block=first_block, busy=tuple(busy), link_bytes=link_bytes
+    )
+
+
+def timeline(
+    layout: Layout, job: Job, streams: Sequence[Iterable[Action]] | None = None
+) -> Iterator[Box]:
+    """Yield every action with its time, each rank's in order; lazily, so also for endless jobs.
+
+    Computing and decoding take time, a receive lasts until its message is here, everything else
+    is instant. A message starts when it is sent, its receive is posted and the one before it on
+    its link is through; it takes its bytes over the bandwidth and the latency, whatever both
+    ranks do meanwhile.
+
+    Args:
+        layout: Which rank holds and runs what.
+        job: The model's work and the hardware.
+        streams: Each rank's actions; left out: compiled from the job.
+    """
+    if streams is None:
+        # One schedule for all: ranks are never far apart, so little of it is held.
+        streams = [
+            compile_rank(tasks, job.cache, layout, rank)
+            for rank, tasks in enumerate(tee(job.tasks(), layout.mesh.size))
+        ]
+    clocks = [0.0] * len(streams)
+    free: dict[Link, float] = {}
+    begun: dict[tuple[Link, Message], float] = {}
+    for rank, action in replay(streams):
+        start = stop = clocks[rank]
+        match action:
+            case Compute():
+                stop += compute_seconds(layout, job, action)
+            case Emit():
+                stop += job.work.decode * action.frames / job.hardware.convolution
+            case Send(message=message, target=target):
+                _begin(begun, Link(rank, target, message.kind), message, start)
+            case Post(message=message, source=source):
+                _begin(begun, Link(source, rank, message.kind), message, start)
+            case Receive(message=message, source=source):
+                link = Link(source, rank, message.kind)
+                through = max(begun.pop((link, message)), free.get(link, 0.0))
+                through += message_bytes(job, message) / job.hardware.bandwidth
+                free[link] = through
+                stop = max(start, through + job.hardware.latency)
+            case _:
+                pass
+        clocks[rank] = stop
+        yield Box(rank, action, start, stop)
+
+
+def _begin(
+    begun: dict[tuple[Link, Message], float], link: Link, message: Message, now: float
+) -> None:
+    """Note that one side of a message is ready; the later side counts."""
+    begun[link, message] = max(begun.get((link, message), 0.0), now)
+
+
+def compute_seconds(layout: Layout, job: Job, action: Compute) -> float:
+    """Return how long a stage takes for one batch of branches.
+
+    Branches that run apart cost what they cost together, plus a second ``launch`` and a second
+    embedding: even one frame of a 480p window has more tokens than a GPU needs to be full.
+
+    Args:
+        layout: Which rank holds and runs what.
+        job: The model's work and the hardware.
+        action: The micro-task.
+    """
+    work, tokens, branches = job.work, job.tokens_per_frame, len(action.branches)
+    queries = action.frames * tokens
+    keys = (action.frames + action.context) * tokens
+    layer = work.layer * queries + work.attention * queries * keys
+    operations = len(action.layers) * layer * branches
+    if action.layers.start == 0:
+        operations += work.embed * queries
+    if action.layers.stop == job.spec.layers:
+        operations += work.head * action.own * tokens * branches
+    return job.hardware.launch + operations / job.hardware.matmul
+
+
+def message_bytes(job: Job, message: Message) -> int:
+    """Return the size of a message: hidden states in the model's dtype, pictures in fp32."""
+    if message.kind is Kind.HOP:
+        numbers = message.frames * job.tokens_per_frame * job.spec.model_dim
+        return len(message.branches) * numbers * job.item_bytes
+    rows = len(message.branches) if message.kind is Kind.PREDICTION else 1
+    return rows * job.spec.channels * message.frames * job.height * job.width * 4
+
+
+def bounded(job: Job, blocks: int = ENOUGH_BLOCKS) -> Job:
+    """Return the job of the video's first ``blocks`` blocks, or the job itself if it has no more.
+
+    What tells layouts apart is how they fill and drain, and whether the blocks in flight keep
+    every stage busy in between. Both show within twice as many blocks as there are stages; a
+    longer video only makes the idle share smaller.
+
+    Args:
+        job: Of a video of any length, or an endless one.
+        blocks: The most blocks.
+    """
+    first = list(islice(job.scheduler.blocks(job.latent_frames), blocks + 1))
+    if len(first) <= blocks:
+        return job
+    return replace(job, latent_frames=first[blocks - 1].stop)

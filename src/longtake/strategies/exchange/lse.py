@@ -1,0 +1,50 @@
+"""Attention in parts: a kernel that tells the log-sum-exp, and the merge of two results."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def attention_with_lse(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Attend, and tell how much weight the keys have in all.
+
+    Args:
+        q: Queries ``(B, S, N, D)``, any number.
+        k: Keys ``(B, S', N, D)``, at least one.
+        v: Values ``(B, S', N, D)``.
+
+    Returns:
+        The result ``(B, S, N, D)``, and the log-sum-exp of the scaled scores ``(B, S, N, 1)`` in
+        fp32.
+    """
+    if not q.shape[1]:  # torch's kernel divides by the number of queries
+        return q, q.new_empty((*q.shape[:3], 1), dtype=torch.float32)
+    q_BNSD, k_BNSD, v_BNSD = (tensor.transpose(1, 2) for tensor in (q, k, v))
+    if q.device.type == "cpu":
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            q_BNSD, k_BNSD, v_BNSD
+        )
+    else:
+        out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+            q_BNSD, k_BNSD, v_BNSD, None, compute_log_sumexp=True
+        )
+        lse = lse[..., : q.shape[1]]  # the kernel rounds its length up
+    return out.transpose(1, 2), lse.float().transpose(1, 2)[..., None]
+
+
+def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
+    """Join the results of attention to two sets of keys, as if it had been one.
+
+    Args:
+        out: Result for the first set, ``(B, S, N, D)``.
+        lse: Its log-sum-exp ``(B, S, N, 1)``.
+        other: Result for the second set.
+        other_lse: Its log-sum-exp.
+
+    Returns:
+        Result and log-sum-exp for both, in fp32.
+    """
+    joined = torch.logaddexp(lse, other_lse)
+    out = out.float() * (lse - joined).exp() + other.float() * (other_lse - joined).exp()
+    return out, joined

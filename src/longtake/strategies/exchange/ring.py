@@ -1,0 +1,80 @@
+"""Ring attention: keys and values go round, partial results are merged by their log-sum-exp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from longtake.strategies.exchange.lse import attention_with_lse, merge
+
+
+@final
+class RingKernel:
+    """An attention kernel whose keys and values are spread over the ranks of a group.
+
+    Each rank attends from its own queries to the keys that it holds, while it passes them on to
+    the next rank and receives those of the one before. A rank sends, per layer, every part of the
+    keys and values but the one that its successor holds from the start (``sent_numbers``).
+
+    Args:
+        group: The ranks of the ring.
+        index: This rank's place in it.
+        keys: Tokens whose keys each rank holds.
+    """
+
+    def __init__(self, group: dist.ProcessGroup, index: int, keys: Sequence[int]) -> None:
+        self._group = group
+        self._index = index
+        self._keys = list(keys)
+        ranks = dist.get_process_group_ranks(group)
+        self._next = ranks[(index + 1) % len(ranks)]
+        self._before = ranks[index - 1]
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend from ``q`` to the keys of all ranks.
+
+        Collective: all ranks of the group call it for the same layers in the same order.
+
+        Args:
+            q: This rank's queries, ``(B, S, N, D)``.
+            k: The keys that this rank holds, ``(B, S', N, D)``.
+            v: Their values.
+
+        Returns:
+            ``(B, S, N, D)``, in the dtype of ``q``.
+        """
+        out: Tensor | None = None
+        lse = q.new_empty(0)
+        held, degree = torch.stack((k, v)), len(self._keys)
+        for turn in range(degree):
+            source = (self._index - turn - 1) % degree
+            coming, works = held, []
+            if turn < degree - 1:
+                coming = held.new_empty((*held.shape[:2], self._keys[source], *held.shape[3:]))
+                works = self._pass_on(held, coming)
+            if held.shape[2]:  # with fewer tokens than ranks, some hold none
+                part, part_lse = attention_with_lse(q, held[0], held[1])
+                out, lse = (part, part_lse) if out is None else merge(out, lse, part, part_lse)
+            for work in works:
+                work.wait()
+            held = coming
+        assert out is not None, "a window has keys on some rank"
+        return out.to(q.dtype)
+
+    def sent_numbers(self, batch: int, heads: int, head_dim: int) -> int:
+        """Return how many numbers this rank sends in one layer."""
+        successor = (self._index + 1) % len(self._keys)
+        return 2 * batch * heads * head_dim * (sum(self._keys) - self._keys[successor])
+
+    def _pass_on(self, held: Tensor, coming: Tensor) -> list[Any]:
+        # As one batch: between two ranks both directions would otherwise wait for one another.
+        return dist.batch_isend_irecv(
+            [
+                dist.P2POp(dist.isend, held, self._next, group=self._group),
+                dist.P2POp(dist.irecv, coming, self._before, group=self._group),
+            ]
+        )

@@ -1,0 +1,162 @@
+"""This rank's share of a stage's tokens and heads, and its exchanges with the other ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Self, final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from longtake.models import Attend
+from longtake.models.kernel import without_padding
+from longtake.plan.layout import Layout
+from longtake.strategies.exchange.ring import RingKernel
+from longtake.strategies.exchange.shares import overlap, shares
+from longtake.strategies.exchange.ulysses import Ulysses
+from longtake.strategies.peers import Peers
+
+Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Adds to keys and values what a feature cache holds."""
+
+
+@final
+class TokenShare:
+    """Which tokens and heads of a stage are this rank's.
+
+    A window's tokens are divided evenly among the ``ring * ulysses`` ranks of the stage, in the
+    order of time. During attention a rank has all tokens of its ring coordinate for some heads.
+
+    Args:
+        ranks: The ranks that share the tokens, in the order of the tokens; ring is the outer axis.
+        index: This rank's place among them.
+        ulysses: Degree of the Ulysses axis.
+        heads: Attention heads of the model.
+        peers: The ranks of the run, their groups made.
+        chunks: See ``Ulysses``.
+    """
+
+    def __init__(
+        self,
+        ranks: tuple[int, ...],
+        index: int,
+        ulysses: int,
+        heads: int,
+        peers: Peers,
+        chunks: int = 1,
+    ) -> None:
+        self.size, self.index = len(ranks), index
+        self._ranks = ranks
+        self._ulysses = ulysses
+        self._ring = len(ranks) // ulysses
+        self._ring_index, self._ulysses_index = divmod(index, ulysses)
+        self._ring_ranks = ranks[self._ulysses_index :: ulysses]
+        self._ulysses_ranks = ranks[self._ring_index * ulysses :][:ulysses]
+        self._heads = heads
+        self._peers = peers
+        self._chunks = chunks
+
+    @classmethod
+    def whole(cls, heads: int) -> Self:
+        """Return the share of a rank that shares with nobody."""
+        return cls((0,), 0, 1, heads, Peers.alone())
+
+    @classmethod
+    def of(cls, layout: Layout, rank: int, heads: int, peers: Peers) -> Self:
+        """Return a rank's share of its stage."""
+        index = layout.sequence_index(rank)
+        ranks = tuple(range(rank - index, rank - index + layout.sequence))
+        return cls(ranks, index, layout.mesh.ulysses, heads, peers, layout.chunks)
+
+    def tokens(self, total: int) -> range:
+        """Return this rank's tokens of a window of ``total`` tokens."""
+        return shares(total, self.size)[self.index]
+
+    def ring_tokens(self, total: int) -> list[range]:
+        """Return the tokens of each ring coordinate during attention."""
+        parts = shares(total, self.size)
+        return [
+            range(parts[first].start, parts[first + self._ulysses - 1].stop)
+            for first in range(0, self.size, self._ulysses)
+        ]
+
+    @property
+    def ring_index(self) -> int:
+        """This rank's coordinate of the ring."""
+        return self._ring_index
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        total: int,
+        keys: Sequence[int],
+        padding: Sequence[Sequence[int]],
+        extend: Extend,
+        kernel: Attend,
+    ) -> Tensor:
+        """Attend from this rank's tokens to the whole window and what the cache adds.
+
+        Collective: all ranks that share the stage's tokens call it for the same layers in the
+        same order.
+
+        Args:
+            q: Queries of this rank's tokens ``(B, S, N, D)``.
+            k: Their keys.
+            v: Their values.
+            total: Tokens of the window.
+            keys: Keys that each ring coordinate has after ``extend``.
+            padding: How many of them, the last ones, no query may see: per row of the batch, or
+                once for all rows.
+            extend: Adds what the cache holds, for the tokens and heads of attention.
+            kernel: The attention kernel of one device.
+        """
+        kernels = [kernel for _ in padding]
+        if self._ring > 1:
+            # Its own log-sum-exp kernel: what a backend gives cannot be merged without one.
+            group = self._peers.group(self._ring_ranks)
+            seen = [
+                [all_ - hidden for all_, hidden in zip(keys, row, strict=True)] for row in padding
+            ]
+            kernels = [RingKernel(group, self._ring_index, row) for row in seen]
+        kernel = without_padding(kernels, [row[self._ring_index] for row in padding])
+        if self._ulysses == 1:
+            return kernel(q, *extend(k, v))
+        parts = shares(total, self.size)
+        first = self._ring_index * self._ulysses
+        tokens = [len(part) for part in parts[first : first + self._ulysses]]
+        group = self._peers.group(self._ulysses_ranks)
+        exchange = Ulysses(group, self._ulysses_index, tokens, self._heads, self._chunks)
+        return exchange.attend(q, k, v, extend, kernel)
+
+    def collect(self, hidden: Tensor, total: int, wanted: range) -> Tensor:
+        """Return the hidden states of ``wanted`` tokens on the first rank, nothing on the others.
+
+        Collective: all ranks that share the stage's tokens call it.
+
+        Args:
+            hidden: Of this rank's tokens, ``(B, S, M)``.
+            total: Tokens of the window.
+            wanted: Consecutive tokens of the window.
+        """
+        parts = [overlap(part, wanted) for part in shares(total, self.size)]
+        if self.size == 1:
+            return hidden[:, wanted.start : wanted.stop]
+        mine, start = parts[self.index], self.tokens(total).start
+        own = hidden[:, mine.start - start : mine.stop - start].reshape(-1)
+        row = hidden.shape[0] * hidden.shape[2]
+        sent = [len(own), *(0 for _ in parts[1:])]
+        coming = [row * len(part) if self.index == 0 else 0 for part in parts]
+        received = own.new_empty(sum(coming))
+        group = self._peers.group(self._ranks)
+        dist.all_to_all_single(received, own, coming, sent, group=group)
+        if self.index:
+            return hidden[:, :0]
+        pieces = [
+            piece.view(hidden.shape[0], len(part), hidden.shape[2])
+            for piece, part in zip(torch.split(received, coming), parts, strict=True)
+        ]
+        return torch.cat(pieces, dim=1)

@@ -1,0 +1,23 @@
+"""How tokens and heads are divided among ranks: unevenly where they must be, never padded."""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+
+
+def shares(total: int, parts: int) -> list[range]:
+    """Divide ``0 .. total - 1`` into consecutive parts that differ by at most one.
+
+    Args:
+        total: Number of tokens or heads.
+        parts: Number of ranks. With fewer tokens than ranks, some parts are empty.
+    """
+    base, rest = divmod(total, parts)
+    sizes = [base + (part < rest) for part in range(parts)]
+    return [range(start, stop) for start, stop in pairwise(accumulate(sizes, initial=0))]
+
+
+def overlap(span: range, other: range) -> range:
+    """Return what two consecutive ranges have in common; empty at ``span``'s start if nothing."""
+    start, stop = max(span.start, other.start), min(span.stop, other.stop)
+    return range(start, stop) if start < stop else range(span.start, span.start)

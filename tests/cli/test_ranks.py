@@ -1,0 +1,244 @@
+"""The real command on several ranks: the same video, one voice, and an end whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from torch import Tensor, equal
+
+from tests.cli.command import (
+    COMMAND,
+    ENVIRONMENT,
+    TORCHRUN,
+    frame_count,
+    latents_of,
+    predict,
+    report_of,
+    run,
+)
+
+SECONDS_TO_END = 30
+"""By then every process has ended, whatever happened to one of them; a loaded machine is slow."""
+
+
+@pytest.fixture(scope="module")
+def serial(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[Tensor]]:
+    """Return what one device makes: the video file and the blocks' latents."""
+    out = tmp_path_factory.mktemp("serial") / "out"
+    done = predict(*_options(model), "--output", out, "--keep_latents", "all")
+    assert done.returncode == 0, done.stderr
+    return _video(out), latents_of(out)
+
+
+def _options(model: Path) -> list[str]:
+    """Return the options of the runs here: 3 blocks, 3 steps."""
+    return [
+        *("--trainer.accelerator", "cpu", "--model.pipeline", str(model), "--model.steps", "3"),
+        *("--model.scheduler", "FifoQueue", "--model.scheduler.block_frames", "3"),
+        *("--model.scheduler.context_frames", "2", "--model.dtype", "float32"),
+        *("--data.prompts", "red shape moves left", "--data.num_frames", "37"),
+        *("--data.height", "32", "--data.width", "48", "--progress", "plain"),
+    ]
+
+
+def _video(out: Path, request: int = 0) -> bytes:
+    return (out / f"{request:04d}" / "video.mp4").read_bytes()
+
+
+def _same(out: Path, serial: tuple[bytes, list[Tensor]], request: int = 0) -> bool:
+    video, latents = serial
+    pairs = zip(latents, latents_of(out, request), strict=True)
+    return _video(out, request) == video and all(equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_several_ranks_make_the_bytes_that_one_makes(
+    model: Path, tmp_path: Path, serial: tuple[bytes, list[Tensor]], devices: int
+) -> None:
+    out, prompts = tmp_path / "out", tmp_path / "prompts.txt"
+    prompts.write_text("red shape moves left\nblue bird\n")  # two requests, one layout
+    done = predict(
+        *_options(model), "--output", out, "--keep_latents", "all",
+        "--trainer.devices", str(devices), "--trainer.strategy", "DualParal",
+        "--trainer.strategy.cfg", "1", "--trainer.strategy.guidance", "together",
+        "--data.prompts", prompts,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert _same(out, serial)
+    assert frame_count(out / "0001" / "video.mp4") == 37
+    assert done.stderr.count("event=request_start") == 2, "one rank speaks for all"
+    assert report_of(out)["exit_reason"] == "finished"
+
+
+def test_torchrun_starts_the_ranks_and_another_number_of_them_is_refused(
+    model: Path, tmp_path: Path, serial: tuple[bytes, list[Tensor]]
+) -> None:
+    for devices, status in ((2, 0), (3, 1)):
+        done = run(
+            [*TORCHRUN, "--standalone", "--nproc-per-node=2", "-m", "longtake", "predict",
+             *_options(model), "--output", str(tmp_path / str(devices)), "--keep_latents", "all",
+             "--trainer.devices", str(devices)]
+        )  # fmt: skip
+        assert done.returncode == status, done.stderr
+    assert _same(tmp_path / "2", serial)
+    told = "longtake: error: torchrun started 2 processes, but trainer.devices times"
+    assert done.stderr.count(told) == 1, done.stderr
+    assert not (tmp_path / "3").exists()
+
+
+def test_srun_starts_the_ranks(
+    model: Path, tmp_path: Path, serial: tuple[bytes, list[Tensor]]
+) -> None:
+    out = tmp_path / "out"
+    command = [*COMMAND, "predict", *_options(model), "--output", str(out), "--keep_latents", "all"]
+    slurm = {
+        "SLURM_JOB_ID": str(10_000 + os.getpid() % 10_000),  # from which the port is made
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_NODELIST": "127.0.0.1",
+    }
+    processes = [
+        subprocess.Popen(
+            [*command, "--trainer.devices", "2"],
+            env=ENVIRONMENT | slurm | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    printed = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
+    assert printed[1] == ""
+    assert _same(out, serial)
+
+
+def test_a_mistake_is_told_once_before_other_processes_start(model: Path, tmp_path: Path) -> None:
+    done = predict(
+        *_options(model), "--output", tmp_path / "out",
+        "--trainer.devices", "2", "--trainer.strategy", "SingleDevice",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("longtake: error: the strategy SingleDevice runs on 1 device")
+    assert done.stderr.count("\n") == 1
+
+
+@contextmanager
+def _running(model: Path, out: Path, frames: str) -> Iterator[subprocess.Popen[str]]:
+    """Yield a run on two ranks that has finished its fourth block."""
+    with subprocess.Popen(
+        [*COMMAND, "predict", *_options(model), "--output", str(out),
+         "--trainer.devices", "2", "--data.num_frames", frames],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        start_new_session=True,  # as a terminal gives Ctrl-C to a group of its own
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "event=block_end" in line and "block=3 " in line:
+                break
+        yield process
+
+
+def _ended(process: subprocess.Popen[str], others: list[psutil.Process]) -> tuple[int, str]:
+    """Return status and stderr of a run, once all of its processes have ended."""
+    assert process.stderr is not None
+    deadline = time.monotonic() + SECONDS_TO_END
+    rest = process.stderr.read()
+    status = process.wait(timeout=SECONDS_TO_END)
+    _, alive = psutil.wait_procs(others, timeout=max(1.0, deadline - time.monotonic()))
+    for other in alive:
+        other.kill()
+    assert not alive, f"{len(alive)} processes go on: {rest}"
+    assert time.monotonic() < deadline
+    return status, rest
+
+
+@pytest.mark.parametrize(
+    ("frames", "sent", "to_all", "status"),
+    [("null", signal.SIGINT, True, 0), ("4001", signal.SIGTERM, False, 130)],
+    ids=["Ctrl-C in a terminal", "SIGTERM to the main process"],
+)
+def test_a_signal_ends_all_ranks_with_a_complete_file(
+    model: Path, tmp_path: Path, frames: str, sent: signal.Signals, to_all: bool, status: int
+) -> None:
+    out = tmp_path / "out"
+    with _running(model, out, frames) as process:
+        others = psutil.Process(process.pid).children()
+        if to_all:
+            os.killpg(process.pid, sent)
+        else:
+            process.send_signal(sent)
+        code, rest = _ended(process, others)
+    assert code == status, rest
+    assert rest.count("longtake: ending after the current task") == 1, "one rank speaks for all"
+    assert "Traceback" not in rest
+    report = report_of(out)
+    assert report["exit_reason"] == "stopped"
+    assert report["frames"] >= 33, "the first three blocks were decoded"
+    assert frame_count(out / "0000" / "video.mp4") == report["frames"]
+
+
+@pytest.mark.parametrize("victim", ["main", "other"])
+def test_when_a_rank_dies_all_of_them_end_and_say_why(
+    model: Path, tmp_path: Path, victim: str
+) -> None:
+    out = tmp_path / "out"
+    with _running(model, out, "4001") as process:
+        (other,) = psutil.Process(process.pid).children()
+        psutil.Process(process.pid if victim == "main" else other.pid).kill()
+        code, rest = _ended(process, [other])
+    assert code == (-signal.SIGKILL if victim == "main" else 1), rest
+    assert "Traceback" not in rest
+    alive, dead = (1, 0) if victim == "main" else (0, 1)
+    assert f"longtake: error: rank {alive} " in rest
+    assert f"rank {dead}" in rest
+    if victim == "other":
+        report = report_of(out)
+        assert report["exit_reason"] == "failed"
+        assert "RankFailure" in report["error"]
+        assert frame_count(out / "0000" / "video.mp4") == report["frames"]
+    else:
+        assert frame_count(out / "0000" / "video.mp4") > 0, "what had been written plays"
+
+
+FAILING = """
+import sys
+from longtake.framework.callbacks import LongtakeCallback
+from longtake.framework.cli import main
+
+class Fails(LongtakeCallback):
+    def on_action_end(self, trainer, module, event):
+        if trainer.global_rank == 1:
+            raise ValueError("out of luck")
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_a_rank_that_fails_tells_the_others_why(model: Path, tmp_path: Path) -> None:
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING)
+    done = run(
+        [sys.executable, str(script), "predict", *_options(model), "--output",
+         str(tmp_path / "out"), "--trainer.devices", "2", "--trainer.callbacks", "__main__.Fails"]
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "longtake: error: rank 0 " in done.stderr
+    assert "rank 1 failed: ValueError: out of luck" in done.stderr
+    assert done.stderr.count("Traceback") == 1, "of the rank that failed"
+    assert "out of luck" in report_of(tmp_path / "out")["error"]

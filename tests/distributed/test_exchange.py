@@ -1,0 +1,101 @@
+"""Exchanges of tokens, heads, keys and values, against attention on one device."""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from longtake.models.kernel import attention_kernel
+from longtake.strategies import Peers
+from longtake.strategies.exchange import RingKernel, Ulysses, shares
+from longtake.testing.ranks import rank_pool
+
+DIM, BATCH = 8, 2
+
+
+def operands(tokens: int, heads: int, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(BATCH, tokens, heads, DIM, generator=generator) for _ in range(3)]
+
+
+def own(tensor: Tensor, part: range) -> Tensor:
+    return tensor[:, part.start : part.stop]
+
+
+def ulysses_of_one_rank(
+    peers: Peers, tokens: int, heads: int, chunks: int, cached: int
+) -> tuple[Tensor, int]:
+    """Return this rank's result, and how many numbers it sent by its own count."""
+    parts = shares(tokens, peers.world_size)
+    mine, my_heads = parts[peers.rank], shares(heads, peers.world_size)[peers.rank]
+    group = dist.group.WORLD
+    assert group is not None
+    exchange = Ulysses(group, peers.rank, [len(part) for part in parts], heads, chunks)
+    _, more_k, more_v = (
+        t[:, :, my_heads.start : my_heads.stop] for t in operands(cached, heads, seed=1)
+    )
+
+    def extend(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.cat((k, more_k), dim=1), torch.cat((v, more_v), dim=1)
+
+    q, k, v = (own(tensor, mine) for tensor in operands(tokens, heads))
+    out = exchange.attend(q, k, v, extend, attention_kernel)
+    return out, exchange.sent_numbers(BATCH, DIM)
+
+
+def ring_of_one_rank(peers: Peers, tokens: int, keys: int, heads: int) -> Tensor:
+    q, *_ = operands(tokens, heads)
+    _, k, v = operands(keys, heads, seed=1)
+    mine = shares(tokens, peers.world_size)[peers.rank]
+    # Not evenly: the last rank holds most keys, and rank 0 none where there are few.
+    bounds = [keys * rank**2 // peers.world_size**2 for rank in range(peers.world_size + 1)]
+    held = [range(*bound) for bound in pairwise(bounds)]
+    group = dist.group.WORLD
+    assert group is not None
+    kernel = RingKernel(group, peers.rank, [len(part) for part in held])
+    return kernel(own(q, mine), own(k, held[peers.rank]), own(v, held[peers.rank]))
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    # Each row is a sum over keys: only its order, or where it is cut, differs.
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+@pytest.mark.parametrize("degree", [2, 3, 4])
+def test_ulysses_with_uneven_tokens_and_heads(degree: int) -> None:
+    for tokens, heads, chunks, cached in product((17, 2), (5, degree), (1, 2), (0, 3)):
+        q, k, v = operands(tokens, heads)
+        _, more_k, more_v = operands(cached, heads, seed=1)
+        expected = attention_kernel(q, torch.cat((k, more_k), 1), torch.cat((v, more_v), 1))
+        ranks = rank_pool(degree).run(ulysses_of_one_rank, tokens, heads, chunks, cached)
+        assert_close(torch.cat([out for out, _ in ranks], dim=1), expected)
+
+
+@pytest.mark.parametrize("degree", [2, 3, 4])
+def test_ring_with_uneven_tokens_and_keys(degree: int) -> None:
+    for tokens, keys in product((17, 2), (23, 3)):
+        q, *_ = operands(tokens, 3)
+        _, k, v = operands(keys, 3, seed=1)
+        ranks = rank_pool(degree).run(ring_of_one_rank, tokens, keys, 3)
+        assert_close(torch.cat(ranks, dim=1), attention_kernel(q, k, v))
+
+
+def test_what_ulysses_sends_is_what_the_published_table_says() -> None:
+    """4/P of tokens times hidden size per rank and layer, less what stays on the rank."""
+    degree, tokens, heads = 4, 32, 8
+    ranks = rank_pool(degree).run(ulysses_of_one_rank, tokens, heads, 1, 0)
+    hidden = tokens * heads * DIM * BATCH
+    assert {sent for _, sent in ranks} == {4 * hidden // degree * (degree - 1) // degree}
+
+
+def test_shares_differ_by_at_most_one_and_lose_nothing() -> None:
+    for total, parts in product(range(20), range(1, 7)):
+        found = shares(total, parts)
+        assert [token for part in found for token in part] == list(range(total))
+        assert len(found) == parts
+        assert max(map(len, found)) - min(map(len, found)) <= 1
