@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 import warnings
 from argparse import SUPPRESS
 from pathlib import Path
 from typing import Literal, final
 
+import torch
+import torch.distributed as dist
 import transformers
 from huggingface_hub.utils.tqdm import enable_progress_bars
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from typing_extensions import override
 
 from longtake import __version__
-from longtake.errors import LongtakeError
+from longtake.errors import LongtakeError, RankFailure
 from longtake.framework.callbacks import (
     LatentWriter,
     ReportWriter,
@@ -24,12 +27,17 @@ from longtake.framework.callbacks import (
     progress_callback,
 )
 from longtake.framework.data import PromptData
+from longtake.framework.environment import is_first_here
 from longtake.framework.mistakes import one_line
 from longtake.framework.module import Generator
 from longtake.framework.parser import OneSentenceParser
+from longtake.framework.processes import leave
 from longtake.framework.run_folder import CONFIG_HEADER, RunFolder
 from longtake.framework.trainer import InferenceTrainer
+from longtake.plan.hardware import match_name
 
+PLANNED_FOR = "H100"
+"""The profile of plans for GPUs that are not here, where none is named."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as the shell has it."""
 
@@ -65,7 +73,24 @@ class LongtakeCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return the trainer's methods that are commands, with what the CLI itself passes them."""
-        return {"predict": {"model", "datamodule"}}
+        return {"predict": {"model", "datamodule"}, "plan": {"model", "datamodule"}}
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        """Keep a plan's trainer from looking for the devices that it plans for."""
+        if self.subcommand != "plan":
+            return
+        config = self.config.plan
+        asked, config.trainer.accelerator = config.trainer.accelerator, "cpu"
+        here = match_name(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+        if config.profile is None and asked != "cpu":
+            config.profile = here
+        if config.profile is None and asked == "cuda":
+            config.profile = PLANNED_FOR
+            sys.stderr.write(
+                f"longtake: warning: this machine has no GPU that is known, so the plan is for "
+                f"{PLANNED_FOR}; --profile names others.\n"
+            )
 
     @override
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -100,13 +125,22 @@ class LongtakeCLI(LightningCLI):
         parser.add_lightning_class_args(VideoWriter, "video")
 
     def before_predict(self) -> None:
-        """Check the output and everything else, then put the output callbacks in place."""
+        """Check the output and everything else, then put the output callbacks in place.
+
+        Only the first rank of all looks at the output folder: others may be on machines that do
+        not see it, or come when it is no longer empty.
+        """
         config = self.config.predict
         folder = RunFolder(config.output, overwrite=config.overwrite)
-        folder.check()
+        if self.trainer.is_global_zero:
+            folder.check()
         engine = self.trainer.prepare(self.model, self.datamodule)
         for request in self.datamodule.requests():
             self.config_init.predict.video.check(request)
+        if not self.trainer.is_global_zero:
+            return
+        for warning in engine.plan.warnings():
+            sys.stderr.write(f"longtake: warning: {warning}\n")
         folder.create()
         folder.write_text("config.yaml", self.dump_config())
         self.config_init.predict.video.bind(folder, engine.timings)
@@ -132,22 +166,37 @@ class LongtakeCLI(LightningCLI):
 def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
-    Exit status: 0 when all is made (or an endless video was ended with Ctrl-C), 2 for a mistake
-    of the user's, 130 when Ctrl-C or SIGTERM left something unmade.
+    Exit status: 0 when all is made (or an endless video was ended with Ctrl-C), 1 when a rank has
+    failed, 2 for a mistake of the user's, 130 when Ctrl-C or SIGTERM left something unmade.
 
     Args:
         args: Arguments; ``None`` for those of the process.
     """
     quiet()
     try:
-        cli = LongtakeCLI(args)
-    except LongtakeError as error:
-        sys.stderr.write(f"longtake: error: {one_line(str(error))}\n")
-        raise SystemExit(2) from None
+        status = run(args)
     except KeyboardInterrupt:
-        raise SystemExit(INTERRUPTED) from None
-    if cli.model.cut_short:
-        raise SystemExit(INTERRUPTED)
+        status = INTERRUPTED
+    except LongtakeError as error:
+        status = 1 if isinstance(error, RankFailure) else 2
+        if dist.is_initialized() or is_first_here(os.environ):
+            sys.stderr.write(f"longtake: error: {one_line(str(error))}\n")
+    except Exception:
+        if not dist.is_initialized():
+            raise
+        traceback.print_exc()
+        status = 1
+    if dist.is_initialized():
+        leave(status)  # the ranks have not parted in good order: threads may hang in the transport
+    if status:
+        raise SystemExit(status)
+
+
+def run(args: list[str] | None) -> int:
+    """Run a subcommand, and return its exit status."""
+    cli = LongtakeCLI(args)
+    cli.trainer.join()
+    return INTERRUPTED if cli.model.cut_short else 0
 
 
 def quiet() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar, final
 
 import torch
@@ -17,28 +17,25 @@ from longtake.framework.events import (
     RequestEnded,
     RequestStarted,
 )
-from longtake.framework.preflight import (
-    check_guidance,
-    check_memory,
-    check_request,
-    check_schedule,
-    check_weights,
-)
+from longtake.framework.preflight import check_weights
 from longtake.framework.recipe import Recipe
 from longtake.framework.request import Request
+from longtake.framework.run_plan import RunPlan
 from longtake.framework.timings import Timings
-from longtake.models import (
-    AnyBackbone,
-    AnyDecoder,
-    Placement,
-    family_of,
-    load_sampler,
-    open_folder,
-)
+from longtake.models import AnyBackbone, AnyDecoder
 from longtake.models.kernel import check_backend
 from longtake.noise import NoiseSource
 from longtake.plan import FrameRange
-from longtake.strategies import BlockDone, Denoising, Guidance, ParallelStrategy, Progress
+from longtake.plan.cost import Hardware
+from longtake.strategies import (
+    ActionDone,
+    BlockDone,
+    Denoising,
+    ParallelStrategy,
+    Peers,
+    Progress,
+    TaskDone,
+)
 
 ItemT = TypeVar("ItemT")
 
@@ -47,8 +44,10 @@ ItemT = TypeVar("ItemT")
 class Engine:
     """Makes videos: text, noise, tasks, strategy, decoder. No Lightning in it.
 
-    Creating it reads configuration files and refuses what cannot work; ``load`` reads weights;
-    ``generate`` makes one video, in memory that does not grow with its length.
+    Creating it reads configuration files and refuses what cannot work; ``check`` settles which
+    rank holds what; ``load`` reads weights; ``generate`` makes one video, in memory that does not
+    grow with its length. With several ranks each has its own engine, ``join`` connects them, and
+    all call ``load`` and ``generate`` for the same requests in the same order.
 
     Args:
         recipe: How videos are made.
@@ -56,6 +55,7 @@ class Engine:
         world_size: Number of ranks.
         rank: This rank.
         device: This rank's device.
+        hardware: What devices and links can do; left out: found out from ``device``.
 
     Raises:
         LongtakeError: The recipe cannot work; nothing has been loaded.
@@ -69,52 +69,56 @@ class Engine:
         world_size: int = 1,
         rank: int = 0,
         device: torch.device | str = "cpu",
+        hardware: Hardware | None = None,
     ) -> None:
-        self._recipe = recipe
-        self._strategy = strategy
         self._rank = rank
-        self._place = Placement(torch.device(device), recipe.torch_dtype)
-        self._folder = open_folder(recipe.pipeline)
-        self._family = family_of(self._folder)
-        self.spec = self._family.spec(self._folder)
-        self._sampler = load_sampler(self._folder, recipe.sampler, recipe.flow_shift, recipe.steps)
-        check_guidance(recipe.guidance_scale_2, self.spec)
-        check_backend(recipe.attention, self._place)
-        if self._folder.is_local:
-            check_weights(self._folder)
-        self._mesh = strategy.mesh(world_size, self.spec)
-        low = recipe.guidance_scale_2
-        self._guidance = Guidance(
-            scales=(recipe.guidance_scale, recipe.guidance_scale if low is None else low)
+        self.plan = RunPlan(
+            recipe,
+            strategy,
+            world_size=world_size,
+            device=torch.device(device),
+            hardware=hardware,
         )
+        check_backend(recipe.attention, self.plan.place)
+        if self.plan.folder.is_local:
+            check_weights(self.plan.folder)
         self.timings = Timings()
+        self._peers = Peers.alone()
         self._prompts: dict[str, Tensor] = {}
         self._backbone: AnyBackbone | None = None
         self._decoder: AnyDecoder | None = None
 
+    @property
+    def is_output(self) -> bool:
+        """Whether the video comes out on this rank."""
+        return self._rank == self.plan.layout.output_rank
+
     def check(self, requests: Sequence[Request]) -> None:
-        """Refuse requests that cannot be served.
+        """Refuse requests that cannot be served; settle which rank holds and runs what.
 
         Raises:
             ConfigurationError: Names the number that was asked for and the nearest valid ones.
         """
-        if not requests:
-            raise ConfigurationError("data.prompts is empty: give at least one prompt, or a file.")
-        for request in requests:
-            try:
-                check_request(request, self.spec, self._recipe.scheduler)
-                check_schedule(request, self.spec, self._recipe.scheduler)
-                branches = self._guidance.branches
-                check_memory(self._recipe, request, self.spec, branches, self._place.device)
-            except ConfigurationError as error:
-                if not request.origin:
-                    raise
-                raise ConfigurationError(f"{request.origin}: {error}") from error
+        self.plan.check(requests)
+
+    def join(self, peers: Peers) -> None:
+        """Connect this rank's engine with those of the others, after ``check``. Collective.
+
+        Raises:
+            ConfigurationError: The ranks' machines are so unlike that their layouts differ.
+        """
+        self._peers = peers
+        layouts = dict.fromkeys(peers.gather(str(self.plan.layout)))
+        if len(layouts) > 1:
+            raise ConfigurationError(
+                f"the devices are unlike, so the ranks would not agree on who holds what "
+                f"({' and '.join(layouts)}); choose the layout yourself, in trainer.strategy."
+            )
 
     def load(self, requests: Sequence[Request]) -> None:
         """Encode the requests' prompts, free the text encoder, read this rank's weights.
 
-        Idempotent: what is loaded stays loaded.
+        Idempotent: what is loaded stays loaded. Collective.
 
         Raises:
             ConfigurationError: A request cannot be served.
@@ -122,8 +126,8 @@ class Engine:
         """
         self.check(requests)
         with self.timings.part("load"):
-            self._folder.fetch_weights()
-            check_weights(self._folder)
+            self.plan.folder.fetch_weights()
+            check_weights(self.plan.folder)
         with self.timings.part("text"):
             self._encode(requests)
         with self.timings.part("load"):
@@ -135,114 +139,127 @@ class Engine:
     ) -> Iterator[Event]:
         """Make one video and tell about it.
 
-        Collective: every rank of the mesh must call it for the same requests in the same order.
+        Collective: every rank calls it for the same requests in the same order.
 
         Args:
             request: What to make.
-            stop: Asked after every task, and before the first; when it says so, the video ends
-                there, complete so far.
+            stop: Asked on the output rank, between tasks and before the first; when it says so,
+                the video ends there on all ranks, complete so far.
 
         Yields:
-            ``RequestStarted`` first, ``RequestEnded`` last; nothing where ``stop`` says so before
-            the first task.
+            On the output rank ``RequestStarted`` first, ``RequestEnded`` last; nothing where
+            ``stop`` says so before the first task. On other ranks the strategy's progress alone.
         """
         self.load([request])
-        if stop():
+        if self._peers.agree(self.is_output and stop()):
             return
         backbone, decoder = self._models()
-        latent_frames = self._latent_frames(request)
-        blocks = None
-        if latent_frames is not None:
-            blocks = sum(1 for _ in self._recipe.scheduler.blocks(latent_frames))
-        yield RequestStarted(
-            request=request,
-            blocks=blocks,
-            steps=self._recipe.steps,
-            video_frames=request.num_frames,
-        )
-        prompts = PromptSchedule(request, self._condition(request, backbone), self.spec.compression)
-        work = self._denoising(request, backbone, prompts.condition)
-        progress = self._strategy.run(work, self._mesh, self._rank)
+        progress = self._denoise(request, backbone)
+        if decoder is None:
+            yield from self._timed("denoise", progress)
+            return
+        latent_frames = self.plan.latent_frames(request)
+        yield self._started(request, latent_frames)
         state = decoder.start()
-        for done in self._timed("denoise", self._synchronized(progress)):
+        for done in self._timed("denoise", progress):
             yield done
             if isinstance(done, BlockDone):
-                prompts.finish(done.frames)
                 frames = map(_to_uint8, decoder.decode(state, done.latents))
                 yield from map(FramesDecoded, self._timed("decode", frames))
-            complete = isinstance(done, BlockDone) and done.frames.stop == latent_frames
-            if stop() and not complete:
+            if _goes_on(done, latent_frames) and stop():
+                progress.close()
                 yield RequestEnded(request, ExitReason.STOPPED)
                 return
         yield RequestEnded(request, ExitReason.FINISHED)
 
-    def _synchronized(self, progress: Iterator[Progress]) -> Iterator[Progress]:
-        """Wait for the device at every finished block, so that its time counts as denoising."""
-        for done in progress:
-            if isinstance(done, BlockDone) and self._place.device.type == "cuda":
-                torch.cuda.synchronize(self._place.device)
-            yield done
+    def _denoise(self, request: Request, backbone: AnyBackbone) -> Generator[Progress, None, None]:
+        condition = self._condition(request, backbone)
+        prompts = PromptSchedule(request, condition, self.plan.spec.compression)
+        work = self._denoising(request, backbone, prompts.condition)
+        progress = self.plan.strategy.run(work, self.plan.layout, self._rank)
+        try:
+            for done in progress:
+                if isinstance(done, TaskDone) and done.task.last_step:
+                    prompts.finish(done.task.frames)
+                if isinstance(done, BlockDone) and self.plan.place.device.type == "cuda":
+                    # So that its time counts as denoising, not as decoding.
+                    torch.cuda.synchronize(self.plan.place.device)
+                yield done
+        finally:
+            if isinstance(progress, Generator):
+                progress.close()  # now, not when it is collected: other ranks wait for it
+
+    def _started(self, request: Request, latent_frames: int | None) -> RequestStarted:
+        blocks = None
+        if latent_frames is not None:
+            blocks = sum(1 for _ in self.plan.recipe.scheduler.blocks(latent_frames))
+        return RequestStarted(
+            request=request,
+            blocks=blocks,
+            steps=self.plan.recipe.steps,
+            video_frames=request.num_frames,
+        )
 
     def _encode(self, requests: Sequence[Request]) -> None:
         needed = [prompt.text for request in requests for prompt in request.prompts]
-        if self._guidance.branches == 2:
+        if self.plan.guidance.branches == 2:
             needed += [request.negative_prompt for request in requests]
         missing = [text for text in dict.fromkeys(needed) if text not in self._prompts]
         if missing:
-            states = self._family.encode_text(self._folder, missing, self._place)
+            states = None
+            if self.is_output:  # the text encoder is as large as a transformer: read once
+                states = self.plan.family.encode_text(self.plan.folder, missing, self.plan.place)
+            states = self._peers.share(states)
             self._prompts.update(zip(missing, torch.split(states, 1), strict=True))
 
-    def _models(self) -> tuple[AnyBackbone, AnyDecoder]:
-        if self._backbone is None or self._decoder is None:
-            self._backbone = self._family.load_backbone(
-                self._folder,
-                self.spec,
-                self._strategy.layers(self._mesh, self._rank, self.spec),
-                self._place,
+    def _models(self) -> tuple[AnyBackbone, AnyDecoder | None]:
+        """Return this rank's layers, and on the output rank the decoder."""
+        if self._backbone is None:
+            layers = self.plan.layout.layers(self._rank)
+            self._backbone = self.plan.family.load_backbone(
+                self.plan.folder, self.plan.spec, layers, self.plan.place
             )
-            self._decoder = self._family.load_decoder(self._folder, self._place.device)
+        if self._decoder is None and self.is_output:
+            self._decoder = self.plan.family.load_decoder(self.plan.folder, self.plan.place.device)
         return self._backbone, self._decoder
 
     def _condition(self, request: Request, backbone: AnyBackbone) -> Callable[[str, range], Any]:
         def condition(text: str, branches: range) -> Any:
             prompts = (text, request.negative_prompt)
             states = torch.cat([self._prompts[prompts[branch]] for branch in branches])
-            return backbone.condition_text(states.to(self._place.device, self._place.dtype))
+            return backbone.condition_text(states.to(self.plan.place.device, self.plan.place.dtype))
 
         return condition
 
     def _denoising(
         self, request: Request, backbone: AnyBackbone, text: Callable[[FrameRange, range], Any]
     ) -> Denoising:
-        spatial = self.spec.compression.spatial
+        spatial = self.plan.spec.compression.spatial
         height, width = request.height // spatial, request.width // spatial
-        latent_frames = self._latent_frames(request)
+        latent_frames = self.plan.latent_frames(request)
         source = NoiseSource(
             seed=request.seed,
             request=request.index,
-            channels=self.spec.channels,
+            channels=self.plan.spec.channels,
             height=height,
             width=width,
         )
-        scheduler = self._recipe.scheduler
+        scheduler = self.plan.recipe.scheduler
         return Denoising(
             backbone=backbone,
-            tasks=scheduler.tasks(latent_frames, self._recipe.steps),
-            noise=self._recipe.noise.blocks(source, scheduler.blocks(latent_frames)),
-            cache=self._recipe.cache,
-            sampler=self._sampler,
-            guidance=self._guidance,
+            tasks=scheduler.tasks(latent_frames, self.plan.recipe.steps),
+            noise=self.plan.recipe.noise.blocks(source, scheduler.blocks(latent_frames)),
+            cache=self.plan.recipe.cache,
+            sampler=self.plan.sampler,
+            guidance=self.plan.guidance,
             text=text,
             height=height,
             width=width,
-            device=self._place.device,
-            attention=self._recipe.attention,
+            device=self.plan.place.device,
+            attention=self.plan.recipe.attention,
+            dtype=self.plan.place.dtype,
+            peers=self._peers,
         )
-
-    def _latent_frames(self, request: Request) -> int | None:
-        if request.num_frames is None:
-            return None
-        return self.spec.compression.latent_frames(request.num_frames)
 
     def _timed(self, part: str, items: Iterator[ItemT]) -> Iterator[ItemT]:
         """Count the time inside ``items`` as ``part``, and none of the consumer's."""
@@ -252,6 +269,17 @@ class Engine:
             if item is None:
                 return
             yield item
+
+
+def _goes_on(done: Progress, latent_frames: int | None) -> bool:
+    """Whether a video may end here early: between two tasks, and not when it is all made."""
+    match done:
+        case ActionDone():
+            return False
+        case TaskDone(task):
+            return not task.last_step  # its block comes next
+        case BlockDone(frames=frames):
+            return frames.stop != latent_frames
 
 
 def _to_uint8(frames: Tensor) -> Tensor:

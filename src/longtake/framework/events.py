@@ -1,8 +1,8 @@
 """What the engine tells while it makes a video.
 
-``TaskDone`` and ``BlockDone`` come from the strategy; the rest is told by the engine. Progress
-displays, writers and reports are callbacks on these events, and nothing else reaches into the
-engine.
+``TaskDone``, ``BlockDone`` and ``ActionDone`` come from the strategy; the rest is told by the
+engine. Progress displays, writers and reports are callbacks on these events, and nothing else
+reaches into the engine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from longtake.framework.request import Request
-from longtake.strategies import BlockDone, TaskDone
+from longtake.strategies import ActionDone, BlockDone, TaskDone
 
 
 class ExitReason(StrEnum):
@@ -69,4 +69,4 @@ class RequestEnded:
     reason: ExitReason
 
 
-Event: TypeAlias = RequestStarted | TaskDone | BlockDone | FramesDecoded | RequestEnded
+Event: TypeAlias = RequestStarted | TaskDone | BlockDone | ActionDone | FramesDecoded | RequestEnded

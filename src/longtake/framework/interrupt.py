@@ -32,10 +32,15 @@ class StopFlag:
 
 
 @contextmanager
-def stop_on_interrupt(flag: StopFlag) -> Iterator[None]:
+def stop_on_interrupt(flag: StopFlag, *, silent: bool = False) -> Iterator[None]:
     """Turn the first Ctrl-C or SIGTERM into ``flag``; a second one interrupts at once.
 
     Outside the main thread signals cannot be handled, and are left alone.
+
+    Args:
+        flag: What is set.
+        silent: Whether nothing is printed: one rank speaks for all, and the others, whom Ctrl-C
+            reaches as well, end when it does.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -47,8 +52,9 @@ def stop_on_interrupt(flag: StopFlag) -> Iterator[None]:
         if flag.is_set():
             raise KeyboardInterrupt
         flag.set()
-        sys.stderr.write("longtake: ending after the current task; once more to end at once\n")
-        sys.stderr.flush()
+        if not silent:
+            sys.stderr.write("longtake: ending after the current task; once more to end at once\n")
+            sys.stderr.flush()
 
     for number in signals:
         signal.signal(number, handle)

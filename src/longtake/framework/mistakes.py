@@ -22,6 +22,7 @@ _INTERFACES: dict[str, type] = {
 _FORMS = {
     "data.prompts": "give a prompt, a list of prompts, a .txt or .jsonl file, or a schedule in a "
     "list: [[{at: 0, text: ...}, {at: 30, text: ...}]]",
+    "trainer.strategy": "give a class before its options, such as --trainer.strategy DualParal",
     "data.num_frames": "give a whole number, or null for an endless video",
 }
 
@@ -36,7 +37,7 @@ def explain(message: str, options: Collection[str]) -> str:
     line = one_line(message)
     if found := re.search(r"unrecognized arguments: (--[^\s=]+)", line):
         return _unknown_option(found[1].removeprefix("--"), options)
-    if found := re.search(r"arguments are required: (?:predict\.)?(\S+)", line):
+    if found := re.search(r"arguments are required: (?:predict\.|plan\.)?(\S+)", line):
         return f"{found[1]} is missing: give it in the YAML file or as --{found[1]}."
     if found := re.search(r"does not accept option '([^']+)'", line):
         return _unknown_option(found[1], options)

@@ -14,16 +14,19 @@ from longtake.caches import FeatureCache, NextBlockKV
 from longtake.framework.callbacks.base import dispatch, dispatch_failure
 from longtake.framework.engine import Engine
 from longtake.framework.events import (
+    Event,
     ExitReason,
     FramesDecoded,
     RequestEnded,
     RequestStarted,
 )
 from longtake.framework.interrupt import StopFlag
+from longtake.framework.launch import RankStrategy
 from longtake.framework.recipe import Dtype, Recipe
 from longtake.framework.request import Request
 from longtake.noise import NoiseInit, SharedPool
 from longtake.schedulers import BlockScheduler, FifoQueue
+from longtake.strategies import ActionDone
 
 
 @final
@@ -90,8 +93,11 @@ class Generator(pl.LightningModule):
 
     @override
     def configure_model(self) -> None:
-        """Read the weights, on the rank that needs them: processes exist only now."""
-        self._engine().load(self._requests)
+        """Join the other ranks and read this one's weights: processes exist only now."""
+        engine, strategy = self._engine(), self.trainer.strategy
+        if isinstance(strategy, RankStrategy):
+            engine.join(strategy.peers)
+        engine.load(self._requests)
 
     @override
     def transfer_batch_to_device(
@@ -102,27 +108,40 @@ class Generator(pl.LightningModule):
 
     @override
     def predict_step(self, batch: Request, batch_idx: int) -> None:
-        """Make one video; what happens is told to the callbacks, nothing is returned."""
-        if self.stop.is_set():
-            self.cut_short = True
-            return  # Lightning's predict loop cannot be ended; the rest of the requests pass by
+        """Make one video; what happens is told to the callbacks, nothing is returned.
+
+        Once the run is to stop, the requests that are left pass by: Lightning's predict loop
+        cannot be ended.
+        """
+        if self._engine().is_output:
+            self._make(batch)
+            return
+        for event in self._engine().generate(batch):
+            if isinstance(event, ActionDone):
+                self._tell(event)
+
+    def _make(self, request: Request) -> None:
+        """Make one video on the rank where it comes out."""
         started = ended = made = False
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         try:
-            for event in self._engine().generate(batch, self.stop.is_set):
+            for event in self._engine().generate(request, self.stop.is_set):
                 started = started or isinstance(event, RequestStarted)
                 made = made or isinstance(event, FramesDecoded)
                 if isinstance(event, RequestEnded):
                     ended = True
                     stopped = event.reason is ExitReason.STOPPED
                     # An endless video is meant to be stopped, once there is something of it.
-                    self.cut_short |= stopped and not (batch.num_frames is None and made)
-                dispatch(callbacks, self.trainer, self, event)
+                    self.cut_short |= stopped and not (request.num_frames is None and made)
+                self._tell(event)
         except BaseException:
             if started and not ended:
-                dispatch_failure(callbacks, self.trainer, self, batch)
+                callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+                dispatch_failure(callbacks, self.trainer, self, request)
             raise
         self.cut_short |= not started
+
+    def _tell(self, event: Event) -> None:
+        dispatch(self.trainer.callbacks, self.trainer, self, event)  # type: ignore[attr-defined]
 
     def _engine(self) -> Engine:
         if self.engine is None:

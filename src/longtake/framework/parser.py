@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -10,6 +11,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
+from longtake.framework.environment import is_first_here
 from longtake.framework.mistakes import explain
 
 
@@ -32,7 +34,8 @@ class OneSentenceParser(LightningArgumentParser):
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message as one line and exit with status 2."""
-        sys.stderr.write(f"longtake: error: {explain(message, set(_options(self)))}\n")
+        if is_first_here(os.environ):
+            sys.stderr.write(f"longtake: error: {explain(message, set(_options(self)))}\n")
         self.exit(2)
 
 

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
-import psutil
-import torch
 from safetensors import SafetensorError, safe_open
 
 from longtake.caches import peak_held_frames
 from longtake.errors import ConfigurationError, ModelError
-from longtake.framework.recipe import Recipe
 from longtake.framework.request import Request
 from longtake.models import BackboneSpec, ModelFolder
+from longtake.models.counting import WeightCount
+from longtake.plan.job import Job
+from longtake.plan.layout import Layout
+from longtake.plan.mesh import Axis
 from longtake.schedulers import BlockScheduler
 
-_WEIGHTED = ("text_encoder", "transformer", "transformer_2", "vae")
+TRANSFORMERS = ("transformer", "transformer_2")
+"""Components whose layers are divided among ranks."""
+_WEIGHTED = ("text_encoder", *TRANSFORMERS, "vae")
+
+
+@contextmanager
+def naming(request: Request) -> Iterator[None]:
+    """Begin refusals of a request with where it was asked for."""
+    try:
+        yield
+    except ConfigurationError as error:
+        if not request.origin:
+            raise
+        raise ConfigurationError(f"{request.origin}: {error}") from error
 
 
 def check_weights(folder: ModelFolder) -> None:
@@ -42,27 +57,6 @@ def check_weights(folder: ModelFolder) -> None:
                     if pointer
                     else f"{file} is no whole safetensors file: {error}."
                 ) from error
-
-
-def check_launch(ranks: int, environment: Mapping[str, str]) -> None:
-    """Refuse a launcher that started another number of processes than the run asks for.
-
-    Otherwise every process would make the same video into the same file.
-
-    Args:
-        ranks: Devices times nodes.
-        environment: The process's environment variables.
-
-    Raises:
-        ConfigurationError: Names both numbers and the launcher.
-    """
-    for launcher, variable in (("torchrun", "TORCHELASTIC_RUN_ID"), ("srun", "SLURM_STEP_ID")):
-        count = {"torchrun": "WORLD_SIZE", "srun": "SLURM_STEP_NUM_TASKS"}[launcher]
-        if variable in environment and environment.get(count, str(ranks)) != str(ranks):
-            raise ConfigurationError(
-                f"{launcher} started {environment[count]} processes, but trainer.devices times "
-                f"trainer.num_nodes is {ranks}; make them equal."
-            )
 
 
 def check_request(request: Request, spec: BackboneSpec, scheduler: BlockScheduler) -> None:
@@ -123,42 +117,49 @@ def check_schedule(request: Request, spec: BackboneSpec, scheduler: BlockSchedul
             )
 
 
-def check_memory(
-    recipe: Recipe, request: Request, spec: BackboneSpec, branches: int, device: torch.device
-) -> None:
-    """Refuse a feature cache that would hold more than the device's whole memory.
+def check_memory(job: Job, layout: Layout, weights: WeightCount | None) -> None:
+    """Refuse weights and a feature cache that together are larger than a device's whole memory.
 
     Raises:
-        ConfigurationError: Names both sizes and what holds less.
+        ConfigurationError: Names the sizes and what takes less.
     """
-    held = cache_bytes(recipe, request, spec, branches)
-    if device.type == "cuda":
-        memory = torch.cuda.get_device_properties(device).total_memory
-    else:
-        memory = psutil.virtual_memory().total
-    if held > memory:
+    for rank in range(layout.mesh.size):
+        held, cached = weight_bytes(job, layout, rank, weights), cache_bytes(job, layout, rank)
+        if held + cached <= job.hardware.memory:
+            continue
+        beside = f" beside {held / 2**30:,.1f} GiB of weights" if held else ""
         raise ConfigurationError(
-            f"the cache {type(recipe.cache).__name__} would hold {held / 2**30:,.1f} GiB of keys "
-            f"and values, but {device} has {memory / 2**30:,.1f} GiB; NextBlockKV holds less, and "
-            f"so do fewer steps, a larger stride, or fewer context_frames."
+            f"the cache {type(job.cache).__name__} would hold {cached / 2**30:,.1f} GiB of keys "
+            f"and values{beside} on rank {rank}, but its device has "
+            f"{job.hardware.memory / 2**30:,.1f} GiB; NextBlockKV holds less, and so do fewer "
+            f"steps, a larger stride, fewer context_frames, or more pipeline stages."
         )
 
 
-def cache_bytes(recipe: Recipe, request: Request, spec: BackboneSpec, branches: int) -> int:
-    """Return the bytes of keys and values that a run's feature cache holds at its peak.
+def weight_bytes(job: Job, layout: Layout, rank: int, weights: WeightCount | None) -> int:
+    """Return the bytes of a rank's transformer weights, or 0 where they are not known yet.
+
+    Norms and embeddings that stay in fp32 count as the rest does, and what is outside the layers
+    counts on every rank: both are small.
+    """
+    if weights is None:
+        return 0
+    own = sum(weights.layers[layer] for layer in layout.layers(rank))
+    return (own + weights.rest) * job.item_bytes
+
+
+def cache_bytes(job: Job, layout: Layout, rank: int) -> int:
+    """Return the bytes of keys and values that a rank's feature cache holds at its peak.
 
     Plays the schedule until the queue is full and a few blocks longer: nothing grows after that.
     """
-    latent_frames = None
-    if request.num_frames is not None:
-        latent_frames = spec.compression.latent_frames(request.num_frames)
-    in_flight = recipe.scheduler.blocks_in_flight(latent_frames, recipe.steps)
-    first = list(islice(recipe.scheduler.blocks(latent_frames), in_flight + 3))
-    tasks = recipe.scheduler.tasks(first[-1].stop, recipe.steps)
-    spatial = spec.compression.spatial
-    tokens = spec.tokens_per_frame(request.height // spatial, request.width // spatial)
-    per_frame = 2 * tokens * spec.model_dim * spec.layers * recipe.torch_dtype.itemsize
-    return peak_held_frames(recipe.cache, tasks) * per_frame * branches
+    first = list(islice(job.scheduler.blocks(job.latent_frames), job.blocks_in_flight + 3))
+    tasks = job.scheduler.tasks(first[-1].stop, job.steps)
+    coordinate = layout.mesh.coordinate(rank)
+    branches = sum(len(batch) for batch in layout.batches_at(coordinate[Axis.CFG]))
+    per_frame = 2 * job.tokens_per_frame * job.spec.model_dim * job.item_bytes
+    layers = len(layout.layers(rank))
+    return peak_held_frames(job.cache, tasks) * per_frame * layers * branches
 
 
 def _check_size(name: str, pixels: int, multiple: int) -> None:

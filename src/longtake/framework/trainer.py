@@ -6,19 +6,24 @@ import os
 from typing import Literal, final
 
 import lightning.pytorch as pl
-from jsonargparse.typing import lazy_instance
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.framework.callbacks.base import LongtakeCallback
 from longtake.framework.data import PromptData
 from longtake.framework.engine import Engine
+from longtake.framework.environment import check_launch, cluster_environment
 from longtake.framework.interrupt import stop_on_interrupt
+from longtake.framework.launch import RankStrategy
 from longtake.framework.mistakes import one_line
 from longtake.framework.module import Generator
-from longtake.framework.preflight import check_launch
-from longtake.strategies import ParallelStrategy, SingleDevice
+from longtake.framework.plan_report import report_of, show
+from longtake.framework.run_plan import RunPlan
+from longtake.plan.hardware import profile as hardware_profile
+from longtake.strategies import DualParal, ParallelStrategy, SingleDevice
 
 
 @final
@@ -29,7 +34,8 @@ class InferenceTrainer(pl.Trainer):
         accelerator: What to run on; ``auto`` takes a GPU where there is one.
         devices: Number of devices on each node.
         num_nodes: Number of nodes.
-        strategy: Where layers, heads, tokens and guidance branches run.
+        strategy: Where layers, heads, tokens and guidance branches run; left out: ``SingleDevice``
+            on one device, ``DualParal`` on several.
         callbacks: Further callbacks; those with longtake's hooks subclass ``LongtakeCallback``.
     """
 
@@ -38,7 +44,7 @@ class InferenceTrainer(pl.Trainer):
         accelerator: Literal["auto", "cpu", "cuda"] = "auto",
         devices: int = 1,
         num_nodes: int = 1,
-        strategy: ParallelStrategy = lazy_instance(SingleDevice),
+        strategy: ParallelStrategy | None = None,
         callbacks: list[LongtakeCallback] | LongtakeCallback | None = None,
     ) -> None:
         if devices < 1 or num_nodes < 1:
@@ -46,14 +52,17 @@ class InferenceTrainer(pl.Trainer):
                 f"trainer.devices is {devices} and trainer.num_nodes {num_nodes}; both are at "
                 f"least 1."
             )
-        check_launch(devices * num_nodes, os.environ)
-        self.parallel_strategy = strategy
         self.ranks = devices * num_nodes
+        check_launch(self.ranks, os.environ)
+        self.parallel_strategy = strategy or (DualParal() if self.ranks > 1 else SingleDevice())
+        environment = cluster_environment(os.environ)
         try:
             super().__init__(
                 accelerator=accelerator,
                 devices=devices,
                 num_nodes=num_nodes,
+                strategy="auto" if self.ranks == 1 else RankStrategy(environment),
+                plugins=environment if self.ranks == 1 else None,
                 callbacks=list(callbacks) if isinstance(callbacks, list) else callbacks,
                 logger=False,
                 enable_checkpointing=False,
@@ -70,6 +79,7 @@ class InferenceTrainer(pl.Trainer):
                 f"trainer.accelerator is {accelerator} and trainer.devices {devices}, which this "
                 f"machine cannot give: {one_line(str(error))}"
             ) from error
+        self._signal_connector = _NoSignals(self)
 
     def prepare(self, model: Generator, datamodule: PromptData) -> Engine:
         """Refuse everything that can be refused, before any weight is read.
@@ -84,11 +94,6 @@ class InferenceTrainer(pl.Trainer):
             rank=self.global_rank,
             device=self.strategy.root_device,
         )
-        if self.ranks > 1:
-            raise ConfigurationError(
-                f"trainer.devices times trainer.num_nodes is {self.ranks}, but this version of "
-                f"longtake starts one process; set both to 1."
-            )
         requests = datamodule.requests().items
         engine.check(requests)
         model.prepare(engine, requests)
@@ -112,7 +117,62 @@ class InferenceTrainer(pl.Trainer):
             datamodule: What to make.
         """
         model.stop.clear()
-        if model.engine is None:
-            self.prepare(model, datamodule)
-        with stop_on_interrupt(model.stop):
-            super().predict(model, datamodule=datamodule, return_predictions=False)
+        engine = model.engine or self.prepare(model, datamodule)
+        try:
+            with stop_on_interrupt(model.stop, silent=not engine.is_output):
+                super().predict(model, datamodule=datamodule, return_predictions=False)
+        except SystemExit:  # what Lightning makes of a second Ctrl-C
+            self.join(failed=True)
+            raise KeyboardInterrupt from None
+        except BaseException:
+            self.join(failed=True)
+            raise
+
+    def plan(self, model: Generator, datamodule: PromptData, profile: str | None = None) -> None:
+        """Print what a run would do: which rank holds which layers, how long it would take.
+
+        Needs no GPU, starts no processes and reads no weights.
+
+        Args:
+            model: How videos are made.
+            datamodule: What to make.
+            profile: Devices to plan for: ``H200``, ``A100``, ``RTX 4090``, ``cpu``, ...; left out:
+                this machine's.
+        """
+        dtype = model.recipe.torch_dtype
+        plan = RunPlan(
+            model.recipe,
+            self.parallel_strategy,
+            world_size=self.ranks,
+            device=torch.device("cpu"),
+            hardware=None if profile is None else hardware_profile(profile, dtype),
+        )
+        plan.check(datamodule.requests().items)
+        show(report_of(plan))
+
+    def join(self, *, failed: bool = False) -> None:
+        """Wait until the processes that this one has started have ended.
+
+        Args:
+            failed: Whether this process has failed, so that the others are not waited for long.
+
+        Raises:
+            RankFailure: This process has not failed, but another one has.
+        """
+        if isinstance(self.strategy, RankStrategy):
+            self.strategy.processes.join(failed=failed)
+
+
+class _NoSignals(_SignalConnector):
+    """Leaves signals to ``stop_on_interrupt``.
+
+    Lightning's handler of SIGTERM would kill the other ranks, and wait for them in a collective.
+    """
+
+    @override
+    def register_signal_handlers(self) -> None:
+        pass
+
+    @override
+    def teardown(self) -> None:
+        pass

@@ -1,5 +1,6 @@
 """Models: diffusion transformers and VAEs behind one contract each, one family per folder."""
 
+from longtake.models import hunyuan_video as hunyuan_video
 from longtake.models import wan as wan
 from longtake.models.base import (
     AnyBackbone,
@@ -8,10 +9,12 @@ from longtake.models.base import (
     Backbone,
     BackboneSpec,
     Compression,
+    Condition,
     Grid,
     LayerContext,
     Placement,
     Positions,
+    PromptStates,
     Rotary,
     VideoDecoder,
 )
@@ -27,12 +30,14 @@ __all__ = [
     "BackboneSpec",
     "BlockSampler",
     "Compression",
+    "Condition",
     "Grid",
     "LayerContext",
     "ModelFamily",
     "ModelFolder",
     "Placement",
     "Positions",
+    "PromptStates",
     "Rotary",
     "Sampler",
     "VideoDecoder",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,8 +22,11 @@ TextT = TypeVar("TextT")
 StepT = TypeVar("StepT")
 """What a backbone makes of a timestep, once per denoising step."""
 
+PromptStates: TypeAlias = dict[str, Tensor]
+"""What the text encoders make of some prompts: named tensors with one row per prompt."""
+
 Rotary: TypeAlias = tuple[Tensor, Tensor]
-"""Cosines and sines of a window's rotary positions, each ``(1, S, 1, D / 2)``."""
+"""Cosines and sines of all tokens' rotary positions, each ``(1, S + L, 1, D / 2)``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +37,15 @@ class Grid:
         frames: Latent frames, absolute in the video.
         height: Latent height ``H``.
         width: Latent width ``W``.
+        origin: The first latent frame that the task sees, absolute in the video: where text
+            tokens stand in time. Among video tokens only differences of positions count, but
+            a model has seen its text at the start of a clip only.
     """
 
     frames: FrameRange
     height: int
     width: int
+    origin: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +65,15 @@ class Positions(Protocol):
     """Gives the rotary table of a window."""
 
     def table(self, grid: Grid) -> Rotary:
-        """Return cosines and sines of absolute positions, each ``(1, S, 1, D / 2)`` fp32."""
+        """Return cosines and sines of absolute positions, each ``(1, S + L, 1, D / 2)`` fp32."""
 
 
 class Attend(Protocol):
     """Self-attention as a layer sees it.
 
     Behind it stand sequence exchange, feature cache and kernel choice: the layer knows of none.
+    ``S`` counts the window's video tokens and, after them, the text tokens of a model whose text
+    is inside self-attention.
     """
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -133,6 +142,10 @@ class BackboneSpec:
         boundary: With two experts, the share of the training timesteps at and above which the
             first one works; ``None`` with one expert.
         train_timesteps: Timesteps of the training schedule.
+        text_tokens: Text tokens that pass through the layers behind the video tokens; 0 where
+            text is outside self-attention.
+        guidance: How the model is guided: by a second branch with the negative prompt, or by a
+            scale that is embedded like the timestep (a distilled model).
     """
 
     name: str
@@ -146,6 +159,8 @@ class BackboneSpec:
     experts: int = 1
     boundary: float | None = None
     train_timesteps: int = 1000
+    text_tokens: int = 0
+    guidance: Literal["branches", "embedded"] = "branches"
 
     def __post_init__(self) -> None:
         if self.patch[0] != 1:
@@ -171,20 +186,33 @@ class BackboneSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerContext(Generic[TextT, StepT]):
+class Condition(Generic[TextT, StepT]):
+    """What a forward is conditioned on.
+
+    Args:
+        text: From ``Backbone.condition_text``, of the task's prompt.
+        step: From ``Backbone.condition_step``, of the task's step.
+    """
+
+    text: TextT
+    step: StepT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerContext(Condition[TextT, StepT]):
     """What every layer of one forward shares.
 
     Args:
         text: From ``Backbone.condition_text``, of the task's prompt.
         step: From ``Backbone.condition_step``, of the task's step.
-        rotary: The window's rotary table, or ``None`` where the model has learned positions.
+        rotary: Table of the positions of all tokens, or ``None`` where they are learned.
         kernel: The attention kernel, for attention that is not self-attention.
+        text_tokens: How many of the hidden states' tokens are text; they come last.
     """
 
-    text: TextT
-    step: StepT
     rotary: Rotary | None
     kernel: Attend
+    text_tokens: int = 0
 
 
 class Backbone(ABC, Generic[TextT, StepT]):
@@ -194,6 +222,9 @@ class Backbone(ABC, Generic[TextT, StepT]):
     ``head`` the last layer's. Guidance branches are rows of the batch dim ``B``. All methods run
     under ``torch.no_grad`` on the device where the weights are. Nothing is changed in place
     (hidden states may be an expanded view) and nothing is remembered between calls.
+
+    Hidden states are ``(B, S + L, M)``: the window's video tokens, frame after frame, then the
+    ``L = spec.text_tokens`` text tokens of a model whose text is inside self-attention.
     """
 
     def __init__(self, spec: BackboneSpec, positions: Positions | None) -> None:
@@ -201,55 +232,68 @@ class Backbone(ABC, Generic[TextT, StepT]):
         self.positions = positions
 
     @abstractmethod
-    def condition_text(self, prompt_BLM: Tensor) -> TextT:
+    def condition_text(self, prompts: PromptStates) -> TextT:
         """Do a prompt's work once: projections and cross-attention's keys and values.
 
         Args:
-            prompt_BLM: Text encoder states ``(B, L, M_text)``, one row per guidance branch.
+            prompts: From ``ModelFamily.encode_text``, one row per guidance branch.
         """
 
     @abstractmethod
-    def condition_step(self, timestep: float) -> StepT:
+    def condition_step(self, timestep: float, guidance: float) -> StepT:
         """Do a denoising step's work once: the timestep's embedding and modulation.
 
         Args:
             timestep: In units of the training schedule (0 .. ``train_timesteps``).
+            guidance: Guidance scale, for a model that embeds it.
         """
 
     @abstractmethod
-    def embed(self, latents: Tensor, grid: Grid, step: StepT) -> Tensor:
-        """Turn latents ``(B, C, F, H, W)`` into hidden states ``(B, S, M)``, frame after frame.
+    def embed(self, latents: Tensor, grid: Grid, condition: Condition[TextT, StepT]) -> Tensor:
+        """Turn latents ``(1, C, F, H, W)`` into hidden states ``(B, S + L, M)``.
 
         Args:
             latents: The window's latents, fp32 or the model's dtype.
             grid: Which frames they are: learned positions depend on it.
-            step: Of the task's step.
+            condition: Of the task. Where no text is among the tokens, all branches start alike:
+                return one row, ``(1, S, M)``.
         """
 
     @abstractmethod
     def layer(
         self, index: int, hidden: Tensor, context: LayerContext[TextT, StepT], attend: Attend
     ) -> Tensor:
-        """Run one layer on hidden states ``(B, S, M)``.
+        """Run one layer on hidden states ``(B, S + L, M)``.
 
         Args:
             index: Of the layer in the whole model.
-            hidden: ``(B, S, M)``.
+            hidden: ``(B, S + L, M)``.
             context: What every layer of this forward shares.
-            attend: To be called exactly once, instead of a self-attention kernel.
+            attend: To be called exactly once, with all tokens, instead of a self-attention kernel.
         """
 
     @abstractmethod
-    def head(self, hidden: Tensor, grid: Grid, step: StepT) -> Tensor:
+    def head(self, hidden: Tensor, grid: Grid, condition: Condition[TextT, StepT]) -> Tensor:
         """Turn hidden states ``(B, S, M)`` of whole frames into a prediction ``(B, C, F, H, W)``.
 
-        Each frame on its own: it is called for the block's own frames alone.
+        Each frame on its own: it is called for the block's own frames alone, without text tokens.
 
         Args:
             hidden: States of the tokens of ``grid.frames`` after the last layer.
             grid: The frames to predict.
-            step: Of the task's step.
+            condition: Of the task.
         """
+
+    def text_padding(self, text: TextT) -> tuple[int, ...]:
+        """Return how many of the last text tokens are padding, which no query may see.
+
+        Args:
+            text: From ``condition_text``.
+
+        Returns:
+            One number per branch, or one for all of them; by default nothing is padded.
+        """
+        return (0,)
 
 
 AnyBackbone: TypeAlias = Backbone[Any, Any]
@@ -262,8 +306,8 @@ DecoderState = TypeVar("DecoderState")
 class VideoDecoder(ABC, Generic[DecoderState]):
     """Latent blocks in, video frames out, as a stream.
 
-    Decoding a video block by block gives what decoding it at once gives; the state's size does
-    not grow with the length.
+    Where a video is cut into blocks cannot be seen in it; the state's size does not grow with the
+    length.
     """
 
     @abstractmethod
@@ -279,8 +323,20 @@ class VideoDecoder(ABC, Generic[DecoderState]):
             latents: ``(1, C, F, H, W)`` as the sampler leaves them, any block length.
 
         Yields:
-            Video frames ``(frames, 3, height, width)`` in ``[-1, 1]``, as soon as they are made.
+            Video frames ``(frames, 3, height, width)`` in ``[-1, 1]``, as soon as they are made. A
+            decoder that needs later latents for a frame holds it back until they come.
         """
+
+    def finish(self, state: DecoderState) -> Iterator[Tensor]:
+        """Decode what is held back: the video has ended. By default nothing is.
+
+        Args:
+            state: Not to be used again.
+
+        Yields:
+            Video frames, as ``decode`` does.
+        """
+        yield from ()
 
 
 AnyDecoder: TypeAlias = VideoDecoder[Any]

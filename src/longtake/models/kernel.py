@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from torch import Tensor
 
 from longtake.errors import ConfigurationError, nearest
-from longtake.models.base import Placement
+from longtake.models.base import Attend, Placement
 
 
 def attention_kernel(q: Tensor, k: Tensor, v: Tensor, backend: str = "native") -> Tensor:
@@ -20,6 +22,29 @@ def attention_kernel(q: Tensor, k: Tensor, v: Tensor, backend: str = "native") -
         backend: One of diffusers' attention backends.
     """
     return dispatch_attention_fn(q, k, v, backend=backend)  # type: ignore[no-any-return]
+
+
+def without_padding(kernels: Sequence[Attend], padding: Sequence[int]) -> Attend:
+    """Return a kernel that is blind to the padded text at the end of the keys.
+
+    Padded keys are cut off instead of masked: the result is the same, and the fast backends
+    (flash, sage) take no mask.
+
+    Args:
+        kernels: A kernel for each number of ``padding``.
+        padding: How many of the last keys are padding: per row, or one number for all rows.
+    """
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        seen = [k.shape[1] - count for count in padding]
+        if len(seen) == 1:
+            return kernels[0](q, k[:, : seen[0]], v[:, : seen[0]])
+        rows = enumerate(zip(kernels, seen, strict=True))
+        return torch.cat(
+            [kernel(q[r : r + 1], k[r : r + 1, :n], v[r : r + 1, :n]) for r, (kernel, n) in rows]
+        )
+
+    return attend
 
 
 def check_backend(backend: str, place: Placement) -> None:

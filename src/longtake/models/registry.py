@@ -9,10 +9,9 @@ from importlib.metadata import entry_points
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from longtake.errors import ModelError, nearest
-from longtake.models.base import AnyBackbone, AnyDecoder, BackboneSpec, Placement
+from longtake.models.base import AnyBackbone, AnyDecoder, BackboneSpec, Placement, PromptStates
 from longtake.models.folder import ModelFolder
 
 ENTRY_POINT_GROUP = "longtake.models"
@@ -40,12 +39,22 @@ class ModelFamily(ABC):
         """Load the VAE's decoder, in fp32."""
 
     @abstractmethod
-    def encode_text(self, folder: ModelFolder, prompts: Sequence[str], place: Placement) -> Tensor:
-        """Load the text encoder, encode the prompts and free it.
+    def encode_text(
+        self, folder: ModelFolder, prompts: Sequence[str], place: Placement
+    ) -> PromptStates:
+        """Load the text encoders, encode the prompts and free them.
 
         Returns:
-            ``(prompts, L, M_text)`` on the CPU.
+            For ``Backbone.condition_text``, one row per prompt, on the CPU. The framework chooses
+            and joins rows, and casts floating-point tensors to the weights' dtype.
         """
+
+    def sigmas(self, steps: int) -> list[float] | None:
+        """Return the noise levels, before the shift, that the pipeline gives its scheduler.
+
+        By default ``None``: it leaves them to the scheduler.
+        """
+        return None
 
 
 FamilyT = TypeVar("FamilyT", bound=type[ModelFamily])

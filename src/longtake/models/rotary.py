@@ -27,6 +27,8 @@ class AxialRotary(Positions):
         patch: Latent frames, height and width per token.
         device: Where the tables are needed.
         theta: Base of the frequencies.
+        text_tokens: Text tokens behind the video tokens. They all stand at the top left of the
+            window's origin, as if positions began there: what a model is trained with.
     """
 
     def __init__(
@@ -35,7 +37,9 @@ class AxialRotary(Positions):
         patch: tuple[int, int, int],
         device: torch.device,
         theta: float = 10000.0,
+        text_tokens: int = 0,
     ) -> None:
+        self._text_tokens = text_tokens
         self._patch = patch
         self._device = device
         self._frequencies = tuple(
@@ -48,13 +52,14 @@ class AxialRotary(Positions):
     def table(self, grid: Grid) -> Rotary:
         frames, height, width = self._patch
         first, stop = grid.frames.start // frames, grid.frames.stop // frames
-        plane = self._plane(grid.height // height, grid.width // width)
+        text, plane = self._text_tokens, self._plane(grid.height // height, grid.width // width)
         time = self._rotation(0, first, stop)
+        origin = self._rotation(0, grid.origin // frames, grid.origin // frames + 1)
         parts = [
-            torch.cat([t[:, None].expand(-1, len(p), -1), p[None].expand(len(t), -1, -1)], dim=-1)
-            for t, p in zip(time, plane, strict=True)
+            torch.cat([_table(t, p).flatten(0, 1), _table(o, p[:1])[0].expand(text, -1)])
+            for t, p, o in zip(time, plane, origin, strict=True)
         ]
-        cos, sin = (part.flatten(0, 1)[None, :, None, :] for part in parts)
+        cos, sin = (part[None, :, None, :] for part in parts)
         return cos, sin
 
     def _rotation(self, axis: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -72,6 +77,13 @@ class AxialRotary(Positions):
             for r, c in zip(rows, columns, strict=True)
         )
         return cos, sin
+
+
+def _table(time: Tensor, plane: Tensor) -> Tensor:
+    """Join angles along time and in the plane: ``(frames, plane, D / 2)``."""
+    return torch.cat(
+        [time[:, None].expand(-1, len(plane), -1), plane[None].expand(len(time), -1, -1)], dim=-1
+    )
 
 
 def rotate(x_BSND: Tensor, rotary: Rotary) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Sequence
 from typing import Any, final
 
 import diffusers
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from longtake.errors import ConfigurationError, LongtakeError, ModelError
 from longtake.models.folder import ModelFolder
+from longtake.models.registry import family_of
 
 _GOOD = "UniPCMultistepScheduler, FlowMatchEulerDiscreteScheduler or DPMSolverMultistepScheduler"
 _SHIFTS = ("flow_shift", "shift")
@@ -29,18 +31,22 @@ class Sampler:
     Args:
         scheduler: A diffusers scheduler; never stepped itself, only copied.
         steps: Denoising steps, one forward each.
+        sigmas: Noise levels of the steps before the shift; ``None``: the scheduler's own.
 
     Raises:
         ConfigurationError: ``steps`` is below 1, or the scheduler needs more than one forward
             per step or draws noise of its own.
     """
 
-    def __init__(self, scheduler: Any, steps: int) -> None:
+    def __init__(self, scheduler: Any, steps: int, sigmas: Sequence[float] | None = None) -> None:
         if steps < 1:
             raise ConfigurationError(f"model.steps is {steps}, but at least 1 step is needed.")
         name = type(scheduler).__name__
         scheduler = copy.deepcopy(scheduler)
-        scheduler.set_timesteps(steps, device="cpu")
+        if sigmas is None or not _takes_sigmas(scheduler):
+            scheduler.set_timesteps(steps, device="cpu")
+        else:
+            scheduler.set_timesteps(sigmas=list(sigmas), device="cpu")
         self.timesteps = tuple(float(timestep) for timestep in scheduler.timesteps)
         if len(self.timesteps) != steps:
             raise ConfigurationError(
@@ -108,7 +114,8 @@ def load_sampler(
         ModelError: The folder has no scheduler.
     """
     try:
-        built = Sampler(load_scheduler(folder, sampler, flow_shift), steps)
+        scheduler = load_scheduler(folder, sampler, flow_shift)
+        built = Sampler(scheduler, steps, family_of(folder).sigmas(steps))
     except LongtakeError:
         raise
     except (ValueError, TypeError, KeyError) as error:  # diffusers' own refusals
@@ -124,6 +131,10 @@ def load_sampler(
             f"the noise); choose {_GOOD}."
         )
     return built
+
+
+def _takes_sigmas(scheduler: Any) -> bool:
+    return "sigmas" in inspect.signature(scheduler.set_timesteps).parameters
 
 
 def _is_flow(folder: ModelFolder) -> bool:

@@ -1,16 +1,17 @@
-"""Prompts to text embeddings, through the model's own diffusers pipeline."""
+"""Prompts to the states of text encoders, and what the framework does with such states."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from longtake.errors import ModelError
-from longtake.models.base import Placement
+from longtake.models.base import Placement, PromptStates
 from longtake.models.folder import ModelFolder
 
 _BATCH = 8
@@ -21,47 +22,85 @@ def encode_with_pipeline(
     folder: ModelFolder,
     prompts: Sequence[str],
     pipeline_class: Any,
-    encoder_class: Any,
+    encoders: Mapping[str, Any],
     place: Placement,
-    *,
-    max_tokens: int,
-) -> Tensor:
-    """Load the text encoder, encode the prompts as the pipeline does, and free it.
+    encode: Callable[[Any, list[str]], PromptStates],
+) -> PromptStates:
+    """Load the text encoders, encode the prompts as the pipeline does, and free them.
 
     Args:
         folder: The pipeline folder.
         prompts: Any number of them; the empty string is the unconditional prompt.
         pipeline_class: The diffusers pipeline, for its ``encode_prompt``.
-        encoder_class: The text encoder's transformers class.
-        place: Where to encode, and the dtype of the encoder's weights.
-        max_tokens: Tokens per prompt, unless the tokenizer's own maximum is smaller.
+        encoders: transformers classes of the pipeline's text encoders by component; the tokenizer
+            of ``text_encoder_2`` is ``tokenizer_2``.
+        place: Where to encode, and the dtype of the encoders' weights.
+        encode: Encodes some prompts with the pipeline.
 
     Returns:
-        ``(prompts, L, M_text)`` on the CPU.
+        One row per prompt, on the CPU.
 
     Raises:
-        ModelError: The tokenizer or the encoder cannot be loaded.
+        ModelError: A tokenizer or an encoder cannot be loaded.
     """
-    folder.weight_files("text_encoder")  # safetensors, or a refusal that says why
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder.path / "tokenizer")
-        encoder = encoder_class.from_pretrained(
-            folder.path / "text_encoder", dtype=place.dtype, use_safetensors=True
-        ).to(place.device)
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-        raise ModelError(f"the text encoder in {folder.path} cannot be loaded: {error}") from error
-    pipeline = pipeline_class(
-        tokenizer=tokenizer, text_encoder=encoder, vae=None, scheduler=None, transformer=None
-    )
-    tokens = min(max_tokens, tokenizer.model_max_length)
+    parts: dict[str, Any] = {}
+    for name, encoder_class in encoders.items():
+        parts[name] = _load_encoder(folder, name, encoder_class, place)
+        tokenizer = name.replace("text_encoder", "tokenizer")
+        parts[tokenizer] = _load_tokenizer(folder, tokenizer)
+    pipeline = pipeline_class(**parts, vae=None, scheduler=None, transformer=None)
     with torch.no_grad():
         batches = [
-            pipeline.encode_prompt(
-                list(prompts[first : first + _BATCH]),
-                do_classifier_free_guidance=False,
-                max_sequence_length=tokens,
-                device=place.device,
-            )[0].cpu()
-            for first in range(0, len(prompts), _BATCH)
+            {name: states.cpu() for name, states in encode(pipeline, batch).items()}
+            for batch in (
+                list(prompts[first : first + _BATCH]) for first in range(0, len(prompts), _BATCH)
+            )
         ]
-    return torch.cat(batches)
+    return join_prompts(batches)
+
+
+def join_prompts(parts: Sequence[PromptStates]) -> PromptStates:
+    """Put the rows of several prompts' states together."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def split_prompts(states: PromptStates) -> list[PromptStates]:
+    """Return each prompt's states on their own, as one row."""
+    rows = len(next(iter(states.values())))
+    return [{name: tensor[row : row + 1] for name, tensor in states.items()} for row in range(rows)]
+
+
+def move_prompts(states: PromptStates, place: Placement) -> PromptStates:
+    """Bring states to a device, floating-point ones in the weights' dtype (masks stay masks)."""
+    return {
+        name: tensor.to(place.device, place.dtype if tensor.is_floating_point() else None)
+        for name, tensor in states.items()
+    }
+
+
+def pack_prompts(states: PromptStates) -> Tensor:
+    """Return states as one tensor of bytes, for another rank."""
+    return torch.frombuffer(bytearray(save(states)), dtype=torch.uint8)
+
+
+def unpack_prompts(data: Tensor) -> PromptStates:
+    """Return the states that ``pack_prompts`` has packed."""
+    states: PromptStates = load(data.numpy().tobytes())
+    return states
+
+
+def _load_encoder(folder: ModelFolder, name: str, encoder_class: Any, place: Placement) -> Any:
+    folder.weight_files(name)  # safetensors, or a refusal that says why
+    try:
+        return encoder_class.from_pretrained(
+            folder.path / name, dtype=place.dtype, use_safetensors=True
+        ).to(place.device)
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+        raise ModelError(f"the {name} in {folder.path} cannot be loaded: {error}") from error
+
+
+def _load_tokenizer(folder: ModelFolder, name: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(folder.path / name)
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+        raise ModelError(f"the {name} in {folder.path} cannot be loaded: {error}") from error

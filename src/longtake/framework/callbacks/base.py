@@ -14,14 +14,15 @@ from longtake.framework.events import (
     RequestStarted,
 )
 from longtake.framework.request import Request
-from longtake.strategies import BlockDone, TaskDone
+from longtake.strategies import ActionDone, BlockDone, TaskDone
 
 
 class LongtakeCallback(pl.Callback):
     """A Lightning callback with hooks for the moments of a video. Override what you need.
 
-    The hooks run on the output coordinate only (on a single device: always), in the order in
-    which callbacks are given, and block the run while they run. An exception ends the run.
+    The hooks run on the output rank only (on a single device: always), ``on_action_end`` on every
+    rank. They run in the order in which callbacks are given, and block the run while they run.
+    An exception ends the run on all ranks.
     """
 
     def on_request_start(
@@ -47,6 +48,11 @@ class LongtakeCallback(pl.Callback):
     ) -> None:
         """Called once per started request, also when it is stopped or fails."""
 
+    def on_action_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, event: ActionDone
+    ) -> None:
+        """Called on every rank after each action of its plan, many times per task: be quick."""
+
 
 def dispatch(
     callbacks: list[pl.Callback], trainer: pl.Trainer, module: pl.LightningModule, event: Event
@@ -56,6 +62,8 @@ def dispatch(
         if not isinstance(callback, LongtakeCallback):
             continue
         match event:
+            case ActionDone():
+                callback.on_action_end(trainer, module, event)
             case TaskDone():
                 callback.on_task_end(trainer, module, event)
             case FramesDecoded():

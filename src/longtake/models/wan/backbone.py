@@ -11,12 +11,24 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 from typing_extensions import override
 
-from longtake.models.base import Attend, Backbone, BackboneSpec, Grid, LayerContext, Rotary
+from longtake.models.base import (
+    Attend,
+    Backbone,
+    BackboneSpec,
+    Condition,
+    Grid,
+    LayerContext,
+    PromptStates,
+    Rotary,
+)
 from longtake.models.patches import unpatchify
 from longtake.models.rotary import AxialRotary, rotate
 
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values of one cross-attention, each ``(B, L, N, D)``."""
+
+WanText = list[dict[int, KeyValue]]
+"""Those of every layer that is here, for each expert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +76,7 @@ class _CrossAttention:
 
 
 @final
-class WanBackbone(Backbone[list[dict[int, KeyValue]], WanStep]):
+class WanBackbone(Backbone[WanText, WanStep]):
     """A Wan transformer, or Wan 2.2's pair of experts switched by the timestep.
 
     Args:
@@ -88,10 +100,10 @@ class WanBackbone(Backbone[list[dict[int, KeyValue]], WanStep]):
                 expert.blocks[index].attn2.set_processor(_CrossAttention())
 
     @override
-    def condition_text(self, prompt_BLM: Tensor) -> list[dict[int, KeyValue]]:
+    def condition_text(self, prompts: PromptStates) -> WanText:
         experts = []
         for expert in self._experts:
-            text = expert.condition_embedder.text_embedder(prompt_BLM)
+            text = expert.condition_embedder.text_embedder(prompts["states"])
             attns = {index: expert.blocks[index].attn2 for index in self._layers}
             experts.append(
                 {
@@ -105,7 +117,7 @@ class WanBackbone(Backbone[list[dict[int, KeyValue]], WanStep]):
         return experts
 
     @override
-    def condition_step(self, timestep: float) -> WanStep:
+    def condition_step(self, timestep: float, guidance: float) -> WanStep:
         index = self.spec.expert(timestep)
         embedder = self._experts[index].condition_embedder
         weight = embedder.time_proj.weight
@@ -116,8 +128,8 @@ class WanBackbone(Backbone[list[dict[int, KeyValue]], WanStep]):
         return WanStep(index, embedding, modulation)
 
     @override
-    def embed(self, latents: Tensor, grid: Grid, step: WanStep) -> Tensor:
-        patches = self._experts[step.expert].patch_embedding
+    def embed(self, latents: Tensor, grid: Grid, condition: Condition[WanText, WanStep]) -> Tensor:
+        patches = self._experts[condition.step.expert].patch_embedding
         hidden: Tensor = patches(latents.to(patches.weight.dtype))
         return hidden.flatten(2).transpose(1, 2).contiguous()
 
@@ -126,7 +138,7 @@ class WanBackbone(Backbone[list[dict[int, KeyValue]], WanStep]):
         self,
         index: int,
         hidden: Tensor,
-        context: LayerContext[list[dict[int, KeyValue]], WanStep],
+        context: LayerContext[WanText, WanStep],
         attend: Attend,
     ) -> Tensor:
         block, text = self._experts[context.step.expert].blocks[index], context.text
@@ -139,7 +151,8 @@ class WanBackbone(Backbone[list[dict[int, KeyValue]], WanStep]):
         return cast(Tensor, states)
 
     @override
-    def head(self, hidden: Tensor, grid: Grid, step: WanStep) -> Tensor:
+    def head(self, hidden: Tensor, grid: Grid, condition: Condition[WanText, WanStep]) -> Tensor:
+        step = condition.step
         expert = self._experts[step.expert]
         shift, scale = (expert.scale_shift_table + step.embedding[:, None]).chunk(2, dim=1)
         hidden = (expert.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden)

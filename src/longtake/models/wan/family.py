@@ -8,12 +8,12 @@ from typing import Any, final
 
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import UMT5EncoderModel
 from typing_extensions import override
 
 from longtake.errors import ModelError
-from longtake.models.base import BackboneSpec, Compression, Placement
+from longtake.models.base import BackboneSpec, Compression, Placement, PromptStates
 from longtake.models.folder import ModelFolder
 from longtake.models.registry import ModelFamily, register
 from longtake.models.text import encode_with_pipeline
@@ -103,10 +103,20 @@ class WanFamily(ModelFamily):
         )
 
     @override
-    def encode_text(self, folder: ModelFolder, prompts: Sequence[str], place: Placement) -> Tensor:
-        return encode_with_pipeline(
-            folder, prompts, WanPipeline, UMT5EncoderModel, place, max_tokens=_MAX_TOKENS
-        )
+    def encode_text(
+        self, folder: ModelFolder, prompts: Sequence[str], place: Placement
+    ) -> PromptStates:
+        def encode(pipeline: Any, batch: list[str]) -> PromptStates:
+            states, _ = pipeline.encode_prompt(
+                batch,
+                do_classifier_free_guidance=False,
+                max_sequence_length=min(_MAX_TOKENS, pipeline.tokenizer.model_max_length),
+                device=place.device,
+            )
+            return {"states": states}
+
+        encoders = {"text_encoder": UMT5EncoderModel}
+        return encode_with_pipeline(folder, prompts, WanPipeline, encoders, place, encode)
 
 
 def _experts(folder: ModelFolder) -> list[str]:

@@ -1,0 +1,103 @@
+"""Who has started this process, read from its environment variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+from longtake.errors import ConfigurationError
+
+_SHELLS: Final = ("bash", "interactive")
+"""Names of SLURM jobs that are a shell, in which a user types commands."""
+
+
+class Launcher(StrEnum):
+    """What has started the processes of a run."""
+
+    TORCHRUN = "torchrun"
+    SRUN = "srun"
+    LONGTAKE = "longtake"
+    """longtake itself: the first process on each machine starts the others there."""
+
+
+_PROCESSES: Final = {
+    Launcher.TORCHRUN: "WORLD_SIZE",
+    Launcher.SRUN: "SLURM_STEP_NUM_TASKS",
+}
+_LOCAL_RANK: Final = {
+    Launcher.TORCHRUN: "LOCAL_RANK",
+    Launcher.SRUN: "SLURM_LOCALID",
+    Launcher.LONGTAKE: "LOCAL_RANK",
+}
+
+
+def launcher_of(environment: Mapping[str, str]) -> Launcher:
+    """Return who has started this process.
+
+    Within a SLURM job only ``srun`` starts a process per rank: in the job's batch script, or in a
+    shell that ``srun`` has opened, longtake starts them itself.
+
+    Args:
+        environment: The process's environment variables.
+    """
+    if "TORCHELASTIC_RUN_ID" in environment:
+        return Launcher.TORCHRUN
+    if "SLURM_STEP_ID" in environment and environment.get("SLURM_JOB_NAME") not in _SHELLS:
+        return Launcher.SRUN
+    return Launcher.LONGTAKE
+
+
+def is_first_here(environment: Mapping[str, str]) -> bool:
+    """Return whether this is the first of the run's processes on this machine.
+
+    Before the ranks have met, it alone tells of mistakes: all of them find the same ones.
+    """
+    return int(environment.get(_LOCAL_RANK[launcher_of(environment)], "0")) == 0
+
+
+def check_launch(ranks: int, environment: Mapping[str, str]) -> None:
+    """Refuse a launcher that started another number of processes than the run asks for.
+
+    Args:
+        ranks: Devices times nodes.
+        environment: The process's environment variables.
+
+    Raises:
+        ConfigurationError: Names both numbers and the launcher.
+    """
+    launcher = launcher_of(environment)
+    started = environment.get(_PROCESSES.get(launcher, ""), str(ranks))
+    if started != str(ranks):
+        raise ConfigurationError(
+            f"{launcher} started {started} processes, but trainer.devices times "
+            f"trainer.num_nodes is {ranks}; make them equal."
+        )
+
+
+def cluster_environment(environment: Mapping[str, str]) -> ClusterEnvironment:
+    """Return where Lightning finds ranks and the address at which they meet.
+
+    Raises:
+        ConfigurationError: ``srun`` does not say how many processes each machine has.
+    """
+    match launcher_of(environment):
+        case Launcher.TORCHRUN:
+            return TorchElasticEnvironment()
+        case Launcher.SRUN:
+            try:
+                # A requeued job would begin anew: there is no training to save.
+                return SLURMEnvironment(auto_requeue=False)
+            except RuntimeError as error:
+                raise ConfigurationError(
+                    f"srun started {environment.get('SLURM_NTASKS')} processes with --ntasks, "
+                    f"which does not say how many are on each machine; give --ntasks-per-node, "
+                    f"equal to trainer.devices."
+                ) from error
+        case Launcher.LONGTAKE:
+            return LightningEnvironment()

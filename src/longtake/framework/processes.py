@@ -1,0 +1,144 @@
+"""Starts the other processes of this machine, watches over them, and waits for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, NoReturn, final
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from typing_extensions import override
+
+from longtake.errors import ConfigurationError, RankFailure
+
+_GRACE: Final = 10.0
+"""Seconds that processes have to end by themselves once another one is gone."""
+_FOLLOW: Final = 5.0
+"""Seconds that the others have to end once this one has failed: they hear of it within one."""
+_PATIENCE: Final = 60.0
+"""Seconds that the others have to end after a run that went well."""
+_LOOK: Final = 0.2
+"""Seconds between two looks at the others."""
+_PARENT: Final = "LONGTAKE_PARENT"
+"""The variable that tells a process which one has started it."""
+
+
+@final
+class RankProcesses(_SubprocessScriptLauncher):
+    """The processes of this machine, started by its first one as copies of its own command.
+
+    Where torchrun or srun has started them, there is nothing to start. Lightning's own launcher
+    kills everything as soon as one process fails; here the others have time to say which rank
+    failed, and to finish their files.
+    """
+
+    @override
+    def launch(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        trainer: pl.Trainer | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Start the other processes, then call ``function``."""
+        environment = self.cluster_environment
+        try:
+            environment.validate_settings(self.num_processes, self.num_nodes)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+        over = threading.Event()
+        if not environment.creates_processes_externally:
+            os.environ[_PARENT] = str(os.getpid())
+            # A rank that is gone is told of in one sentence, not in C++ stack traces.
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+            with _interrupts_ignored():
+                self._call_children_scripts()
+            _in_background(self._watch_children, over)
+        elif (parent := int(os.environ.get(_PARENT, os.getpid()))) != os.getpid():
+            _in_background(_watch_parent, parent, over)
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            over.set()
+
+    def join(self, *, failed: bool) -> None:
+        """Wait until the processes that were started here have ended.
+
+        Args:
+            failed: Whether this process has failed: then the others follow within seconds, or
+                are killed.
+
+        Raises:
+            RankFailure: This process has not failed, but another one has.
+        """
+        deadline = time.monotonic() + (_FOLLOW if failed else _PATIENCE)
+        for process in self.procs:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+        self.kill(signal.SIGKILL)  # those that have ended are skipped
+        for local_rank, process in enumerate(self.procs, start=1):
+            if process.wait() and not failed:
+                raise RankFailure(_ended(local_rank, process.returncode))
+
+    def _watch_children(self, over: threading.Event) -> None:
+        """End this process as well, should one of the others have failed and it hangs."""
+        while not over.wait(_LOOK):
+            for local_rank, process in enumerate(self.procs, start=1):
+                if process.poll() and not over.wait(_GRACE):
+                    self.kill(signal.SIGKILL)
+                    _end(_ended(local_rank, process.returncode))
+
+
+def _watch_parent(parent: int, over: threading.Event) -> None:
+    """End this process as well, should the one that started it be gone and it hangs."""
+    while not over.wait(_LOOK):
+        if os.getppid() != parent and not over.wait(_GRACE):
+            _end("the process that started this one is gone.")
+
+
+def leave(status: int) -> NoReturn:
+    """End this process at once, past threads that hang in a dead transport."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _end(why: str) -> NoReturn:
+    sys.stderr.write(f"longtake: error: {why}\n")
+    leave(1)
+
+
+def _ended(local_rank: int, status: int) -> str:
+    how = f"ended with status {status}"
+    if status < 0:
+        how = f"was killed by {signal.Signals(-status).name}"
+    return f"the process of local rank {local_rank} {how}."
+
+
+def _in_background(run: Callable[..., None], *args: Any) -> None:
+    threading.Thread(target=run, args=args, name="longtake-processes", daemon=True).start()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Let processes start that ignore Ctrl-C until they have a handler of their own.
+
+    It reaches all of a terminal's processes, and would end them in the midst of their imports.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

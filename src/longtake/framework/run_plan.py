@@ -1,0 +1,176 @@
+"""What a run will do, settled from configuration files before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import final
+
+import torch
+
+from longtake.errors import ConfigurationError, ModelError
+from longtake.framework.preflight import (
+    TRANSFORMERS,
+    check_guidance,
+    check_memory,
+    check_request,
+    check_schedule,
+    naming,
+)
+from longtake.framework.recipe import Recipe
+from longtake.framework.request import Request
+from longtake.models import Placement, family_of, load_sampler, open_folder
+from longtake.models.counting import NO_WORK, WeightCount, count_weights, count_work
+from longtake.plan.choose import warnings_of
+from longtake.plan.cost import Hardware
+from longtake.plan.hardware import hardware_of
+from longtake.plan.job import Job
+from longtake.plan.layout import Layout
+from longtake.plan.simulate import bounded, simulate
+from longtake.strategies import Guidance, ParallelStrategy
+
+
+@final
+class RunPlan:
+    """The model as its configuration describes it, and which rank holds and runs what.
+
+    Every rank makes the same one by itself.
+
+    Args:
+        recipe: How videos are made.
+        strategy: Where things run.
+        world_size: Number of ranks.
+        device: A rank's device.
+        hardware: What devices and links can do; left out: found out from ``device``.
+
+    Raises:
+        LongtakeError: The recipe cannot work.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        strategy: ParallelStrategy,
+        *,
+        world_size: int,
+        device: torch.device,
+        hardware: Hardware | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.strategy = strategy
+        self.world_size = world_size
+        self.place = Placement(device, recipe.torch_dtype)
+        self.folder = open_folder(recipe.pipeline)
+        self.family = family_of(self.folder)
+        self.spec = self.family.spec(self.folder)
+        self.sampler = load_sampler(self.folder, recipe.sampler, recipe.flow_shift, recipe.steps)
+        check_guidance(recipe.guidance_scale_2, self.spec)
+        low = recipe.guidance_scale_2
+        self.guidance = Guidance(
+            scales=(recipe.guidance_scale, recipe.guidance_scale if low is None else low)
+        )
+        self._hardware = hardware or hardware_of(device, recipe.torch_dtype)
+        self._settled: tuple[Job, Layout] | None = None
+
+    @property
+    def job(self) -> Job:
+        """The request that the layout was made for: the longest one of those first checked."""
+        return self._settle()[0]
+
+    @property
+    def layout(self) -> Layout:
+        """Which rank holds and runs what."""
+        return self._settle()[1]
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Refuse requests that cannot be served; make the layout, once, for the longest of them.
+
+        Raises:
+            ConfigurationError: Names the number that was asked for and the nearest valid ones.
+        """
+        if not requests:
+            raise ConfigurationError("data.prompts is empty: give at least one prompt, or a file.")
+        for request in requests:
+            with naming(request):
+                check_request(request, self.spec, self.recipe.scheduler)
+                check_schedule(request, self.spec, self.recipe.scheduler)
+        if self._settled is None:
+            self._settled = self._lay_out(longest(requests))
+        weights = self.count_weights()
+        for request in requests:
+            with naming(request):
+                check_memory(self.job_of(request), self.layout, weights)
+
+    def count_weights(self) -> WeightCount | None:
+        """Count the transformers' weights; ``None`` where they are not on this machine."""
+        transformers = [name for name in TRANSFORMERS if self.folder.has(name)]
+        try:
+            return count_weights(self.folder, transformers, self.spec.layers)
+        except ModelError:  # a plan is made before anything is fetched
+            return None
+
+    def warnings(self) -> list[str]:
+        """Return what the user might want to change about a run on several devices."""
+        if self.world_size == 1:
+            return []
+        return list(warnings_of(self.job, self.layout, simulate(self.layout, bounded(self.job))))
+
+    def job_of(self, request: Request) -> Job:
+        """Return a request as strategies see it, its operations not counted."""
+        spatial = self.spec.compression.spatial
+        return Job(
+            spec=self.spec,
+            scheduler=self.recipe.scheduler,
+            latent_frames=self.latent_frames(request),
+            steps=self.recipe.steps,
+            cache=self.recipe.cache,
+            branches=self.guidance.branches,
+            height=request.height // spatial,
+            width=request.width // spatial,
+            item_bytes=self.recipe.torch_dtype.itemsize,
+            work=NO_WORK,
+            hardware=self._hardware,
+        )
+
+    def latent_frames(self, request: Request) -> int | None:
+        """Return a video's length in latent frames; ``None`` for an endless one."""
+        if request.num_frames is None:
+            return None
+        return self.spec.compression.latent_frames(request.num_frames)
+
+    def counted_job(self) -> Job:
+        """Return ``job`` with its operations counted, also where the layout did not need them."""
+        return self._counted(self.job)
+
+    def _counted(self, job: Job) -> Job:
+        if job.work != NO_WORK:
+            return job
+        work = count_work(self.family, self.folder, self.spec, job.height, job.width)
+        return replace(job, work=work)
+
+    def _lay_out(self, request: Request) -> tuple[Job, Layout]:
+        job = self.job_of(request)
+        if self.world_size > 1:  # one device needs no prediction, and this takes about a second
+            job = self._counted(job)
+        layout = self.strategy.layout(self.world_size, job)
+        if layout.mesh.size != self.world_size:
+            raise ConfigurationError(
+                f"the strategy {type(self.strategy).__name__} lays out {layout.mesh.size} "
+                f"devices, but trainer.devices times trainer.num_nodes is {self.world_size}."
+            )
+        return job, layout
+
+    def _settle(self) -> tuple[Job, Layout]:
+        if self._settled is None:
+            raise RuntimeError("the layout is made by check, for the requests of the run")
+        return self._settled
+
+
+def longest(requests: Sequence[Request]) -> Request:
+    """Return the request that keeps the most devices busy: the longest one, then the largest."""
+
+    def size(request: Request) -> tuple[float, int]:
+        frames = float("inf") if request.num_frames is None else request.num_frames
+        return frames, request.height * request.width
+
+    return max(requests, key=size)

@@ -1,0 +1,34 @@
+"""HunyuanVideo's VAE as a stream: tiles that overlap in time."""
+
+from __future__ import annotations
+
+from diffusers import AutoencoderKLHunyuanVideo
+from torch import Tensor
+
+from longtake.models.overlap import OverlapDecoder, TimeTiles
+
+
+def hunyuan_video_decoder(vae: AutoencoderKLHunyuanVideo) -> OverlapDecoder:
+    """Return a decoder that does what ``vae.decode`` does with a whole video, as a stream.
+
+    The VAE's convolutions and its attention look back only, but its norms see all frames of a
+    tile: no cache of past frames would do, so diffusers' own temporal tiles are kept.
+
+    Args:
+        vae: With its decoder, the encoder is not needed; its tile sizes are kept, and spatial
+            tiles are used if they are enabled. It decodes single tiles from now on.
+    """
+    vae.use_framewise_decoding = False
+    temporal = vae.temporal_compression_ratio
+    tiles = TimeTiles(
+        frames=vae.tile_sample_min_num_frames // temporal + 1,
+        stride=vae.tile_sample_stride_num_frames // temporal,
+        temporal=temporal,
+        blend=vae.tile_sample_min_num_frames - vae.tile_sample_stride_num_frames,
+    )
+
+    def decode_tile(latents: Tensor, first: bool) -> Tensor:
+        video: Tensor = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+        return video if first else video[:, :, 1:]
+
+    return OverlapDecoder(tiles, decode_tile, next(vae.decoder.parameters()).device)

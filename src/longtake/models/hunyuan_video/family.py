@@ -1,0 +1,119 @@
+"""HunyuanVideo folders: text to video."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Sequence
+from typing import Any, final
+
+import torch
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+)
+from torch import nn
+from transformers import CLIPTextModel, LlamaModel
+from typing_extensions import override
+
+from longtake.errors import ModelError
+from longtake.models.base import BackboneSpec, Compression, Placement, PromptStates
+from longtake.models.folder import ModelFolder
+from longtake.models.hunyuan_video.backbone import HunyuanVideoBackbone
+from longtake.models.hunyuan_video.decoder import hunyuan_video_decoder
+from longtake.models.overlap import OverlapDecoder
+from longtake.models.registry import ModelFamily, register
+from longtake.models.text import encode_with_pipeline
+from longtake.models.weights import load_module
+
+_TEXT_TOKENS = 256
+"""Tokens of a prompt, padding included: what the pipeline asks for."""
+
+
+@final
+@register("HunyuanVideoPipeline")
+class HunyuanVideoFamily(ModelFamily):
+    """Text-to-video HunyuanVideo."""
+
+    @override
+    def spec(self, folder: ModelFolder) -> BackboneSpec:
+        config = _defaults(HunyuanVideoTransformer3DModel) | folder.config("transformer")
+        if config["image_condition_type"] is not None:
+            raise ModelError(
+                f"{folder.path} is HunyuanVideo with an image condition "
+                f"({config['image_condition_type']}); text-to-video folders can be run."
+            )
+        vae = _defaults(AutoencoderKLHunyuanVideo) | folder.config("vae")
+        return BackboneSpec(
+            name=f"{folder.path.name} ({folder.pipeline})",
+            channels=config["in_channels"],
+            patch=(config["patch_size_t"], config["patch_size"], config["patch_size"]),
+            heads=config["num_attention_heads"],
+            head_dim=config["attention_head_dim"],
+            layers=config["num_layers"] + config["num_single_layers"],
+            native_frames=33,
+            compression=Compression(
+                temporal=vae["temporal_compression_ratio"],
+                spatial=vae["spatial_compression_ratio"],
+            ),
+            train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
+            text_tokens=_TEXT_TOKENS,
+            guidance="embedded" if config["guidance_embeds"] else "branches",
+        )
+
+    @override
+    def load_backbone(
+        self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
+    ) -> HunyuanVideoBackbone:
+        def prune(transformer: Any) -> None:
+            del transformer.rope  # positions are our own: absolute, and of any length
+            dual = transformer.config.num_layers
+            for index in set(range(spec.layers)).difference(layers):
+                if index < dual:
+                    transformer.transformer_blocks[index] = nn.Identity()
+                else:
+                    transformer.single_transformer_blocks[index - dual] = nn.Identity()
+            if 0 not in layers:
+                del transformer.x_embedder, transformer.context_embedder
+            if spec.layers - 1 not in layers:
+                del transformer.norm_out, transformer.proj_out
+
+        build = HunyuanVideoTransformer3DModel.from_config
+        keep_fp32 = HunyuanVideoTransformer3DModel._keep_in_fp32_modules or ()
+        transformer = load_module(
+            folder, "transformer", build, place, keep_fp32=keep_fp32, prune=prune
+        )
+        return HunyuanVideoBackbone(spec, transformer, layers)
+
+    @override
+    def load_decoder(self, folder: ModelFolder, device: torch.device) -> OverlapDecoder:
+        def prune(vae: Any) -> None:
+            vae.encoder = vae.quant_conv = nn.Identity()
+
+        place = Placement(device, torch.float32)
+        vae = load_module(folder, "vae", AutoencoderKLHunyuanVideo.from_config, place, prune=prune)
+        vae.enable_tiling()
+        return hunyuan_video_decoder(vae)
+
+    @override
+    def encode_text(
+        self, folder: ModelFolder, prompts: Sequence[str], place: Placement
+    ) -> PromptStates:
+        def encode(pipeline: Any, batch: list[str]) -> PromptStates:
+            states, pooled, mask = pipeline.encode_prompt(
+                batch, device=place.device, max_sequence_length=_TEXT_TOKENS
+            )
+            return {"states": states, "pooled": pooled, "mask": mask.bool()}
+
+        encoders = {"text_encoder": LlamaModel, "text_encoder_2": CLIPTextModel}
+        return encode_with_pipeline(folder, prompts, HunyuanVideoPipeline, encoders, place, encode)
+
+    @override
+    def sigmas(self, steps: int) -> list[float]:
+        return [1 - step / steps for step in range(steps)]
+
+
+def _defaults(model: type) -> dict[str, Any]:
+    """Return what a configuration file may leave out."""
+    parameters = inspect.signature(model.__init__).parameters  # type: ignore[misc]
+    return {name: parameter.default for name, parameter in parameters.items()}

@@ -1,0 +1,121 @@
+"""Decoding in tiles that overlap in time, for VAEs that cannot be decoded frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from longtake.models.base import VideoDecoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeTiles:
+    """How a video is cut along time.
+
+    Args:
+        frames: Latent frames of a tile.
+        stride: Latent frames from the start of a tile to the start of the next one.
+        temporal: Video frames per latent frame.
+        blend: Video frames in which a tile fades into the next one.
+    """
+
+    frames: int
+    stride: int
+    temporal: int
+    blend: int
+
+
+@dataclass(slots=True)
+class OverlapState:
+    """What is carried from one latent frame to the next; its size has a fixed limit.
+
+    Args:
+        waiting: Latent frames from the start of the next tile on.
+        fading: The last video frames of the previous tile, which fade into the next one.
+    """
+
+    waiting: Tensor | None = None
+    fading: Tensor | None = None
+
+
+@final
+class OverlapDecoder(VideoDecoder[OverlapState]):
+    """Decode tile by tile, each as soon as its latents are there, and fade them into each other.
+
+    Tiles begin at multiples of the stride, wherever blocks are cut, so the result does not depend
+    on the cuts: it is bit-equal to diffusers' own temporal tiling of the whole video. What is
+    held back and carried is at most one tile.
+
+    Args:
+        tiles: How a video is cut.
+        decode_tile: Decodes a tile's latents ``(1, C, F, H, W)`` to ``(1, 3, frames, height,
+            width)``. Its second argument tells whether the video begins with this tile: then it
+            gives ``1 + (F - 1) * temporal`` video frames. A later tile overlaps the one before by
+            a latent frame more than is blended, and gives one video frame less.
+        device: Where to decode.
+    """
+
+    def __init__(
+        self,
+        tiles: TimeTiles,
+        decode_tile: Callable[[Tensor, bool], Tensor],
+        device: torch.device,
+    ) -> None:
+        self._tiles = tiles
+        self._decode_tile = decode_tile
+        self._device = device
+
+    @override
+    def start(self) -> OverlapState:
+        return OverlapState()
+
+    @override
+    def decode(self, state: OverlapState, latents: Tensor) -> Iterator[Tensor]:
+        latents = latents.to(self._device, torch.float32)
+        waiting = state.waiting
+        state.waiting = latents if waiting is None else torch.cat((waiting, latents), dim=2)
+        while state.waiting.shape[2] >= self._tiles.frames:
+            yield _pictures(self._next(state, state.waiting))
+
+    @override
+    def finish(self, state: OverlapState) -> Iterator[Tensor]:
+        waiting = state.waiting
+        if waiting is not None and state.fading is None:  # shorter than a tile
+            yield _pictures(self._decode_tile(waiting, True))
+            return
+        # The last latent frame alone belongs to the tile before.
+        while waiting is not None and waiting.shape[2] > 1:
+            yield _pictures(self._next(state, waiting))
+            waiting = state.waiting
+
+    def _next(self, state: OverlapState, waiting: Tensor) -> Tensor:
+        """Decode the next tile; return its frames up to where it fades into the one after."""
+        tiles, first = self._tiles, state.fading is None
+        video = self._decode_tile(waiting[:, :, : tiles.frames], first)
+        if state.fading is not None:
+            video = fade(state.fading, video)
+        state.waiting = waiting[:, :, tiles.stride :]
+        state.fading = video[:, :, -tiles.blend :].clone()  # a view would keep the tile
+        return video[:, :, : tiles.stride * tiles.temporal + first]
+
+
+def fade(before: Tensor, video: Tensor) -> Tensor:
+    """Blend the first frames of ``video`` with ``before``, linearly, both ``(1, 3, F, H, W)``."""
+    frames = min(before.shape[2], video.shape[2])
+    weight = torch.arange(frames, dtype=torch.float64, device="cpu") / max(frames, 1)
+    # Rounded to fp32 once, as diffusers' Python numbers are.
+    rising, falling = (
+        part.float().view(-1, 1, 1).to(video.device) for part in (weight, 1 - weight)
+    )
+    seam = before[:, :, before.shape[2] - frames :] * falling + video[:, :, :frames] * rising
+    return torch.cat((seam, video[:, :, frames:]), dim=2)
+
+
+def _pictures(video: Tensor) -> Tensor:
+    """Return ``(frames, 3, height, width)`` in ``[-1, 1]``."""
+    return video[0].transpose(0, 1).clamp(-1.0, 1.0)
