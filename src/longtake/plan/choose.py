@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final
 
-from longtake.errors import ConfigurationError
 from longtake.plan.job import Job
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
+from longtake.plan.meshes import Asked, meshes
 from longtake.plan.simulate import ENOUGH_BLOCKS, Simulation, bounded, simulate
 from longtake.plan.split import check_split, split_layers, split_layers_for_decoding, stages_of
 
 CLOSE: Final = 1.02
 """Makespans this near to the shortest are as good: the hardware's speeds are not known better."""
+
+
+FEW_BLOCKS: Final = 4
+"""Blocks that layouts without stages are weighed on."""
+WEIGHTS_SHARE: Final = 0.9
+"""Of a device's memory that the layers may take; the rest is for windows, caches and the VAE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +38,8 @@ class Candidate:
 
     @property
     def is_exact(self) -> bool:
-        """Whether all branches run as one batch: bit-equal to the serial run."""
-        return len(self.layout.batches) == 1
+        """Whether a rank's operands are those of the serial run, so that it is bit-equal to it."""
+        return len(self.layout.batches) == 1 and self.layout.sequence == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,67 +55,61 @@ class Choice:
     candidates: tuple[Candidate, ...]
 
 
-def choose(
-    world_size: int,
-    job: Job,
-    *,
-    stages: int | None = None,
-    cfg: int | None = None,
-    together: bool | None = None,
-    split: Sequence[int] | None = None,
-) -> Choice:
+ANYTHING: Final = Asked()
+"""Stages and guidance to be chosen, tokens not shared."""
+
+
+def choose(world_size: int, job: Job, asked: Asked = ANYTHING) -> Choice:
     """Simulate every candidate and return the best.
 
-    Of those that take at most 2 % longer than the fastest, one that runs all branches as one
-    batch is best, since its result is bit-equal to the serial run; then one of more stages, since
-    each holds fewer weights.
+    Layouts whose weights do not fit into a device are left out, unless none fits. Of those that
+    take at most 2 % longer than the fastest, one that is bit-equal to the serial run is best;
+    then one without PipeSP; then one of more stages, since each holds fewer weights.
 
     Args:
         world_size: Number of devices; all are used.
         job: What is to be made, and on what.
-        stages: Pipeline stages, if they are given.
-        cfg: Degree of the guidance axis, if it is given.
-        together: Whether guidance branches on the same devices run as one batch, if it is given.
-        split: Layers of each stage, if they are given.
+        asked: What is given.
 
     Raises:
         ConfigurationError: What is given is impossible; names what is possible.
     """
-    layouts = list(
-        candidates(world_size, job, stages=stages, cfg=cfg, together=together, split=split)
-    )
-    job = bounded(job, max(ENOUGH_BLOCKS, 2 * max(layout.mesh.pipe for layout in layouts)))
+    layouts = list(candidates(world_size, job, asked))
+    layouts = [layout for layout in layouts if _fits(layout, job)] or layouts
+    deepest = max(layout.mesh.pipe for layout in layouts)
+    # Without stages nothing fills and drains, and every block is like the others.
+    job = bounded(job, max(ENOUGH_BLOCKS, 2 * deepest) if deepest > 1 else FEW_BLOCKS)
     weighed = tuple(Candidate(layout, simulate(layout, job)) for layout in layouts)
     enough = CLOSE * min(candidate.simulation.makespan for candidate in weighed)
     best = min(
         (candidate for candidate in weighed if candidate.simulation.makespan <= enough),
-        key=lambda one: (not one.is_exact, -one.layout.mesh.pipe, one.simulation.makespan),
+        key=lambda one: (
+            not one.is_exact,
+            one.layout.chunks > 1,
+            -one.layout.mesh.pipe,
+            one.simulation.makespan,
+        ),
     )
     return Choice(best, weighed)
 
 
-def candidates(
-    world_size: int,
-    job: Job,
-    *,
-    stages: int | None = None,
-    cfg: int | None = None,
-    together: bool | None = None,
-    split: Sequence[int] | None = None,
-) -> Iterator[Layout]:
+def candidates(world_size: int, job: Job, asked: Asked = ANYTHING) -> Iterator[Layout]:
     """Yield every layout that uses all devices and has what is given; see :func:`choose`.
 
     Raises:
         ConfigurationError: There is none; names what is possible.
     """
-    if split is not None and stages is None:
-        stages = len(split)
-    for mesh in _meshes(world_size, job, stages, cfg):
-        if split is not None:
-            check_split(split, job.spec.layers, mesh.pipe)
-        for batches in _batches(mesh, job.branches, together):
-            for layers in _splits(job, mesh, batches) if split is None else [stages_of(split)]:
-                yield Layout(mesh=mesh, stages=layers, batches=batches)
+    if asked.split is not None and asked.stages is None:
+        asked = replace(asked, stages=len(asked.split))
+    for mesh in meshes(world_size, job, asked):
+        if asked.split is not None:
+            check_split(asked.split, job.spec.layers, mesh.pipe)
+        for batches, chunks in product(
+            _batches(mesh, job.branches, asked.together), _chunks(mesh, job, asked.chunks)
+        ):
+            splits = [stages_of(asked.split)] if asked.split else _splits(job, mesh, batches)
+            for stages in splits:
+                yield Layout(mesh=mesh, stages=stages, batches=batches, chunks=chunks)
 
 
 def warnings_of(job: Job, layout: Layout, simulation: Simulation) -> list[str]:
@@ -123,7 +124,10 @@ def warnings_of(job: Job, layout: Layout, simulation: Simulation) -> list[str]:
     if stages <= in_flight:
         return []
     why = f", one for each of the {job.steps} steps" if in_flight == job.steps else ""
-    least = min(choose(layout.mesh.size, job).candidates, key=lambda one: one.simulation.idle)
+    degrees = Asked(ring=layout.mesh.ring, ulysses=layout.mesh.ulysses)
+    least = min(
+        choose(layout.mesh.size, job, degrees).candidates, key=lambda one: one.simulation.idle
+    )
     remedy = "a longer video, more steps, a smaller stride or fewer devices would help"
     if least.simulation.idle < simulation.idle - 0.01:
         remedy = f"{_words(least.layout)} would idle {least.simulation.idle:.0%}"
@@ -131,31 +135,6 @@ def warnings_of(job: Job, layout: Layout, simulation: Simulation) -> list[str]:
         f"{stages} pipeline stages share at most {in_flight} block{'s' * (in_flight != 1)} in "
         f"flight{why}, so devices will idle about {simulation.idle:.0%} of the time; {remedy}."
     ]
-
-
-def _meshes(world_size: int, job: Job, stages: int | None, cfg: int | None) -> list[Mesh]:
-    layers, degrees = job.spec.layers, range(1, job.branches + 1)
-    possible = [
-        Mesh(cfg=degree, pipe=world_size // degree)
-        for degree in degrees
-        if world_size % degree == 0 and 1 <= world_size // degree <= layers
-    ]
-    if not possible:
-        odd = f" or an even number up to {2 * layers}" if job.branches == 2 else ""
-        raise ConfigurationError(
-            f"{world_size} devices cannot share the {layers} layers of {job.spec.name}, at least "
-            f"one each; use 1 to {layers} devices{odd}."
-        )
-    fitting = [mesh for mesh in possible if stages in (None, mesh.pipe) and cfg in (None, mesh.cfg)]
-    if not fitting:
-        asked = [f"{name} {n}" for name, n in (("stages", stages), ("cfg", cfg)) if n is not None]
-        choices = [f"stages {mesh.pipe} with cfg {mesh.cfg}" for mesh in possible]
-        guidance = "" if job.branches == 2 else " (cfg 2 needs a guidance_scale above 1)"
-        raise ConfigurationError(
-            f"{' with '.join(asked)} is impossible on {world_size} devices, which are stages times "
-            f"cfg, and {layers} layers; possible: {' or '.join(choices)}{guidance}."
-        )
-    return fitting
 
 
 def _batches(mesh: Mesh, branches: int, together: bool | None) -> Iterator[tuple[range, ...]]:
@@ -167,6 +146,18 @@ def _batches(mesh: Mesh, branches: int, together: bool | None) -> Iterator[tuple
         yield (range(branches),)
     if together is not True:
         yield apart
+
+
+def _chunks(mesh: Mesh, job: Job, asked: int | None) -> list[int]:
+    if asked is not None:
+        return [asked]
+    least = job.spec.heads // mesh.ulysses
+    return [chunks for chunks in (1, 2, 4) if chunks == 1 or (mesh.ulysses > 1 and chunks <= least)]
+
+
+def _fits(layout: Layout, job: Job) -> bool:
+    most = max(map(len, layout.stages))
+    return most * job.layer_bytes <= WEIGHTS_SHARE * job.hardware.memory
 
 
 def _splits(job: Job, mesh: Mesh, batches: Sequence[range]) -> list[tuple[range, ...]]:

@@ -28,6 +28,7 @@ class Job:
         item_bytes: Bytes of one number of the hidden states.
         work: Floating-point operations of the model's parts.
         hardware: What the devices and the links between them can do.
+        layer_bytes: Of one layer's weights; 0 where that is not known.
     """
 
     spec: BackboneSpec
@@ -41,6 +42,7 @@ class Job:
     item_bytes: int
     work: Work
     hardware: Hardware
+    layer_bytes: float = 0.0
 
     def tasks(self) -> Iterator[Task]:
         """Return the schedule anew, in serial order."""

@@ -36,6 +36,12 @@ def ring_bytes(layout: Layout, job: Job, action: Compute) -> float:
     return 2 * len(action.branches) * keys * job.spec.model_dim * job.item_bytes
 
 
+def layer_bytes(layout: Layout, job: Job, action: Compute) -> float:
+    """Return the bytes that a rank sends to those with which it shares its tokens, per layer."""
+    turns = layout.mesh.ring - 1
+    return sum(ulysses_bytes(layout, job, action)) + turns * ring_bytes(layout, job, action)
+
+
 def exchange_seconds(layout: Layout, job: Job, action: Compute, attention: float) -> float:
     """Return how much longer a layer takes because of the exchange.
 

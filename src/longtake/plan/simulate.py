@@ -14,6 +14,7 @@ from longtake.plan.job import Job
 from longtake.plan.layout import Layout
 from longtake.plan.picture import Box
 from longtake.plan.replay import Link, replay
+from longtake.plan.sequence_cost import attention_share, exchange_seconds, layer_bytes
 
 ENOUGH_BLOCKS: Final = 32
 """Blocks that a choice is made on; about a minute of video at 8 latent frames each."""
@@ -28,12 +29,14 @@ class Simulation:
         first_block: Seconds until the first block has been decoded.
         busy: Seconds that each rank computes or decodes.
         link_bytes: Bytes that go over each link.
+        exchanged_bytes: Bytes that each rank sends to those with which it shares its tokens.
     """
 
     makespan: float
     first_block: float
     busy: tuple[float, ...]
     link_bytes: Mapping[Link, int]
+    exchanged_bytes: tuple[float, ...]
 
     @property
     def idle(self) -> float:
@@ -70,7 +73,7 @@ def simulate(
     Raises:
         PlanError: The actions are no run.
     """
-    busy = [0.0] * layout.mesh.size
+    busy, exchanged = [0.0] * layout.mesh.size, [0.0] * layout.mesh.size
     makespan, first_block = 0.0, math.inf
     link_bytes: dict[Link, int] = {}
     for box in timeline(layout, job, streams):
@@ -78,16 +81,23 @@ def simulate(
         match box.action:
             case Compute():
                 busy[box.rank] += box.stop - box.start
+                exchanged[box.rank] += layer_bytes(layout, job, box.action) * len(box.action.layers)
             case Emit():
                 busy[box.rank] += box.stop - box.start
                 first_block = min(first_block, box.stop)
             case Send(message=message, target=target):
                 link = Link(box.rank, target, message.kind)
-                link_bytes[link] = link_bytes.get(link, 0) + message_bytes(job, message)
+                link_bytes[link] = link_bytes.get(link, 0) + message_bytes(
+                    job, message, layout.sequence
+                )
             case _:
                 pass
     return Simulation(
-        makespan=makespan, first_block=first_block, busy=tuple(busy), link_bytes=link_bytes
+        makespan=makespan,
+        first_block=first_block,
+        busy=tuple(busy),
+        link_bytes=link_bytes,
+        exchanged_bytes=tuple(exchanged),
     )
 
 
@@ -129,7 +139,7 @@ def timeline(
             case Receive(message=message, source=source):
                 link = Link(source, rank, message.kind)
                 through = max(begun.pop((link, message)), free.get(link, 0.0))
-                through += message_bytes(job, message) / job.hardware.bandwidth
+                through += message_bytes(job, message, layout.sequence) / job.hardware.bandwidth
                 free[link] = through
                 stop = max(start, through + job.hardware.latency)
             case _:
@@ -159,20 +169,30 @@ def compute_seconds(layout: Layout, job: Job, action: Compute) -> float:
     work, tokens, branches = job.work, job.tokens_per_frame, len(action.branches)
     queries = action.frames * tokens
     keys = (action.frames + action.context) * tokens
-    layer = work.layer * queries + work.attention * queries * keys
-    operations = len(action.layers) * layer * branches
+    own_queries = -(-queries // layout.sequence)
+    linear = branches * work.layer * own_queries / job.hardware.matmul
+    attention = branches * work.attention * queries * keys / job.hardware.matmul
+    attention *= attention_share(layout, job.spec.heads)
+    layer = linear + attention + exchange_seconds(layout, job, action, attention)
+    outside = 0.0
     if action.layers.start == 0:
-        operations += work.embed * queries
+        outside += work.embed * queries
     if action.layers.stop == job.spec.layers:
-        operations += work.head * action.own * tokens * branches
-    return job.hardware.launch + operations / job.hardware.matmul
+        outside += work.head * action.own * tokens * branches
+    return job.hardware.launch + len(action.layers) * layer + outside / job.hardware.matmul
 
 
-def message_bytes(job: Job, message: Message) -> int:
-    """Return the size of a message: hidden states in the model's dtype, pictures in fp32."""
+def message_bytes(job: Job, message: Message, sequence: int = 1) -> int:
+    """Return the size of a message: hidden states in the model's dtype, pictures in fp32.
+
+    Args:
+        job: The model and the size of the picture.
+        message: Which one.
+        sequence: Ranks that share a window's tokens, each with hops of its own.
+    """
     if message.kind is Kind.HOP:
-        numbers = message.frames * job.tokens_per_frame * job.spec.model_dim
-        return len(message.branches) * numbers * job.item_bytes
+        tokens = -(-message.frames * job.tokens_per_frame // sequence)
+        return len(message.branches) * tokens * job.spec.model_dim * job.item_bytes
     rows = len(message.branches) if message.kind is Kind.PREDICTION else 1
     return rows * job.spec.channels * message.frames * job.height * job.width * 4
 

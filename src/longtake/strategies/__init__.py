@@ -8,6 +8,7 @@ from longtake.strategies.dual_paral import DualParal
 from longtake.strategies.forward import TaskForward
 from longtake.strategies.peers import Peers
 from longtake.strategies.queue import BlockQueue
+from longtake.strategies.sequence_parallel import SequenceParallel
 from longtake.strategies.single_device import SingleDevice
 from longtake.strategies.work import ActionDone, BlockDone, Denoising, Guidance, Progress, TaskDone
 
@@ -25,6 +26,7 @@ __all__ = [
     "ParallelStrategy",
     "Peers",
     "Progress",
+    "SequenceParallel",
     "SingleDevice",
     "TaskDone",
     "TaskForward",

@@ -10,6 +10,7 @@ from typing_extensions import override
 from longtake.plan.choose import Choice, choose
 from longtake.plan.job import Job
 from longtake.plan.layout import Layout
+from longtake.plan.meshes import Asked
 from longtake.strategies.base import ParallelStrategy
 from longtake.strategies.pipeline import PipelineRank
 from longtake.strategies.work import Denoising, Progress
@@ -33,6 +34,8 @@ class DualParal(ParallelStrategy):
         cfg: 2 gives each guidance branch stages of its own, 1 does not; ``auto`` weighs.
         guidance: ``together`` runs both guidance branches as one batch, ``apart`` one after the
             other as micro-tasks, which halves what a stage waits for when blocks are few.
+        ulysses: Devices of each stage that exchange tokens for heads; see ``SequenceParallel``.
+        ring: Devices of each stage among which keys and values go round.
         split: Layers of each stage, first stage first; left out: split by cost.
     """
 
@@ -41,11 +44,15 @@ class DualParal(ParallelStrategy):
         stages: int | Literal["auto"] = "auto",
         cfg: int | Literal["auto"] = "auto",
         guidance: Literal["auto", "together", "apart"] = "auto",
+        ulysses: int = 1,
+        ring: int = 1,
         split: list[int] | None = None,
     ) -> None:
         self.stages = stages
         self.cfg = cfg
         self.guidance = guidance
+        self.ulysses = ulysses
+        self.ring = ring
         self.split = split
 
     @override
@@ -57,14 +64,15 @@ class DualParal(ParallelStrategy):
         return [candidate.layout for candidate in self._choose(world_size, job).candidates]
 
     def _choose(self, world_size: int, job: Job) -> Choice:
-        return choose(
-            world_size,
-            job,
+        asked = Asked(
             stages=None if self.stages == "auto" else self.stages,
             cfg=None if self.cfg == "auto" else self.cfg,
+            ring=self.ring,
+            ulysses=self.ulysses,
             together=None if self.guidance == "auto" else self.guidance == "together",
             split=self.split,
         )
+        return choose(world_size, job, asked)
 
     @override
     def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
