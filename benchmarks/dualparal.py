@@ -28,6 +28,7 @@ from statistics import median
 
 import torch
 from diffusers import WanTransformer3DModel
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, spread, table
@@ -150,9 +151,8 @@ class Run:
     latents: str
 
 
-@lru_cache(maxsize=1)
 def transformer(size: Size) -> WanTransformer3DModel:
-    """Return the model, the same on all ranks."""
+    """Return the model, of always the same weights."""
     model = WanTransformer3DModel(
         num_attention_heads=size.heads,
         attention_head_dim=HEAD_DIM,
@@ -166,10 +166,20 @@ def transformer(size: Size) -> WanTransformer3DModel:
     return randomize(model, 0)
 
 
-def denoising(size: Size, layers: range, peers: Peers) -> Denoising:
-    """Return the work of one rank."""
-    backbone, job = WanBackbone(size.spec, [transformer(size)], layers), size.job(1)
-    prompts = torch.randn(2, TOKENS, TEXT, generator=torch.Generator().manual_seed(1))
+@lru_cache(maxsize=1)
+def backbone_of(size: Size) -> WanBackbone:
+    """Return the model as a backbone of all layers, made once per rank."""
+    return WanBackbone(size.spec, [transformer(size)], range(size.layers))
+
+
+def prompts_of(tokens: int) -> Tensor:
+    """Return the text encoder's states of a prompt and of the negative one."""
+    return torch.randn(2, tokens, TEXT, generator=torch.Generator().manual_seed(1))
+
+
+def denoising(size: Size, job: Job, peers: Peers, tokens: int = TOKENS) -> Denoising:
+    """Return the work of one rank, which runs its own layers only."""
+    backbone, prompts = backbone_of(size), prompts_of(tokens)
     text = lru_cache(lambda branches: backbone.condition_text({"states": prompts[list(branches)]}))
     source = NoiseSource(seed=0, request=0, channels=CHANNELS, height=size.height, width=size.width)
     return Denoising(
@@ -194,7 +204,7 @@ def alone(peers: Peers, size: Size, ranks: int) -> Run | None:
         return None
     strategy = SingleDevice()
     layout = strategy.layout(1, size.job(1))
-    work = denoising(size, layout.layers(0), Peers.alone())
+    work = denoising(size, size.job(1), Peers.alone())
     latents, start = hashlib.sha256(), time.perf_counter()
     for event in strategy.run(work, layout, 0):
         if isinstance(event, BlockDone):
@@ -207,7 +217,7 @@ def alone(peers: Peers, size: Size, ranks: int) -> Run | None:
 def pipelined(peers: Peers, size: Size) -> Run:
     """Make the video on both ranks."""
     layout = two_stages(size)
-    work = denoising(size, layout.layers(peers.rank), peers)
+    work = denoising(size, size.job(1), peers)
     latents, busy, start = hashlib.sha256(), 0.0, time.perf_counter()
     for event in DualParal().run(work, layout, peers.rank):
         if isinstance(event, BlockDone):

@@ -31,6 +31,7 @@ from longtake.plan import FrameRange
 from longtake.schedulers import FifoQueue
 from longtake.strategies import BlockDone, SingleDevice, TaskDone
 from longtake.testing.tiny import tiny_wan_folder
+from longtake.testing.tiny_hunyuan import tiny_hunyuan_folder
 
 STEPS = 3
 VIDEO = Request(prompts=(PromptAt(text="red shape"),), num_frames=37, height=32, width=48)
@@ -201,3 +202,25 @@ def test_weights_follow_the_dtype_save_those_kept_in_fp32(recipe: Recipe, tmp_pa
     exact = blocks_of(Engine(recipe, SingleDevice()).generate(VIDEO))
     error = (blocks[0] - exact[0]).abs().mean() / exact[0].abs().mean()
     assert 0 < error < 0.1, "bf16 rounds, and no more than that"
+
+
+def test_a_model_with_embedded_guidance_has_one_branch_and_its_held_back_frames_come(
+    tmp_path: Path,
+) -> None:
+    recipe = Recipe(
+        pipeline=str(tiny_hunyuan_folder(tmp_path / "tiny").path),
+        scheduler=FifoQueue(3, 2),
+        steps=STEPS,
+        guidance_scale=6.0,
+        dtype="float32",
+    )
+    engine = Engine(recipe, SingleDevice())
+    assert (engine.plan.guidance.branches, engine.plan.guidance.embedded) == (1, 6.0)
+    for stop_after in (None, 1):
+        events: list[Event] = []
+        stop = lambda: len(blocks_of(events)) == stop_after  # noqa: B023, E731
+        for event in engine.generate(VIDEO, stop):
+            events.append(event)
+        blocks = torch.cat(blocks_of(events), dim=2).shape[2]
+        video = torch.cat([event.frames for event in events if isinstance(event, FramesDecoded)])
+        assert len(video) == Compression(temporal=4, spatial=8).video_frames(blocks)

@@ -66,7 +66,8 @@ def test_only_safe_files_are_asked_of_the_hub(
     folder.fetch_weights()
     assert "*/*.safetensors" in asked
     assert not {pattern for pattern in asked if pattern.endswith(("*", ".bin", ".pt"))} - {
-        "tokenizer/*"
+        "tokenizer/*",
+        "tokenizer_2/*",
     }
 
 
@@ -135,5 +136,5 @@ def test_pickles_are_refused_with_the_way_out(tmp_path: Path, name: str) -> None
 
 def test_the_family_is_found_by_the_pipeline_class(tmp_path: Path) -> None:
     assert isinstance(family_of(opened(tmp_path)), WanFamily)
-    with pytest.raises(ModelError, match=r"a WanVideoPipeline, which is not.*is WanPipeline"):
-        family_of(opened(tmp_path, _class_name="WanVideoPipeline"))
+    with pytest.raises(ModelError, match=r"a WanTextPipeline, which is not.*is WanPipeline"):
+        family_of(opened(tmp_path, _class_name="WanTextPipeline"))

@@ -23,8 +23,6 @@ from longtake.caches import (
 from longtake.errors import ModelError
 from longtake.models import (
     AnyBackbone,
-    AnyDecoder,
-    BackboneSpec,
     Grid,
     ModelFolder,
     Placement,
@@ -37,7 +35,6 @@ from longtake.models import (
 from longtake.models.hunyuan_video import (
     HunyuanVideoBackbone,
     HunyuanVideoFamily,
-    hunyuan_video_decoder,
 )
 from longtake.models.rotary import AxialRotary
 from longtake.models.sampler import BlockSampler
@@ -45,8 +42,7 @@ from longtake.models.text import move_prompts
 from longtake.plan import FrameRange
 from longtake.schedulers import FullSequence
 from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
-from longtake.testing.contracts import BackboneContract, VideoDecoderContract
-from longtake.testing.contracts.backbone import Run
+from longtake.testing.contracts import BackboneContract
 from longtake.testing.tiny import HEIGHT, LAYERS, WIDTH, TinyCase, tiny_denoising, tiny_scheduler
 from longtake.testing.tiny_hunyuan import (
     DUAL,
@@ -57,8 +53,8 @@ from longtake.testing.tiny_hunyuan import (
     tiny_hunyuan_prompts,
     tiny_hunyuan_spec,
     tiny_hunyuan_transformer,
-    tiny_hunyuan_vae,
 )
+from longtake.testing.window import Run
 
 CPU = torch.device("cpu")
 PLACE = Placement(CPU, torch.float32)
@@ -136,64 +132,6 @@ class TestHunyuanVideoBackboneFromDisk(TestHunyuanVideoBackbone):
         # Of 256 tokens: 4 words of the template, the prompt, <|eot_id|> in 3 and </s>.
         backbone = self.load()
         assert backbone.text_padding(backbone.condition_text(self.prompts())) == (245, 247)
-
-
-class TestHunyuanVideoDecoder(VideoDecoderContract):
-    held_back = 3
-
-    def spec(self) -> BackboneSpec:
-        return tiny_hunyuan_spec()
-
-    def vae(self) -> Any:
-        # Tiles of 3 latent frames, one starting at each frame: 5 frames make several.
-        vae = tiny_hunyuan_vae()
-        vae.enable_tiling(tile_sample_min_num_frames=8, tile_sample_stride_num_frames=4)
-        return vae
-
-    def decoder(self) -> AnyDecoder:
-        return hunyuan_video_decoder(self.vae())
-
-    def oracle(self, latents: Tensor) -> Tensor:
-        vae = self.vae()
-        video: Tensor = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
-        return video[0].transpose(0, 1).clamp(-1, 1)
-
-
-class TestHunyuanVideoDecoderFromDisk(TestHunyuanVideoDecoder):
-    """With the tile sizes that diffusers has by default, and tiles in space as well."""
-
-    held_back = 4
-    height, width = 2, 34
-
-    @pytest.fixture(autouse=True)
-    def _folder(self, folder: ModelFolder) -> None:
-        self.folder = folder
-
-    def vae(self) -> Any:
-        vae = tiny_hunyuan_vae()
-        vae.enable_tiling()
-        return vae
-
-    def decoder(self) -> AnyDecoder:
-        return HunyuanVideoFamily().load_decoder(self.folder, CPU)
-
-
-@pytest.mark.parametrize("frames", range(1, 14))
-def test_a_video_of_any_length_is_decoded_as_diffusers_does(frames: int) -> None:
-    latents = torch.randn(1, 4, frames, 2, 2, generator=torch.Generator().manual_seed(frames))
-    suite = TestHunyuanVideoDecoder()
-    for vae in (tiny_hunyuan_vae(), suite.vae()):
-        expected = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
-        decoder, found = hunyuan_video_decoder(vae), []
-        state = decoder.start()
-        for block in torch.split(latents, 2, dim=2):
-            found += list(decoder.decode(state, block))
-            assert state.waiting is not None
-            assert state.waiting.shape[2] <= 4, "latents pile up"
-        found += list(decoder.finish(state))
-        video = torch.cat(found)
-        assert len(video) == 4 * (frames - 1) + 1
-        assert torch.equal(video, expected[0].transpose(0, 1).clamp(-1, 1))
 
 
 def test_the_spec_is_read_from_the_configuration(folder: ModelFolder, tmp_path: Path) -> None:

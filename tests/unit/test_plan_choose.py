@@ -101,7 +101,7 @@ def test_what_is_given_is_kept() -> None:
     [
         (8, {"stages": 3}, 2, r"stages 3 is impossible on 8 devices.*stages 8 with cfg 1 or st"),
         (8, {"stages": 8, "cfg": 2}, 2, r"stages 8 with cfg 2 is impossible.*stages 4 with cfg 2"),
-        (8, {"cfg": 2}, 1, r"possible: stages 8 with cfg 1 .*\(cfg 2 needs a guidance_scale above 1"),
+        (8, {"cfg": 2}, 1, r"possible: stages 8 with cfg 1 .*\(cfg 2 needs a guid"),
         (33, {}, 2, r"33 devices cannot share the 32 layers.*1 to 32 devices or an even number"),
         (40, {}, 1, r"40 devices cannot share the 32 layers.*use 1 to 32 devices, or"),
         (0, {}, 2, r"0 devices cannot share"),

@@ -31,7 +31,6 @@ from longtake.models.text import move_prompts
 from longtake.models.wan import WanBackbone, WanDecoder, WanFamily
 from longtake.plan import FrameRange
 from longtake.testing.contracts import BackboneContract, VideoDecoderContract
-from longtake.testing.contracts.backbone import Run
 from longtake.testing.tiny import (
     BOUNDARY,
     LAYERS,
@@ -42,6 +41,7 @@ from longtake.testing.tiny import (
     tiny_wan_transformer,
     tiny_wan_vae,
 )
+from longtake.testing.window import Run
 
 CPU = torch.device("cpu")
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"

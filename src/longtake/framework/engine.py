@@ -22,8 +22,15 @@ from longtake.framework.recipe import Recipe
 from longtake.framework.request import Request
 from longtake.framework.run_plan import RunPlan
 from longtake.framework.timings import Timings
-from longtake.models import AnyBackbone, AnyDecoder
+from longtake.models import AnyBackbone, AnyDecoder, PromptStates
 from longtake.models.kernel import check_backend
+from longtake.models.text import (
+    join_prompts,
+    move_prompts,
+    pack_prompts,
+    split_prompts,
+    unpack_prompts,
+)
 from longtake.noise import NoiseSource
 from longtake.plan import FrameRange
 from longtake.plan.cost import Hardware
@@ -84,7 +91,7 @@ class Engine:
             check_weights(self.plan.folder)
         self.timings = Timings()
         self._peers = Peers.alone()
-        self._prompts: dict[str, Tensor] = {}
+        self._prompts: dict[str, PromptStates] = {}
         self._backbone: AnyBackbone | None = None
         self._decoder: AnyDecoder | None = None
 
@@ -206,11 +213,12 @@ class Engine:
             needed += [request.negative_prompt for request in requests]
         missing = [text for text in dict.fromkeys(needed) if text not in self._prompts]
         if missing:
-            states = None
-            if self.is_output:  # the text encoder is as large as a transformer: read once
+            packed = None
+            if self.is_output:  # text encoders are as large as a transformer: read once
                 states = self.plan.family.encode_text(self.plan.folder, missing, self.plan.place)
-            states = self._peers.share(states)
-            self._prompts.update(zip(missing, torch.split(states, 1), strict=True))
+                packed = pack_prompts(states)
+            states = unpack_prompts(self._peers.share(packed))
+            self._prompts.update(zip(missing, split_prompts(states), strict=True))
 
     def _models(self) -> tuple[AnyBackbone, AnyDecoder | None]:
         """Return this rank's layers, and on the output rank the decoder."""
@@ -226,8 +234,8 @@ class Engine:
     def _condition(self, request: Request, backbone: AnyBackbone) -> Callable[[str, range], Any]:
         def condition(text: str, branches: range) -> Any:
             prompts = (text, request.negative_prompt)
-            states = torch.cat([self._prompts[prompts[branch]] for branch in branches])
-            return backbone.condition_text(states.to(self.plan.place.device, self.plan.place.dtype))
+            states = join_prompts([self._prompts[prompts[branch]] for branch in branches])
+            return backbone.condition_text(move_prompts(states, self.plan.place))
 
         return condition
 

@@ -42,6 +42,7 @@ class Generator(pl.LightningModule):
         cache: How a block sees its neighbors: which keys and values outlive a task.
         steps: Denoising steps of each block.
         guidance_scale: Scale of classifier-free guidance; 1 or less turns it off (for all experts).
+            A model with embedded guidance is told the scale instead.
         guidance_scale_2: Of the second expert of Wan 2.2; left out: the same scale.
         sampler: A diffusers scheduler class, such as ``UniPCMultistepScheduler``,
             ``FlowMatchEulerDiscreteScheduler`` or ``DPMSolverMultistepScheduler``; left out: the

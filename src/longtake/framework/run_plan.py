@@ -19,7 +19,7 @@ from longtake.framework.preflight import (
 )
 from longtake.framework.recipe import Recipe
 from longtake.framework.request import Request
-from longtake.models import Placement, family_of, load_sampler, open_folder
+from longtake.models import BackboneSpec, Placement, family_of, load_sampler, open_folder
 from longtake.models.counting import NO_WORK, WeightCount, count_weights, count_work
 from longtake.plan.choose import warnings_of
 from longtake.plan.cost import Hardware
@@ -65,10 +65,7 @@ class RunPlan:
         self.spec = self.family.spec(self.folder)
         self.sampler = load_sampler(self.folder, recipe.sampler, recipe.flow_shift, recipe.steps)
         check_guidance(recipe.guidance_scale_2, self.spec)
-        low = recipe.guidance_scale_2
-        self.guidance = Guidance(
-            scales=(recipe.guidance_scale, recipe.guidance_scale if low is None else low)
-        )
+        self.guidance = _guidance(recipe, self.spec)
         self._hardware = hardware or hardware_of(device, recipe.torch_dtype)
         self._settled: tuple[Job, Layout] | None = None
 
@@ -164,6 +161,13 @@ class RunPlan:
         if self._settled is None:
             raise RuntimeError("the layout is made by check, for the requests of the run")
         return self._settled
+
+
+def _guidance(recipe: Recipe, spec: BackboneSpec) -> Guidance:
+    if spec.guidance == "embedded":  # the model is told the scale: there is no second branch
+        return Guidance(scales=(1.0,), embedded=recipe.guidance_scale)
+    low = recipe.guidance_scale_2
+    return Guidance(scales=(recipe.guidance_scale, recipe.guidance_scale if low is None else low))
 
 
 def longest(requests: Sequence[Request]) -> Request:

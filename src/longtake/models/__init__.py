@@ -7,8 +7,6 @@ from longtake.models.base import (
     AnyDecoder,
     Attend,
     Backbone,
-    BackboneSpec,
-    Compression,
     Condition,
     Grid,
     LayerContext,
@@ -21,6 +19,7 @@ from longtake.models.base import (
 from longtake.models.folder import ModelFolder, open_folder
 from longtake.models.registry import ModelFamily, family_of, register, registered
 from longtake.models.sampler import BlockSampler, Sampler, load_sampler, load_scheduler
+from longtake.models.spec import BackboneSpec, Compression
 
 __all__ = [
     "AnyBackbone",

@@ -9,12 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
-from longtake.errors import ConfigurationError
+from longtake.models.spec import BackboneSpec
 from longtake.plan import FrameRange
 
 TextT = TypeVar("TextT")
@@ -87,102 +87,6 @@ class Attend(Protocol):
         Returns:
             ``(B, S, N, D)``, in the dtype of ``q``.
         """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compression:
-    """How a VAE shrinks a video.
-
-    Args:
-        temporal: Video frames per latent frame; the first latent frame is one video frame.
-        spatial: Pixels per latent position, along height and width.
-    """
-
-    temporal: int
-    spatial: int
-
-    def video_frames(self, latent_frames: int) -> int:
-        """Return the number of video frames that ``latent_frames`` decode to."""
-        return 1 + (latent_frames - 1) * self.temporal
-
-    def start_second(self, latent_frame: int, fps: int) -> float:
-        """Return when the first video frame of a latent frame is shown."""
-        return (self.video_frames(latent_frame) if latent_frame else 0) / fps
-
-    def latent_frames(self, video_frames: int) -> int:
-        """Return the number of latent frames that give exactly ``video_frames``.
-
-        Raises:
-            ValueError: No number of latent frames does; names the two nearest lengths.
-        """
-        if video_frames < 1 or (video_frames - 1) % self.temporal:
-            below = max(1, 1 + (video_frames - 1) // self.temporal * self.temporal)
-            above = below + self.temporal
-            raise ValueError(
-                f"num_frames is {video_frames}, but this VAE makes 1 + {self.temporal} n frames; "
-                f"the nearest are {below} and {above}."
-            )
-        return 1 + (video_frames - 1) // self.temporal
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackboneSpec:
-    """What the rest of longtake needs to know of a diffusion transformer, without its weights.
-
-    Args:
-        name: Shown in plans and errors.
-        channels: Latent channels ``C``.
-        patch: Latent frames (always 1), height and width per token.
-        heads: Attention heads ``N``.
-        head_dim: Size of a head ``D``.
-        layers: Transformer layers.
-        native_frames: Latent frames of the clips that the model was trained on.
-        compression: Of the model's VAE.
-        experts: How many sets of weights share the work; each denoising step uses one.
-        boundary: With two experts, the share of the training timesteps at and above which the
-            first one works; ``None`` with one expert.
-        train_timesteps: Timesteps of the training schedule.
-        text_tokens: Text tokens that pass through the layers behind the video tokens; 0 where
-            text is outside self-attention.
-        guidance: How the model is guided: by a second branch with the negative prompt, or by a
-            scale that is embedded like the timestep (a distilled model).
-    """
-
-    name: str
-    channels: int
-    patch: tuple[int, int, int]
-    heads: int
-    head_dim: int
-    layers: int
-    native_frames: int
-    compression: Compression
-    experts: int = 1
-    boundary: float | None = None
-    train_timesteps: int = 1000
-    text_tokens: int = 0
-    guidance: Literal["branches", "embedded"] = "branches"
-
-    def __post_init__(self) -> None:
-        if self.patch[0] != 1:
-            raise ConfigurationError(
-                f"{self.name} puts {self.patch[0]} latent frames into one token; blocks are cut "
-                f"between latent frames, so longtake needs 1."
-            )
-
-    @property
-    def model_dim(self) -> int:
-        """Size of a hidden state ``M``."""
-        return self.heads * self.head_dim
-
-    def expert(self, timestep: float) -> int:
-        """Return which expert works at ``timestep``: 0 for the noisy part, 1 below the boundary."""
-        if self.boundary is None:
-            return 0
-        return int(timestep < self.boundary * self.train_timesteps)
-
-    def tokens_per_frame(self, height: int, width: int) -> int:
-        """Return the tokens of one latent frame of ``(height, width)`` latent positions."""
-        return (height // self.patch[1]) * (width // self.patch[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

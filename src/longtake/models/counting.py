@@ -15,10 +15,11 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from longtake.models.base import BackboneSpec, Grid, LayerContext, Placement
+from longtake.models.base import Grid, LayerContext, Placement
 from longtake.models.folder import ModelFolder
 from longtake.models.kernel import attention_kernel
 from longtake.models.registry import ModelFamily
+from longtake.models.spec import BackboneSpec
 from longtake.plan import FrameRange
 from longtake.plan.cost import Work
 

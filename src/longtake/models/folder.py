@@ -15,7 +15,7 @@ from longtake.errors import ModelError
 BUNDLED = {"demo": Path(__file__).parent.parent / "assets" / "demo_model"}
 """Models inside the package, by the name that ``model.pipeline`` takes."""
 
-_HUB_SETTINGS = ["model_index.json", "*/*.json", "tokenizer*/*"]
+_HUB_SETTINGS = ["model_index.json", "*/*.json", "tokenizer/*", "tokenizer_2/*"]
 _HUB_WEIGHTS = ["*/*.safetensors"]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor
 
-from longtake.models.base import BackboneSpec, Grid
+from longtake.models.base import Grid
+from longtake.models.spec import BackboneSpec
 
 
 def unpatchify(tokens_BSP: Tensor, grid: Grid, spec: BackboneSpec) -> Tensor:

@@ -11,8 +11,9 @@ from typing import TypeVar
 import torch
 
 from longtake.errors import ModelError, nearest
-from longtake.models.base import AnyBackbone, AnyDecoder, BackboneSpec, Placement, PromptStates
+from longtake.models.base import AnyBackbone, AnyDecoder, Placement, PromptStates
 from longtake.models.folder import ModelFolder
+from longtake.models.spec import BackboneSpec
 
 ENTRY_POINT_GROUP = "longtake.models"
 """Packages name modules in this entry-point group; importing one registers its families."""

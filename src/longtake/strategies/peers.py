@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Final, Self, final
+from typing import Final, NoReturn, Self, final
 
 import torch
 import torch.distributed as dist
@@ -114,9 +114,15 @@ class Peers:
         Raises:
             RankFailure: That rank, or any other one, is gone.
         """
+        while not self.is_through(delivery, waiting_for, other, _LOOK):
+            self.check(waiting_for)
+
+    def is_through(
+        self, delivery: Delivery, waiting_for: str, other: int, seconds: float = 0.0
+    ) -> bool:
+        """Return whether a message is through after at most ``seconds``; see ``wait``."""
         try:
-            while not delivery.wait(_LOOK):
-                self.check(waiting_for)
+            return delivery.wait(seconds)
         except ConnectionError as error:
             self._blame(waiting_for, other, str(error))
 
@@ -140,7 +146,7 @@ class Peers:
             self._watch.find_cause()
             self.check(purpose)
 
-    def _blame(self, waiting_for: str, other: int, error: str) -> None:
+    def _blame(self, waiting_for: str, other: int, error: str) -> NoReturn:
         """Raise for a lost connection: a rank that failed has told why, one that died has not."""
         assert self._watch is not None
         self._watch.fail(f"rank {other} is gone")

@@ -212,11 +212,14 @@ class PipelineRank:
         self._begin_to_send(action, tensor)
 
     def _begin_to_send(self, action: Send, tensor: Tensor) -> None:
-        while self._sending and self._sending[0][0].wait(0):
+        while self._sending and self._is_through(*self._sending[0]):
             self._sending.popleft()
         tensor = tensor.to(self._dtype(action.message.kind)).contiguous()
         wire = self._work.peers.wires[action.message.kind]
         self._sending.append((wire.send(tensor, action.target), action))
+
+    def _is_through(self, delivery: Delivery, action: Send) -> bool:
+        return self._work.peers.is_through(delivery, describe(action), action.target)
 
     def _leave(self) -> None:
         """Answer the receives that the others have posted for tasks that will not come."""

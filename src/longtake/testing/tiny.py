@@ -19,14 +19,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from longtake.caches import FeatureCache, NextBlockKV
-from longtake.models import (
-    BackboneSpec,
-    Compression,
-    ModelFolder,
-    PromptStates,
-    Sampler,
-    open_folder,
-)
+from longtake.models import BackboneSpec, Compression, ModelFolder, Sampler, open_folder
+from longtake.models.base import PromptStates
 from longtake.models.text import join_prompts, split_prompts
 from longtake.models.wan import WanBackbone
 from longtake.noise import NoiseSource, SharedPool

@@ -15,7 +15,6 @@ from typing_extensions import override
 from longtake.models.base import (
     Attend,
     Backbone,
-    BackboneSpec,
     Condition,
     Grid,
     LayerContext,
@@ -24,6 +23,7 @@ from longtake.models.base import (
 )
 from longtake.models.patches import unpatchify
 from longtake.models.rotary import AxialRotary, rotate
+from longtake.models.spec import BackboneSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,13 @@ from transformers import CLIPTextModel, LlamaModel
 from typing_extensions import override
 
 from longtake.errors import ModelError
-from longtake.models.base import BackboneSpec, Compression, Placement, PromptStates
+from longtake.models.base import Placement, PromptStates
 from longtake.models.folder import ModelFolder
 from longtake.models.hunyuan_video.backbone import HunyuanVideoBackbone
 from longtake.models.hunyuan_video.decoder import hunyuan_video_decoder
 from longtake.models.overlap import OverlapDecoder
 from longtake.models.registry import ModelFamily, register
+from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
 from longtake.models.weights import load_module
 

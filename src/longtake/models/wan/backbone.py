@@ -14,7 +14,6 @@ from typing_extensions import override
 from longtake.models.base import (
     Attend,
     Backbone,
-    BackboneSpec,
     Condition,
     Grid,
     LayerContext,
@@ -23,6 +22,7 @@ from longtake.models.base import (
 )
 from longtake.models.patches import unpatchify
 from longtake.models.rotary import AxialRotary, rotate
+from longtake.models.spec import BackboneSpec
 
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values of one cross-attention, each ``(B, L, N, D)``."""

@@ -13,9 +13,10 @@ from transformers import UMT5EncoderModel
 from typing_extensions import override
 
 from longtake.errors import ModelError
-from longtake.models.base import BackboneSpec, Compression, Placement, PromptStates
+from longtake.models.base import Placement, PromptStates
 from longtake.models.folder import ModelFolder
 from longtake.models.registry import ModelFamily, register
+from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
 from longtake.models.wan.backbone import WanBackbone
 from longtake.models.wan.decoder import WanDecoder
