@@ -23,6 +23,7 @@ from longtake.errors import LongtakeError, RankFailure
 from longtake.framework.callbacks import (
     LatentWriter,
     ReportWriter,
+    TimelineWriter,
     VideoWriter,
     progress_callback,
 )
@@ -122,6 +123,12 @@ class LongtakeCLI(LightningCLI):
             default="auto",
             help="How to show progress: rich on a terminal, plain lines of key=value elsewhere.",
         )
+        parser.add_argument(
+            "--timeline",
+            type=bool,
+            default=False,
+            help="Write what every rank did when: 0000/timeline.svg and 0000/timeline.txt.",
+        )
         parser.add_lightning_class_args(VideoWriter, "video")
 
     def before_predict(self) -> None:
@@ -137,7 +144,9 @@ class LongtakeCLI(LightningCLI):
         engine = self.trainer.prepare(self.model, self.datamodule)
         for request in self.datamodule.requests():
             self.config_init.predict.video.check(request)
+        timeline = [TimelineWriter(folder, lambda: engine.peers)] if config.timeline else []
         if not self.trainer.is_global_zero:
+            self.trainer.attach([*timeline])
             return
         for warning in engine.plan.warnings():
             sys.stderr.write(f"longtake: warning: {warning}\n")
@@ -149,6 +158,7 @@ class LongtakeCLI(LightningCLI):
                 LatentWriter(folder, engine.timings, keep=config.keep_latents),
                 progress_callback(config.progress),
                 ReportWriter(folder, engine.timings, config.progress),
+                *timeline,
             ]
         )
 

@@ -6,14 +6,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar, final
 
 import torch
-from torch import Tensor
 
 from longtake.errors import ConfigurationError
 from longtake.framework.conditions import PromptSchedule
+from longtake.framework.decoding import Decoding
 from longtake.framework.events import (
     Event,
     ExitReason,
-    FramesDecoded,
     RequestEnded,
     RequestStarted,
 )
@@ -96,6 +95,11 @@ class Engine:
         self._decoder: AnyDecoder | None = None
 
     @property
+    def peers(self) -> Peers:
+        """The ranks of the run."""
+        return self._peers
+
+    @property
     def is_output(self) -> bool:
         """Whether the video comes out on this rank."""
         return self._rank == self.plan.layout.output_rank
@@ -167,16 +171,22 @@ class Engine:
             return
         latent_frames = self.plan.latent_frames(request)
         yield self._started(request, latent_frames)
-        state = decoder.start()
+        decoding = Decoding(decoder, self.timings)
         for done in self._timed("denoise", progress):
             yield done
             if isinstance(done, BlockDone):
-                frames = map(_to_uint8, decoder.decode(state, done.latents))
-                yield from map(FramesDecoded, self._timed("decode", frames))
+                yield from decoding.rest()
+                decoding.begin(done.latents)
+            # Other ranks wait for this one while it decodes, so it decodes between tasks.
+            alone = self.plan.world_size == 1
+            if isinstance(done, BlockDone | TaskDone):
+                yield from decoding.rest() if alone else decoding.some()
             if _goes_on(done, latent_frames) and stop():
                 progress.close()
+                yield from decoding.finish()
                 yield RequestEnded(request, ExitReason.STOPPED)
                 return
+        yield from decoding.finish()
         yield RequestEnded(request, ExitReason.FINISHED)
 
     def _denoise(self, request: Request, backbone: AnyBackbone) -> Generator[Progress, None, None]:
@@ -288,9 +298,3 @@ def _goes_on(done: Progress, latent_frames: int | None) -> bool:
             return not task.last_step  # its block comes next
         case BlockDone(frames=frames):
             return frames.stop != latent_frames
-
-
-def _to_uint8(frames: Tensor) -> Tensor:
-    """Turn frames ``(frames, 3, height, width)`` in ``[-1, 1]`` into bytes, channels last."""
-    pixels = frames.mul(127.5).add(127.5).round().clamp(0, 255).to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).contiguous().cpu()

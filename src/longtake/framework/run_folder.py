@@ -17,7 +17,7 @@ REPORT: Final = "report.json"
 CONFIG_HEADER: Final = "# The resolved configuration of a run of longtake"
 """First words of the config that longtake writes, by which it knows its own."""
 _REQUEST: Final = re.compile(r"\d{4,}")
-_FILES: Final = re.compile(r"\.?video\.(mp4|gif|webp)(\.tmp)?")
+_FILES: Final = re.compile(r"\.?(video\.(mp4|gif|webp)|timeline\.(svg|txt))(\.tmp)?")
 _SUBFOLDERS: Final = {
     "frames": re.compile(r"\.?frame_\d{6,}\.png(\.tmp)?"),
     "latents": re.compile(r"\.?\d{5,}\.safetensors(\.tmp)?"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, tee
 from typing import Final
 
-from longtake.plan.actions import Action, Compute, Emit, Kind, Message, Post, Receive, Send
+from longtake.plan.actions import Action, Advance, Compute, Emit, Kind, Message, Post, Receive, Send
 from longtake.plan.compiler import compile_rank
 from longtake.plan.job import Job
 from longtake.plan.layout import Layout
@@ -26,7 +26,7 @@ class Simulation:
 
     Args:
         makespan: Seconds until the last rank is done.
-        first_block: Seconds until the first block has been decoded.
+        first_block: Seconds until the first frames have been decoded.
         busy: Seconds that each rank computes or decodes.
         link_bytes: Bytes that go over each link.
         exchanged_bytes: Bytes that each rank sends to those with which it shares its tokens.
@@ -84,7 +84,8 @@ def simulate(
                 exchanged[box.rank] += layer_bytes(layout, job, box.action) * len(box.action.layers)
             case Emit():
                 busy[box.rank] += box.stop - box.start
-                first_block = min(first_block, box.stop)
+                if box.action.frames:
+                    first_block = min(first_block, box.stop)
             case Send(message=message, target=target):
                 link = Link(box.rank, target, message.kind)
                 link_bytes[link] = link_bytes.get(link, 0) + message_bytes(
@@ -109,7 +110,8 @@ def timeline(
     Computing and decoding take time, a receive lasts until its message is here, everything else
     is instant. A message starts when it is sent, its receive is posted and the one before it on
     its link is through; it takes its bytes over the bandwidth and the latency, whatever both
-    ranks do meanwhile.
+    ranks do meanwhile. Where other ranks would wait, a finished block is decoded a latent frame
+    after each task, as the engine does: each piece is an ``Emit`` of one frame.
 
     Args:
         layout: Which rank holds and runs what.
@@ -125,13 +127,21 @@ def timeline(
     clocks = [0.0] * len(streams)
     free: dict[Link, float] = {}
     begun: dict[tuple[Link, Message], float] = {}
+    block, frame_seconds = Emit(block=0, frames=0), job.work.decode / job.hardware.convolution
     for rank, action in replay(streams):
         start = stop = clocks[rank]
         match action:
             case Compute():
                 stop += compute_seconds(layout, job, action)
             case Emit():
-                stop += job.work.decode * action.frames / job.hardware.convolution
+                if layout.mesh.size > 1:
+                    action, block = block, action  # what is left of the block before
+                stop += action.frames * frame_seconds
+            case Advance() if block.frames:
+                yield Box(rank, action, start, stop)
+                block = replace(block, frames=block.frames - 1)
+                action = replace(block, frames=1)
+                stop += frame_seconds
             case Send(message=message, target=target):
                 _begin(begun, Link(rank, target, message.kind), message, start)
             case Post(message=message, source=source):
@@ -146,6 +156,8 @@ def timeline(
                 pass
         clocks[rank] = stop
         yield Box(rank, action, start, stop)
+    rank, start = layout.output_rank, clocks[layout.output_rank]
+    yield Box(rank, block, start, start + block.frames * frame_seconds)
 
 
 def _begin(

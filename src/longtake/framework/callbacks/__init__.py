@@ -8,6 +8,7 @@ from longtake.framework.callbacks.progress_plain import PlainProgress
 from longtake.framework.callbacks.progress_rich import RichProgress
 from longtake.framework.callbacks.progress_state import ProgressState
 from longtake.framework.callbacks.report import ReportWriter
+from longtake.framework.callbacks.timeline import TimelineWriter
 from longtake.framework.callbacks.video_writer import VideoWriter
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ProgressState",
     "ReportWriter",
     "RichProgress",
+    "TimelineWriter",
     "VideoWriter",
     "dispatch",
     "progress_callback",

@@ -17,7 +17,7 @@ from longtake.framework.run_folder import RunFolder
 from longtake.plan.actions import Action, Compute, Emit
 from longtake.plan.picture import Box, draw
 from longtake.plan.text import format_action, parse_action
-from longtake.strategies import ActionDone, BlockDone, Peers
+from longtake.strategies import ActionDone, BlockDone, Peers, TaskDone
 
 LONGEST: Final = 100_000
 """Actions of a rank that are kept, the latest ones: an endless video has endless actions."""
@@ -40,7 +40,8 @@ class TimelineWriter(LongtakeCallback):
         self._peers = peers
         self._origin = 0.0
         self._actions: deque[tuple[float, float, Action]] = deque(maxlen=LONGEST)
-        self._decoding: tuple[float, float, Emit] | None = None
+        self._since = 0.0
+        self._block = 0
 
     @override
     def on_predict_batch_start(
@@ -60,27 +61,32 @@ class TimelineWriter(LongtakeCallback):
     def on_action_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, event: ActionDone
     ) -> None:
-        """Note an action; that of emitting a block lasts until it is decoded and written."""
-        self._decoded()
+        """Note an action; that of emitting a block is noted as it is decoded."""
         if not isinstance(event.action, Emit):
             self._note(event.start, event.stop, event.action)
+        self._since = time.perf_counter()
+
+    @override
+    def on_task_end(self, trainer: pl.Trainer, module: pl.LightningModule, event: TaskDone) -> None:
+        """Note when decoding may have begun."""
+        self._since = time.perf_counter()
 
     @override
     def on_block_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, event: BlockDone
     ) -> None:
-        """Note that a block begins to be decoded."""
-        now = time.perf_counter()
-        self._decoding = (now, now, Emit(block=event.block, frames=len(event.frames)))
+        """Note which block is decoded next."""
+        self._block = event.block
+        self._since = time.perf_counter()
 
     @override
     def on_frames(
         self, trainer: pl.Trainer, module: pl.LightningModule, event: FramesDecoded
     ) -> None:
-        """Note that the block has been decoded up to here."""
-        if self._decoding is not None:
-            start, _, action = self._decoding
-            self._decoding = (start, time.perf_counter(), action)
+        """Note that a latent frame has been decoded, and written by the callbacks before."""
+        now = time.perf_counter()
+        self._note(self._since, now, Emit(block=self._block, frames=1))
+        self._since = now
 
     @override
     def on_predict_batch_end(
@@ -93,7 +99,6 @@ class TimelineWriter(LongtakeCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """Gather the ranks' actions and write them."""
-        self._decoded()
         mine = "\n".join(
             f"{start:.6f} {stop:.6f} {format_action(action)}"
             for start, stop, action in self._actions
@@ -115,8 +120,3 @@ class TimelineWriter(LongtakeCallback):
 
     def _note(self, start: float, stop: float, action: Action) -> None:
         self._actions.append((start - self._origin, stop - self._origin, action))
-
-    def _decoded(self) -> None:
-        if self._decoding is not None:
-            self._note(*self._decoding)
-            self._decoding = None
