@@ -149,6 +149,10 @@ class RunPlan:
         job = self.job_of(request)
         if self.world_size > 1:  # one device needs no prediction, and this takes about a second
             job = self._counted(job)
+            weights = self.count_weights()
+            if weights is not None:
+                layer = max(weights.layers) * self.recipe.torch_dtype.itemsize
+                job = replace(job, layer_bytes=layer)
         layout = self.strategy.layout(self.world_size, job)
         if layout.mesh.size != self.world_size:
             raise ConfigurationError(

@@ -21,9 +21,10 @@ from longtake.framework.launch import RankStrategy
 from longtake.framework.mistakes import one_line
 from longtake.framework.module import Generator
 from longtake.framework.plan_report import report_of, show
+from longtake.framework.recipe import Recipe
 from longtake.framework.run_plan import RunPlan
 from longtake.plan.hardware import profile as hardware_profile
-from longtake.strategies import DualParal, ParallelStrategy, SingleDevice
+from longtake.strategies import DualParal, ParallelStrategy, SequenceParallel, SingleDevice
 
 
 @final
@@ -35,7 +36,8 @@ class InferenceTrainer(pl.Trainer):
         devices: Number of devices on each node.
         num_nodes: Number of nodes.
         strategy: Where layers, heads, tokens and guidance branches run; left out: ``SingleDevice``
-            on one device, ``DualParal`` on several.
+            on one device, on several ``DualParal`` for a queue of blocks and ``SequenceParallel``
+            for ``FullSequence``.
         callbacks: Further callbacks; those with longtake's hooks subclass ``LongtakeCallback``.
     """
 
@@ -54,7 +56,7 @@ class InferenceTrainer(pl.Trainer):
             )
         self.ranks = devices * num_nodes
         check_launch(self.ranks, os.environ)
-        self.parallel_strategy = strategy or (DualParal() if self.ranks > 1 else SingleDevice())
+        self._given = strategy
         environment = cluster_environment(os.environ)
         try:
             super().__init__(
@@ -89,7 +91,7 @@ class InferenceTrainer(pl.Trainer):
         """
         engine = Engine(
             model.recipe,
-            self.parallel_strategy,
+            self._strategy_for(model.recipe),
             world_size=self.ranks,
             rank=self.global_rank,
             device=self.strategy.root_device,
@@ -98,6 +100,16 @@ class InferenceTrainer(pl.Trainer):
         engine.check(requests)
         model.prepare(engine, requests)
         return engine
+
+    def _strategy_for(self, recipe: Recipe) -> ParallelStrategy:
+        """Return the strategy that was given, or the one for users who have given none."""
+        if self._given is not None:
+            return self._given
+        if self.ranks == 1:
+            return SingleDevice()
+        # With one block in flight a pipeline would idle: its tokens are shared instead.
+        alone = recipe.scheduler.blocks_in_flight(None, recipe.steps) == 1
+        return SequenceParallel() if alone else DualParal()
 
     def attach(self, callbacks: list[LongtakeCallback]) -> None:
         """Add callbacks after those that are there."""
@@ -142,7 +154,7 @@ class InferenceTrainer(pl.Trainer):
         dtype = model.recipe.torch_dtype
         plan = RunPlan(
             model.recipe,
-            self.parallel_strategy,
+            self._strategy_for(model.recipe),
             world_size=self.ranks,
             device=torch.device("cpu"),
             hardware=None if profile is None else hardware_profile(profile, dtype),

@@ -57,3 +57,7 @@ class Job:
     def tokens_per_frame(self) -> int:
         """Tokens of one latent frame."""
         return self.spec.tokens_per_frame(self.height, self.width)
+
+    def window_tokens(self, frames: int) -> int:
+        """Return the tokens that pass through the layers with so many latent frames: text too."""
+        return frames * self.tokens_per_frame + self.spec.text_tokens

@@ -21,7 +21,7 @@ def ulysses_bytes(layout: Layout, job: Job, action: Compute) -> tuple[float, flo
     values of the own tokens, without the own heads) and ``B S M (U - 1) / (P U)`` after it.
     """
     ulysses = layout.mesh.ulysses
-    tokens = action.frames * job.tokens_per_frame / layout.sequence
+    tokens = job.window_tokens(action.frames) / layout.sequence
     numbers = len(action.branches) * tokens * job.spec.model_dim * (ulysses - 1) / ulysses
     return 3 * numbers * job.item_bytes, numbers * job.item_bytes
 
@@ -32,7 +32,7 @@ def ring_bytes(layout: Layout, job: Job, action: Compute) -> float:
     ``2 B (S + C) M / (R U)`` numbers, ``C`` being the tokens of cached context; a layer has
     ``R - 1`` turns.
     """
-    keys = (action.frames + action.context) * job.tokens_per_frame / layout.sequence
+    keys = job.window_tokens(action.frames + action.context) / layout.sequence
     return 2 * len(action.branches) * keys * job.spec.model_dim * job.item_bytes
 
 

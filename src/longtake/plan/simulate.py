@@ -179,8 +179,8 @@ def compute_seconds(layout: Layout, job: Job, action: Compute) -> float:
         action: The micro-task.
     """
     work, tokens, branches = job.work, job.tokens_per_frame, len(action.branches)
-    queries = action.frames * tokens
-    keys = (action.frames + action.context) * tokens
+    queries = job.window_tokens(action.frames)
+    keys = job.window_tokens(action.frames + action.context)
     own_queries = -(-queries // layout.sequence)
     linear = branches * work.layer * own_queries / job.hardware.matmul
     attention = branches * work.attention * queries * keys / job.hardware.matmul
@@ -188,7 +188,7 @@ def compute_seconds(layout: Layout, job: Job, action: Compute) -> float:
     layer = linear + attention + exchange_seconds(layout, job, action, attention)
     outside = 0.0
     if action.layers.start == 0:
-        outside += work.embed * queries
+        outside += work.embed * action.frames * tokens
     if action.layers.stop == job.spec.layers:
         outside += work.head * action.own * tokens * branches
     return job.hardware.launch + len(action.layers) * layer + outside / job.hardware.matmul
@@ -203,7 +203,7 @@ def message_bytes(job: Job, message: Message, sequence: int = 1) -> int:
         sequence: Ranks that share a window's tokens, each with hops of its own.
     """
     if message.kind is Kind.HOP:
-        tokens = -(-message.frames * job.tokens_per_frame // sequence)
+        tokens = -(-job.window_tokens(message.frames) // sequence)
         return len(message.branches) * tokens * job.spec.model_dim * job.item_bytes
     rows = len(message.branches) if message.kind is Kind.PREDICTION else 1
     return rows * job.spec.channels * message.frames * job.height * job.width * 4

@@ -139,14 +139,14 @@ def _costs(job: Job, batches: Sequence[range]) -> _Costs:
     for task in job.tasks():
         tasks += 1
         window = job.cache.window(task)
-        queries, own = len(window.frames) * tokens, len(task.frames)
-        keys = queries
+        queries, own, seen = job.window_tokens(len(window.frames)), len(task.frames), 0
         if window.reads_before is not None and task.before is not None:
-            keys += len(task.before.frames) * tokens
+            seen += len(task.before.frames)
         if window.reads_after is not None and task.after is not None:
-            keys += len(task.after.frames) * tokens
+            seen += len(task.after.frames)
+        keys = job.window_tokens(len(window.frames) + seen)
         layer += (work.layer + work.attention * keys) * queries * branches
-        embed += work.embed * queries * len(batches)
+        embed += work.embed * len(window.frames) * tokens * len(batches)
         head += work.head * own * tokens * branches
         decode += work.decode * own * task.last_step
     scale = 1 / (tasks * job.hardware.matmul)
