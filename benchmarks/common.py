@@ -77,6 +77,12 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{mean(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
+def middle(values: Sequence[float], digits: int = 2) -> str:
+    """Return ``median (min to max)``: what other processes disturb least."""
+    low, center, high = min(values), median(values), max(values)
+    return f"{center:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
 def megabytes(values: Sequence[float]) -> str:
     """Return ``median (min to max)`` of bytes, in MB."""
     low, middle, high = (pick(values) / 1e6 for pick in (min, median, max))

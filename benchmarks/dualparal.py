@@ -31,7 +31,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.common import machine, spread, table
+from benchmarks.common import machine, middle, table
 
 from longtake.caches import NextBlockKV
 from longtake.models import BackboneSpec, Compression, Sampler
@@ -251,13 +251,13 @@ def operations(size: Size) -> float:
 def main() -> None:
     """Run the rounds and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--heads", type=int, default=3)
-    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--height", type=int, default=8)
-    parser.add_argument("--width", type=int, default=8)
-    parser.add_argument("--blocks", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--width", type=int, default=6)
+    parser.add_argument("--blocks", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20)
     options = vars(parser.parse_args())
     rounds = options.pop("rounds")
     size = Size(**options)
@@ -281,14 +281,14 @@ def main() -> None:
     speed = operations(size) / median(singles) * median(ceilings) / 2
     predicted = simulate(two_stages(size), size.job(speed)).idle
     rows = [
-        ["a task of the serial run, ms", spread([1e3 * one / tasks for one in singles], 0)],
-        ["ceiling: two runs at once over one", spread(ceilings, 3)],
-        ["DualParal over one run", spread(speedups, 3)],
-        ["share of the ceiling", spread(shares, 3)],
-        ["idle, measured", spread([100 * idle for idle in idles], 1) + " %"],
+        ["a task of the serial run, ms", middle([1e3 * one / tasks for one in singles], 0)],
+        ["ceiling: two runs at once over one", middle(ceilings, 3)],
+        ["DualParal over one run", middle(speedups, 3)],
+        ["share of the ceiling", middle(shares, 3)],
+        ["idle, measured", middle([100 * idle for idle in idles], 1) + " %"],
         ["idle, simulated", f"{100 * predicted:.1f} %"],
     ]
-    print(table(["", f"mean of {rounds} rounds (min to max)"], rows))
+    print(table(["", f"median of {rounds} rounds (min to max)"], rows))
     pool.close()
 
 

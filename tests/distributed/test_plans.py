@@ -1,0 +1,42 @@
+"""What is planned is what is done; the largest mesh."""
+
+from __future__ import annotations
+
+import torch
+
+from longtake.plan.actions import Action
+from longtake.plan.compiler import compile_rank
+from longtake.strategies import ActionDone, BlockDone, DualParal, ParallelStrategy, Peers
+from longtake.testing.contracts.strategies import CASES, serial
+from longtake.testing.ranks import rank_pool
+from longtake.testing.tiny import tiny_denoising
+
+CASE = "next-block-kv"
+
+
+@torch.no_grad()
+def run_on(peers: Peers, strategy: ParallelStrategy) -> tuple[list[Action], list[torch.Tensor]]:
+    """Return the actions that this rank has done, and the blocks that it yielded."""
+    case = CASES[CASE]
+    layout = strategy.layout(peers.world_size, case.job)
+    work = tiny_denoising(case, layout.layers(peers.rank), peers)
+    events = list(strategy.run(work, layout, peers.rank))
+    return (
+        [event.action for event in events if isinstance(event, ActionDone)],
+        [event.latents for event in events if isinstance(event, BlockDone)],
+    )
+
+
+def test_ranks_do_what_was_compiled_and_nothing_else() -> None:
+    strategy, job = DualParal(stages=2, cfg=2), CASES[CASE].job
+    layout = strategy.layout(4, job)
+    for rank, (done, _) in enumerate(rank_pool(4).run(run_on, strategy)):
+        assert done == list(compile_rank(job.tasks(), job.cache, layout, rank))
+
+
+def test_stages_ulysses_and_guidance_on_8_ranks_are_the_serial_run() -> None:
+    ranks = rank_pool(8).run(run_on, DualParal(stages=2, ulysses=2, cfg=2))
+    rank_pool(8).close()
+    found, expected = torch.cat(ranks[0][1], dim=2), torch.cat(serial(CASE), dim=2)
+    # Shares of heads and branches change operand shapes.
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
