@@ -251,13 +251,13 @@ def operations(size: Size) -> float:
 def main() -> None:
     """Run the rounds and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--heads", type=int, default=3)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--height", type=int, default=8)
-    parser.add_argument("--width", type=int, default=6)
+    parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--blocks", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=16)
     options = vars(parser.parse_args())
     rounds = options.pop("rounds")
     size = Size(**options)
