@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
@@ -33,7 +32,7 @@ from longtake.plan.actions import (
     Send,
 )
 from longtake.plan.layout import Layout
-from longtake.plan.mesh import Axis
+from longtake.plan.place import Place, other_first_ranks
 from longtake.plan.task import Task
 
 UNDER_WAY: Final = 2
@@ -51,7 +50,7 @@ def compile_rank(
         layout: Which rank holds and runs what.
         rank: Whose actions.
     """
-    here = _Place.of(layout, rank)
+    here = Place.of(layout, rank)
     if rank == layout.output_rank:
         return _output_rank(tasks, cache, here, layout.mesh.pipe)
     return _post_ahead(_other_rank(tasks, cache, here))
@@ -73,88 +72,8 @@ def links(layout: Layout) -> list[tuple[Kind, int, int]]:
     return found
 
 
-def other_first_ranks(layout: Layout) -> list[int]:
-    """Return the ranks of the first stage that the output rank sends windows to."""
-    ranks = [
-        layout.rank(cfg, 0, index)
-        for cfg, index in product(range(layout.mesh.cfg), range(layout.sequence))
-    ]
-    return [rank for rank in ranks if rank != layout.output_rank]
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A rank's share of the work, and the ranks that it exchanges messages with.
-
-    Args:
-        is_first: Whether it embeds.
-        is_last: Whether it has the last layers.
-        predicts: Whether it predicts, for all that share the last stage's tokens.
-        guides: Whether it joins the branches.
-        layers: Its layers.
-        batches: Guidance branches that it runs, each as one batch.
-        branches: All guidance branches.
-        output: The output rank.
-        guide: The rank that joins the branches.
-        before: The rank of the stage before, with the same branches and tokens.
-        after: That of the stage after.
-        other_firsts: Other ranks that embed.
-        other_predictions: Ranks that predict other branches, with their batches.
-    """
-
-    is_first: bool
-    is_last: bool
-    predicts: bool
-    guides: bool
-    layers: range
-    batches: tuple[range, ...]
-    branches: range
-    output: int
-    guide: int
-    before: int | None
-    after: int | None
-    other_firsts: tuple[int, ...]
-    other_predictions: tuple[tuple[int, range], ...]
-
-    @staticmethod
-    def of(layout: Layout, rank: int) -> _Place:
-        mesh, coordinate = layout.mesh, layout.mesh.coordinate(rank)
-        cfg, stage = coordinate[Axis.CFG], coordinate[Axis.PIPE]
-        sequence, last = layout.sequence_index(rank), mesh.pipe - 1
-        return _Place(
-            is_first=stage == 0,
-            is_last=stage == last,
-            predicts=stage == last and sequence == 0,
-            guides=rank == layout.guide_rank,
-            layers=layout.layers(rank),
-            batches=layout.batches_at(cfg),
-            branches=range(layout.batches[-1].stop),
-            output=layout.output_rank,
-            guide=layout.guide_rank,
-            before=layout.rank(cfg, stage - 1, sequence) if stage else None,
-            after=layout.rank(cfg, stage + 1, sequence) if stage < last else None,
-            other_firsts=tuple(other_first_ranks(layout)),
-            other_predictions=tuple(
-                (layout.rank(other, last), batch)
-                for other in range(1, mesh.cfg)
-                for batch in layout.batches_at(other)
-            ),
-        )
-
-    def message(self, kind: Kind, task: Task, branches: range, frames: int) -> Message:
-        return Message(
-            kind=kind, block=task.block, step=task.step, branches=branches, frames=frames
-        )
-
-    def guided(self, task: Task) -> Message:
-        return self.message(Kind.GUIDED, task, self.branches, len(task.frames))
-
-    def latents(self, task: Task, window: Window) -> Message:
-        return self.message(Kind.LATENTS, task, self.branches, len(window.frames))
-
-
 def _output_rank(
-    tasks: Iterable[Task], cache: FeatureCache, here: _Place, stages: int
+    tasks: Iterable[Task], cache: FeatureCache, here: Place, stages: int
 ) -> Iterator[Action]:
     limit = UNDER_WAY * stages // len(here.batches)
     begun: deque[Task] = deque()
@@ -165,12 +84,12 @@ def _output_rank(
             yield from _take(begun.popleft(), here)
         yield Open(block=task.block, step=task.step, frames=window.frames, sees=sees)
         for target in here.other_firsts:
-            yield Send(message=here.latents(task, window), target=target)
+            yield Send(message=_latents(task, window, here), target=target)
         if here.guides:
             for receive in _other_predictions(task, here):
                 yield Post(message=receive.message, source=receive.source)
         else:
-            yield Post(message=here.guided(task), source=here.guide)
+            yield Post(message=_guided(task, here), source=here.guide)
         for branches in here.batches:
             yield _compute(task, window, branches, here)
             yield from _hop(task, window, branches, here)
@@ -184,25 +103,25 @@ def _output_rank(
         yield from _take(begun.popleft(), here)
 
 
-def _other_rank(tasks: Iterable[Task], cache: FeatureCache, here: _Place) -> Iterator[Action]:
+def _other_rank(tasks: Iterable[Task], cache: FeatureCache, here: Place) -> Iterator[Action]:
     """Yield receives, computes and sends; the posts are put in by ``_post_ahead``."""
     for task in tasks:
         window = cache.window(task)
         if here.is_first:
-            yield Receive(message=here.latents(task, window), source=here.output)
+            yield Receive(message=_latents(task, window, here), source=here.output)
         for branches in here.batches:
             if here.before is not None:
-                hop = here.message(Kind.HOP, task, branches, len(window.frames))
+                hop = _message(Kind.HOP, task, branches, len(window.frames))
                 yield Receive(message=hop, source=here.before)
             yield _compute(task, window, branches, here)
             yield from _hop(task, window, branches, here)
             if here.predicts and not here.guides:
-                own = here.message(Kind.PREDICTION, task, branches, len(task.frames))
+                own = _message(Kind.PREDICTION, task, branches, len(task.frames))
                 yield Send(message=own, target=here.guide)
         if here.guides:
             yield from _other_predictions(task, here)
             yield Guide(block=task.block, step=task.step, frames=len(task.frames))
-            yield Send(message=here.guided(task), target=here.output)
+            yield Send(message=_guided(task, here), target=here.output)
 
 
 def _post_ahead(actions: Iterable[Action]) -> Iterator[Action]:
@@ -228,7 +147,19 @@ def _post_ahead(actions: Iterable[Action]) -> Iterator[Action]:
     yield from held
 
 
-def _compute(task: Task, window: Window, branches: range, here: _Place) -> Compute:
+def _message(kind: Kind, task: Task, branches: range, frames: int) -> Message:
+    return Message(kind=kind, block=task.block, step=task.step, branches=branches, frames=frames)
+
+
+def _guided(task: Task, here: Place) -> Message:
+    return _message(Kind.GUIDED, task, here.branches, len(task.frames))
+
+
+def _latents(task: Task, window: Window, here: Place) -> Message:
+    return _message(Kind.LATENTS, task, here.branches, len(window.frames))
+
+
+def _compute(task: Task, window: Window, branches: range, here: Place) -> Compute:
     context, reads = 0, []
     for key, neighbor in ((window.reads_before, task.before), (window.reads_after, task.after)):
         if key is not None and neighbor is not None:
@@ -247,22 +178,22 @@ def _compute(task: Task, window: Window, branches: range, here: _Place) -> Compu
     )
 
 
-def _hop(task: Task, window: Window, branches: range, here: _Place) -> Iterator[Send]:
+def _hop(task: Task, window: Window, branches: range, here: Place) -> Iterator[Send]:
     """Yield the send of hidden states, but on the last stage."""
     if here.after is not None:
-        message = here.message(Kind.HOP, task, branches, len(window.frames))
+        message = _message(Kind.HOP, task, branches, len(window.frames))
         yield Send(message=message, target=here.after)
 
 
-def _other_predictions(task: Task, here: _Place) -> Iterator[Receive]:
+def _other_predictions(task: Task, here: Place) -> Iterator[Receive]:
     """Yield the receives of the predictions of the other coordinates of the cfg axis."""
     for source, branches in here.other_predictions:
-        message = here.message(Kind.PREDICTION, task, branches, len(task.frames))
+        message = _message(Kind.PREDICTION, task, branches, len(task.frames))
         yield Receive(message=message, source=source)
 
 
-def _take(task: Task, here: _Place) -> Iterator[Action]:
-    yield Receive(message=here.guided(task), source=here.guide)
+def _take(task: Task, here: Place) -> Iterator[Action]:
+    yield Receive(message=_guided(task, here), source=here.guide)
     yield from _advance(task)
 
 

@@ -53,7 +53,7 @@ def meshes(world_size: int, job: Job, asked: Asked) -> list[Mesh]:
         ConfigurationError: There is none; names what is possible.
     """
     possible = _possible(world_size, job)
-    fitting = [mesh for mesh in possible if _has(mesh, asked)]
+    fitting = [mesh for mesh in possible if not _differing(mesh, asked)]
     if fitting:
         return fitting
     raise ConfigurationError(_refusal(world_size, job, asked, possible))
@@ -100,10 +100,6 @@ def _possible(world_size: int, job: Job) -> list[Mesh]:
             continue
         found.append(Mesh(cfg=cfg, pipe=pipe, ring=ring, ulysses=ulysses))
     return found
-
-
-def _has(mesh: Mesh, asked: Asked) -> bool:
-    return _differing(mesh, asked) == 0
 
 
 def _differing(mesh: Mesh, asked: Asked) -> int:

@@ -19,11 +19,10 @@ from longtake.plan.actions import (
     Receive,
     Send,
 )
-from longtake.plan.compiler import other_first_ranks
 from longtake.plan.errors import PlanError
 from longtake.plan.layout import Layout
 from longtake.plan.ledger import Ledger
-from longtake.plan.mesh import Axis
+from longtake.plan.place import Place
 from longtake.plan.text import describe_message
 
 
@@ -61,23 +60,9 @@ class RankShare:
     """
 
     def __init__(self, layout: Layout, rank: int) -> None:
-        coordinate = layout.mesh.coordinate(rank)
         self._rank = rank
-        self._layers = layout.layers(rank)
-        self._cfg, self._stage = coordinate[Axis.CFG], coordinate[Axis.PIPE]
-        self._is_last = self._stage == layout.mesh.pipe - 1
-        self._batches = layout.batches_at(self._cfg)
-        self._all = range(layout.batches[-1].stop)
+        self._here = Place.of(layout, rank)
         self._all_batches = layout.batches
-        self._output = layout.output_rank
-        self._guide_rank = layout.guide_rank
-        self._other_firsts = other_first_ranks(layout) if rank == layout.output_rank else []
-        self._next: int | None = None
-        sequence = layout.sequence_index(rank)
-        if not self._is_last:
-            self._next = layout.rank(self._cfg, self._stage + 1, sequence)
-        # Of the ranks that share a window's tokens, the first one has the whole prediction.
-        self._predicts = self._is_last and sequence == 0
         self._windows: dict[tuple[int, int], _Window] = {}
         self._values: dict[_Value, int] = {}
         self._store: set[tuple[FeatureKey, range]] = set()
@@ -126,16 +111,16 @@ class RankShare:
         self._ledger.close()
 
     def _lead(self, action: Open | Advance | Emit) -> None:
-        if self._rank != self._output:
-            raise PlanError(f"only rank {self._output} holds the queue.")
+        if self._rank != self._here.output:
+            raise PlanError(f"only rank {self._here.output} holds the queue.")
         match action:
             case Open():
                 self._ledger.open(action)
                 self._windows[action.block, action.step] = _Window(
-                    len(action.frames), list(self._batches), list(self._other_firsts)
+                    len(action.frames), list(self._here.batches), list(self._here.other_firsts)
                 )
             case Advance():
-                guided = _Value(Kind.GUIDED, action.block, action.step, self._all)
+                guided = _Value(Kind.GUIDED, action.block, action.step, self._here.branches)
                 self._use(guided, action.frames)
                 self._ledger.advance(action)
             case Emit():
@@ -144,7 +129,7 @@ class RankShare:
     def _receive(self, message: Message) -> None:
         if message.kind is Kind.LATENTS:
             self._windows[message.block, message.step] = _Window(
-                message.frames, list(self._batches)
+                message.frames, list(self._here.batches)
             )
         else:
             self._make(_value(message.kind, message), message.frames)
@@ -159,9 +144,9 @@ class RankShare:
             self._drop_if_done(message, window)
             return
         expected = {
-            Kind.HOP: self._next,
-            Kind.PREDICTION: self._guide_rank,
-            Kind.GUIDED: self._output,
+            Kind.HOP: self._here.after,
+            Kind.PREDICTION: self._here.guide,
+            Kind.GUIDED: self._here.output,
         }[message.kind]
         if target != expected:
             goes = "nowhere" if expected is None else f"to rank {expected}"
@@ -169,12 +154,12 @@ class RankShare:
         self._use(_value(message.kind, message), message.frames)
 
     def _compute(self, action: Compute) -> None:
-        if action.layers != self._layers:
+        if action.layers != self._here.layers:
             raise PlanError(
                 f"it runs layers {action.layers.start}:{action.layers.stop}, but the rank holds "
-                f"{self._layers.start}:{self._layers.stop}."
+                f"{self._here.layers.start}:{self._here.layers.stop}."
             )
-        if self._stage:
+        if not self._here.is_first:
             self._use(_value(Kind.HOP, action), action.frames)
         else:
             window = self._window(action, action.frames)
@@ -183,9 +168,9 @@ class RankShare:
             window.batches.remove(action.branches)
             self._drop_if_done(action, window)
         self._features(action)
-        if not self._is_last:
+        if not self._here.is_last:
             self._make(_value(Kind.HOP, action), action.frames)
-        elif self._predicts:
+        elif self._here.predicts:
             self._make(_value(Kind.PREDICTION, action), action.own)
 
     def _features(self, action: Compute) -> None:
@@ -203,7 +188,9 @@ class RankShare:
     def _guide(self, action: Guide) -> None:
         for branches in self._all_batches:
             self._use(_Value(Kind.PREDICTION, action.block, action.step, branches), action.frames)
-        self._make(_Value(Kind.GUIDED, action.block, action.step, self._all), action.frames)
+        self._make(
+            _Value(Kind.GUIDED, action.block, action.step, self._here.branches), action.frames
+        )
 
     def _window(self, task: Compute | Message, frames: int) -> _Window:
         window = self._windows.get((task.block, task.step))

@@ -28,7 +28,7 @@ from longtake.plan.actions import (
 )
 from longtake.plan.compiler import compile_rank, links
 from longtake.plan.layout import Layout
-from longtake.plan.mesh import Axis
+from longtake.plan.place import Place
 from longtake.plan.text import describe
 from longtake.strategies.exchange import TokenShare
 from longtake.strategies.farewell import AHEAD, farewells, is_farewell
@@ -69,14 +69,11 @@ class PipelineRank:
         self._layout = layout
         self._rank = rank
         self._is_output = rank == layout.output_rank
-        coordinate = layout.mesh.coordinate(rank)
-        self._is_first = coordinate[Axis.PIPE] == 0
-        self._is_last = coordinate[Axis.PIPE] == layout.mesh.pipe - 1
+        self._here = Place.of(layout, rank)
         self._share = TokenShare.of(layout, rank, work.backbone.spec.heads, work.peers)
-        self._predicts = self._is_last and self._share.index == 0
-        self._guides = self._predicts and coordinate[Axis.CFG] == 0
-        self._batches = layout.batches_at(coordinate[Axis.CFG])
-        self._forwards = {batch: TaskForward(work, batch, self._share) for batch in self._batches}
+        self._forwards = {
+            batch: TaskForward(work, batch, self._share) for batch in self._here.batches
+        }
         self._queue = BlockQueue(work)
         self._schedule = iter(work.tasks)
         self._pulled = 0
@@ -131,7 +128,7 @@ class PipelineRank:
             case Open():
                 begun = self._begun[action.block, action.step]
                 latents = self._queue.latents(begun.task, begun.window)
-                self._put(Kind.LATENTS, action, self._all_branches, latents)
+                self._put(Kind.LATENTS, action, self._here.branches, latents)
             case Post():
                 self._post(action)
             case Receive():
@@ -151,22 +148,25 @@ class PipelineRank:
 
     def _compute(self, action: Compute) -> Iterator[Progress]:
         begun = self._begun[action.block, action.step]
-        forward, last_batch = self._forwards[action.branches], action.branches == self._batches[-1]
-        if self._is_first:
-            latents = self._values[Kind.LATENTS, action.block, action.step, self._all_branches]
+        forward, last_batch = (
+            self._forwards[action.branches],
+            action.branches == self._here.batches[-1],
+        )
+        if self._here.is_first:
+            latents = self._values[Kind.LATENTS, action.block, action.step, self._here.branches]
             if last_batch:
-                self._take(Kind.LATENTS, action, self._all_branches)
+                self._take(Kind.LATENTS, action, self._here.branches)
             hidden = forward.embed(begun.task, begun.window, latents)
         else:
             hidden = self._take(Kind.HOP, action, action.branches)
         hidden = forward.layers(begun.task, begun.window, hidden, action.layers)
-        if self._is_last:
+        if self._here.is_last:
             predicted = forward.predict(begun.task, begun.window, hidden)
-            if self._predicts:
+            if self._here.predicts:
                 self._put(Kind.PREDICTION, action, action.branches, predicted)
         else:
             self._put(Kind.HOP, action, action.branches, hidden)
-        if last_batch and not (self._is_output or self._guides):
+        if last_batch and not (self._is_output or self._here.guides):
             yield self._end(action)
 
     def _guide(self, action: Guide) -> Iterator[Progress]:
@@ -174,13 +174,13 @@ class PipelineRank:
         parts = [self._take(Kind.PREDICTION, action, batch) for batch in self._layout.batches]
         joined = parts[0] if len(parts) == 1 else torch.cat([part.float() for part in parts])
         guided = self._work.guide(task, joined)
-        self._put(Kind.GUIDED, action, self._all_branches, guided)
+        self._put(Kind.GUIDED, action, self._here.branches, guided)
         if not self._is_output:
             yield self._end(action)
 
     def _advance(self, action: Advance) -> Iterator[Progress]:
         task = self._begun[action.block, action.step].task
-        finished = self._queue.advance(task, self._take(Kind.GUIDED, action, self._all_branches))
+        finished = self._queue.advance(task, self._take(Kind.GUIDED, action, self._here.branches))
         if finished is not None:
             self._finished[task.block] = (task.frames, finished)
         yield self._end(action)
@@ -246,10 +246,6 @@ class PipelineRank:
 
     def _take(self, kind: Kind, action: Compute | Guide | Advance, branches: range) -> Tensor:
         return self._values.pop((kind, action.block, action.step, branches))
-
-    @property
-    def _all_branches(self) -> range:
-        return range(self._work.guidance.branches)
 
     def _dtype(self, kind: Kind) -> torch.dtype:
         return self._work.dtype if kind is Kind.HOP else torch.float32
