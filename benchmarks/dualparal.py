@@ -243,9 +243,8 @@ def took(runs: list[Run]) -> float:
 
 def operations(size: Size) -> float:
     """Return the floating-point operations of the whole run, all branches."""
-    one = replace(size.job(1.0), latent_frames=size.job(1.0).latent_frames)
-    layout = SingleDevice().layout(1, one)
-    return sum(simulate(layout, one).busy)
+    job = size.job(1.0)
+    return sum(simulate(SingleDevice().layout(1, job), job).busy)
 
 
 def main() -> None:

@@ -172,13 +172,13 @@ class Engine:
         latent_frames = self.plan.latent_frames(request)
         yield self._started(request, latent_frames)
         decoding = Decoding(decoder, self.timings)
+        # Other ranks wait for this one while it decodes, so it decodes between tasks.
+        alone = self.plan.world_size == 1
         for done in self._timed("denoise", progress):
             yield done
             if isinstance(done, BlockDone):
                 yield from decoding.rest()
                 decoding.begin(done.latents)
-            # Other ranks wait for this one while it decodes, so it decodes between tasks.
-            alone = self.plan.world_size == 1
             if isinstance(done, BlockDone | TaskDone):
                 yield from decoding.rest() if alone else decoding.some()
             if _goes_on(done, latent_frames) and stop():

@@ -85,7 +85,11 @@ def _unknown_class(key: str, name: str) -> str:
 
 
 def _choices(interface: type) -> list[type]:
-    found: list[type] = type.__subclasses__(interface)
+    """Return every class that can be chosen: those between are abstract, and have their own."""
+    found: list[type] = []
+    subclasses: list[type] = type.__subclasses__(interface)
+    for subclass in subclasses:
+        found += _choices(subclass) if inspect.isabstract(subclass) else [subclass]
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import final
 
@@ -68,6 +69,7 @@ class RunPlan:
         self.guidance = _guidance(recipe, self.spec)
         self._hardware = hardware or hardware_of(device, recipe.torch_dtype)
         self._settled: tuple[Job, Layout] | None = None
+        self._weights: WeightCount | None = None
 
     @property
     def job(self) -> Job:
@@ -100,11 +102,12 @@ class RunPlan:
 
     def count_weights(self) -> WeightCount | None:
         """Count the transformers' weights; ``None`` where they are not on this machine."""
-        transformers = [name for name in TRANSFORMERS if self.folder.has(name)]
-        try:
-            return count_weights(self.folder, transformers, self.spec.layers)
-        except ModelError:  # a plan is made before anything is fetched
-            return None
+        if self._weights is None:  # read from every file's header: once
+            transformers = [name for name in TRANSFORMERS if self.folder.has(name)]
+            # A plan may be made before anything is fetched.
+            with suppress(ModelError):
+                self._weights = count_weights(self.folder, transformers, self.spec.layers)
+        return self._weights
 
     def warnings(self) -> list[str]:
         """Return what the user might want to change about a run on several devices."""

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal, final
 
 from typing_extensions import override
 
-from longtake.plan.choose import Choice, choose
-from longtake.plan.job import Job
-from longtake.plan.layout import Layout
 from longtake.plan.meshes import Asked
-from longtake.strategies.base import ParallelStrategy
-from longtake.strategies.pipeline import PipelineRank
-from longtake.strategies.work import Denoising, Progress
+from longtake.strategies.chosen import ChosenStrategy, given
 
 
 @final
-class DualParal(ParallelStrategy):
+class DualParal(ChosenStrategy):
     """Run the tasks of a block queue through a ring of pipeline stages (DualParal, AAAI 2026).
 
     Each stage holds only its own layers and works on another block. Hidden states hop from stage
@@ -56,24 +50,12 @@ class DualParal(ParallelStrategy):
         self.split = split
 
     @override
-    def layout(self, world_size: int, job: Job) -> Layout:
-        return self._choose(world_size, job).best.layout
-
-    @override
-    def alternatives(self, world_size: int, job: Job) -> list[Layout]:
-        return [candidate.layout for candidate in self._choose(world_size, job).candidates]
-
-    def _choose(self, world_size: int, job: Job) -> Choice:
-        asked = Asked(
-            stages=None if self.stages == "auto" else self.stages,
-            cfg=None if self.cfg == "auto" else self.cfg,
+    def asked(self) -> Asked:
+        return Asked(
+            stages=given(self.stages),
+            cfg=given(self.cfg),
             ring=self.ring,
             ulysses=self.ulysses,
             together=None if self.guidance == "auto" else self.guidance == "together",
             split=self.split,
         )
-        return choose(world_size, job, asked)
-
-    @override
-    def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
-        return PipelineRank(work, layout, rank).run()

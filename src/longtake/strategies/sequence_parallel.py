@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal, final
 
 from typing_extensions import override
 
-from longtake.plan.choose import Choice, choose
-from longtake.plan.job import Job
-from longtake.plan.layout import Layout
 from longtake.plan.meshes import Asked
-from longtake.strategies.base import ParallelStrategy
-from longtake.strategies.pipeline import PipelineRank
-from longtake.strategies.work import Denoising, Progress
+from longtake.strategies.chosen import ChosenStrategy, given
 
 
 @final
-class SequenceParallel(ParallelStrategy):
+class SequenceParallel(ChosenStrategy):
     """Split each task's tokens over devices; every device holds all layers (xDiT, USP).
 
     Right for clips up to the model's native length (``FullSequence``), where only one block is in
@@ -46,28 +40,12 @@ class SequenceParallel(ParallelStrategy):
         self.overlap = overlap
 
     @override
-    def layout(self, world_size: int, job: Job) -> Layout:
-        return self._choose(world_size, job).best.layout
-
-    @override
-    def alternatives(self, world_size: int, job: Job) -> list[Layout]:
-        return [candidate.layout for candidate in self._choose(world_size, job).candidates]
-
-    def _choose(self, world_size: int, job: Job) -> Choice:
-        asked = Asked(
+    def asked(self) -> Asked:
+        return Asked(
             stages=1,
-            cfg=_given(self.cfg),
-            ring=_given(self.ring),
-            ulysses=_given(self.ulysses),
+            cfg=given(self.cfg),
+            ring=given(self.ring),
+            ulysses=given(self.ulysses),
             together=True,
-            chunks=_given(self.overlap),
+            chunks=given(self.overlap),
         )
-        return choose(world_size, job, asked)
-
-    @override
-    def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
-        return PipelineRank(work, layout, rank).run()
-
-
-def _given(degree: int | Literal["auto"]) -> int | None:
-    return None if degree == "auto" else degree

@@ -50,9 +50,9 @@ class TokenShare:
         self._ranks = ranks
         self._ulysses = ulysses
         self._ring = len(ranks) // ulysses
-        self._ring_index, self._ulysses_index = divmod(index, ulysses)
+        self.ring_index, self._ulysses_index = divmod(index, ulysses)
         self._ring_ranks = ranks[self._ulysses_index :: ulysses]
-        self._ulysses_ranks = ranks[self._ring_index * ulysses :][:ulysses]
+        self._ulysses_ranks = ranks[self.ring_index * ulysses :][:ulysses]
         self._heads = heads
         self._peers = peers
         self._chunks = chunks
@@ -80,11 +80,6 @@ class TokenShare:
             range(parts[first].start, parts[first + self._ulysses - 1].stop)
             for first in range(0, self.size, self._ulysses)
         ]
-
-    @property
-    def ring_index(self) -> int:
-        """This rank's coordinate of the ring."""
-        return self._ring_index
 
     def attend(
         self,
@@ -121,12 +116,12 @@ class TokenShare:
             seen = [
                 [all_ - hidden for all_, hidden in zip(keys, row, strict=True)] for row in padding
             ]
-            kernels = [RingKernel(group, self._ring_index, row) for row in seen]
-        kernel = without_padding(kernels, [row[self._ring_index] for row in padding])
+            kernels = [RingKernel(group, self.ring_index, row) for row in seen]
+        kernel = without_padding(kernels, [row[self.ring_index] for row in padding])
         if self._ulysses == 1:
             return kernel(q, *extend(k, v))
         parts = shares(total, self.size)
-        first = self._ring_index * self._ulysses
+        first = self.ring_index * self._ulysses
         tokens = [len(part) for part in parts[first : first + self._ulysses]]
         group = self._peers.group(self._ulysses_ranks)
         exchange = Ulysses(group, self._ulysses_index, tokens, self._heads, self._chunks)
@@ -142,9 +137,9 @@ class TokenShare:
             total: Tokens of the window.
             wanted: Consecutive tokens of the window.
         """
-        parts = [overlap(part, wanted) for part in shares(total, self.size)]
         if self.size == 1:
             return hidden[:, wanted.start : wanted.stop]
+        parts = [overlap(part, wanted) for part in shares(total, self.size)]
         mine, start = parts[self.index], self.tokens(total).start
         own = hidden[:, mine.start - start : mine.stop - start].reshape(-1)
         row = hidden.shape[0] * hidden.shape[2]
