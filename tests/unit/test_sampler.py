@@ -14,6 +14,7 @@ from longtake.errors import ConfigurationError, ModelError
 from longtake.models import ModelFolder, Sampler, load_sampler, load_scheduler
 from longtake.models.sampler import BlockSampler
 from longtake.testing.tiny import tiny_scheduler
+from longtake.testing.tiny_cogvideox import tiny_cogvideox_scheduler
 
 SHAPE = (1, 2, 3, 4, 4)
 SAMPLERS = [
@@ -26,10 +27,16 @@ SAMPLERS = [
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def folder_with(tmp_path: Path, scheduler: Any) -> ModelFolder:
+def folder_with(tmp_path: Path, scheduler: Any, pipeline: str = "WanPipeline") -> ModelFolder:
     scheduler.save_pretrained(tmp_path / "scheduler")
-    index = {"_class_name": "WanPipeline", "scheduler": ["diffusers", type(scheduler).__name__]}
+    index = {"_class_name": pipeline, "scheduler": ["diffusers", type(scheduler).__name__]}
     return ModelFolder(tmp_path, index)
+
+
+def folder_of_v(tmp_path: Path, sampler: str, shift: float) -> ModelFolder:
+    """Return a CogVideoX folder: its shift is 3 in the 2B model and 1, none, in 5B."""
+    scheduler = tiny_cogvideox_scheduler(sampler, snr_shift_scale=shift)
+    return folder_with(tmp_path, scheduler, "CogVideoXPipeline")
 
 
 def draw(seed: int) -> Tensor:
@@ -192,3 +199,71 @@ def test_samplers_for_other_models_are_refused(tmp_path: Path, name: str, words:
 def test_samplers_for_flows_are_taken(tmp_path: Path, name: str | None, steps: int) -> None:
     folder = folder_with(tmp_path, tiny_scheduler())
     assert load_sampler(folder, name, None, steps).flow_error < 1e-3
+
+
+def test_ddim_for_v_prediction_steps_as_diffusers_does(tmp_path: Path) -> None:
+    folder, steps = folder_of_v(tmp_path, "CogVideoXDDIMScheduler", 3.0), 7
+    sampler, scheduler = load_sampler(folder, None, None, steps), tiny_cogvideox_scheduler()
+    scheduler.set_timesteps(steps)
+    expected, predictions = draw(0), [draw(1 + step) for step in range(steps)]
+    for timestep, prediction in zip(scheduler.timesteps, predictions, strict=True):
+        expected = scheduler.step(prediction, timestep, expected, return_dict=False)[0]
+    assert torch.equal(denoise(sampler.start(), draw(0), predictions), expected)
+    assert sampler.timesteps == tuple(map(float, scheduler.timesteps))
+
+
+@pytest.mark.parametrize("name", [None, "CogVideoXDDIMScheduler"])
+def test_a_sampler_that_keeps_more_than_latents_is_refused(
+    tmp_path: Path, name: str | None
+) -> None:
+    """CogVideoX's DPM scheduler draws noise and wants its last guess; DDIM takes its place."""
+    folder = folder_of_v(tmp_path, "CogVideoXDPMScheduler", 1.0)
+    if name is not None:
+        assert load_sampler(folder, name, None, 5).timesteps[0] == 999
+        return
+    words = r"CogVideoXDPMScheduler wants more .*\(old_pred_original_sample, timestep_back\)"
+    with pytest.raises(ConfigurationError, match=f"{words}.*choose CogVideoXDDIMScheduler"):
+        load_sampler(folder, None, None, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("DPMSolverMultistepScheduler", "other noise levels than the CogVideoXDDIMScheduler"),
+        ("FlowMatchEulerDiscreteScheduler", "other noise levels than the CogVideoXDDIMScheduler"),
+        ("EulerDiscreteScheduler", "scales its noise or the latents"),
+        ("DDPMScheduler", "draws fresh noise"),
+        ("PNDMScheduler", "runs the model 21 times for 12 steps"),
+        ("Nonsense", "is no scheduler"),
+    ],
+)
+def test_samplers_that_do_not_fit_v_prediction_are_refused(
+    tmp_path: Path, name: str, words: str
+) -> None:
+    folder = folder_of_v(tmp_path, "CogVideoXDDIMScheduler", 3.0)
+    with pytest.raises(ConfigurationError, match=f"{name} (has )?{words}") as refused:
+        load_sampler(folder, name, None, 12)
+    assert "UniPC" not in str(refused.value)
+    if "draws" not in words:
+        assert "CogVideoXDDIMScheduler" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler"])
+def test_other_solvers_of_the_models_own_noise_levels_are_taken(tmp_path: Path, name: str) -> None:
+    """For clips of independent Gaussian numbers it is known what is best to predict."""
+    folder, steps = folder_of_v(tmp_path, "CogVideoXDDIMScheduler", 1.0), 50
+    levels = load_scheduler(folder, None, None).alphas_cumprod.float()
+    mean, deviation, noise = 0.5, 0.3, draw(0)
+
+    def error(sampler: Sampler) -> float:
+        state, latents = sampler.start(), noise
+        for timestep in sampler.timesteps:
+            signal = levels[int(timestep)].sqrt()
+            blur = (1 - signal**2).sqrt()
+            share = signal * deviation**2 / (signal**2 * deviation**2 + blur**2)
+            clip = mean + share * (latents - signal * mean)
+            latents = state.step((signal * latents - clip) / blur, latents)
+        return float((latents - (mean + deviation * noise)).abs().max())
+
+    found = error(load_sampler(folder, name, None, steps))
+    assert found < error(load_sampler(folder, None, None, steps)) < 0.2

@@ -1,0 +1,116 @@
+"""CogVideoX folders (2B, 5B): text to video."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, final
+
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXPipeline, CogVideoXTransformer3DModel
+from torch import nn
+from transformers import T5EncoderModel
+from typing_extensions import override
+
+from longtake.errors import ModelError
+from longtake.models.base import Placement, PromptStates
+from longtake.models.cogvideox.backbone import CogVideoXBackbone
+from longtake.models.cogvideox.decoder import CogVideoXDecoder
+from longtake.models.config import with_defaults
+from longtake.models.folder import ModelFolder
+from longtake.models.registry import ModelFamily, register
+from longtake.models.spec import BackboneSpec, Compression
+from longtake.models.text import encode_with_pipeline
+from longtake.models.weights import load_module
+
+
+@final
+@register("CogVideoXPipeline")
+class CogVideoXFamily(ModelFamily):
+    """Text-to-video CogVideoX, of one latent frame per token."""
+
+    @override
+    def spec(self, folder: ModelFolder) -> BackboneSpec:
+        config = _transformer_config(folder)
+        vae = with_defaults(AutoencoderKLCogVideoX, folder.config("vae"))
+        return BackboneSpec(
+            name=f"{folder.path.name} ({folder.pipeline})",
+            channels=config["in_channels"],
+            patch=(1, config["patch_size"], config["patch_size"]),
+            heads=config["num_attention_heads"],
+            head_dim=config["attention_head_dim"],
+            layers=config["num_layers"],
+            native_frames=_native_frames(config),
+            compression=Compression(
+                temporal=int(vae["temporal_compression_ratio"]),
+                spatial=2 ** (len(vae["block_out_channels"]) - 1),
+            ),
+            train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
+            text_tokens=config["max_text_seq_length"],
+        )
+
+    @override
+    def load_backbone(
+        self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
+    ) -> CogVideoXBackbone:
+        def prune(transformer: Any) -> None:
+            for index in set(range(spec.layers)).difference(layers):
+                transformer.transformer_blocks[index] = nn.Identity()
+            if 0 not in layers:
+                del transformer.patch_embed.proj
+            if spec.layers - 1 not in layers:
+                del transformer.norm_final, transformer.norm_out, transformer.proj_out
+
+        build = CogVideoXTransformer3DModel.from_config
+        transformer = load_module(folder, "transformer", build, place, prune=prune)
+        return CogVideoXBackbone(spec, transformer, layers)
+
+    @override
+    def load_decoder(self, folder: ModelFolder, device: torch.device) -> CogVideoXDecoder:
+        def prune(vae: Any) -> None:
+            vae.encoder = vae.quant_conv = nn.Identity()
+
+        place = Placement(device, torch.float32)
+        vae = load_module(folder, "vae", AutoencoderKLCogVideoX.from_config, place, prune=prune)
+        vae.enable_tiling()
+        return CogVideoXDecoder(vae)
+
+    @override
+    def encode_text(
+        self, folder: ModelFolder, prompts: Sequence[str], place: Placement
+    ) -> PromptStates:
+        tokens = _transformer_config(folder)["max_text_seq_length"]
+
+        def encode(pipeline: Any, batch: list[str]) -> PromptStates:
+            states, _ = pipeline.encode_prompt(
+                batch,
+                do_classifier_free_guidance=False,
+                max_sequence_length=tokens,
+                device=place.device,
+            )
+            return {"states": states}
+
+        encoders = {"text_encoder": T5EncoderModel}
+        return encode_with_pipeline(folder, prompts, CogVideoXPipeline, encoders, place, encode)
+
+
+def _transformer_config(folder: ModelFolder) -> dict[str, Any]:
+    """Return the transformer's configuration, or refuse the folder."""
+    config = with_defaults(CogVideoXTransformer3DModel, folder.config("transformer"))
+    frames = config["patch_size_t"]
+    if frames is not None:
+        raise ModelError(
+            f"{folder.path} is CogVideoX 1.5, which puts {frames} latent frames into one token "
+            f"(patch_size_t); blocks are cut between latent frames, so folders with one per token "
+            f"can be run (CogVideoX-2b, CogVideoX-5b)."
+        )
+    if config["use_learned_positional_embeddings"]:
+        raise ModelError(
+            f"{folder.path} has learned positions of {_native_frames(config)} latent frames "
+            f"(use_learned_positional_embeddings) and none beyond; folders whose positions are "
+            f"computed can be run (CogVideoX-2b, CogVideoX-5b)."
+        )
+    return config
+
+
+def _native_frames(config: dict[str, Any]) -> int:
+    return int((config["sample_frames"] - 1) // config["temporal_compression_ratio"] + 1)
