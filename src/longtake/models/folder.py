@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from longtake.errors import ModelError
+from longtake.models.lora import Lora
 
 BUNDLED = {"demo": Path(__file__).parent.parent / "assets" / "demo_model"}
 """Models inside the package, by the name that ``model.pipeline`` takes."""
@@ -28,11 +30,13 @@ class ModelFolder:
         path: Folder with ``model_index.json``.
         index: The content of ``model_index.json``.
         hub_id: Where the weights still have to be fetched from; ``None`` for a local folder.
+        loras: What is merged into its transformers when they are read.
     """
 
     path: Path
     index: dict[str, Any]
     hub_id: str | None = None
+    loras: tuple[Lora, ...] = ()
 
     @property
     def is_local(self) -> bool:
@@ -65,7 +69,8 @@ class ModelFolder:
 
     def config(self, component: str) -> dict[str, Any]:
         """Return the component's configuration."""
-        name = "scheduler_config.json" if component == "scheduler" else "config.json"
+        named = component in ("scheduler", "guider")
+        name = f"{component}_config.json" if named else "config.json"
         return _read_json(self.path / component / name)
 
     def weight_files(self, component: str) -> dict[str, Path]:
@@ -103,14 +108,18 @@ class ModelFolder:
         raise ModelError(f"{folder} holds no safetensors weights.")
 
 
-def open_folder(name: str) -> ModelFolder:
+def open_folder(name: str, loras: Sequence[Lora] = ()) -> ModelFolder:
     """Find a pipeline: a bundled model's name, a local folder or a hub id.
 
     Of a hub id, only the settings and the tokenizer are fetched; see
     ``ModelFolder.fetch_weights``.
 
+    Args:
+        name: Of the pipeline.
+        loras: What is to be merged into its transformers.
+
     Raises:
-        ModelError: There is no such folder, or it is not a diffusers pipeline.
+        ModelError: There is no such folder, or it is not a diffusers pipeline; or a LoRA is none.
     """
     local = BUNDLED.get(name) or _local(name)
     path = local or _download(name, _HUB_SETTINGS)
@@ -122,7 +131,11 @@ def open_folder(name: str) -> ModelFolder:
     index = _read_json(index_file)
     if "_class_name" not in index:
         raise ModelError(f"{index_file} names no pipeline class (_class_name).")
-    return ModelFolder(path, index, None if local else name)
+    folder = ModelFolder(path, index, None if local else name, tuple(loras))
+    transformers = [part for part in ("transformer", "transformer_2") if folder.has(part)]
+    for lora in loras:
+        lora.check(transformers)
+    return folder
 
 
 def _local(name: str) -> Path | None:

@@ -9,7 +9,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch import Tensor
 
 from longtake.errors import ConfigurationError, nearest
-from longtake.models.base import Attend, Placement
+from longtake.models.base import Attend, Kernel, Operand, Placement
 
 
 def attention_kernel(q: Tensor, k: Tensor, v: Tensor, backend: str = "native") -> Tensor:
@@ -24,7 +24,22 @@ def attention_kernel(q: Tensor, k: Tensor, v: Tensor, backend: str = "native") -
     return dispatch_attention_fn(q, k, v, backend=backend)  # type: ignore[no-any-return]
 
 
-def without_padding(kernels: Sequence[Attend], padding: Sequence[int]) -> Attend:
+def made(operand: Operand) -> Tensor:
+    """Return an operand of attention, made now if it is not there yet."""
+    return operand if isinstance(operand, Tensor) else operand()
+
+
+def attend_with(kernel: Kernel) -> Attend:
+    """Return self-attention that is a kernel and nothing else: no exchange, no feature cache."""
+
+    def attend(q: Operand, k: Operand, v: Operand) -> Tensor:
+        v, k, q = made(v), made(k), made(q)
+        return kernel(q, k, v)
+
+    return attend
+
+
+def without_padding(kernels: Sequence[Kernel], padding: Sequence[int]) -> Kernel:
     """Return a kernel that is blind to the padded text at the end of the keys.
 
     Padded keys are cut off instead of masked: the result is the same, and the fast backends

@@ -31,3 +31,18 @@ def unpatchify(tokens_BSP: Tensor, grid: Grid, spec: BackboneSpec) -> Tensor:
         ph=height,
         pw=width,
     )
+
+
+def unpatchify_channels_first(tokens_BSP: Tensor, grid: Grid, spec: BackboneSpec) -> Tensor:
+    """Put each token's patch back in its place, where a patch has its channels outermost.
+
+    Args:
+        tokens_BSP: ``(B, S, C * patch frames * patch height * patch width)``, channels outermost.
+        grid: The frames that the tokens tile.
+        spec: Gives the channels and the patch.
+
+    Returns:
+        ``(B, C, F, H, W)``.
+    """
+    channels_last = rearrange(tokens_BSP, "b s (c p) -> b s (p c)", c=spec.channels)
+    return unpatchify(channels_last, grid, spec)

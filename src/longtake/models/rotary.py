@@ -29,6 +29,7 @@ class AxialRotary(Positions):
         theta: Base of the frequencies.
         text_tokens: Text tokens behind the video tokens. They all stand at the top left of the
             window's origin, as if positions began there: what a model is trained with.
+        scales: What positions are divided by, along frames, height and width.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class AxialRotary(Positions):
         device: torch.device,
         theta: float = 10000.0,
         text_tokens: int = 0,
+        scales: tuple[float, float, float] = (1.0, 1.0, 1.0),
     ) -> None:
         self._text_tokens = text_tokens
         self._patch = patch
         self._device = device
         self._frequencies = tuple(
-            1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float64) / dim) for dim in dims
+            1.0 / scale / theta ** (torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+            for dim, scale in zip(dims, scales, strict=True)
         )
         # The part that all windows of a video share.
         self._plane = lru_cache(maxsize=4)(self._make_plane)
@@ -88,10 +91,6 @@ def _table(time: Tensor, plane: Tensor) -> Tensor:
 
 def rotate(x_BSND: Tensor, rotary: Rotary) -> Tensor:
     """Apply rotary positions to interleaved channel pairs of queries or keys ``(B, S, N, D)``."""
-    cos, sin = rotary
-    even, odd = x_BSND[..., 0::2], x_BSND[..., 1::2]
-    return (
-        torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-        .flatten(-2)
-        .to(x_BSND.dtype)
-    )
+    # As complex numbers: one pass over memory instead of eight, and the same products and sums.
+    pairs = torch.view_as_complex(x_BSND.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * torch.complex(*rotary)).flatten(-2).to(x_BSND.dtype)

@@ -25,6 +25,7 @@ def encode_with_pipeline(
     encoders: Mapping[str, Any],
     place: Placement,
     encode: Callable[[Any, list[str]], PromptStates],
+    others: Mapping[str, Any] | None = None,
 ) -> PromptStates:
     """Load the text encoders, encode the prompts as the pipeline does, and free them.
 
@@ -36,6 +37,7 @@ def encode_with_pipeline(
             of ``text_encoder_2`` is ``tokenizer_2``.
         place: Where to encode, and the dtype of the encoders' weights.
         encode: Encodes some prompts with the pipeline.
+        others: What else the pipeline's constructor asks for; ``None`` for nothing.
 
     Returns:
         One row per prompt, on the CPU.
@@ -43,12 +45,12 @@ def encode_with_pipeline(
     Raises:
         ModelError: A tokenizer or an encoder cannot be loaded.
     """
-    parts: dict[str, Any] = {}
+    parts: dict[str, Any] = {"vae": None, "scheduler": None, "transformer": None, **(others or {})}
     for name, encoder_class in encoders.items():
         parts[name] = _load_encoder(folder, name, encoder_class, place)
         tokenizer = name.replace("text_encoder", "tokenizer")
         parts[tokenizer] = _load_tokenizer(folder, tokenizer)
-    pipeline = pipeline_class(**parts, vae=None, scheduler=None, transformer=None)
+    pipeline = pipeline_class(**parts)
     with torch.no_grad():
         batches = [
             {name: states.cpu() for name, states in encode(pipeline, batch).items()}

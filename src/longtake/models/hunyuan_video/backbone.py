@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TypeAlias, final
 
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
-from einops import rearrange
 from torch import Tensor
 from typing_extensions import override
 
-from longtake.models.base import (
-    Attend,
-    Backbone,
-    Condition,
-    Grid,
-    LayerContext,
-    PromptStates,
-    Rotary,
+from longtake.models.base import Attend, Backbone, Condition, Grid, LayerContext, PromptStates
+from longtake.models.hunyuan_video.step import HunyuanVideoStep
+from longtake.models.joint_attention import (
+    OneStreamAttention,
+    TwoStreamAttention,
+    count_padding,
+    split_text,
 )
-from longtake.models.patches import unpatchify
-from longtake.models.rotary import AxialRotary, rotate
+from longtake.models.patches import unpatchify_channels_first
+from longtake.models.rotary import AxialRotary
 from longtake.models.spec import BackboneSpec
 
 
@@ -44,71 +42,8 @@ class HunyuanVideoText:
     embedding: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class HunyuanVideoStep:
-    """One noise level.
-
-    Args:
-        timestep: ``(1,)``.
-        embedding: Of the timestep and of the embedded guidance scale, ``(1, M)``.
-    """
-
-    timestep: Tensor
-    embedding: Tensor
-
-
-HunyuanVideoCondition = Condition[HunyuanVideoText, HunyuanVideoStep]
-
-
-class _DualAttention:
-    """Processor of a layer with weights of its own for text; the layer's state is in the call.
-
-    diffusers hands a layer's rotary table through untouched, so it carries the table and the
-    ``attend`` of this very call: no state is kept between calls.
-    """
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: None,
-        image_rotary_emb: tuple[Rotary, Attend],
-    ) -> tuple[Tensor, Tensor]:
-        (rotary, attend), heads = image_rotary_emb, (attn.heads, -1)
-        video, text = hidden_states, encoder_hidden_states
-        q = attn.norm_q(attn.to_q(video).unflatten(2, heads))
-        k = attn.norm_k(attn.to_k(video).unflatten(2, heads))
-        v = attn.to_v(video).unflatten(2, heads)
-        text_q = attn.norm_added_q(attn.add_q_proj(text).unflatten(2, heads))
-        text_k = attn.norm_added_k(attn.add_k_proj(text).unflatten(2, heads))
-        text_v = attn.add_v_proj(text).unflatten(2, heads)
-        out = attend(
-            rotate(torch.cat((q, text_q), dim=1), rotary),
-            rotate(torch.cat((k, text_k), dim=1), rotary),
-            torch.cat((v, text_v), dim=1),
-        ).flatten(2)
-        count = video.shape[1]
-        return attn.to_out[0](out[:, :count]), attn.to_add_out(out[:, count:])
-
-
-class _SingleAttention:
-    """Processor of a layer whose weights video and text share; see ``_DualAttention``."""
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: None,
-        image_rotary_emb: tuple[Rotary, Attend],
-    ) -> tuple[Tensor, Tensor]:
-        (rotary, attend), heads = image_rotary_emb, (attn.heads, -1)
-        x = torch.cat((hidden_states, encoder_hidden_states), dim=1)
-        q = rotate(attn.norm_q(attn.to_q(x).unflatten(2, heads)), rotary)
-        k = rotate(attn.norm_k(attn.to_k(x).unflatten(2, heads)), rotary)
-        out = attend(q, k, attn.to_v(x).unflatten(2, heads)).flatten(2)
-        return out[:, : hidden_states.shape[1]], out[:, hidden_states.shape[1] :]
+HunyuanVideoCondition: TypeAlias = Condition[HunyuanVideoText, HunyuanVideoStep]
+HunyuanVideoContext: TypeAlias = LayerContext[HunyuanVideoText, HunyuanVideoStep]
 
 
 @final
@@ -132,21 +67,18 @@ class HunyuanVideoBackbone(Backbone[HunyuanVideoText, HunyuanVideoStep]):
     ) -> None:
         config, device = transformer.config, next(transformer.parameters()).device
         dims, theta = tuple(config.rope_axes_dim), config.rope_theta
-        rotary = AxialRotary(dims, spec.patch, device, theta, spec.text_tokens)
-        super().__init__(spec, rotary)
-        self._transformer = transformer
+        super().__init__(spec, AxialRotary(dims, spec.patch, device, theta, spec.text_tokens))
         dual, single = transformer.transformer_blocks, transformer.single_transformer_blocks
-        self._layers, self._dual = [*dual, *single], len(dual)
+        self._transformer, self._layers, self._dual = transformer, [*dual, *single], len(dual)
         for index in layers:
-            processor = _DualAttention() if index < self._dual else _SingleAttention()
+            processor = TwoStreamAttention() if index < self._dual else OneStreamAttention()
             self._layers[index].attn.set_processor(processor)
 
     @override
     def condition_text(self, prompts: PromptStates) -> HunyuanVideoText:
-        mask = prompts["mask"]
-        padding = mask.shape[1] - mask.sum(dim=1)
+        states, mask = prompts["states"], prompts["mask"]
         embedding = self._transformer.time_text_embed.text_embedder(prompts["pooled"])
-        return HunyuanVideoText(prompts["states"], mask, tuple(padding.tolist()), embedding)
+        return HunyuanVideoText(states, mask, count_padding(mask), embedding)
 
     @override
     def condition_step(self, timestep: float, guidance: float) -> HunyuanVideoStep:
@@ -170,16 +102,11 @@ class HunyuanVideoBackbone(Backbone[HunyuanVideoText, HunyuanVideoStep]):
 
     @override
     def layer(
-        self,
-        index: int,
-        hidden: Tensor,
-        context: LayerContext[HunyuanVideoText, HunyuanVideoStep],
-        attend: Attend,
+        self, index: int, hidden: Tensor, context: HunyuanVideoContext, attend: Attend
     ) -> Tensor:
-        count = hidden.shape[1] - context.text_tokens
-        if index >= self._dual:
-            count = hidden.shape[1] - 1  # it joins both again, and would cut an empty one wrongly
-        video, text = hidden[:, :count], hidden[:, count:]
+        # A single-stream layer joins both again, and would cut an empty text wrongly.
+        count = context.text_tokens if index < self._dual else 1
+        video, text = split_text(hidden, count)
         carried = (context.rotary, attend)
         streams = self._layers[index](video, text, _embedding(context), None, carried)
         return torch.cat(streams, dim=1)
@@ -188,8 +115,7 @@ class HunyuanVideoBackbone(Backbone[HunyuanVideoText, HunyuanVideoStep]):
     def head(self, hidden: Tensor, grid: Grid, condition: HunyuanVideoCondition) -> Tensor:
         model = self._transformer
         patches = model.proj_out(model.norm_out(hidden, _embedding(condition)))
-        channels_last = rearrange(patches, "b s (c p) -> b s (p c)", c=self.spec.channels)
-        return unpatchify(channels_last, grid, self.spec)
+        return unpatchify_channels_first(patches, grid, self.spec)
 
     @override
     def text_padding(self, text: HunyuanVideoText) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Sequence
 from typing import Any, final
 
@@ -18,6 +17,7 @@ from typing_extensions import override
 
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
+from longtake.models.config import with_defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.hunyuan_video.backbone import HunyuanVideoBackbone
 from longtake.models.hunyuan_video.decoder import hunyuan_video_decoder
@@ -38,13 +38,13 @@ class HunyuanVideoFamily(ModelFamily):
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
-        config = _defaults(HunyuanVideoTransformer3DModel) | folder.config("transformer")
+        config = with_defaults(HunyuanVideoTransformer3DModel, folder.config("transformer"))
         if config["image_condition_type"] is not None:
             raise ModelError(
                 f"{folder.path} is HunyuanVideo with an image condition "
                 f"({config['image_condition_type']}); text-to-video folders can be run."
             )
-        vae = _defaults(AutoencoderKLHunyuanVideo) | folder.config("vae")
+        vae = with_defaults(AutoencoderKLHunyuanVideo, folder.config("vae"))
         return BackboneSpec(
             name=f"{folder.path.name} ({folder.pipeline})",
             channels=config["in_channels"],
@@ -112,9 +112,3 @@ class HunyuanVideoFamily(ModelFamily):
     @override
     def sigmas(self, steps: int) -> list[float]:
         return [1 - step / steps for step in range(steps)]
-
-
-def _defaults(model: type) -> dict[str, Any]:
-    """Return what a configuration file may leave out."""
-    parameters = inspect.signature(model.__init__).parameters  # type: ignore[misc]
-    return {name: parameter.default for name, parameter in parameters.items()}

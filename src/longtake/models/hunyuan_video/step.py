@@ -1,0 +1,21 @@
+"""What the HunyuanVideo transformers know of a noise level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class HunyuanVideoStep:
+    """One noise level.
+
+    Args:
+        timestep: For the text's refiner, ``(1,)``.
+        embedding: Of the timestep and, where the model is told one, of the guidance scale;
+            ``(1, M)``.
+    """
+
+    timestep: Tensor
+    embedding: Tensor

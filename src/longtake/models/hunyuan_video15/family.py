@@ -1,0 +1,130 @@
+"""HunyuanVideo 1.5 folders: text to video."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, final
+
+import torch
+from diffusers import (
+    AutoencoderKLHunyuanVideo15,
+    HunyuanVideo15Pipeline,
+    HunyuanVideo15Transformer3DModel,
+)
+from torch import nn
+from transformers import Qwen2_5_VLTextModel, T5EncoderModel
+from typing_extensions import override
+
+from longtake.errors import ModelError
+from longtake.models.base import Placement, PromptStates
+from longtake.models.config import with_defaults
+from longtake.models.folder import ModelFolder
+from longtake.models.hunyuan_video15.backbone import HunyuanVideo15Backbone
+from longtake.models.hunyuan_video15.decoder import HunyuanVideo15Decoder
+from longtake.models.registry import ModelFamily, register
+from longtake.models.spec import BackboneSpec, Compression
+from longtake.models.text import encode_with_pipeline
+from longtake.models.weights import load_module
+
+_TEXT_TOKENS = 1000 + 256
+"""Tokens of a prompt and of the texts in quotes in it, padding included: what the pipeline has."""
+_NATIVE_FRAMES = 31
+_PLAIN = {"guidance_rescale": 0.0, "use_original_formulation": False, "start": 0.0, "stop": 1.0}
+"""Settings of a guider that does classifier-free guidance in every step, and no more."""
+
+
+@final
+@register("HunyuanVideo15Pipeline")
+class HunyuanVideo15Family(ModelFamily):
+    """Text-to-video HunyuanVideo 1.5."""
+
+    @override
+    def spec(self, folder: ModelFolder) -> BackboneSpec:
+        _check_guider(folder)
+        config = with_defaults(HunyuanVideo15Transformer3DModel, folder.config("transformer"))
+        vae = with_defaults(AutoencoderKLHunyuanVideo15, folder.config("vae"))
+        return BackboneSpec(
+            name=f"{folder.path.name} ({folder.pipeline})",
+            channels=vae["latent_channels"],
+            patch=(config["patch_size_t"], config["patch_size"], config["patch_size"]),
+            heads=config["num_attention_heads"],
+            head_dim=config["attention_head_dim"],
+            layers=config["num_layers"],
+            native_frames=_NATIVE_FRAMES,
+            compression=Compression(
+                temporal=vae["temporal_compression_ratio"],
+                spatial=vae["spatial_compression_ratio"],
+            ),
+            train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
+            text_tokens=_TEXT_TOKENS,
+        )
+
+    @override
+    def load_backbone(
+        self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
+    ) -> HunyuanVideo15Backbone:
+        def prune(transformer: Any) -> None:
+            # Positions are our own: absolute, and of any length. There is no image.
+            del transformer.rope, transformer.image_embedder
+            for index in set(range(spec.layers)).difference(layers):
+                transformer.transformer_blocks[index] = nn.Identity()
+            if 0 not in layers:
+                del transformer.x_embedder, transformer.cond_type_embed
+                del transformer.context_embedder, transformer.context_embedder_2
+            if spec.layers - 1 not in layers:
+                del transformer.norm_out, transformer.proj_out
+
+        build = HunyuanVideo15Transformer3DModel.from_config
+        transformer = load_module(folder, "transformer", build, place, prune=prune)
+        return HunyuanVideo15Backbone(spec, transformer, layers)
+
+    @override
+    def load_decoder(self, folder: ModelFolder, device: torch.device) -> HunyuanVideo15Decoder:
+        def prune(vae: Any) -> None:
+            vae.encoder = nn.Identity()
+
+        place, build = Placement(device, torch.float32), AutoencoderKLHunyuanVideo15.from_config
+        vae = load_module(folder, "vae", build, place, prune=prune)
+        return HunyuanVideo15Decoder(vae, _NATIVE_FRAMES)
+
+    @override
+    def encode_text(
+        self, folder: ModelFolder, prompts: Sequence[str], place: Placement
+    ) -> PromptStates:
+        def encode(pipeline: Any, batch: list[str]) -> PromptStates:
+            states, mask, glyphs, glyphs_mask = pipeline.encode_prompt(
+                batch, device=place.device, batch_size=len(batch)
+            )
+            masks = {"mask": mask.bool(), "glyphs_mask": glyphs_mask.bool()}
+            return {"states": states, "glyphs": glyphs, **masks}
+
+        with torch.device("meta"):  # the pipeline cannot be built without one, but uses no weights
+            vae = AutoencoderKLHunyuanVideo15.from_config(folder.config("vae"))
+        return encode_with_pipeline(
+            folder,
+            prompts,
+            HunyuanVideo15Pipeline,
+            {"text_encoder": Qwen2_5_VLTextModel, "text_encoder_2": T5EncoderModel},
+            place,
+            encode,
+            others={"vae": vae, "guider": None},
+        )
+
+    @override
+    def sigmas(self, steps: int) -> list[float]:
+        return [1 - step / steps for step in range(steps)]
+
+
+def _check_guider(folder: ModelFolder) -> None:
+    name = folder.class_name("guider")
+    if name != "ClassifierFreeGuidance":
+        raise ModelError(
+            f"{folder.path} is guided by {name}; ClassifierFreeGuidance is what longtake does."
+        )
+    config = folder.config("guider")
+    for setting, plain in _PLAIN.items():
+        if config.get(setting, plain) != plain:
+            raise ModelError(
+                f"{folder.path / 'guider'} sets {setting} to {config[setting]}; longtake guides "
+                f"every step alike and rescales nothing, so it must be {plain}."
+            )
