@@ -1,0 +1,109 @@
+"""The LTX-Video transformer as a backbone: diffusers' modules, with attention handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TypeAlias, cast, final
+
+import torch
+from diffusers import LTXVideoTransformer3DModel
+from torch import Tensor
+from typing_extensions import override
+
+from longtake.models.base import Attend, Backbone, Condition, Grid, LayerContext, PromptStates
+from longtake.models.kernel import without_padding
+from longtake.models.ltx.attention import CrossAttention, KeyValue, SelfAttention, project
+from longtake.models.ltx.positions import LTXPositions
+from longtake.models.patches import unpatchify
+from longtake.models.spec import BackboneSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LTXText:
+    """What is known of the branches' prompts.
+
+    Args:
+        layers: Keys and values of the cross-attention of every layer that is here.
+        padding: How many of the last ones are padding, for each branch.
+    """
+
+    layers: dict[int, KeyValue]
+    padding: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LTXStep:
+    """One noise level.
+
+    Args:
+        embedding: Of the timestep, ``(1, 1, M)``.
+        modulation: Scale, shift and gate of a layer's parts, ``(1, 1, 6 * M)``.
+    """
+
+    embedding: Tensor
+    modulation: Tensor
+
+
+LTXCondition: TypeAlias = Condition[LTXText, LTXStep]
+LTXContext: TypeAlias = LayerContext[LTXText, LTXStep]
+
+
+@final
+class LTXBackbone(Backbone[LTXText, LTXStep]):
+    """An LTX-Video transformer: a token per latent position, text by cross-attention.
+
+    Args:
+        spec: From the configuration.
+        transformer: With only its own layers.
+        layers: The layers that are here.
+    """
+
+    def __init__(
+        self, spec: BackboneSpec, transformer: LTXVideoTransformer3DModel, layers: Collection[int]
+    ) -> None:
+        device = transformer.scale_shift_table.device
+        super().__init__(spec, LTXPositions(transformer.rope, spec, device))
+        self._transformer = transformer
+        self._layers = {index: transformer.transformer_blocks[index] for index in sorted(layers)}
+        for layer in self._layers.values():
+            layer.attn1.set_processor(SelfAttention())
+            layer.attn2.set_processor(CrossAttention())
+
+    @override
+    def condition_text(self, prompts: PromptStates) -> LTXText:
+        mask, text = prompts["mask"], self._transformer.caption_projection(prompts["states"])
+        layers = {index: project(layer.attn2, text) for index, layer in self._layers.items()}
+        return LTXText(layers, tuple((mask.shape[1] - mask.sum(dim=1)).tolist()))
+
+    @override
+    def condition_step(self, timestep: float, guidance: float) -> LTXStep:
+        weight = self._transformer.scale_shift_table
+        time = torch.tensor([timestep], device=weight.device)
+        modulation, embedding = self._transformer.time_embed(time, hidden_dtype=weight.dtype)
+        return LTXStep(embedding[:, None], modulation[:, None])
+
+    @override
+    def embed(self, latents: Tensor, grid: Grid, condition: LTXCondition) -> Tensor:
+        project_in, tokens = self._transformer.proj_in, latents.flatten(2).transpose(1, 2)
+        return cast(Tensor, project_in(tokens.to(project_in.weight.dtype)))
+
+    @override
+    def layer(self, index: int, hidden: Tensor, context: LTXContext, attend: Attend) -> Tensor:
+        padding = context.text.padding
+        kernel = without_padding([context.kernel for _ in padding], padding)
+        states = self._layers[index](
+            hidden,
+            (context.text.layers[index], kernel),
+            context.step.modulation.expand(len(hidden), -1, -1),
+            (context.rotary, attend),
+        )
+        return cast(Tensor, states)
+
+    @override
+    def head(self, hidden: Tensor, grid: Grid, condition: LTXCondition) -> Tensor:
+        model = self._transformer
+        table = model.scale_shift_table[None] + condition.step.embedding
+        shift, scale = table.chunk(2, dim=1)
+        states = model.proj_out(model.norm_out(hidden) * (1 + scale) + shift)
+        return unpatchify(states, grid, self.spec)

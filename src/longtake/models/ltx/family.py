@@ -1,0 +1,91 @@
+"""LTX-Video folders: text to video."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, final
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
+from torch import nn
+from transformers import T5EncoderModel
+from typing_extensions import override
+
+from longtake.models.base import Placement, PromptStates
+from longtake.models.config import with_defaults
+from longtake.models.folder import ModelFolder
+from longtake.models.ltx.backbone import LTXBackbone
+from longtake.models.ltx.decoder import LTXDecoder
+from longtake.models.registry import ModelFamily, register
+from longtake.models.spec import BackboneSpec, Compression
+from longtake.models.text import encode_with_pipeline
+from longtake.models.weights import load_module
+
+
+@final
+@register("LTXPipeline")
+class LTXFamily(ModelFamily):
+    """Text-to-video LTX-Video: 0.9.0, 0.9.1 and what has the same pipeline."""
+
+    @override
+    def spec(self, folder: ModelFolder) -> BackboneSpec:
+        config = with_defaults(LTXVideoTransformer3DModel, folder.config("transformer"))
+        vae = with_defaults(AutoencoderKLLTXVideo, folder.config("vae"))
+        halvings = 2 ** sum(vae["spatio_temporal_scaling"])
+        return BackboneSpec(
+            name=f"{folder.path.name} ({folder.pipeline})",
+            channels=config["in_channels"],
+            patch=(config["patch_size_t"], config["patch_size"], config["patch_size"]),
+            heads=config["num_attention_heads"],
+            head_dim=config["attention_head_dim"],
+            layers=config["num_layers"],
+            native_frames=21,
+            compression=Compression(
+                temporal=vae["temporal_compression_ratio"] or vae["patch_size_t"] * halvings,
+                spatial=vae["spatial_compression_ratio"] or vae["patch_size"] * halvings,
+            ),
+            train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
+        )
+
+    @override
+    def load_backbone(
+        self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
+    ) -> LTXBackbone:
+        def prune(transformer: Any) -> None:
+            for index in set(range(spec.layers)).difference(layers):
+                transformer.transformer_blocks[index] = nn.Identity()
+            if 0 not in layers:
+                del transformer.proj_in
+            if spec.layers - 1 not in layers:
+                del transformer.norm_out, transformer.proj_out
+
+        build = LTXVideoTransformer3DModel.from_config
+        transformer = load_module(folder, "transformer", build, place, prune=prune)
+        return LTXBackbone(spec, transformer, layers)
+
+    @override
+    def load_decoder(self, folder: ModelFolder, device: torch.device) -> LTXDecoder:
+        def prune(vae: Any) -> None:
+            vae.encoder = nn.Identity()
+
+        place = Placement(device, torch.float32)
+        vae = load_module(folder, "vae", AutoencoderKLLTXVideo.from_config, place, prune=prune)
+        return LTXDecoder(vae)
+
+    @override
+    def encode_text(
+        self, folder: ModelFolder, prompts: Sequence[str], place: Placement
+    ) -> PromptStates:
+        def encode(pipeline: Any, batch: list[str]) -> PromptStates:
+            states, mask, _, _ = pipeline.encode_prompt(
+                batch, do_classifier_free_guidance=False, device=place.device
+            )
+            return {"states": states, "mask": mask}
+
+        encoders = {"text_encoder": T5EncoderModel}
+        return encode_with_pipeline(folder, prompts, LTXPipeline, encoders, place, encode)
+
+    @override
+    def sigmas(self, steps: int) -> list[float]:
+        return [float(sigma) for sigma in np.linspace(1.0, 1 / steps, steps)]
