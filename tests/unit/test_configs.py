@@ -19,7 +19,7 @@ from longtake.framework.cli import LongtakeCLI, quiet
 from longtake.models import folder as folders
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
-PUBLISHED: dict[str, dict[str, int]] = {
+PUBLISHED: dict[str, dict[str, Any]] = {
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {
         "num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30, "experts": 1
     },
@@ -29,16 +29,26 @@ PUBLISHED: dict[str, dict[str, int]] = {
     "Wan-AI/Wan2.2-T2V-A14B-Diffusers": {
         "num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40, "experts": 2
     },
+    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": {
+        "num_attention_heads": 24, "ffn_dim": 14336, "num_layers": 30, "experts": 1,
+        "in_channels": 48, "out_channels": 48,
+        "vae": {"z_dim": 48, "scale_factor_spatial": 16}, "index": {"expand_timesteps": True}
+    },
+    "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers": {
+        "num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30, "experts": 1,
+        "index": {"_class_name": "SkyReelsV2DiffusionForcingPipeline"}
+    },
 }  # fmt: skip
 
 
 def published(path: Path, name: str) -> Path:
     """Make a folder with a published model's configuration and no weights."""
     sizes = dict(PUBLISHED[name])
+    other_vae, other_index = sizes.pop("vae", {}), sizes.pop("index", {})
     experts = ["transformer", "transformer_2"][: sizes.pop("experts")]
     transformer = {"patch_size": [1, 2, 2], "attention_head_dim": 128, "in_channels": 16, **sizes}
-    vae = {"z_dim": 16, "scale_factor_temporal": 4, "scale_factor_spatial": 8}
-    index: dict[str, Any] = {"_class_name": "WanPipeline"}
+    vae = {"z_dim": 16, "scale_factor_temporal": 4, "scale_factor_spatial": 8} | other_vae
+    index: dict[str, Any] = {"_class_name": "WanPipeline"} | other_index
     if len(experts) == 2:
         index["boundary_ratio"] = 0.875
     for component, config in [

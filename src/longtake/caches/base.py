@@ -54,6 +54,12 @@ class Window:
     reads_after: FeatureKey | None = None
     keeps: tuple[tuple[FeatureKey, FrameRange], ...] = ()
 
+    def context_frames(self, task: Task) -> int:
+        """Return the latent frames whose keys and values are read, beside those of ``frames``."""
+        before = 0 if self.reads_before is None or task.before is None else len(task.before.frames)
+        after = 0 if self.reads_after is None or task.after is None else len(task.after.frames)
+        return before + after
+
 
 class FeatureCache(ABC):
     """Decides how a task sees its neighbors: recomputed from latents, or as kept features.

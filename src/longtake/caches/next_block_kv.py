@@ -16,9 +16,10 @@ class NextBlockKV(FeatureCache):
 
     The context after is read from the following block, which has just run in the same iteration;
     the context before is recomputed from the preceding block's latents, put in front of the
-    window and processed with the task's own timestep, as the paper does. With two experts
-    (Wan 2.2), at the one step where a block has crossed the boundary and the next has not, the
-    keys and values read are those of the other expert, as in the published code.
+    window and processed with the task's own timestep, as the paper does, or with its own where the
+    model takes a timestep per frame. With two experts (Wan 2.2), at the one step where a block has
+    crossed the boundary and the next has not, the keys and values read are those of the other
+    expert, as in the published code.
     """
 
     @override

@@ -15,7 +15,8 @@ class NoCache(FeatureCache):
     """Recompute both contexts from the neighbors' latents: the slow reference.
 
     The window is context + own + context frames, all passed through every layer with the task's
-    own timestep. A block that has not entered yet has no latents to see.
+    own timestep; a model that takes one per frame is told each frame's own. A block that has not
+    entered yet has no latents to see.
     """
 
     @override

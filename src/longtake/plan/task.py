@@ -28,6 +28,9 @@ class FrameRange:
     def __len__(self) -> int:
         return self.stop - self.start
 
+    def __contains__(self, frame: int) -> bool:
+        return self.start <= frame < self.stop
+
     def __str__(self) -> str:
         return f"{self.start}:{self.stop}"
 
@@ -94,3 +97,15 @@ class Task:
     before: Neighbor | None
     after: Neighbor | None
     last_step: bool
+
+    def steps_done(self, frame: int) -> int:
+        """Return how many steps a latent frame that the task sees has behind it when it runs.
+
+        Args:
+            frame: Absolute; of the task's own frames or of a neighbor's that it sees.
+        """
+        if self.before is not None and frame < self.frames.start:
+            return self.before.steps_done
+        if self.after is not None and frame >= self.frames.stop:
+            return self.after.steps_done
+        return self.step

@@ -8,8 +8,9 @@ from typing import Any, final
 from torch import Tensor
 
 from longtake.caches import FeatureKey, FeatureStore, Window
-from longtake.models import Condition, Grid, LayerContext, Rotary
+from longtake.models import Condition, Grid, Kernel, LayerContext, Rotary
 from longtake.models.kernel import attention_kernel
+from longtake.models.levels import CLEAN, level_runs
 from longtake.plan import FrameRange, Task
 from longtake.strategies.attention import WindowAttention
 from longtake.strategies.exchange import TokenShare, overlap
@@ -37,10 +38,11 @@ class TaskForward:
         self._share = share or TokenShare.whole(work.backbone.spec.heads)
         self._held: dict[FeatureKey, list[int]] = {}
         self._branches = range(work.guidance.branches) if branches is None else branches
-        self._steps = [
-            work.backbone.condition_step(timestep, work.guidance.embedded)
-            for timestep in work.sampler.timesteps
-        ]
+        clean = (CLEAN,) if work.backbone.spec.timestep == "frame" else ()
+        self._steps = {
+            timestep: work.backbone.condition_step(timestep, work.guidance.embedded)
+            for timestep in (*work.sampler.timesteps, *clean)
+        }
         self._tokens = work.backbone.spec.tokens_per_frame(work.height, work.width)
         self._rotary: dict[int, tuple[Grid, Rotary]] = {}
         self._kernel = partial(attention_kernel, backend=work.attention)
@@ -51,7 +53,7 @@ class TaskForward:
 
         Embedding is so little work that each rank embeds all tokens and takes its own.
         """
-        condition = self._condition(task)
+        condition = self._condition(task, window.frames, range(self._total(window)))
         hidden = self._work.backbone.embed(latents, self._grid(task, window.frames), condition)
         # Guidance branches start from the same latents: without text tokens, embedded once.
         mine = self._share.tokens(hidden.shape[1])
@@ -59,27 +61,31 @@ class TaskForward:
 
     def layers(self, task: Task, window: Window, hidden: Tensor, layers: range) -> Tensor:
         """Run consecutive layers on hidden states ``(B, S + L, M)``."""
-        backbone, condition = self._work.backbone, self._condition(task)
-        total, text = self._total(window), backbone.spec.text_tokens
+        backbone, total = self._work.backbone, self._total(window)
+        text, mine = backbone.spec.text_tokens, self._share.tokens(total)
+        condition = self._condition(task, window.frames, mine)
         context: LayerContext[Any, Any] = LayerContext(
             text=condition.text,
             step=condition.step,
             rotary=self._rotary_of(task, window),
             kernel=self._kernel,
-            text_tokens=len(overlap(self._share.tokens(total), range(total - text, total))),
+            start=condition.start,
+            text_tokens=len(overlap(mine, range(total - text, total))),
         )
         attention = WindowAttention(
             window,
             self._tokens,
             self.store,
-            self._kernel,
+            self._attention_kernel(task, window, len(layers)),
             self._share,
             self._held,
             text,
             backbone.text_padding(condition.text),
+            hidden.device,
         )
         for index in layers:
-            hidden = backbone.layer(index, hidden, context, attention.layer(index))
+            attend = attention.layer(index, backbone.token_groups(index))
+            hidden = backbone.layer(index, hidden, context, attend)
         return hidden
 
     def predict(self, task: Task, window: Window, hidden: Tensor) -> Tensor:
@@ -93,12 +99,42 @@ class TaskForward:
         hidden = self._share.collect(hidden, self._total(window), wanted)
         if self._share.index:
             return hidden
-        return self._work.backbone.head(hidden, self._grid(task, window.own), self._condition(task))
+        condition = self._condition(task, window.own, range(len(wanted)))
+        return self._work.backbone.head(hidden, self._grid(task, window.own), condition)
 
-    def _condition(self, task: Task) -> Condition[Any, Any]:
+    def _attention_kernel(self, task: Task, window: Window, calls: int) -> Kernel:
+        """Return the kernel of self-attention of one micro-task."""
+        if self._work.cooperation is None:
+            return self._kernel
+        size = (len(self._branches), len(window.frames), window.context_frames(task))
+        return self._work.cooperation.kernel(self._kernel, calls, size)
+
+    def _condition(self, task: Task, frames: FrameRange, tokens: range) -> Condition[Any, Any]:
+        """Return what some tokens of these frames are conditioned on."""
         return Condition(
-            text=self._work.text(task.frames, self._branches), step=self._steps[task.step]
+            text=self._work.text(task.frames, self._branches),
+            step=self._step(task, frames, tokens),
+            start=self._work.start,
         )
+
+    def _step(self, task: Task, frames: FrameRange, tokens: range) -> Any:
+        """Return the one noise level of these tokens, or several of them joined."""
+        backbone, timesteps = self._work.backbone, self._work.sampler.timesteps
+        if backbone.spec.timestep == "frame":
+            levels = [self._level(task, frame) for frame in range(frames.start, frames.stop)]
+            runs = level_runs(levels, self._tokens, tokens)
+            if len(runs) > 1:
+                steps = [self._steps[level] for level, _ in runs]
+                return backbone.join_steps(steps, [count for _, count in runs])
+            if runs:
+                return self._steps[runs[0][0]]
+        return self._steps[timesteps[task.step]]
+
+    def _level(self, task: Task, frame: int) -> float:
+        """Return a latent frame's timestep: the schedule fixes it, or it was known before."""
+        timesteps, done = self._work.sampler.timesteps, task.steps_done(frame)
+        known = self._work.start is not None and frame in self._work.start.frames
+        return CLEAN if known or done == len(timesteps) else timesteps[done]
 
     def _total(self, window: Window) -> int:
         return len(window.frames) * self._tokens + self._work.backbone.spec.text_tokens

@@ -15,13 +15,22 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{name}"
-        for name in ("schedulers", "noise", "caches", "strategies", "backbone", "decoder")
+        for name in (
+            "schedulers",
+            "noise",
+            "caches",
+            "strategies",
+            "backbone",
+            "frame_levels",
+            "decoder",
+        )
     )
 )
 
 from longtake.testing.contracts.backbone import BackboneContract  # noqa: E402
 from longtake.testing.contracts.caches import FeatureCacheContract  # noqa: E402
 from longtake.testing.contracts.decoder import VideoDecoderContract  # noqa: E402
+from longtake.testing.contracts.frame_levels import FrameLevelsContract  # noqa: E402
 from longtake.testing.contracts.noise import NoiseInitContract  # noqa: E402
 from longtake.testing.contracts.schedulers import BlockSchedulerContract  # noqa: E402
 from longtake.testing.contracts.strategies import ParallelStrategyContract  # noqa: E402
@@ -30,6 +39,7 @@ __all__ = [
     "BackboneContract",
     "BlockSchedulerContract",
     "FeatureCacheContract",
+    "FrameLevelsContract",
     "NoiseInitContract",
     "ParallelStrategyContract",
     "VideoDecoderContract",

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from longtake.models import AnyBackbone, Attend, Grid, PromptStates
+from longtake.models import AnyBackbone, Attend, Grid, Operand, PromptStates, Start
+from longtake.models.kernel import made
 from longtake.models.text import join_prompts, split_prompts
 from longtake.plan import FrameRange
 from longtake.testing.window import Run
@@ -49,6 +50,13 @@ class BackboneContract(ABC):
         model's published code where there is one.
         """
 
+    def start(self) -> Start | None:
+        """Return what a model with input channels for given frames needs, alike in all frames.
+
+        By default ``None``: the model does without.
+        """
+        return None
+
     @pytest.fixture(autouse=True)
     def _no_grad(self) -> Iterator[None]:
         with torch.no_grad():
@@ -81,7 +89,7 @@ class BackboneContract(ABC):
         assert hidden.shape == (2, tokens, spec.model_dim), "embed(): (B, S + text_tokens, M)"
         for index in range(spec.layers):
             calls: list[dict[str, Tensor]] = []
-            out = run.layer(index, hidden, _recording(calls, run.kernel))
+            out = run.layer(index, hidden, _recording(calls, run.attend(index)))
             assert len(calls) == 1, f"layer {index} did not call attend exactly once"
             for name, operand in calls[0].items():
                 assert tuple(operand.shape) == wanted, (
@@ -89,7 +97,7 @@ class BackboneContract(ABC):
                     f"{wanted}"
                 )
             assert out.shape == hidden.shape, f"layer {index} changes the shape"
-            without = run.layer(index, hidden, lambda q, k, v: torch.zeros_like(q))
+            without = run.layer(index, hidden, lambda q, k, v: torch.zeros_like(made(q)))
             assert not torch.allclose(out, without), f"layer {index} ignores what attend returns"
             hidden = out
 
@@ -155,8 +163,8 @@ class BackboneContract(ABC):
         hidden = part.embed(latents[:, :, 1:]).expand_as(whole[:, tokens:])
         for index in range(backbone.spec.layers):
             kept: list[dict[str, Tensor]] = []
-            whole = run.layer(index, whole, _recording(kept, run.kernel))
-            hidden = part.layer(index, hidden, _after(kept[0], tokens, part.kernel))
+            whole = run.layer(index, whole, _recording(kept, run.attend(index)))
+            hidden = part.layer(index, hidden, _after(kept[0], tokens, part.attend(index, tokens)))
             self._assert_close(
                 hidden,
                 whole[:, tokens:],
@@ -193,6 +201,14 @@ class BackboneContract(ABC):
         found, expected = (run.head(run.layers(states, layers)) for states in (changed, hidden))
         assert torch.equal(found, expected), "text_padding() misses padded tokens, or they are seen"
 
+    def test_sparse_layers_are_announced(self) -> None:
+        """In the spec, and only where no text passes through self-attention."""
+        backbone = self.load()
+        spec = backbone.spec
+        sparse = any(backbone.token_groups(index) for index in range(spec.layers))
+        assert sparse == spec.sparse, f"token_groups() says {sparse}, spec.sparse {spec.sparse}"
+        assert not (sparse and spec.text_tokens), "which group would text tokens be of?"
+
     def _run(
         self,
         backbone: AnyBackbone,
@@ -206,6 +222,7 @@ class BackboneContract(ABC):
             self.timesteps[0] if timestep is None else timestep,
             prompts or self.prompts(),
             self.guidance,
+            self.start(),
         )
 
     def _prompts(self, *rows: int) -> PromptStates:
@@ -234,7 +251,8 @@ class BackboneContract(ABC):
 
 
 def _recording(calls: list[dict[str, Tensor]], kernel: Attend) -> Attend:
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(q: Operand, k: Operand, v: Operand) -> Tensor:
+        v, k, q = made(v), made(k), made(q)
         calls.append({"queries": q, "keys": k, "values": v})
         return kernel(q, k, v)
 
@@ -244,8 +262,8 @@ def _recording(calls: list[dict[str, Tensor]], kernel: Attend) -> Attend:
 def _after(kept: dict[str, Tensor], tokens: int, kernel: Attend) -> Attend:
     """Return an ``attend`` that sees the first ``tokens`` of what was kept as well."""
 
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(q: Operand, k: Operand, v: Operand) -> Tensor:
         keys, values = kept["keys"][:, :tokens], kept["values"][:, :tokens]
-        return kernel(q, torch.cat([keys, k], 1), torch.cat([values, v], 1))
+        return kernel(q, torch.cat([keys, made(k)], 1), torch.cat([values, made(v)], 1))
 
     return attend

@@ -1,0 +1,41 @@
+"""The SkyReels-V2 transformer as a backbone: Wan's, with the frame rate beside the timestep."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from diffusers import SkyReelsV2Transformer3DModel
+from torch import Tensor
+
+from longtake.models.spec import BackboneSpec
+from longtake.models.wan import WanBackbone
+
+_FULL_ATTENTION = {"attention_mask": None}
+"""What the layers take besides Wan's arguments: frames may see all frames of their window."""
+
+_FRAME_RATE = 1
+"""Class of every frame rate but 16 per second; the pipelines' videos have 24."""
+
+
+def skyreels_v2_backbone(
+    spec: BackboneSpec, transformer: SkyReelsV2Transformer3DModel, layers: Collection[int]
+) -> WanBackbone:
+    """Return a SkyReels-V2 transformer as a backbone.
+
+    Args:
+        spec: From the configuration.
+        transformer: With only its own layers.
+        layers: The layers that are here.
+    """
+    added = _frame_rate(transformer) if transformer.config.inject_sample_info else 0.0
+    return WanBackbone(spec, [transformer], layers, added, _FULL_ATTENTION)
+
+
+@torch.no_grad()
+def _frame_rate(transformer: SkyReelsV2Transformer3DModel) -> Tensor:
+    """Return what the frame rate adds to every level's modulation, ``(1, 6, M)``."""
+    device = transformer.fps_embedding.weight.device
+    embedding = transformer.fps_embedding(torch.tensor([_FRAME_RATE], device=device))
+    modulation: Tensor = transformer.fps_projection(embedding).unflatten(1, (6, -1))
+    return modulation

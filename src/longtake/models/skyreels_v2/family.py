@@ -1,0 +1,88 @@
+"""SkyReels-V2 folders: text to video, all frames at one noise level or each at its own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import final
+
+import torch
+from diffusers import SkyReelsV2Transformer3DModel
+from torch import Tensor
+from typing_extensions import override
+
+from longtake.errors import ModelError
+from longtake.models.base import AnyDecoder, Placement, PromptStates
+from longtake.models.config import with_defaults
+from longtake.models.folder import ModelFolder
+from longtake.models.registry import ModelFamily, register
+from longtake.models.skyreels_v2.backbone import skyreels_v2_backbone
+from longtake.models.spec import BackboneSpec, Compression
+from longtake.models.wan import WanBackbone, WanFamily
+from longtake.models.wan.family import keep_layers
+from longtake.models.weights import load_module
+
+_DIFFUSION_FORCING = "SkyReelsV2DiffusionForcingPipeline"
+
+
+@final
+@register(_DIFFUSION_FORCING, "SkyReelsV2Pipeline")
+class SkyReelsV2Family(ModelFamily):
+    """Text-to-video SkyReels-V2: diffusion forcing, or trained on clips of one noise level.
+
+    Text encoder and VAE are Wan 2.1's.
+    """
+
+    @override
+    def spec(self, folder: ModelFolder) -> BackboneSpec:
+        config = with_defaults(SkyReelsV2Transformer3DModel, folder.config("transformer"))
+        if config["num_frame_per_block"] > 1:
+            raise ModelError(
+                f"{folder.path} has num_frame_per_block {config['num_frame_per_block']}, causal "
+                f"attention; longtake's windows need 1: frames that see both of their sides."
+            )
+        vae = folder.config("vae")
+        return BackboneSpec(
+            name=f"{folder.path.name} ({folder.pipeline})",
+            channels=config["in_channels"],
+            patch=tuple(config["patch_size"]),
+            heads=config["num_attention_heads"],
+            head_dim=config["attention_head_dim"],
+            layers=config["num_layers"],
+            native_frames=25,
+            compression=Compression(
+                temporal=vae.get("scale_factor_temporal") or 4,
+                spatial=vae.get("scale_factor_spatial") or 8,
+            ),
+            train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
+            timestep="frame" if folder.pipeline == _DIFFUSION_FORCING else "clip",
+            start="replaced",
+        )
+
+    @override
+    def load_backbone(
+        self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
+    ) -> WanBackbone:
+        transformer = load_module(
+            folder,
+            "transformer",
+            SkyReelsV2Transformer3DModel.from_config,
+            place,
+            keep_fp32=SkyReelsV2Transformer3DModel._keep_in_fp32_modules,
+            prune=partial(keep_layers, layers=layers),
+        )
+        return skyreels_v2_backbone(spec, transformer, layers)
+
+    @override
+    def load_decoder(self, folder: ModelFolder, device: torch.device) -> AnyDecoder:
+        return WanFamily().load_decoder(folder, device)
+
+    @override
+    def encode_text(
+        self, folder: ModelFolder, prompts: Sequence[str], place: Placement
+    ) -> PromptStates:
+        return WanFamily().encode_text(folder, prompts, place)
+
+    @override
+    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+        return WanFamily().encode_video(folder, frames, device)
