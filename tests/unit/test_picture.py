@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from longtake.plan.actions import Compute, Emit, Guide
+from longtake.plan.actions import Compute, Decode, Guide
 from longtake.plan.picture import Box, draw
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -31,7 +31,7 @@ BOXES = [
     Box(1, compute(0, 0), 1.0, 2.0),
     Box(1, Guide(block=0, step=0, frames=8), 2.0, 2.1),
     Box(0, compute(1, 0), 1.0, 2.0),
-    Box(0, Emit(block=0, frames=1), 2.5, 4.0),
+    Box(0, Decode(block=0, frames=1), 2.5, 4.0),
 ]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
 from longtake.models import BackboneSpec, Compression
-from longtake.plan.actions import Compute, Emit, Kind, Message
+from longtake.plan.actions import Compute, Decode, Kind, Message
 from longtake.plan.cost import Hardware, Work
 from longtake.plan.job import Job
 from longtake.plan.layout import Layout
@@ -169,7 +169,7 @@ def test_busy_is_what_was_done() -> None:
         for box in timeline(layout, job):
             assert box.start == clocks[box.rank], "a rank does one thing after another"
             clocks[box.rank] = box.stop
-            if isinstance(box.action, Compute | Emit):
+            if isinstance(box.action, Compute | Decode):
                 busy[box.rank] += box.stop - box.start
         assert simulation.busy == pytest.approx(busy)
         assert simulation.makespan == max(clocks)
@@ -194,7 +194,7 @@ def test_an_endless_video_is_simulated_for_its_first_blocks() -> None:
     short = job_of(257)
     assert bounded(short) is short
     boxes = timeline(layout_of(1, 2, TOGETHER), replace(endless, steps=3))
-    decoded = (box.action for box in boxes if isinstance(box.action, Emit) and box.action.frames)
+    decoded = (box.action for box in boxes if isinstance(box.action, Decode) and box.action.frames)
     frames: Counter[int] = Counter()
     for piece in islice(decoded, 60):
         frames[piece.block] += piece.frames

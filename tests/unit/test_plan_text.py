@@ -10,6 +10,7 @@ from longtake.plan.actions import (
     Action,
     Advance,
     Compute,
+    Decode,
     Emit,
     Guide,
     Kind,
@@ -95,6 +96,7 @@ ACTIONS: list[tuple[Action, str, str]] = [
     ),
     (Advance(block=3, step=4, frames=8), "advance b3s4 8 frames", "advance block 3, step 4"),
     (Emit(block=12, frames=1), "emit b12 1 frames", "emit block 12"),
+    (Decode(block=12, frames=8), "decode b12 8 frames", "decode block 12"),
 ]
 
 

@@ -325,5 +325,5 @@ def test_a_deadlock_of_many_ranks_names_some() -> None:
 
 
 def test_the_number_of_ranks_is_the_meshs() -> None:
-    with pytest.raises(PlanError, match="actions of 1 ranks, but its mesh has 2"):
+    with pytest.raises(PlanError, match="actions of 1 ranks, but its layout has 2"):
         validate([[]], layout_of(1, 2, TOGETHER))

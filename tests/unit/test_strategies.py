@@ -209,7 +209,7 @@ def test_a_mesh_numbers_ranks_outer_to_inner() -> None:
 
 
 def test_single_device_says_what_to_set() -> None:
-    with pytest.raises(ConfigurationError, match=r"runs on 1 device, but 4.*trainer\.devices"):
+    with pytest.raises(ConfigurationError, match=r"denoises on 1 device, but 4.*trainer\.devices"):
         SingleDevice().layout(4, TinyCase().job)
 
 

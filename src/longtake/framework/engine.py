@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, TypeVar, final
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar, final
 
 import torch
 
 from longtake.errors import ConfigurationError
 from longtake.framework.conditions import PromptSchedule
-from longtake.framework.decoding import Decoding
+from longtake.framework.decode_group import DecodeGroup
+from longtake.framework.decoding import Decoding, OwnDecoding
+from longtake.framework.denoising import denoising
 from longtake.framework.events import (
     Event,
     ExitReason,
-    RequestEnded,
     RequestStarted,
 )
 from longtake.framework.preflight import check_weights
+from longtake.framework.prompts import EncodedPrompts
 from longtake.framework.recipe import Recipe
 from longtake.framework.request import Request
 from longtake.framework.run_plan import RunPlan
+from longtake.framework.starts import Starts
 from longtake.framework.timings import Timings
-from longtake.models import AnyBackbone, AnyDecoder, PromptStates
-from longtake.models.kernel import check_backend
-from longtake.models.text import (
-    join_prompts,
-    move_prompts,
-    pack_prompts,
-    split_prompts,
-    unpack_prompts,
-)
-from longtake.noise import NoiseSource
-from longtake.plan import FrameRange
+from longtake.framework.videos import Videos
+from longtake.models import AnyBackbone, AnyDecoder
+from longtake.models.kernel import attention_kernel, check_backend
 from longtake.plan.cost import Hardware
 from longtake.strategies import (
     ActionDone,
     BlockDone,
-    Denoising,
     ParallelStrategy,
     Peers,
     Progress,
@@ -90,7 +86,11 @@ class Engine:
             check_weights(self.plan.folder)
         self.timings = Timings()
         self._peers = Peers.alone()
-        self._prompts: dict[str, PromptStates] = {}
+        self._prompts = EncodedPrompts(self.plan)
+        self._starts = Starts(self.plan, self.timings)
+        self._group: DecodeGroup | None = None
+        self._videos = Videos()
+        self._videos_begun = 0
         self._backbone: AnyBackbone | None = None
         self._decoder: AnyDecoder | None = None
 
@@ -103,6 +103,11 @@ class Engine:
     def is_output(self) -> bool:
         """Whether the video comes out on this rank."""
         return self._rank == self.plan.layout.output_rank
+
+    @property
+    def _decodes_only(self) -> bool:
+        """Whether this rank stands beside the mesh."""
+        return self._rank >= self.plan.layout.mesh.size
 
     def check(self, requests: Sequence[Request]) -> None:
         """Refuse requests that cannot be served; settle which rank holds and runs what.
@@ -125,9 +130,15 @@ class Engine:
                 f"the devices are unlike, so the ranks would not agree on who holds what "
                 f"({' and '.join(layouts)}); choose the layout yourself, in trainer.strategy."
             )
+        peers.make_groups(self.plan.layout.groups)
+        self.plan.connect(peers)
+        if self.plan.layout.decoders:
+            kernel = partial(attention_kernel, backend=self.plan.recipe.attention)
+            heads = self.plan.spec.heads
+            self._group = DecodeGroup(peers, self.plan.layout, heads, kernel, self.timings)
 
     def load(self, requests: Sequence[Request]) -> None:
-        """Encode the requests' prompts, free the text encoder, read this rank's weights.
+        """Encode the requests' prompts and starts, free the encoders, read this rank's weights.
 
         Idempotent: what is loaded stays loaded. Collective.
 
@@ -140,11 +151,14 @@ class Engine:
             self.plan.folder.fetch_weights()
             check_weights(self.plan.folder)
         with self.timings.part("text"):
-            self._encode(requests)
+            self._prompts.encode(requests, self._peers)
+        self._starts.encode(requests, self._peers)
         with self.timings.part("load"):
-            self._models()
+            if not self._decodes_only:
+                self._load_backbone()
+            if self._decodes_only or (self.is_output and not self.plan.layout.decoders):
+                self._load_decoder()
 
-    @torch.no_grad()
     def generate(
         self, request: Request, stop: Callable[[], bool] = lambda: False
     ) -> Iterator[Event]:
@@ -161,38 +175,80 @@ class Engine:
             On the output rank ``RequestStarted`` first, ``RequestEnded`` last; nothing where
             ``stop`` says so before the first task. On other ranks the strategy's progress alone.
         """
+        yield from self.generate_ahead(request, stop)
+        yield from self.finish()
+
+    @torch.no_grad()
+    def generate_ahead(
+        self, request: Request, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[Event]:
+        """Make one video as ``generate`` does, but do not wait for decode ranks to decode it.
+
+        What is left of it is told by the next call, before anything of the next video, or by
+        ``finish``. Collective, as ``generate``.
+        """
         self.load([request])
         if self._peers.agree(self.is_output and stop()):
             return
-        backbone, decoder = self._models()
-        progress = self._denoise(request, backbone)
-        if decoder is None:
+        video, self._videos_begun = self._videos_begun, self._videos_begun + 1
+        if self._group is not None and self._decodes_only:
+            yield from self._group.serve(video, self._load_decoder())
+            return
+        progress = self._denoise(request)
+        if not self.is_output:
             yield from self._timed("denoise", progress)
             return
+        decoding = self._decoding(video)
+        yield from self._videos.tell(self._started(request))
+        reason = yield from self._make(request, progress, decoding, stop)
+        decoding.end()
+        yield from self._videos.leave(request, reason, decoding)
+        if self._group is None:
+            yield from self._videos.finish()
+
+    @torch.no_grad()
+    def finish(self) -> Iterator[Event]:
+        """Tell what is left of the last video. Collective, after the last ``generate_ahead``."""
+        yield from self._videos.finish()
+        if self._group is not None:
+            self._group.flush()
+
+    def _make(
+        self,
+        request: Request,
+        progress: Generator[Progress, None, None],
+        decoding: Decoding,
+        stop: Callable[[], bool],
+    ) -> Generator[Event, None, ExitReason]:
+        """Denoise a video, have its blocks decoded, and tell of both (output rank)."""
         latent_frames = self.plan.latent_frames(request)
-        yield self._started(request, latent_frames)
-        decoding = Decoding(decoder, self.timings)
-        # Other ranks wait for this one while it decodes, so it decodes between tasks.
-        alone = self.plan.world_size == 1
         for done in self._timed("denoise", progress):
-            yield done
+            yield from self._videos.tell(done)
             if isinstance(done, BlockDone):
-                yield from decoding.rest()
-                decoding.begin(done.latents)
+                while not decoding.has_room:
+                    yield from self._videos.decoded(decoding, patient=True)
+                yield from decoding.take(done.latents)
             if isinstance(done, BlockDone | TaskDone):
-                yield from decoding.rest() if alone else decoding.some()
+                yield from self._videos.decoded(decoding)
             if _goes_on(done, latent_frames) and stop():
                 progress.close()
-                yield from decoding.finish()
-                yield RequestEnded(request, ExitReason.STOPPED)
-                return
-        yield from decoding.finish()
-        yield RequestEnded(request, ExitReason.FINISHED)
+                return ExitReason.STOPPED
+        return ExitReason.FINISHED
 
-    def _denoise(self, request: Request, backbone: AnyBackbone) -> Generator[Progress, None, None]:
-        condition = self._condition(request, backbone)
+    def _decoding(self, video: int) -> Decoding:
+        if self._group is not None:
+            return self._group.hand_over(video)
+        alone = self.plan.world_size == 1
+        return OwnDecoding(self._load_decoder(), self.timings, at_once=alone)
+
+    def _denoise(self, request: Request) -> Generator[Progress, None, None]:
+        backbone = self._load_backbone()
+        start = self._starts.of(request)
+        condition = self._prompts.condition(request, backbone, start)
         prompts = PromptSchedule(request, condition, self.plan.spec.compression)
-        work = self._denoising(request, backbone, prompts.condition)
+        work = denoising(self.plan, request, backbone, prompts.condition, self._peers, start)
+        if self._group is not None:
+            work = replace(work, cooperation=self._group.cooperation)
         progress = self.plan.strategy.run(work, self.plan.layout, self._rank)
         try:
             for done in progress:
@@ -206,8 +262,8 @@ class Engine:
             if isinstance(progress, Generator):
                 progress.close()  # now, not when it is collected: other ranks wait for it
 
-    def _started(self, request: Request, latent_frames: int | None) -> RequestStarted:
-        blocks = None
+    def _started(self, request: Request) -> RequestStarted:
+        blocks, latent_frames = None, self.plan.latent_frames(request)
         if latent_frames is not None:
             blocks = sum(1 for _ in self.plan.recipe.scheduler.blocks(latent_frames))
         return RequestStarted(
@@ -217,67 +273,18 @@ class Engine:
             video_frames=request.num_frames,
         )
 
-    def _encode(self, requests: Sequence[Request]) -> None:
-        needed = [prompt.text for request in requests for prompt in request.prompts]
-        if self.plan.guidance.branches == 2:
-            needed += [request.negative_prompt for request in requests]
-        missing = [text for text in dict.fromkeys(needed) if text not in self._prompts]
-        if missing:
-            packed = None
-            if self.is_output:  # text encoders are as large as a transformer: read once
-                states = self.plan.family.encode_text(self.plan.folder, missing, self.plan.place)
-                packed = pack_prompts(states)
-            states = unpack_prompts(self._peers.share(packed))
-            self._prompts.update(zip(missing, split_prompts(states), strict=True))
-
-    def _models(self) -> tuple[AnyBackbone, AnyDecoder | None]:
-        """Return this rank's layers, and on the output rank the decoder."""
+    def _load_backbone(self) -> AnyBackbone:
         if self._backbone is None:
             layers = self.plan.layout.layers(self._rank)
             self._backbone = self.plan.family.load_backbone(
                 self.plan.folder, self.plan.spec, layers, self.plan.place
             )
-        if self._decoder is None and self.is_output:
+        return self._backbone
+
+    def _load_decoder(self) -> AnyDecoder:
+        if self._decoder is None:
             self._decoder = self.plan.family.load_decoder(self.plan.folder, self.plan.place.device)
-        return self._backbone, self._decoder
-
-    def _condition(self, request: Request, backbone: AnyBackbone) -> Callable[[str, range], Any]:
-        def condition(text: str, branches: range) -> Any:
-            prompts = (text, request.negative_prompt)
-            states = join_prompts([self._prompts[prompts[branch]] for branch in branches])
-            return backbone.condition_text(move_prompts(states, self.plan.place))
-
-        return condition
-
-    def _denoising(
-        self, request: Request, backbone: AnyBackbone, text: Callable[[FrameRange, range], Any]
-    ) -> Denoising:
-        spatial = self.plan.spec.compression.spatial
-        height, width = request.height // spatial, request.width // spatial
-        latent_frames = self.plan.latent_frames(request)
-        source = NoiseSource(
-            seed=request.seed,
-            request=request.index,
-            channels=self.plan.spec.channels,
-            height=height,
-            width=width,
-        )
-        scheduler = self.plan.recipe.scheduler
-        return Denoising(
-            backbone=backbone,
-            tasks=scheduler.tasks(latent_frames, self.plan.recipe.steps),
-            noise=self.plan.recipe.noise.blocks(source, scheduler.blocks(latent_frames)),
-            cache=self.plan.recipe.cache,
-            sampler=self.plan.sampler,
-            guidance=self.plan.guidance,
-            text=text,
-            height=height,
-            width=width,
-            device=self.plan.place.device,
-            attention=self.plan.recipe.attention,
-            dtype=self.plan.place.dtype,
-            peers=self._peers,
-        )
+        return self._decoder
 
     def _timed(self, part: str, items: Iterator[ItemT]) -> Iterator[ItemT]:
         """Count the time inside ``items`` as ``part``, and none of the consumer's."""

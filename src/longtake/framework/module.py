@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import final
 
 import lightning.pytorch as pl
@@ -24,6 +24,7 @@ from longtake.framework.interrupt import StopFlag
 from longtake.framework.launch import RankStrategy
 from longtake.framework.recipe import Dtype, Recipe
 from longtake.framework.request import Request
+from longtake.models import Lora
 from longtake.noise import NoiseInit, SharedPool
 from longtake.schedulers import BlockScheduler, FifoQueue
 from longtake.strategies import ActionDone
@@ -51,6 +52,9 @@ class Generator(pl.LightningModule):
         dtype: Of the transformer's and the text encoder's weights. Norms, time embedding and the
             VAE stay in float32, as the model class declares.
         attention: diffusers' attention backend: ``native``, ``flash``, ``sage``, ...
+        lora: A LoRA to merge into the transformer's weights: a folder as diffusers or peft saves
+            it, or a safetensors file. Or several, each ``{path: ..., scale: 1.0}``; with
+            ``component: transformer_2`` for the second expert of Wan 2.2.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Generator(pl.LightningModule):
         flow_shift: float | None = None,
         dtype: Dtype = "bfloat16",
         attention: str = "native",
+        lora: list[Lora] | str | None = None,
     ) -> None:
         super().__init__()
         self.recipe = Recipe(
@@ -80,12 +85,16 @@ class Generator(pl.LightningModule):
             flow_shift=flow_shift,
             dtype=dtype,
             attention=attention,
+            loras=(Lora(path=lora),) if isinstance(lora, str) else tuple(lora or ()),
         )
         self.engine: Engine | None = None
         self.stop = StopFlag()
         self.cut_short = False
         """Whether a stop has left something unmade that was asked for."""
         self._requests: Sequence[Request] = ()
+        self._open: Request | None = None
+        self._shown = False
+        self._begun = 0
 
     def prepare(self, engine: Engine, requests: Sequence[Request]) -> None:
         """Take the checked engine and the requests of the run."""
@@ -111,35 +120,57 @@ class Generator(pl.LightningModule):
     def predict_step(self, batch: Request, batch_idx: int) -> None:
         """Make one video; what happens is told to the callbacks, nothing is returned.
 
+        With decode ranks the next video may begin before this one is all decoded; its events come
+        after those of this one.
+
         Once the run is to stop, the requests that are left pass by: Lightning's predict loop
         cannot be ended.
         """
-        if self._engine().is_output:
-            self._make(batch)
-            return
-        for event in self._engine().generate(batch):
-            if isinstance(event, ActionDone):
-                self._tell(event)
+        engine = self._engine()
+        if engine.is_output:
+            self._follow(engine.generate_ahead(batch, self.stop.is_set))
+        else:
+            self._follow(engine.generate_ahead(batch))
 
-    def _make(self, request: Request) -> None:
-        """Make one video on the rank where it comes out."""
-        started = ended = made = False
+    @override
+    def on_predict_epoch_start(self) -> None:
+        """Forget an earlier run."""
+        self._begun = 0
+
+    @override
+    def on_predict_epoch_end(self) -> None:
+        """Take what decode ranks still have to give."""
+        self._follow(self._engine().finish())
+        self.cut_short |= self._engine().is_output and self._begun < len(self._requests)
+
+    def _follow(self, events: Iterator[Event]) -> None:
+        """Tell the callbacks what happens; on other ranks than the output's, only what they do."""
         try:
-            for event in self._engine().generate(request, self.stop.is_set):
-                started = started or isinstance(event, RequestStarted)
-                made = made or isinstance(event, FramesDecoded)
-                if isinstance(event, RequestEnded):
-                    ended = True
-                    stopped = event.reason is ExitReason.STOPPED
-                    # An endless video is meant to be stopped, once there is something of it.
-                    self.cut_short |= stopped and not (request.num_frames is None and made)
-                self._tell(event)
+            for event in events:
+                if self._engine().is_output:
+                    self._note(event)
+                    self._tell(event)
+                elif isinstance(event, ActionDone):
+                    self._tell(event)
         except BaseException:
-            if started and not ended:
+            if self._open is not None:
                 callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-                dispatch_failure(callbacks, self.trainer, self, request)
+                dispatch_failure(callbacks, self.trainer, self, self._open)
             raise
-        self.cut_short |= not started
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case RequestStarted(request=request):
+                self._open, self._shown, self._begun = request, False, self._begun + 1
+            case FramesDecoded():
+                self._shown = True
+            case RequestEnded(request=request, reason=reason):
+                self._open = None
+                stopped = reason is ExitReason.STOPPED
+                # An endless video is meant to be stopped, once there is something of it.
+                self.cut_short |= stopped and not (request.num_frames is None and self._shown)
+            case _:
+                pass
 
     def _tell(self, event: Event) -> None:
         dispatch(self.trainer.callbacks, self.trainer, self, event)  # type: ignore[attr-defined]

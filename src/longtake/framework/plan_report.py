@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from rich.console import Console
@@ -43,9 +43,10 @@ class PlanReport:
 
 def report_of(plan: RunPlan) -> PlanReport:
     """Put the report of a checked plan together. Plays the run on a clock; reads headers only."""
-    job, layout = bounded(plan.counted_job()), plan.layout
+    layout = plan.layout
+    job = replace(bounded(plan.counted_job()), requests=max(1, layout.decoders))
     simulation = simulate(layout, job)
-    choices = plan.strategy.alternatives(plan.world_size, plan.counted_job())
+    choices = plan.alternatives()
     return PlanReport(
         figures=_figures(plan.job, job, layout, simulation),
         ranks=list(_ranks(plan, job, simulation)),
@@ -87,11 +88,12 @@ def _figures(whole: Job, job: Job, layout: Layout, simulation: Simulation) -> Ro
     windows = [len(job.cache.window(task).frames) for task in job.tasks()]
     hop = Message(kind=Kind.HOP, block=0, step=0, branches=layout.batches[0], frames=max(windows))
     return {
-        "devices": layout.mesh.size,
+        "devices": layout.size,
         **_mesh(layout),
         "hardware": job.hardware.name,
         "blocks": None if whole.latent_frames is None else _blocks(whole),
         "simulated_blocks": _blocks(job),
+        "simulated_requests": job.requests,
         "blocks_in_flight": job.blocks_in_flight,
         "seconds": simulation.makespan,
         "first_block_seconds": simulation.first_block,
@@ -108,16 +110,23 @@ def _blocks(job: Job) -> int:
 def _ranks(plan: RunPlan, job: Job, simulation: Simulation) -> Iterator[Row]:
     layout, weights = plan.layout, plan.count_weights()
     for rank, busy in enumerate(simulation.busy):
-        coordinate, layers = layout.mesh.coordinate(rank), layout.layers(rank)
-        branches = layout.batches_at(coordinate[Axis.CFG])
-        held = weight_bytes(job, layout, rank, weights)
+        share: Row = {"stage": "decode", "layers": "", "branches": "", "weights_gb": 0.0}
+        cached = 0.0
+        if rank < layout.mesh.size:
+            coordinate, layers = layout.mesh.coordinate(rank), layout.layers(rank)
+            branches = layout.batches_at(coordinate[Axis.CFG])
+            held = weight_bytes(job, layout, rank, weights)
+            share = {
+                "stage": coordinate[Axis.PIPE],
+                "layers": f"{layers.start}-{layers.stop - 1}",
+                "branches": "+".join(",".join(map(str, batch)) for batch in branches),
+                "weights_gb": held / 1e9 if weights else None,
+            }
+            cached = cache_bytes(plan.job, layout, rank) / 1e9
         yield {
             "rank": rank,
-            "stage": coordinate[Axis.PIPE],
-            "layers": f"{layers.start}-{layers.stop - 1}",
-            "branches": "+".join(",".join(map(str, batch)) for batch in branches),
-            "weights_gb": held / 1e9 if weights else None,
-            "cache_gb": cache_bytes(plan.job, layout, rank) / 1e9,
+            **share,
+            "cache_gb": cached,
             "busy_seconds": busy,
             "idle_percent": 100 * simulation.idle_of_ranks[rank],
         }
@@ -142,6 +151,7 @@ def _mesh(layout: Layout) -> dict[str, Value]:
         "mesh": "x".join(f"{axis}{degree}" for axis, degree in degrees if degree > 1) or "1",
         "guidance": "together" if together else "apart",
         "layers_per_stage": ",".join(str(len(stage)) for stage in layout.stages),
+        "decode_devices": layout.decoders,
     }
 
 

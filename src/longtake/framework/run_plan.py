@@ -20,15 +20,24 @@ from longtake.framework.preflight import (
 )
 from longtake.framework.recipe import Recipe
 from longtake.framework.request import Request
-from longtake.models import BackboneSpec, Placement, family_of, load_sampler, open_folder
+from longtake.framework.start import check_start
+from longtake.models import (
+    BackboneSpec,
+    Placement,
+    Sampler,
+    family_of,
+    load_sampler,
+    open_folder,
+)
 from longtake.models.counting import NO_WORK, WeightCount, count_weights, count_work
 from longtake.plan.choose import warnings_of
+from longtake.plan.choose_decoders import choose_decoders, with_cooperation
 from longtake.plan.cost import Hardware
 from longtake.plan.hardware import hardware_of
 from longtake.plan.job import Job
 from longtake.plan.layout import Layout
 from longtake.plan.simulate import bounded, simulate
-from longtake.strategies import Guidance, ParallelStrategy
+from longtake.strategies import Guidance, ParallelStrategy, Peers
 
 
 @final
@@ -61,10 +70,10 @@ class RunPlan:
         self.strategy = strategy
         self.world_size = world_size
         self.place = Placement(device, recipe.torch_dtype)
-        self.folder = open_folder(recipe.pipeline)
+        self.folder = open_folder(recipe.pipeline, recipe.loras)
         self.family = family_of(self.folder)
         self.spec = self.family.spec(self.folder)
-        self.sampler = load_sampler(self.folder, recipe.sampler, recipe.flow_shift, recipe.steps)
+        self._load_sampler()  # or a refusal
         check_guidance(recipe.guidance_scale_2, self.spec)
         self.guidance = _guidance(recipe, self.spec)
         self._hardware = hardware or hardware_of(device, recipe.torch_dtype)
@@ -93,12 +102,18 @@ class RunPlan:
             with naming(request):
                 check_request(request, self.spec, self.recipe.scheduler)
                 check_schedule(request, self.spec, self.recipe.scheduler)
+                check_start(request, self.spec)
         if self._settled is None:
-            self._settled = self._lay_out(longest(requests))
+            self._settled = self._lay_out(longest(requests), len(requests))
         weights = self.count_weights()
         for request in requests:
             with naming(request):
                 check_memory(self.job_of(request), self.layout, weights)
+
+    def connect(self, peers: Peers) -> None:
+        """Settle what depends on the run's own links. Collective, once, after ``check``."""
+        job, layout = self._settle()
+        self._settled = job, self.strategy.connected(layout, job, peers)
 
     def count_weights(self) -> WeightCount | None:
         """Count the transformers' weights; ``None`` where they are not on this machine."""
@@ -108,6 +123,12 @@ class RunPlan:
             with suppress(ModelError):
                 self._weights = count_weights(self.folder, transformers, self.spec.layers)
         return self._weights
+
+    def alternatives(self) -> list[Layout]:
+        """Return every layout that the strategy weighed, with as many decode ranks."""
+        decoders = self.layout.decoders
+        found = self.strategy.alternatives(self.world_size - decoders, self.counted_job())
+        return [replace(layout, decoders=decoders) for layout in found]
 
     def warnings(self) -> list[str]:
         """Return what the user might want to change about a run on several devices."""
@@ -132,6 +153,16 @@ class RunPlan:
             hardware=self._hardware,
         )
 
+    def sampler_of(self, request: Request) -> Sampler:
+        """Return the noise levels of a request.
+
+        Some models shift them by a clip's tokens: those of the clips of the training, or of the
+        whole video where it is shorter. So they depend neither on blocks nor on their number.
+        """
+        job, native = self.job_of(request), self.spec.native_frames
+        frames = native if job.latent_frames is None else min(job.latent_frames, native)
+        return self._load_sampler(frames * job.tokens_per_frame)
+
     def latent_frames(self, request: Request) -> int | None:
         """Return a video's length in latent frames; ``None`` for an endless one."""
         if request.num_frames is None:
@@ -142,24 +173,36 @@ class RunPlan:
         """Return ``job`` with its operations counted, also where the layout did not need them."""
         return self._counted(self.job)
 
+    def _load_sampler(self, tokens: int | None = None) -> Sampler:
+        recipe = self.recipe
+        return load_sampler(self.folder, recipe.sampler, recipe.flow_shift, recipe.steps, tokens)
+
     def _counted(self, job: Job) -> Job:
         if job.work != NO_WORK:
             return job
         work = count_work(self.family, self.folder, self.spec, job.height, job.width)
         return replace(job, work=work)
 
-    def _lay_out(self, request: Request) -> tuple[Job, Layout]:
-        job = self.job_of(request)
+    def _lay_out(self, request: Request, requests: int) -> tuple[Job, Layout]:
+        job = replace(self.job_of(request), requests=requests)
         if self.world_size > 1:  # one device needs no prediction, and this takes about a second
             job = self._counted(job)
             weights = self.count_weights()
             if weights is not None:
                 layer = max(weights.layers) * self.recipe.torch_dtype.itemsize
                 job = replace(job, layer_bytes=layer)
-        layout = self.strategy.layout(self.world_size, job)
-        if layout.mesh.size != self.world_size:
+        layout = choose_decoders(
+            self.world_size,
+            job,
+            self.strategy.decode_devices,
+            lambda ranks: self.strategy.layout(ranks, job),
+        )
+        if self.strategy.aco:
+            text = job.spec.text_tokens > 0
+            layout = with_cooperation(layout, text_in_attention=text, sparse=job.spec.sparse)
+        if layout.size != self.world_size:
             raise ConfigurationError(
-                f"the strategy {type(self.strategy).__name__} lays out {layout.mesh.size} "
+                f"the strategy {type(self.strategy).__name__} lays out {layout.size} "
                 f"devices, but trainer.devices times trainer.num_nodes is {self.world_size}."
             )
         return job, layout

@@ -1,4 +1,4 @@
-"""What ranks do, as data: compute, send, receive, sampler step, emit.
+"""What ranks do, as data: compute, send, receive, sampler step, emit, decode.
 
 A run's actions are compiled from its tasks (:mod:`longtake.plan.compiler`), printed and read back
 (:mod:`longtake.plan.text`), validated, simulated, executed by a strategy and drawn.
@@ -25,6 +25,8 @@ class Kind(StrEnum):
     """Some branches' prediction of the block's own frames ``(branches, C, F, H, W)``."""
     GUIDED = "guided"
     """The prediction after guidance ``(1, C, F, H, W)`` fp32, back to the output rank."""
+    BLOCK = "block"
+    """A finished block's latents ``(1, C, F, H, W)`` fp32, to the rank that decodes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +165,7 @@ class Advance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emit:
-    """Hand over a finished block (output rank); it is decoded there.
+    """Hand over a finished block (output rank); it is decoded there, or sent to a decode rank.
 
     Args:
         block: Which one.
@@ -174,4 +176,17 @@ class Emit:
     frames: int
 
 
-Action: TypeAlias = Open | Post | Receive | Compute | Guide | Send | Advance | Emit
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decode:
+    """Decode latent frames of a block: on a decode rank, or on the output rank between tasks.
+
+    Args:
+        block: Which one.
+        frames: How many of its latent frames.
+    """
+
+    block: int
+    frames: int
+
+
+Action: TypeAlias = Open | Post | Receive | Compute | Guide | Send | Advance | Emit | Decode

@@ -112,6 +112,21 @@ def candidates(world_size: int, job: Job, asked: Asked = ANYTHING) -> Iterator[L
                 yield Layout(mesh=mesh, stages=stages, batches=batches, chunks=chunks)
 
 
+def choose_chunks(layout: Layout, job: Job) -> Layout:
+    """Return a layout with the number of chunks that is fastest; 1 where that is as good.
+
+    Args:
+        layout: Which rank holds and runs what.
+        job: What is to be made; its hardware says how fast the links are.
+    """
+    job = bounded(job, FEW_BLOCKS)
+    weighed = [replace(layout, chunks=chunks) for chunks in _chunks(layout.mesh, job, None)]
+    makespans = [simulate(one, job).makespan for one in weighed]
+    if makespans[0] <= CLOSE * min(makespans):
+        return weighed[0]
+    return weighed[makespans.index(min(makespans))]
+
+
 def warnings_of(job: Job, layout: Layout, simulation: Simulation) -> list[str]:
     """Return what the user might want to change: a sentence each, with numbers and a remedy.
 

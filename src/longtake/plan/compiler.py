@@ -53,7 +53,7 @@ def compile_rank(
     here = Place.of(layout, rank)
     if rank == layout.output_rank:
         return _output_rank(tasks, cache, here, layout.mesh.pipe)
-    return _post_ahead(_other_rank(tasks, cache, here))
+    return post_ahead(_other_rank(tasks, cache, here))
 
 
 def links(layout: Layout) -> list[tuple[Kind, int, int]]:
@@ -104,7 +104,7 @@ def _output_rank(
 
 
 def _other_rank(tasks: Iterable[Task], cache: FeatureCache, here: Place) -> Iterator[Action]:
-    """Yield receives, computes and sends; the posts are put in by ``_post_ahead``."""
+    """Yield receives, computes and sends; the posts are put in by ``post_ahead``."""
     for task in tasks:
         window = cache.window(task)
         if here.is_first:
@@ -124,7 +124,7 @@ def _other_rank(tasks: Iterable[Task], cache: FeatureCache, here: Place) -> Iter
             yield Send(message=_guided(task, here), target=here.output)
 
 
-def _post_ahead(actions: Iterable[Action]) -> Iterator[Action]:
+def post_ahead(actions: Iterable[Action]) -> Iterator[Action]:
     """Post each message before the wait for the one of its kind before it: two buffers per kind.
 
     At the wait for the first message of a task, what is posted is what a plan that began with
@@ -160,20 +160,16 @@ def _latents(task: Task, window: Window, here: Place) -> Message:
 
 
 def _compute(task: Task, window: Window, branches: range, here: Place) -> Compute:
-    context, reads = 0, []
-    for key, neighbor in ((window.reads_before, task.before), (window.reads_after, task.after)):
-        if key is not None and neighbor is not None:
-            context += len(neighbor.frames)
-            reads.append(key)
+    reads = (window.reads_before, window.reads_after)
     return Compute(
         block=task.block,
         step=task.step,
         branches=branches,
         layers=here.layers,
         frames=len(window.frames),
-        context=context,
+        context=window.context_frames(task),
         own=len(task.frames),
-        reads=tuple(reads),
+        reads=tuple(key for key in reads if key is not None),
         keeps=tuple(key for key, _ in window.keeps),
     )
 

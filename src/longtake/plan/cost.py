@@ -36,6 +36,8 @@ class Hardware:
         latency: Seconds until a message's first byte arrives.
         launch: Seconds that a micro-task's stage takes beyond its operations, whatever its size.
         memory: Bytes of a device.
+        hiding: Share of a transfer's time that computing hides; 0 where cores that compute do the
+            transfer as well.
     """
 
     name: str
@@ -45,3 +47,4 @@ class Hardware:
     latency: float
     launch: float
     memory: float
+    hiding: float = 1.0

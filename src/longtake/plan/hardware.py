@@ -155,4 +155,5 @@ def _cpu() -> Hardware:
         latency=1.5e-3,
         launch=1e-3,
         memory=float(psutil.virtual_memory().total),
+        hiding=0.0,  # gloo's threads run on the same cores
     )

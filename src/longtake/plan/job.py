@@ -29,6 +29,7 @@ class Job:
         work: Floating-point operations of the model's parts.
         hardware: What the devices and the links between them can do.
         layer_bytes: Of one layer's weights; 0 where that is not known.
+        requests: How many such videos are made, one after another.
     """
 
     spec: BackboneSpec
@@ -43,6 +44,7 @@ class Job:
     work: Work
     hardware: Hardware
     layer_bytes: float = 0.0
+    requests: int = 1
 
     def tasks(self) -> Iterator[Task]:
         """Return the schedule anew, in serial order."""

@@ -20,12 +20,16 @@ class Layout:
             batches on one coordinate of the cfg axis are micro-tasks, run one after another.
         chunks: Parts in which a rank's heads are attended under Ulysses, the result of one
             travelling while the next is computed (PipeSP); 1: all at once.
+        decoders: Ranks behind those of the mesh that decode; 0: the output rank does.
+        aco: Whether they attend some heads while they have nothing to decode.
     """
 
     mesh: Mesh
     stages: tuple[range, ...]
     batches: tuple[range, ...]
     chunks: int = 1
+    decoders: int = 0
+    aco: bool = False
 
     def __post_init__(self) -> None:
         if len(self.stages) != self.mesh.pipe:
@@ -39,12 +43,30 @@ class Layout:
         return cls(mesh=Mesh(), stages=(range(layers),), batches=(range(branches),))
 
     @property
+    def size(self) -> int:
+        """Number of ranks, those that decode included."""
+        return self.mesh.size + self.decoders
+
+    @property
     def output_rank(self) -> int:
         """The rank that holds the queue, takes the sampler steps and yields the blocks."""
         return 0
 
+    def decode_rank(self, request: int) -> int | None:
+        """Return the rank that decodes the run's ``request``-th video; ``None``: the output rank.
+
+        A video is decoded by one rank, as its VAE carries state from frame to frame.
+        """
+        return self.mesh.size + request % self.decoders if self.decoders else None
+
+    def helper(self, rank: int) -> int:
+        """Return the decode rank that attends heads of a rank of the mesh."""
+        return self.mesh.size + rank % self.decoders
+
     def layers(self, rank: int) -> range:
         """Return the layers that a rank holds, so that only those are read from disk."""
+        if self.mesh.size <= rank < self.size:
+            return range(0)
         return self.stages[self.mesh.coordinate(rank)[Axis.PIPE]]
 
     @property
@@ -68,6 +90,11 @@ class Layout:
         """Return a rank's place among the ranks that share its tokens."""
         coordinate = self.mesh.coordinate(rank)
         return coordinate[Axis.RING] * self.mesh.ulysses + coordinate[Axis.ULYSSES]
+
+    def ulysses_ranks(self, rank: int) -> tuple[int, ...]:
+        """Return the ranks with which a rank exchanges tokens for heads, itself included."""
+        first = rank - self.mesh.coordinate(rank)[Axis.ULYSSES]
+        return tuple(range(first, first + self.mesh.ulysses))
 
     @property
     def groups(self) -> list[tuple[int, ...]]:

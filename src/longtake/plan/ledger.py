@@ -66,8 +66,8 @@ class Ledger:
             raise PlanError(f"block {action.block} has {block.frames} frames, not {action.frames}.")
         block.steps, block.is_open, block.frames = block.steps + 1, False, action.frames
 
-    def emit(self, action: Emit) -> None:
-        """Hand over a block.
+    def emit(self, action: Emit) -> int:
+        """Hand over a block; return how many steps it has behind it.
 
         Raises:
             PlanError: It is not the next one, or has not all its steps behind it.
@@ -88,6 +88,7 @@ class Ledger:
         self._emitted += 1
         # The next block may see the last frames of this one, of the one before nobody does.
         self._blocks.pop(action.block - 1, None)
+        return block.steps
 
     def close(self) -> None:
         """End the run.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from longtake.plan.actions import Action, Compute, Emit
+from longtake.plan.actions import Action, Compute, Decode
 
 _WIDTH, _LEFT, _TOP, _ROW, _GAP, _BOTTOM = 1200, 64, 36, 26, 6, 34
 """Pixels: of the whole, margins, a row and what is between rows."""
@@ -49,7 +49,7 @@ def draw(boxes: Sequence[Box], title: str, first: float = 0.0, last: float = mat
     Raises:
         ValueError: Nothing computes between ``first`` and ``last``.
     """
-    drawn = [box for box in boxes if isinstance(box.action, Compute | Emit)]
+    drawn = [box for box in boxes if isinstance(box.action, Compute | Decode)]
     origin = min((box.start for box in drawn), default=0.0) + first
     end = min(max((box.stop for box in drawn), default=0.0), origin - first + last)
     drawn = [box for box in drawn if box.stop > origin and box.start < end]
@@ -87,7 +87,7 @@ def _box(box: Box, x: float, width: float, steps: int) -> str:
         fill = f"hsl({action.block * 137.5 % 360:.0f},65%,{light:.0f}%)"
         what, label = f"block {action.block}, step {action.step}: {seconds}", f"{action.block}"
     else:
-        assert isinstance(action, Emit)
+        assert isinstance(action, Decode)
         fill, what, label = "#777", f"decode block {action.block}: {seconds}", ""
     y = _top(box.rank)
     shape = (

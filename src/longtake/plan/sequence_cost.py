@@ -7,6 +7,12 @@ from longtake.plan.job import Job
 from longtake.plan.layout import Layout
 
 
+def _projection_seconds(layout: Layout, job: Job, action: Compute) -> float:
+    """Return how long a rank takes to project its queries in a layer, or its keys, or values."""
+    tokens = job.window_tokens(action.frames) / layout.sequence
+    return 2 * len(action.branches) * tokens * job.spec.model_dim**2 / job.hardware.matmul
+
+
 def attention_share(layout: Layout, heads: int) -> float:
     """Return the largest share of a layer's self-attention that a rank computes."""
     ulysses = layout.mesh.ulysses
@@ -54,9 +60,14 @@ def exchange_seconds(layout: Layout, job: Job, action: Compute, attention: float
     hardware, seconds = job.hardware, 0.0
     if layout.mesh.ulysses > 1:
         before, after = (size / hardware.bandwidth for size in ulysses_bytes(layout, job, action))
-        # All chunks but the last travel while the next one is attended.
-        hidden = (1 - 1 / layout.chunks) * min(after, attention)
-        seconds += before + after - hidden + (1 + layout.chunks) * hardware.latency
+        messages, hidden = 2, 0.0
+        if layout.chunks > 1:
+            messages = 3 + layout.chunks
+            # Two of queries, keys and values travel while the next is projected, ...
+            hidden = 2 * min(before / 3, _projection_seconds(layout, job, action))
+            # ... and all chunks of the result but the last while the next is attended.
+            hidden += (1 - 1 / layout.chunks) * min(after, attention)
+        seconds += before + after + messages * hardware.latency - hardware.hiding * hidden
     if layout.mesh.ring > 1:
         turn = ring_bytes(layout, job, action) / hardware.bandwidth + hardware.latency
         seconds += (layout.mesh.ring - 1) * max(0.0, turn - attention / layout.mesh.ring)

@@ -10,6 +10,7 @@ from longtake.plan.actions import (
     Action,
     Advance,
     Compute,
+    Decode,
     Emit,
     Guide,
     Kind,
@@ -63,6 +64,7 @@ class RankShare:
         self._rank = rank
         self._here = Place.of(layout, rank)
         self._all_batches = layout.batches
+        self._decoders = range(layout.mesh.size, layout.size)
         self._windows: dict[tuple[int, int], _Window] = {}
         self._values: dict[_Value, int] = {}
         self._store: set[tuple[FeatureKey, range]] = set()
@@ -87,6 +89,8 @@ class RankShare:
                 self._guide(action)
             case Open() | Advance() | Emit():
                 self._lead(action)
+            case Decode():
+                raise PlanError("this rank denoises: the decode ranks decode, or nobody apart.")
 
     def close(self) -> None:
         """End the run.
@@ -124,7 +128,10 @@ class RankShare:
                 self._use(guided, action.frames)
                 self._ledger.advance(action)
             case Emit():
-                self._ledger.emit(action)
+                steps = self._ledger.emit(action)
+                if self._decoders:
+                    block = _Value(Kind.BLOCK, action.block, steps - 1, self._here.branches)
+                    self._make(block, action.frames)
 
     def _receive(self, message: Message) -> None:
         if message.kind is Kind.LATENTS:
@@ -144,12 +151,14 @@ class RankShare:
             self._drop_if_done(message, window)
             return
         expected = {
-            Kind.HOP: self._here.after,
-            Kind.PREDICTION: self._here.guide,
-            Kind.GUIDED: self._here.output,
+            Kind.HOP: [self._here.after],
+            Kind.PREDICTION: [self._here.guide],
+            Kind.GUIDED: [self._here.output],
+            Kind.BLOCK: list(self._decoders),
         }[message.kind]
-        if target != expected:
-            goes = "nowhere" if expected is None else f"to rank {expected}"
+        if target not in expected:
+            ranks = [str(rank) for rank in expected if rank is not None]
+            goes = f"to rank {' or '.join(ranks)}" if ranks else "nowhere"
             raise PlanError(f"it goes {goes} from here.")
         self._use(_value(message.kind, message), message.frames)
 
@@ -215,6 +224,49 @@ class RankShare:
             raise PlanError(f"the {value} is not here: not made or received, or used up.")
         if held != frames:
             raise PlanError(f"it has {frames} frames, but the {value} has {held}.")
+
+
+@final
+class DecoderShare:
+    """A decode rank's blocks, with the frames of each.
+
+    Args:
+        rank: This rank.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._received: dict[int, int] = {}
+        self._decoded = 0
+
+    def do(self, action: Action) -> None:
+        """Receive a block or decode it.
+
+        Raises:
+            PlanError: It is not the next block, it is not here, or decode ranks do no such thing.
+        """
+        match action:
+            case Post():
+                pass
+            case Receive(message=message) if message.kind is Kind.BLOCK:
+                self._received[message.block] = message.frames
+            case Decode():
+                if action.block != self._decoded:
+                    raise PlanError(f"block {self._decoded} is the next: a VAE looks back.")
+                if self._received.pop(action.block, None) != action.frames:
+                    raise PlanError("the block is not here, or has another number of frames.")
+                self._decoded += 1
+            case _:
+                raise PlanError("a decode rank receives blocks and decodes them.")
+
+    def close(self) -> None:
+        """End the run.
+
+        Raises:
+            PlanError: A block has not been decoded.
+        """
+        for block in self._received:
+            raise PlanError(f"rank {self._rank} never decodes block {block}.")
 
 
 def _value(kind: Kind, of: Compute | Message) -> _Value:

@@ -5,11 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, tee
-from typing import Final
+from itertools import islice
+from typing import Final, final
 
-from longtake.plan.actions import Action, Advance, Compute, Emit, Kind, Message, Post, Receive, Send
-from longtake.plan.compiler import compile_rank
+from longtake.plan.actions import (
+    Action,
+    Advance,
+    Compute,
+    Decode,
+    Emit,
+    Kind,
+    Message,
+    Open,
+    Post,
+    Receive,
+    Send,
+)
+from longtake.plan.decode_group import compile_run
 from longtake.plan.job import Job
 from longtake.plan.layout import Layout
 from longtake.plan.picture import Box
@@ -73,7 +85,7 @@ def simulate(
     Raises:
         PlanError: The actions are no run.
     """
-    busy, exchanged = [0.0] * layout.mesh.size, [0.0] * layout.mesh.size
+    busy, exchanged = [0.0] * layout.size, [0.0] * layout.size
     makespan, first_block = 0.0, math.inf
     link_bytes: dict[Link, int] = {}
     for box in timeline(layout, job, streams):
@@ -82,7 +94,7 @@ def simulate(
             case Compute():
                 busy[box.rank] += box.stop - box.start
                 exchanged[box.rank] += layer_bytes(layout, job, box.action) * len(box.action.layers)
-            case Emit():
+            case Decode():
                 busy[box.rank] += box.stop - box.start
                 if box.action.frames:
                     first_block = min(first_block, box.stop)
@@ -110,8 +122,8 @@ def timeline(
     Computing and decoding take time, a receive lasts until its message is here, everything else
     is instant. A message starts when it is sent, its receive is posted and the one before it on
     its link is through; it takes its bytes over the bandwidth and the latency, whatever both
-    ranks do meanwhile. Where other ranks would wait, a finished block is decoded a latent frame
-    after each task, as the engine does: each piece is an ``Emit`` of one frame.
+    ranks do meanwhile. Without decode ranks, where other ranks would wait, a finished block is
+    decoded a latent frame after each task, as the engine does.
 
     Args:
         layout: Which rank holds and runs what.
@@ -119,29 +131,19 @@ def timeline(
         streams: Each rank's actions; left out: compiled from the job.
     """
     if streams is None:
-        # One schedule for all: ranks are never far apart, so little of it is held.
-        streams = [
-            compile_rank(tasks, job.cache, layout, rank)
-            for rank, tasks in enumerate(tee(job.tasks(), layout.mesh.size))
-        ]
+        streams = compile_run(layout, job)
     clocks = [0.0] * len(streams)
     free: dict[Link, float] = {}
     begun: dict[tuple[Link, Message], float] = {}
-    block, frame_seconds = Emit(block=0, frames=0), job.work.decode / job.hardware.convolution
+    between = _BetweenTasks(at_once=layout.mesh.size == 1)
+    frame_seconds = job.work.decode / job.hardware.convolution
     for rank, action in replay(streams):
         start = stop = clocks[rank]
         match action:
             case Compute():
                 stop += compute_seconds(layout, job, action)
-            case Emit():
-                if layout.mesh.size > 1:
-                    action, block = block, action  # what is left of the block before
+            case Decode():
                 stop += action.frames * frame_seconds
-            case Advance() if block.frames:
-                yield Box(rank, action, start, stop)
-                block = replace(block, frames=block.frames - 1)
-                action = replace(block, frames=1)
-                stop += frame_seconds
             case Send(message=message, target=target):
                 _begin(begun, Link(rank, target, message.kind), message, start)
             case Post(message=message, source=source):
@@ -154,10 +156,47 @@ def timeline(
                 stop = max(start, through + job.hardware.latency)
             case _:
                 pass
-        clocks[rank] = stop
         yield Box(rank, action, start, stop)
-    rank, start = layout.output_rank, clocks[layout.output_rank]
-    yield Box(rank, block, start, start + block.frames * frame_seconds)
+        if not layout.decoders and rank == layout.output_rank:
+            due = between.due(action)
+            if due.frames:
+                yield Box(rank, due, stop, stop + due.frames * frame_seconds)
+                stop += due.frames * frame_seconds
+        clocks[rank] = stop
+    if between.rest.frames:
+        start = clocks[layout.output_rank]
+        stop = start + between.rest.frames * frame_seconds
+        yield Box(layout.output_rank, between.rest, start, stop)
+
+
+@final
+class _BetweenTasks:
+    """What the output rank decodes between its actions, where no other rank decodes.
+
+    Args:
+        at_once: Whether no other rank waits, so that a block is decoded in one go.
+    """
+
+    def __init__(self, *, at_once: bool) -> None:
+        self.rest = Decode(block=0, frames=0)
+        self._at_once = at_once
+
+    def due(self, action: Action) -> Decode:
+        """Return what is decoded right after an action."""
+        due = replace(self.rest, frames=0)
+        match action:
+            case Emit(block=block, frames=frames):
+                due, self.rest = self.rest, Decode(block=block, frames=frames)
+                if self._at_once:
+                    due, self.rest = self.rest, due
+            case Open(block=0, step=0):  # the next request
+                due, self.rest = self.rest, due
+            case Advance() if self.rest.frames:
+                due = replace(self.rest, frames=1)
+                self.rest = replace(self.rest, frames=self.rest.frames - 1)
+            case _:
+                pass
+        return due
 
 
 def _begin(
@@ -210,7 +249,7 @@ def message_bytes(job: Job, message: Message, sequence: int = 1) -> int:
 
 
 def bounded(job: Job, blocks: int = ENOUGH_BLOCKS) -> Job:
-    """Return the job of the video's first ``blocks`` blocks, or the job itself if it has no more.
+    """Return the job of one video's first ``blocks`` blocks, or all of them if it has no more.
 
     What tells layouts apart is how they fill and drain, and whether the blocks in flight keep
     every stage busy in between. Both show within twice as many blocks as there are stages; a
@@ -220,6 +259,8 @@ def bounded(job: Job, blocks: int = ENOUGH_BLOCKS) -> Job:
         job: Of a video of any length, or an endless one.
         blocks: The most blocks.
     """
+    if job.requests > 1:
+        job = replace(job, requests=1)
     first = list(islice(job.scheduler.blocks(job.latent_frames), blocks + 1))
     if len(first) <= blocks:
         return job

@@ -139,12 +139,8 @@ def _costs(job: Job, batches: Sequence[range]) -> _Costs:
     for task in job.tasks():
         tasks += 1
         window = job.cache.window(task)
-        queries, own, seen = job.window_tokens(len(window.frames)), len(task.frames), 0
-        if window.reads_before is not None and task.before is not None:
-            seen += len(task.before.frames)
-        if window.reads_after is not None and task.after is not None:
-            seen += len(task.after.frames)
-        keys = job.window_tokens(len(window.frames) + seen)
+        queries, own = job.window_tokens(len(window.frames)), len(task.frames)
+        keys = job.window_tokens(len(window.frames) + window.context_frames(task))
         layer += (work.layer + work.attention * keys) * queries * branches
         embed += work.embed * len(window.frames) * tokens * len(batches)
         head += work.head * own * tokens * branches

@@ -8,6 +8,7 @@
     guide b3s4 8 frames
     advance b3s4 8 frames
     emit b3 8 frames
+    decode b3 8 frames
 
 ``b3s4`` is block 3 at step 4, ``b2@5`` block 2 with 5 steps behind it, ``0:2`` branches 0 and 1.
 """
@@ -23,6 +24,7 @@ from longtake.plan.actions import (
     Action,
     Advance,
     Compute,
+    Decode,
     Emit,
     Guide,
     Kind,
@@ -61,8 +63,8 @@ def format_action(action: Action) -> str:
             return f"guide {_task(action)} {action.frames} frames"
         case Advance():
             return f"advance {_task(action)} {action.frames} frames"
-        case Emit():
-            return f"emit b{action.block} {action.frames} frames"
+        case Emit() | Decode():
+            return f"{_verb(action)} b{action.block} {action.frames} frames"
 
 
 def parse_action(line: str) -> Action:
@@ -116,26 +118,29 @@ def describe(action: Action) -> str:
     """Return an action in a few words, for messages."""
     match action:
         case Post() | Receive():
-            verb = type(action).__name__.lower()
-            return f"{verb} {describe_message(action.message)} from rank {action.source}"
+            return f"{_verb(action)} {describe_message(action.message)} from rank {action.source}"
         case Send():
             return f"send {describe_message(action.message)} to rank {action.target}"
         case Compute():
             return f"compute {_place(action)}, branches {_span(action.branches)}"
-        case Emit():
-            return f"emit block {action.block}"
+        case Emit() | Decode():
+            return f"{_verb(action)} block {action.block}"
         case Open() | Guide() | Advance():
-            return f"{type(action).__name__.lower()} {_place(action)}"
+            return f"{_verb(action)} {_place(action)}"
 
 
 def describe_message(message: Message) -> str:
     """Return a message in a few words: ``hop of block 3, step 4, branches 0:2``."""
     branches = f", branches {_span(message.branches)}"
-    whole = message.kind in (Kind.LATENTS, Kind.GUIDED)
+    whole = message.kind in (Kind.LATENTS, Kind.GUIDED, Kind.BLOCK)
     return f"{message.kind} of {_place(message)}{'' if whole else branches}"
 
 
 _OfTask: TypeAlias = Open | Compute | Guide | Advance | Message
+
+
+def _verb(action: Action) -> str:
+    return type(action).__name__.lower()
 
 
 def _place(item: _OfTask) -> str:
@@ -254,5 +259,10 @@ _GRAMMAR: dict[str, tuple[str, re.Pattern[str], Callable[[re.Match[str]], Action
         "emit bB F frames",
         re.compile(r"emit b(?P<block>\d+) (?P<frames>\d+) frames"),
         lambda found: Emit(block=int(found["block"]), frames=int(found["frames"])),
+    ),
+    "decode": (
+        "decode bB F frames",
+        re.compile(r"decode b(?P<block>\d+) (?P<frames>\d+) frames"),
+        lambda found: Decode(block=int(found["block"]), frames=int(found["frames"])),
     ),
 }

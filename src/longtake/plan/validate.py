@@ -11,7 +11,7 @@ from longtake.plan.actions import Action, Message, Post, Receive, Send
 from longtake.plan.errors import PlanError
 from longtake.plan.layout import Layout
 from longtake.plan.replay import Link, replay
-from longtake.plan.share import RankShare
+from longtake.plan.share import DecoderShare, RankShare
 from longtake.plan.text import describe, describe_message
 
 
@@ -48,11 +48,14 @@ def validate(
     Raises:
         PlanError: Names the rank, the action and what is wrong.
     """
-    if len(streams) != layout.mesh.size:
+    if len(streams) != layout.size:
         raise PlanError(
-            f"the plan has actions of {len(streams)} ranks, but its mesh has {layout.mesh.size}."
+            f"the plan has actions of {len(streams)} ranks, but its layout has {layout.size}."
         )
-    shares = [RankShare(layout, rank) for rank in range(layout.mesh.size)]
+    shares = [
+        RankShare(layout, rank) if rank < layout.mesh.size else DecoderShare(rank)
+        for rank in range(layout.size)
+    ]
     mail = _Mail(limit)
     actions = 0
     for rank, action in replay(streams):

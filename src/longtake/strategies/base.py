@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Literal
 
 from longtake.plan.job import Job
 from longtake.plan.layout import Layout
+from longtake.strategies.peers import Peers
 from longtake.strategies.work import Denoising, Progress
 
 
@@ -15,7 +17,15 @@ class ParallelStrategy(ABC):
 
     Serial semantics: whatever the strategy, the blocks are those that running the tasks one
     after another, in the schedule's order, on one device gives.
+
+    Where finished blocks are decoded is not the strategy's business: with ``decode_devices`` it
+    lays out that many ranks less, and the framework lets the others decode.
     """
+
+    decode_devices: int | Literal["auto"] = 0
+    """Ranks that decode and do nothing else; ``auto``: as many as make the run fastest."""
+    aco: bool = False
+    """Attention co-processing: whether ranks with nothing to decode attend some of the heads."""
 
     @abstractmethod
     def layout(self, world_size: int, job: Job) -> Layout:
@@ -35,6 +45,18 @@ class ParallelStrategy(ABC):
             ConfigurationError: As ``layout``.
         """
         return [self.layout(world_size, job)]
+
+    def connected(self, layout: Layout, job: Job, peers: Peers) -> Layout:
+        """Settle what depends on how fast the run's own links are; by default nothing does.
+
+        Collective: all ranks call it once, when they are connected, and get the same layout.
+
+        Args:
+            layout: From ``layout``. Who holds and runs what stays as it is.
+            job: What it was made for.
+            peers: The ranks of the run.
+        """
+        return layout
 
     @abstractmethod
     def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:

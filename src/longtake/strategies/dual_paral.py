@@ -31,6 +31,8 @@ class DualParal(ChosenStrategy):
         ulysses: Devices of each stage that exchange tokens for heads; see ``SequenceParallel``.
         ring: Devices of each stage among which keys and values go round.
         split: Layers of each stage, first stage first; left out: split by cost.
+        decode_devices: Devices that decode finished blocks and do nothing else (PipeDiT's DeDiVAE),
+            at most one per video; 0 decodes between tasks on the first device, ``auto`` weighs.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class DualParal(ChosenStrategy):
         ulysses: int = 1,
         ring: int = 1,
         split: list[int] | None = None,
+        decode_devices: int | Literal["auto"] = "auto",
     ) -> None:
         self.stages = stages
         self.cfg = cfg
@@ -48,6 +51,7 @@ class DualParal(ChosenStrategy):
         self.ulysses = ulysses
         self.ring = ring
         self.split = split
+        self.decode_devices = decode_devices
 
     @override
     def asked(self) -> Asked:

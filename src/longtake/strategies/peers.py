@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Final, NoReturn, Self, final
 
@@ -14,6 +14,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from longtake.errors import RankFailure
 from longtake.plan.actions import Kind
+from longtake.strategies.headers import header_of, of_header
 from longtake.strategies.watch import Watch
 from longtake.strategies.wires import Delivery, DeviceWire, HostWire, Wire
 
@@ -55,6 +56,7 @@ class Peers:
         self._store = store
         self._watch = watch
         self._runs = 0
+        self._agreed = 0
         self._groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
         self._open: set[tuple[Kind, int, int]] = set()
 
@@ -171,16 +173,14 @@ class Peers:
         wait for one another there: unless that is done link by link in the same order on all
         ranks, a ring of posted receives would wait for ever.
 
-        Collective: all ranks begin the same requests.
+        Collective: all ranks of the mesh begin the same requests.
 
         Args:
             links: Kind, source and target of messages, in the same order on all ranks.
             groups: Ranks with collectives of their own, in the same order on all ranks.
         """
         self._runs += 1
-        for ranks in groups:
-            if ranks not in self._groups:
-                self._groups[ranks] = dist.new_group(list(ranks), timeout=_FOREVER)
+        self.make_groups(groups)
         for kind, source, target in links:
             if (kind, source, target) in self._open:
                 continue
@@ -192,8 +192,18 @@ class Peers:
                 delivery = self.wires[kind].post(torch.zeros(1, device=self.device), source)
                 self.wait(delivery, f"open the link from rank {source}", source)
 
+    def make_groups(self, groups: Iterable[tuple[int, ...]]) -> None:
+        """Make groups of ranks where they are not there yet; see ``begin``.
+
+        Collective: all ranks of the run, also those that are in none of the groups. Where some
+        do not begin requests, as decode ranks, it has to be done before.
+        """
+        for ranks in groups:
+            if ranks not in self._groups:
+                self._groups[ranks] = dist.new_group(list(ranks), timeout=_FOREVER)
+
     def group(self, ranks: tuple[int, ...]) -> dist.ProcessGroup:
-        """Return the group of some ranks, this one among them, that ``begin`` has made."""
+        """Return the group of some ranks, this one among them, that has been made."""
         return self._groups[ranks]
 
     def announce_end(self, tasks: int) -> None:
@@ -207,14 +217,31 @@ class Peers:
         key = f"end/{self._runs}"
         return int(self._store.get(key).decode()) if self._store.check([key]) else None
 
+    def wire(self) -> Wire:
+        """Make a wire for tensors on the device. Collective."""
+        return _wire(self.device)
+
+    def host_wire(self) -> Wire:
+        """Make a wire for tensors on the CPU, whatever the device. Collective."""
+        return HostWire(dist.new_group(backend="gloo", timeout=_FOREVER))
+
     def agree(self, value: bool) -> bool:
-        """Return rank 0's ``value`` on every rank. Collective."""
-        if self._host is None:
+        """Return rank 0's ``value`` on every rank. Rank 0 does not wait for the others.
+
+        Collective: all ranks call it equally often.
+        """
+        if self._store is None:
             return value
-        decided = torch.tensor([value], dtype=torch.uint8)
-        with self.meeting("agree with rank 0"):
-            dist.broadcast(decided, 0, group=self._host)
-        return bool(decided)
+        self._agreed += 1
+        key = f"agreed/{self._agreed}"
+        if self.rank == 0:
+            self._store.set(key, str(int(value)))
+            return value
+        while True:
+            self.check("hear from rank 0")
+            with suppress(dist.DistError):  # not yet, or the store is gone: then ``check`` says so
+                self._store.wait([key], timedelta(seconds=_LOOK))
+                return bool(int(self._store.get(key)))
 
     def share(self, tensor: Tensor | None) -> Tensor:
         """Return rank 0's ``tensor`` (any shape and dtype, on the CPU) on every rank. Collective.
@@ -229,14 +256,10 @@ class Peers:
             return self._share(tensor)
 
     def _share(self, tensor: Tensor | None) -> Tensor:
-        header = torch.zeros(16, dtype=torch.int64)
-        if tensor is not None:
-            sizes = [_DTYPES.index(tensor.dtype), tensor.dim(), *tensor.shape]
-            header[: len(sizes)] = torch.tensor(sizes)
+        header = header_of(tensor)
         dist.broadcast(header, 0, group=self._host)
-        dtype, dims, *shape = header.tolist()
-        if tensor is None:
-            tensor = torch.empty(shape[:dims], dtype=_DTYPES[dtype])
+        tensor = of_header(header) if tensor is None else tensor
+        assert tensor is not None
         tensor = tensor.contiguous()
         if tensor.numel():
             # As bytes: gloo does not know every dtype.
@@ -267,19 +290,6 @@ class Peers:
         """Leave in good order; not collective."""
         if self._watch is not None:
             self._watch.close()
-
-
-_DTYPES: Final = (
-    torch.float32,
-    torch.bfloat16,
-    torch.float16,
-    torch.float64,
-    torch.int64,
-    torch.int32,
-    torch.uint8,
-    torch.bool,
-)
-"""What can be shared; a header names a dtype by its place here."""
 
 
 def _wire(device: torch.device) -> Wire:

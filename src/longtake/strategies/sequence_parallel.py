@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, final
 
 from typing_extensions import override
 
+from longtake.plan.choose import choose_chunks
+from longtake.plan.job import Job
+from longtake.plan.layout import Layout
 from longtake.plan.meshes import Asked
 from longtake.strategies.chosen import ChosenStrategy, given
+from longtake.strategies.exchange.links import measure_links
+from longtake.strategies.peers import Peers
 
 
 @final
@@ -23,8 +29,14 @@ class SequenceParallel(ChosenStrategy):
         ulysses: Devices that exchange tokens for heads; at most the number of heads.
         ring: Devices among which keys and values go round.
         cfg: 2 gives each guidance branch devices of its own.
-        overlap: PipeSP: heads are attended in so many parts, the result of one travelling while
-            the next is computed. ``auto`` does so where it is predicted to win.
+        overlap: PipeSP: values, keys and queries travel one after another, each while the next is
+            projected, and heads are attended in so many parts, the result of one travelling while
+            the next is computed. 1 does neither. ``auto`` takes 2 or 4 where that is predicted to
+            win: by the table in ``longtake plan``, in a run by its own links, measured once.
+        decode_devices: Devices that decode finished blocks and do nothing else (PipeDiT's DeDiVAE),
+            at most one per video; 0 decodes between tasks on the first device, ``auto`` weighs.
+        aco: PipeDiT's attention co-processing: decode devices with nothing to decode attend some
+            of the heads, as many as are measured to win.
     """
 
     def __init__(
@@ -33,11 +45,15 @@ class SequenceParallel(ChosenStrategy):
         ring: int | Literal["auto"] = "auto",
         cfg: int | Literal["auto"] = "auto",
         overlap: int | Literal["auto"] = 1,
+        decode_devices: int | Literal["auto"] = "auto",
+        aco: bool = False,
     ) -> None:
         self.ulysses = ulysses
         self.ring = ring
         self.cfg = cfg
         self.overlap = overlap
+        self.decode_devices = decode_devices
+        self.aco = aco
 
     @override
     def asked(self) -> Asked:
@@ -49,3 +65,16 @@ class SequenceParallel(ChosenStrategy):
             together=True,
             chunks=given(self.overlap),
         )
+
+    @override
+    def connected(self, layout: Layout, job: Job, peers: Peers) -> Layout:
+        if self.overlap != "auto" or layout.mesh.ulysses == 1:
+            return layout
+        links = measure_links(layout, peers)
+        hardware = replace(
+            job.hardware,
+            bandwidth=links.bandwidth,
+            latency=links.latency,
+            hiding=links.hiding,
+        )
+        return choose_chunks(layout, replace(job, hardware=hardware))

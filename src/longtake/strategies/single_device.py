@@ -18,14 +18,26 @@ from longtake.strategies.work import BlockDone, Denoising, Progress, TaskDone
 
 @final
 class SingleDevice(ParallelStrategy):
-    """Run the tasks one after another on one device; guidance branches as one batch."""
+    """Run the tasks one after another on one device; guidance branches as one batch.
+
+    Args:
+        decode_devices: Further devices that decode finished blocks and do nothing else, at most
+            one per video.
+        aco: PipeDiT's attention co-processing: those with nothing to decode attend some of the
+            heads, as many as are measured to win. To rounding the same video.
+    """
+
+    def __init__(self, decode_devices: int = 0, aco: bool = False) -> None:
+        self.decode_devices = decode_devices
+        self.aco = aco
 
     @override
     def layout(self, world_size: int, job: Job) -> Layout:
         if world_size != 1:
             raise ConfigurationError(
-                f"the strategy SingleDevice runs on 1 device, but {world_size} were asked for; set "
-                f"trainer.devices to 1 or choose a parallel strategy."
+                f"the strategy SingleDevice denoises on 1 device, but {world_size} were asked for; "
+                f"set trainer.devices to 1, let decode_devices decode, or choose a parallel "
+                f"strategy."
             )
         return Layout.serial(job.spec.layers, job.branches)
 

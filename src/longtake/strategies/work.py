@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from longtake.caches import FeatureCache
-from longtake.models import AnyBackbone, Sampler
+from longtake.models import AnyBackbone, BlockSteps, KnownFrames, Sampler, Start
 from longtake.plan import FrameRange, Task
 from longtake.plan.actions import Action
+from longtake.strategies.cooperation import CoAttention
 from longtake.strategies.peers import Peers
 
 
@@ -61,6 +62,8 @@ class Denoising:
         attention: diffusers' attention backend.
         dtype: Of hidden states.
         peers: The ranks of the run.
+        start: What is known of the video before it is made; ``None``: nothing.
+        cooperation: With decode ranks that attend some of this rank's heads.
     """
 
     backbone: AnyBackbone
@@ -76,6 +79,25 @@ class Denoising:
     attention: str = "native"
     dtype: torch.dtype = torch.float32
     peers: Peers = field(default_factory=Peers.alone)
+    start: Start | None = None
+    cooperation: CoAttention | None = None
+
+    def begin(self, frames: FrameRange, noise: Tensor) -> tuple[Tensor, BlockSteps]:
+        """Return the latents that a block's first step sees, and the block's sampler.
+
+        Args:
+            frames: The block's latent frames.
+            noise: Its starting noise ``(1, C, F, H, W)`` on the device.
+        """
+        spec, sampler = self.backbone.spec, self.sampler.start()
+        if self.start is None or spec.start != "replaced":
+            return noise, sampler
+        clean = self.start.known(frames)
+        if not clean.shape[2]:
+            return noise, sampler
+        own = noise[:, :, : clean.shape[2]] if spec.timestep == "clip" else None
+        steps = KnownFrames(sampler, clean, own)
+        return steps.hold(noise), steps
 
     def guide(self, task: Task, predictions: Tensor) -> Tensor:
         """Join all branches' predictions of a task: ``(branches, C, F, H, W)`` to ``(1, ...)``."""

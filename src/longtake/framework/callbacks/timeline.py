@@ -5,22 +5,23 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, final
+from dataclasses import replace
+from typing import Final, TypeAlias, final
 
 import lightning.pytorch as pl
 from typing_extensions import override
 
 from longtake.framework.callbacks.base import LongtakeCallback
-from longtake.framework.events import FramesDecoded
 from longtake.framework.request import Request
 from longtake.framework.run_folder import RunFolder
-from longtake.plan.actions import Action, Compute, Emit
+from longtake.plan.actions import Action, Compute
 from longtake.plan.picture import Box, draw
 from longtake.plan.text import format_action, parse_action
-from longtake.strategies import ActionDone, BlockDone, Peers, TaskDone
+from longtake.strategies import ActionDone, Peers
 
 LONGEST: Final = 100_000
 """Actions of a rank that are kept, the latest ones: an endless video has endless actions."""
+_Timed: TypeAlias = tuple[float, float, Action]
 
 
 @final
@@ -39,9 +40,15 @@ class TimelineWriter(LongtakeCallback):
         self._folder = folder
         self._peers = peers
         self._origin = 0.0
-        self._actions: deque[tuple[float, float, Action]] = deque(maxlen=LONGEST)
-        self._since = 0.0
-        self._block = 0
+        self._actions: dict[int, deque[_Timed]] = {}
+        self._request = 0
+
+    @override
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Set all ranks' clocks to zero: those of different machines differ."""
+        self._actions.clear()
+        self._peers().gather("")  # a rank goes on when all are here
+        self._origin = time.perf_counter()
 
     @override
     def on_predict_batch_start(
@@ -52,71 +59,41 @@ class TimelineWriter(LongtakeCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Set all ranks' clocks to zero: those of different machines differ."""
-        self._actions.clear()
-        self._peers().agree(True)
-        self._origin = time.perf_counter()
+        """Note which request's actions come."""
+        self._request = batch.index
+        self._actions[batch.index] = deque(maxlen=LONGEST)
 
     @override
     def on_action_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, event: ActionDone
     ) -> None:
-        """Note an action; that of emitting a block is noted as it is decoded."""
-        if not isinstance(event.action, Emit):
-            self._note(event.start, event.stop, event.action)
-        self._since = time.perf_counter()
+        """Note an action."""
+        times = event.start - self._origin, event.stop - self._origin
+        self._actions[self._request].append((*times, event.action))
 
     @override
-    def on_task_end(self, trainer: pl.Trainer, module: pl.LightningModule, event: TaskDone) -> None:
-        """Note when decoding may have begun."""
-        self._since = time.perf_counter()
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gather the ranks' actions and write them, when no rank waits for another one."""
+        for index, actions in self._actions.items():
+            mine = "\n".join(
+                f"{start:.6f} {stop:.6f} {format_action(action)}" for start, stop, action in actions
+            )
+            ranks = self._peers().gather(mine)
+            boxes = [
+                Box(rank, parse_action(action), float(start), float(stop))
+                for rank, text in enumerate(ranks)
+                for start, stop, action in (line.split(" ", 2) for line in text.splitlines())
+            ]
+            # None on another rank, of a strategy without actions, of a request that never began.
+            if any(isinstance(box.action, Compute) for box in boxes):
+                self._write(index, boxes)
 
-    @override
-    def on_block_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, event: BlockDone
-    ) -> None:
-        """Note which block is decoded next."""
-        self._block = event.block
-        self._since = time.perf_counter()
-
-    @override
-    def on_frames(
-        self, trainer: pl.Trainer, module: pl.LightningModule, event: FramesDecoded
-    ) -> None:
-        """Note that a latent frame has been decoded, and written by the callbacks before."""
-        now = time.perf_counter()
-        self._note(self._since, now, Emit(block=self._block, frames=1))
-        self._since = now
-
-    @override
-    def on_predict_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Request,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Gather the ranks' actions and write them."""
-        mine = "\n".join(
-            f"{start:.6f} {stop:.6f} {format_action(action)}"
-            for start, stop, action in self._actions
-        )
-        ranks = self._peers().gather(mine)
-        boxes = [
-            Box(rank, parse_action(action), float(start), float(stop))
-            for rank, text in enumerate(ranks)
-            for start, stop, action in (line.split(" ", 2) for line in text.splitlines())
-        ]
-        if not any(isinstance(box.action, Compute) for box in boxes):
-            return  # another rank, a strategy without actions, or a run ended before the first one
-        folder = self._folder.request_folder(batch.index)
+    def _write(self, index: int, boxes: list[Box]) -> None:
+        first = min(box.start for box in boxes)
+        boxes = [replace(box, start=box.start - first, stop=box.stop - first) for box in boxes]
+        folder = self._folder.request_folder(index)
         lines = [f"{b.rank} {b.start:.6f} {b.stop:.6f} {format_action(b.action)}" for b in boxes]
         name = folder.relative_to(self._folder.path)
         self._folder.write_text(f"{name}/timeline.txt", "\n".join(lines) + "\n")
-        title = f"request {batch.index}: colour is block, darker is cleaner, grey is decoding"
+        title = f"request {index}: colour is block, darker is cleaner, grey is decoding"
         self._folder.write_text(f"{name}/timeline.svg", draw(boxes, title))
-
-    def _note(self, start: float, stop: float, action: Action) -> None:
-        self._actions.append((start - self._origin, stop - self._origin, action))

@@ -1,0 +1,115 @@
+"""Tensors of any shape from one rank to another, in order, as they come.
+
+Messages of a plan have shapes that both sides know beforehand. What goes to a decode rank and
+comes back has not: a stop may end a video at any block, and a VAE may hold frames back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import final
+
+from torch import Tensor
+
+from longtake.strategies.headers import header_of, of_header
+from longtake.strategies.peers import Peers
+from longtake.strategies.wires import Delivery, Wire
+
+
+@final
+class Outbox:
+    """The sending side. Nothing waits but for the limit, so memory stays bounded.
+
+    Args:
+        peers: The ranks of the run.
+        wire: A wire for tensors on the CPU that nothing else uses between these two ranks.
+        target: The rank that receives.
+        limit: The most tensors that may be on their way.
+    """
+
+    def __init__(self, peers: Peers, wire: Wire, target: int, limit: int) -> None:
+        self._peers = peers
+        self._wire = wire
+        self._target = target
+        self._limit = limit
+        self._sending: deque[list[Delivery]] = deque()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether ``send`` would begin at once."""
+        self._forget()
+        return len(self._sending) < self._limit
+
+    def send(self, tensor: Tensor, what: str) -> None:
+        """Begin to send a tensor; waits while ``limit`` others are on their way.
+
+        Args:
+            tensor: On the CPU, any shape.
+            what: In words, should the other rank be gone: ``video frames``.
+        """
+        while not self.has_room:
+            self._wait(what)
+        tensor = tensor.contiguous()
+        header = self._wire.send(header_of(tensor), self._target)
+        self._sending.append([header, self._wire.send(tensor, self._target)])
+
+    def end(self) -> None:
+        """Tell the other side that nothing more comes for this video; never waits."""
+        self._sending.append([self._wire.send(header_of(None), self._target)])
+
+    def flush(self, what: str) -> None:
+        """Wait until the other side has everything."""
+        while self._sending:
+            self._wait(what)
+
+    def _forget(self) -> None:
+        """Drop what is through."""
+        while self._sending and all(one.wait(0.0) for one in self._sending[0]):
+            self._sending.popleft()
+
+    def _wait(self, what: str) -> None:
+        for delivery in self._sending.popleft():
+            self._peers.wait(delivery, f"send {what}", self._target)
+
+
+@final
+class Inbox:
+    """The receiving side.
+
+    Args:
+        peers: The ranks of the run.
+        wire: The sender's.
+        source: The rank that sends.
+    """
+
+    def __init__(self, peers: Peers, wire: Wire, source: int) -> None:
+        self._peers = peers
+        self._wire = wire
+        self._source = source
+        self._header: tuple[Tensor, Delivery] | None = None
+
+    def arrived(self, what: str, seconds: float = 0.0) -> bool:
+        """Return whether there is something to receive, after at most ``seconds``."""
+        _, delivery = self._posted()
+        self._peers.check(f"receive {what}")
+        return self._peers.is_through(delivery, f"receive {what}", self._source, seconds)
+
+    def receive(self, what: str) -> Tensor | None:
+        """Wait for the next tensor and return it; ``None`` when the video has ended.
+
+        Args:
+            what: In words: ``a finished block``.
+        """
+        header, delivery = self._posted()
+        self._peers.wait(delivery, f"receive {what}", self._source)
+        self._header = None
+        tensor = of_header(header)
+        if tensor is not None and tensor.numel():
+            self._peers.wait(self._wire.post(tensor, self._source), f"receive {what}", self._source)
+        return tensor
+
+    def _posted(self) -> tuple[Tensor, Delivery]:
+        if self._header is None:
+            header = header_of(None)
+            self._header = header, self._wire.post(header, self._source)
+        return self._header
