@@ -79,6 +79,27 @@ def test_several_ranks_make_the_bytes_that_one_makes(
     assert report_of(out)["exit_reason"] == "finished"
 
 
+def test_a_decode_device_changes_no_byte(
+    model: Path, tmp_path: Path, serial: tuple[bytes, list[Tensor]]
+) -> None:
+    """Two videos and their timelines: the first one is decoded while the second is denoised."""
+    prompts = '["red shape moves left", "blue sea"]'
+    done = predict(
+        *_options(model), "--data.prompts", prompts, "--output", tmp_path / "out",
+        "--trainer.devices", "2", "--trainer.strategy", "SingleDevice",
+        "--trainer.strategy.decode_devices", "1", "--keep_latents", "all", "--timeline", "true",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert _same(tmp_path / "out", serial)
+    assert [request["frames"] for request in report_of(tmp_path / "out")["requests"]] == [37, 37]
+    ends = [line for line in done.stderr.splitlines() if line.startswith("event=request_")]
+    assert [line.split()[:2] for line in ends] == [
+        [f"event=request_{mark}", f"request={request}"]
+        for request in (0, 1)
+        for mark in ("start", "end")
+    ]
+
+
 def test_torchrun_starts_the_ranks_and_another_number_of_them_is_refused(
     model: Path, tmp_path: Path, serial: tuple[bytes, list[Tensor]]
 ) -> None:
@@ -131,7 +152,7 @@ def test_a_mistake_is_told_once_before_other_processes_start(model: Path, tmp_pa
         "--trainer.devices", "2", "--trainer.strategy", "SingleDevice",
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.startswith("longtake: error: the strategy SingleDevice runs on 1 device")
+    assert done.stderr.startswith("longtake: error: the strategy SingleDevice denoises on 1 ")
     assert done.stderr.count("\n") == 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar, final
+from typing import final
 
 import torch
 
@@ -14,11 +14,7 @@ from longtake.framework.conditions import PromptSchedule
 from longtake.framework.decode_group import DecodeGroup
 from longtake.framework.decoding import Decoding, OwnDecoding
 from longtake.framework.denoising import denoising
-from longtake.framework.events import (
-    Event,
-    ExitReason,
-    RequestStarted,
-)
+from longtake.framework.events import Event, ExitReason, RequestStarted
 from longtake.framework.preflight import check_weights
 from longtake.framework.prompts import EncodedPrompts
 from longtake.framework.recipe import Recipe
@@ -38,8 +34,6 @@ from longtake.strategies import (
     Progress,
     TaskDone,
 )
-
-ItemT = TypeVar("ItemT")
 
 
 @final
@@ -196,7 +190,7 @@ class Engine:
             return
         progress = self._denoise(request)
         if not self.is_output:
-            yield from self._timed("denoise", progress)
+            yield from self.timings.each("denoise", progress)
             return
         decoding = self._decoding(video)
         yield from self._videos.tell(self._started(request))
@@ -222,7 +216,7 @@ class Engine:
     ) -> Generator[Event, None, ExitReason]:
         """Denoise a video, have its blocks decoded, and tell of both (output rank)."""
         latent_frames = self.plan.latent_frames(request)
-        for done in self._timed("denoise", progress):
+        for done in self.timings.each("denoise", progress):
             yield from self._videos.tell(done)
             if isinstance(done, BlockDone):
                 while not decoding.has_room:
@@ -285,15 +279,6 @@ class Engine:
         if self._decoder is None:
             self._decoder = self.plan.family.load_decoder(self.plan.folder, self.plan.place.device)
         return self._decoder
-
-    def _timed(self, part: str, items: Iterator[ItemT]) -> Iterator[ItemT]:
-        """Count the time inside ``items`` as ``part``, and none of the consumer's."""
-        while True:
-            with self.timings.part(part):
-                item = next(items, None)
-            if item is None:
-                return
-            yield item
 
 
 def _goes_on(done: Progress, latent_frames: int | None) -> bool:

@@ -6,12 +6,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import final
+from typing import TypeVar, final
+
+ItemT = TypeVar("ItemT")
 
 
 @final
 class Timings:
-    """Adds up wall-clock seconds by part: load, text, denoise, decode, write."""
+    """Adds up wall-clock seconds by part: load, text, start, denoise, decode, write."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -24,3 +26,12 @@ class Timings:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - start
+
+    def each(self, name: str, items: Iterator[ItemT]) -> Iterator[ItemT]:
+        """Add the time inside ``items`` to ``name``, and none of the consumer's."""
+        while True:
+            with self.part(name):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, final
 
@@ -150,11 +151,11 @@ class RankShare:
             window.targets.remove(target)
             self._drop_if_done(message, window)
             return
-        expected = {
+        expected: Sequence[int | None] = {
             Kind.HOP: [self._here.after],
             Kind.PREDICTION: [self._here.guide],
             Kind.GUIDED: [self._here.output],
-            Kind.BLOCK: list(self._decoders),
+            Kind.BLOCK: self._decoders,
         }[message.kind]
         if target not in expected:
             ranks = [str(rank) for rank in expected if rank is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -134,7 +135,9 @@ def timeline(
         streams = compile_run(layout, job)
     clocks = [0.0] * len(streams)
     free: dict[Link, float] = {}
-    begun: dict[tuple[Link, Message], float] = {}
+    # On a link messages are sent, posted and received in one order; requests' are alike.
+    sent: dict[Link, deque[float]] = defaultdict(deque)
+    posted: dict[Link, deque[float]] = defaultdict(deque)
     between = _BetweenTasks(at_once=layout.mesh.size == 1)
     frame_seconds = job.work.decode / job.hardware.convolution
     for rank, action in replay(streams):
@@ -145,12 +148,12 @@ def timeline(
             case Decode():
                 stop += action.frames * frame_seconds
             case Send(message=message, target=target):
-                _begin(begun, Link(rank, target, message.kind), message, start)
+                sent[Link(rank, target, message.kind)].append(start)
             case Post(message=message, source=source):
-                _begin(begun, Link(source, rank, message.kind), message, start)
+                posted[Link(source, rank, message.kind)].append(start)
             case Receive(message=message, source=source):
                 link = Link(source, rank, message.kind)
-                through = max(begun.pop((link, message)), free.get(link, 0.0))
+                through = max(sent[link].popleft(), posted[link].popleft(), free.get(link, 0.0))
                 through += message_bytes(job, message, layout.sequence) / job.hardware.bandwidth
                 free[link] = through
                 stop = max(start, through + job.hardware.latency)
@@ -197,13 +200,6 @@ class _BetweenTasks:
             case _:
                 pass
         return due
-
-
-def _begin(
-    begun: dict[tuple[Link, Message], float], link: Link, message: Message, now: float
-) -> None:
-    """Note that one side of a message is ready; the later side counts."""
-    begun[link, message] = max(begun.get((link, message), 0.0), now)
 
 
 def compute_seconds(layout: Layout, job: Job, action: Compute) -> float:

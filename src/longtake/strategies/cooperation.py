@@ -227,7 +227,7 @@ class CoDecoder:
                     coming[rank] = self._post(rank, shapes[rank])
                 queries, keys = shapes[rank]
                 sizes = [queries.numel(), keys.numel(), keys.numel()]
-                q, k, v = flat.split(sizes)
+                q, k, v = torch.split(flat, sizes)
                 out = self._kernel(q.view_as(queries), k.view_as(keys), v.view_as(keys))
                 while len(self._sending) > len(self._served):
                     sent, target = self._sending.popleft()
