@@ -151,12 +151,13 @@ class RankShare:
             window.targets.remove(target)
             self._drop_if_done(message, window)
             return
-        expected: Sequence[int | None] = {
+        targets: dict[Kind, Sequence[int | None]] = {
             Kind.HOP: [self._here.after],
             Kind.PREDICTION: [self._here.guide],
             Kind.GUIDED: [self._here.output],
             Kind.BLOCK: self._decoders,
-        }[message.kind]
+        }
+        expected = targets[message.kind]
         if target not in expected:
             ranks = [str(rank) for rank in expected if rank is not None]
             goes = f"to rank {' or '.join(ranks)}" if ranks else "nowhere"
