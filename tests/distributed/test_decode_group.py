@@ -150,6 +150,17 @@ def test_the_videos_are_those_of_one_device(
     assert all(rank.decoded for rank in decoders)
 
 
+@pytest.mark.parametrize("decoders", [1, 2, 3])
+def test_decode_ranks_share_the_tiles_of_a_video(recipe: Recipe, decoders: int) -> None:
+    tiled = replace(recipe, vae_tile=32)
+    request = replace(VIDEO, height=48, width=64)  # of 2 x 3 tiles
+    strategy = SingleDevice(decode_devices=decoders)
+    output, *others = rank_pool(1 + decoders).run(told, tiled, strategy, [request])
+    assert torch.equal(output.frames[0], alone(tiled, request))
+    assert not torch.equal(output.frames[0], alone(recipe, request)), "tiles leave a trace"
+    assert [rank.decoders for rank in others] == [1] * decoders
+
+
 def test_events_come_one_video_after_another(recipe: Recipe) -> None:
     output, _ = rank_pool(2).run(told, recipe, SingleDevice(decode_devices=1), REQUESTS)
     marks = [kind for kind in output.kinds if kind.startswith("Request")]

@@ -18,7 +18,7 @@ from longtake.plan.errors import PlanError
 from longtake.plan.job import Job
 from longtake.plan.layout import Layout
 from longtake.plan.meshes import Asked
-from longtake.plan.simulate import simulate, timeline
+from longtake.plan.simulate import decode_seconds, simulate, timeline
 from longtake.plan.validate import validate
 
 ONE_BY_ONE = Asked(cfg=1, together=True)
@@ -65,6 +65,19 @@ def test_auto_takes_what_is_fastest(
     assert layout.size == ranks
     none = simulate(lay_out(job, ranks), job).makespan
     assert simulate(layout, job).makespan <= none
+
+
+def test_decode_ranks_share_the_tiles_of_one_video() -> None:
+    job = replace(decoding_job(900.0), tiles=6)
+    layout = choose_for(job, 8)
+    assert layout.tiled
+    assert 2 <= layout.decoders <= 6
+    two, four = (replace(layout, decoders=count) for count in (2, 4))
+    # 3 of 6 tiles, and 2 of 6.
+    assert decode_seconds(two, job) == pytest.approx(450.0)
+    assert decode_seconds(four, job) == pytest.approx(300.0)
+    streams = [list(stream) for stream in compile_run(layout, job)]
+    validate(streams, layout)
 
 
 def test_given_degrees_leave_no_rank_to_decode() -> None:

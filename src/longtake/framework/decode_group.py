@@ -16,6 +16,7 @@ from longtake.framework.decoding import DECODED, Decoded, Decoding, GroupDecodin
 from longtake.framework.events import FramesDecoded
 from longtake.framework.timings import Timings
 from longtake.models import AnyDecoder, Kernel
+from longtake.models.tiles import AllTiles, TileOwners
 from longtake.plan.layout import Layout
 from longtake.strategies import ActionDone, Peers
 from longtake.strategies.channel import Inbox, Outbox
@@ -29,6 +30,7 @@ from longtake.strategies.cooperation import (
     OwnDecision,
 )
 from longtake.strategies.head_share import HeadShare
+from longtake.strategies.shared_tiles import SharedTiles
 
 _BLOCKS: Final = 2
 """Blocks on their way to a decode rank: when it lags further behind, the mesh waits for it."""
@@ -66,6 +68,9 @@ class DecodeGroup:
         elif peers.rank >= layout.mesh.size:
             self._outboxes[output] = Outbox(peers, frames, output, _PICTURES)
             self._inboxes[output] = Inbox(peers, blocks, output)
+        self.tiles: TileOwners = AllTiles()
+        if layout.tiled:
+            self.tiles = SharedTiles(peers, peers.host_wire(), layout)
         self.cooperation: CoAttention | None = None
         self._helping: CoDecoder | None = None
         if layout.aco:
@@ -73,10 +78,10 @@ class DecodeGroup:
 
     def hand_over(self, video: int) -> Decoding:
         """Begin to have the run's ``video``-th video decoded (output rank)."""
-        rank = self._layout.decode_rank(video)
-        assert rank is not None
-        others = [outbox for other, outbox in self._outboxes.items() if other != rank]
-        decoding = GroupDecoding(self._outboxes[rank], others, self._inboxes[rank], self._timings)
+        ranks = self._layout.decode_ranks(video)
+        mine = [self._outboxes[rank] for rank in ranks]
+        others = [outbox for rank, outbox in self._outboxes.items() if rank not in ranks]
+        decoding = GroupDecoding(mine, others, self._inboxes[ranks[0]], self._timings)
         self._handed_over = [one for one in self._handed_over if not one.is_done] + [decoding]
         return decoding
 
@@ -87,7 +92,7 @@ class DecodeGroup:
             video: Number of the video in the run.
             decoder: This rank's.
         """
-        output = self._layout.output_rank
+        output, ranks = self._layout.output_rank, self._layout.decode_ranks(video)
         asked, outbox = self._inboxes[output], self._outboxes[output]
         decoding = OwnDecoding(decoder, self._timings, at_once=True)
         while (message := asked.receive("a finished block")) is not None:
@@ -95,10 +100,12 @@ class DecodeGroup:
                 self._helping.attend(int(message))
                 continue
             yield from _send(chain(decoding.take(message), decoding.some()), outbox)
-            outbox.send(torch.tensor(DECODED), "that a block is decoded")
-        if self._layout.decode_rank(video) == self._rank:
+            if self._rank == ranks[0]:
+                outbox.send(torch.tensor(DECODED), "that a block is decoded")
+        if self._rank in ranks:
             decoding.end()
             yield from _send(decoding.some(), outbox)
+        if self._rank == ranks[0]:
             outbox.end()
 
     def _cooperate(self, peers: Peers, heads: int, kernel: Kernel) -> None:

@@ -123,17 +123,21 @@ class OwnDecoding(Decoding):
 
 @final
 class GroupDecoding(Decoding):
-    """Sends blocks to a decode rank, and takes the frames that come back.
+    """Sends blocks to decode ranks, and takes the frames that come back.
 
     Args:
-        blocks: To the decode rank.
+        blocks: To the ranks that decode.
         others: To the other decode ranks, which hear of the video's end alone.
-        frames: From it.
+        frames: From the first of those that decode.
         timings: Gets the seconds of part ``decode``: those in which this rank waits for frames.
     """
 
     def __init__(
-        self, blocks: Outbox, others: Sequence[Outbox], frames: Inbox, timings: Timings
+        self,
+        blocks: Sequence[Outbox],
+        others: Sequence[Outbox],
+        frames: Inbox,
+        timings: Timings,
     ) -> None:
         self._blocks = blocks
         self._others = others
@@ -144,23 +148,25 @@ class GroupDecoding(Decoding):
 
     @property
     def is_idle(self) -> bool:
-        """Whether the decode rank has nothing to decode, as far as ``some`` has seen."""
+        """Whether the decode ranks have nothing to decode, as far as ``some`` has seen."""
         return self._waiting == 0
 
     @property
     @override
     def has_room(self) -> bool:
-        return self._blocks.has_room
+        return all(outbox.has_room for outbox in self._blocks)
 
     @override
     def take(self, latents: Tensor) -> Iterator[Decoded]:
-        self._blocks.send(latents.cpu(), "a finished block")
+        latents = latents.cpu()
+        for outbox in self._blocks:
+            outbox.send(latents, "a finished block")
         self._waiting += 1
         yield from ()
 
     @override
     def end(self) -> None:
-        for outbox in (self._blocks, *self._others):
+        for outbox in (*self._blocks, *self._others):
             outbox.end()
 
     @override

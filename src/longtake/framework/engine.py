@@ -25,6 +25,7 @@ from longtake.framework.timings import Timings
 from longtake.framework.videos import Videos
 from longtake.models import AnyBackbone, AnyDecoder
 from longtake.models.kernel import attention_kernel, check_backend
+from longtake.models.tiles import AllTiles, TiledDecoder
 from longtake.plan.cost import Hardware
 from longtake.strategies import (
     ActionDone,
@@ -277,7 +278,11 @@ class Engine:
 
     def _load_decoder(self) -> AnyDecoder:
         if self._decoder is None:
-            self._decoder = self.plan.family.load_decoder(self.plan.folder, self.plan.place.device)
+            plan, tile = self.plan, self.plan.recipe.vae_tile
+            self._decoder = plan.family.load_decoder(plan.folder, plan.place.device)
+            if tile is not None:
+                owners = AllTiles() if self._group is None else self._group.tiles
+                self._decoder = TiledDecoder(self._decoder, plan.spec.compression, tile, owners)
         return self._decoder
 
 

@@ -92,23 +92,30 @@ def layout_with_decoders(
 
     Args:
         world_size: Number of devices; all are used.
-        job: What is to be made; more decode ranks than requests would have nothing to do.
+        job: What is to be made.
         decoders: Decode ranks.
         layout_of: Lays out so many ranks as a mesh.
 
     Raises:
         ConfigurationError: That number is impossible; names the possible ones.
     """
-    most = min(world_size - 1, job.requests)
+    most = most_decoders(world_size, job)
     if not 0 <= decoders <= most:
         videos = "1 video" if job.requests == 1 else f"{job.requests} videos"
         devices = "1 device" if world_size == 1 else f"{world_size} devices"
         raise ConfigurationError(
             f"decode_devices is {decoders} for {videos} on {devices}: at least one device "
-            f"denoises, and a video is decoded by one; possible: "
+            f"denoises, and whole pictures of a video are decoded by one (tiles by several, see "
+            f"model.vae_tile; a picture has {job.tiles}); possible: "
             f"{' or '.join(map(str, sorted({0, most})))}{', or between' * (most > 1)}."
         )
-    return replace(layout_of(world_size - decoders), decoders=decoders)
+    layout = layout_of(world_size - decoders)
+    return replace(layout, decoders=decoders, tiled=decoders > 1 and job.tiles > 1)
+
+
+def most_decoders(world_size: int, job: Job) -> int:
+    """Return how many ranks could have something to decode, one being left to denoise."""
+    return min(world_size - 1, job.tiles if job.tiles > 1 else job.requests)
 
 
 def layouts_with_decoders(
@@ -127,7 +134,7 @@ def layouts_with_decoders(
         ConfigurationError: No mesh is possible without decode ranks, nor with them.
     """
     exact = balanced(world_size, *seconds_of(bounded(job)))
-    most = min(world_size - 1, job.requests)
+    most = most_decoders(world_size, job)
     found: list[Layout] = []
     refusal: ConfigurationError | None = None
     for count in sorted({0, min(most, math.floor(exact)), min(most, math.ceil(exact))}):

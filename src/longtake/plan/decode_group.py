@@ -2,12 +2,13 @@
 
 PipeDiT's DeDiVAE (AAAI 2026, section 3.2) with a difference: there a decoder gets a prompt's video
 when all of it is denoised, here it gets every block as it finishes, so that a single long video is
-decoded while it is denoised. Requests take turns on the decode ranks.
+decoded while it is denoised. Requests take turns on the decode ranks, or all of them share each
+one's tiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, tee
 
 from longtake.plan.actions import Action, Advance, Decode, Emit, Kind, Message, Receive, Send
@@ -30,21 +31,23 @@ def compile_run(layout: Layout, job: Job) -> list[Iterator[Action]]:
 
 def _compile_request(layout: Layout, job: Job, request: int) -> Iterator[Iterator[Action]]:
     mesh, branches = layout.mesh.size, range(job.branches)
-    decodes = layout.decode_rank(request)
+    decodes = layout.decode_ranks(request)
     # One schedule for all: ranks are never far apart, so little of it is held.
     for rank, tasks in enumerate(tee(job.tasks(), layout.size)):
         if rank < mesh:
             actions = compile_rank(tasks, job.cache, layout, rank)
-            if rank == layout.output_rank and decodes is not None:
+            if rank == layout.output_rank:
                 actions = _hand_over(actions, branches, decodes)
             yield actions
-        elif rank == decodes:
+        elif rank in decodes:
             yield post_ahead(_decode(tasks, branches, layout.output_rank))
         else:
             yield iter(())
 
 
-def _hand_over(actions: Iterable[Action], branches: range, target: int) -> Iterator[Action]:
+def _hand_over(
+    actions: Iterable[Action], branches: range, targets: Sequence[int]
+) -> Iterator[Action]:
     """Send each block on as it is emitted."""
     step = 0
     for action in actions:
@@ -52,7 +55,9 @@ def _hand_over(actions: Iterable[Action], branches: range, target: int) -> Itera
         if isinstance(action, Advance):
             step = action.step
         if isinstance(action, Emit):
-            yield Send(message=_block(action.block, step, branches, action.frames), target=target)
+            message = _block(action.block, step, branches, action.frames)
+            for target in targets:
+                yield Send(message=message, target=target)
 
 
 def _decode(tasks: Iterable[Task], branches: range, source: int) -> Iterator[Action]:

@@ -30,6 +30,7 @@ class Job:
         hardware: What the devices and the links between them can do.
         layer_bytes: Of one layer's weights; 0 where that is not known.
         requests: How many such videos are made, one after another.
+        tiles: In which a picture is decoded.
     """
 
     spec: BackboneSpec
@@ -45,6 +46,7 @@ class Job:
     hardware: Hardware
     layer_bytes: float = 0.0
     requests: int = 1
+    tiles: int = 1
 
     def tasks(self) -> Iterator[Task]:
         """Return the schedule anew, in serial order."""

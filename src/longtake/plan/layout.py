@@ -21,6 +21,7 @@ class Layout:
         chunks: Parts in which a rank's heads are attended under Ulysses, the result of one
             travelling while the next is computed (PipeSP); 1: all at once.
         decoders: Ranks behind those of the mesh that decode; 0: the output rank does.
+        tiled: Whether they share every video's tiles; otherwise videos take turns.
         aco: Whether they attend some heads while they have nothing to decode.
     """
 
@@ -29,6 +30,7 @@ class Layout:
     batches: tuple[range, ...]
     chunks: int = 1
     decoders: int = 0
+    tiled: bool = False
     aco: bool = False
 
     def __post_init__(self) -> None:
@@ -52,12 +54,13 @@ class Layout:
         """The rank that holds the queue, takes the sampler steps and yields the blocks."""
         return 0
 
-    def decode_rank(self, request: int) -> int | None:
-        """Return the rank that decodes the run's ``request``-th video; ``None``: the output rank.
+    def decode_ranks(self, video: int) -> list[int]:
+        """Return the decode ranks of the run's ``video``-th video; the first one gives its frames.
 
-        A video is decoded by one rank, as its VAE carries state from frame to frame.
+        Whole pictures are decoded by one rank, as a VAE carries state from frame to frame.
         """
-        return self.mesh.size + request % self.decoders if self.decoders else None
+        ranks = range(self.mesh.size, self.size)
+        return list(ranks if self.tiled else ranks[video % max(1, self.decoders) :][:1])
 
     def helper(self, rank: int) -> int:
         """Return the decode rank that attends heads of a rank of the mesh."""

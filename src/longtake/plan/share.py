@@ -66,6 +66,8 @@ class RankShare:
         self._here = Place.of(layout, rank)
         self._all_batches = layout.batches
         self._decoders = range(layout.mesh.size, layout.size)
+        self._per_block = layout.decoders if layout.tiled else min(1, layout.decoders)
+        self._to_decode: dict[_Value, set[int]] = {}
         self._windows: dict[tuple[int, int], _Window] = {}
         self._values: dict[_Value, int] = {}
         self._store: set[tuple[FeatureKey, range]] = set()
@@ -133,6 +135,7 @@ class RankShare:
                 if self._decoders:
                     block = _Value(Kind.BLOCK, action.block, steps - 1, self._here.branches)
                     self._make(block, action.frames)
+                    self._to_decode[block] = set()
 
     def _receive(self, message: Message) -> None:
         if message.kind is Kind.LATENTS:
@@ -162,7 +165,15 @@ class RankShare:
             ranks = [str(rank) for rank in expected if rank is not None]
             goes = f"to rank {' or '.join(ranks)}" if ranks else "nowhere"
             raise PlanError(f"it goes {goes} from here.")
-        self._use(_value(message.kind, message), message.frames)
+        value = _value(message.kind, message)
+        self._use(value, message.frames)
+        if message.kind is Kind.BLOCK:
+            sent = self._to_decode.pop(value)
+            if target in sent:
+                raise PlanError("it has it already.")
+            if len(sent) + 1 < self._per_block:  # further ranks decode it too
+                self._make(value, message.frames)
+                self._to_decode[value] = sent | {target}
 
     def _compute(self, action: Compute) -> None:
         if action.layers != self._here.layers:

@@ -139,7 +139,7 @@ def timeline(
     sent: dict[Link, deque[float]] = defaultdict(deque)
     posted: dict[Link, deque[float]] = defaultdict(deque)
     between = _BetweenTasks(at_once=layout.mesh.size == 1)
-    frame_seconds = job.work.decode / job.hardware.convolution
+    frame_seconds = decode_seconds(layout, job)
     for rank, action in replay(streams):
         start = stop = clocks[rank]
         match action:
@@ -200,6 +200,13 @@ class _BetweenTasks:
             case _:
                 pass
         return due
+
+
+def decode_seconds(layout: Layout, job: Job) -> float:
+    """Return how long a latent frame takes to decode; of several decode ranks, the slowest."""
+    ranks = layout.decoders if layout.tiled else 1
+    share = math.ceil(job.tiles / ranks) / job.tiles
+    return share * job.work.decode / job.hardware.convolution
 
 
 def compute_seconds(layout: Layout, job: Job, action: Compute) -> float:

@@ -32,7 +32,8 @@ class DualParal(ChosenStrategy):
         ring: Devices of each stage among which keys and values go round.
         split: Layers of each stage, first stage first; left out: split by cost.
         decode_devices: Devices that decode finished blocks and do nothing else (PipeDiT's DeDiVAE),
-            at most one per video; 0 decodes between tasks on the first device, ``auto`` weighs.
+            one per video, or several with ``model.vae_tile``; 0 decodes between tasks on the first
+            device, ``auto`` weighs.
     """
 
     def __init__(

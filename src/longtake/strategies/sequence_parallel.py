@@ -34,7 +34,8 @@ class SequenceParallel(ChosenStrategy):
             the next is computed. 1 does neither. ``auto`` takes 2 or 4 where that is predicted to
             win: by the table in ``longtake plan``, in a run by its own links, measured once.
         decode_devices: Devices that decode finished blocks and do nothing else (PipeDiT's DeDiVAE),
-            at most one per video; 0 decodes between tasks on the first device, ``auto`` weighs.
+            one per video, or several with ``model.vae_tile``; 0 decodes between tasks on the first
+            device, ``auto`` weighs.
         aco: PipeDiT's attention co-processing: decode devices with nothing to decode attend some
             of the heads, as many as are measured to win.
     """

@@ -21,8 +21,8 @@ class SingleDevice(ParallelStrategy):
     """Run the tasks one after another on one device; guidance branches as one batch.
 
     Args:
-        decode_devices: Further devices that decode finished blocks and do nothing else, at most
-            one per video.
+        decode_devices: Further devices that decode finished blocks and do nothing else: one per
+            video, or several with ``model.vae_tile``.
         aco: PipeDiT's attention co-processing: those with nothing to decode attend some of the
             heads, as many as are measured to win. To rounding the same video.
     """
