@@ -23,6 +23,8 @@ _LINE_KEYS = {
     "width": (int,),
     "fps": (int,),
     "seed": (int,),
+    "start": (str, type(None)),
+    "start_frames": (int, type(None)),
 }
 """What a line of a JSONL file may set, and its JSON types."""
 _NO_PROMPT_FILES = {".json", ".csv", ".tsv", ".yaml", ".yml", ".md", ".text"}
@@ -53,8 +55,8 @@ class PromptData(pl.LightningDataModule):
         prompts: One prompt, a list of prompts, or a file: ``.txt`` (a prompt per line, ``#``
             starts a comment) or ``.jsonl`` (per line an object with ``prompt`` and, where it
             differs, ``negative_prompt``, ``num_frames``, ``height``, ``width``, ``fps``,
-            ``seed``). A prompt may change along the video: a list of ``{at: seconds, text: ...}``
-            that starts at 0.
+            ``seed``, ``start``, ``start_frames``). A prompt may change along the video: a list of
+            ``{at: seconds, text: ...}`` that starts at 0.
         num_frames: Video frames; exactly as many are made. ``null`` for an endless video, which
             Ctrl-C ends with a complete file.
         height: Height in pixels.
@@ -62,6 +64,13 @@ class PromptData(pl.LightningDataModule):
         fps: Video frames per second.
         seed: Of the starting noise; the same seed gives the same video on any device count.
         negative_prompt: What guidance steers away from.
+        start: File that the video starts from: an image (PNG, JPEG, WebP), which becomes its
+            first frame, or a video, which it continues: the new video begins with the last
+            frames of that one, decoded from the model's latents. Cropped around the center to
+            the shape of ``height`` and ``width``, and resized.
+        start_frames: How many of the last frames of a video in ``start`` are kept: 1, 5, 9, ...
+            with a VAE of 4 video frames per latent frame. Left out: 8 latent frames' worth (29),
+            or as many as there are.
     """
 
     def __init__(
@@ -73,6 +82,8 @@ class PromptData(pl.LightningDataModule):
         fps: int = 16,
         seed: int = 0,
         negative_prompt: str = "",
+        start: str | None = None,
+        start_frames: int | None = None,
     ) -> None:
         super().__init__()
         self._prompts = prompts
@@ -84,6 +95,8 @@ class PromptData(pl.LightningDataModule):
             "fps": fps,
             "seed": seed,
             "negative_prompt": negative_prompt,
+            "start": start,
+            "start_frames": start_frames,
         }
 
     def requests(self) -> Requests:

@@ -56,4 +56,5 @@ def denoising(
         dtype=plan.place.dtype,
         peers=peers,
         start=start,
+        start_noise=recipe.start_noise,
     )

@@ -52,6 +52,12 @@ class Generator(pl.LightningModule):
         dtype: Of the transformer's and the text encoder's weights. Norms, time embedding and the
             VAE stay in float32, as the model class declares.
         attention: diffusers' attention backend: ``native``, ``flash``, ``sage``, ...
+        vae_tile: Decodes pictures in square tiles of so many pixels, which overlap by a quarter;
+            several decode devices share a video's tiles. Left out: whole pictures.
+        start_noise: With ``data.start`` and a text-to-video model: how much of a block's noise
+            the given frames are seen with while the others are made. 1 is what such a model was
+            trained with, but the video may jump after them; with less it follows them more
+            closely; 0 shows them clean.
         lora: A LoRA to merge into the transformer's weights: a folder as diffusers or peft saves
             it, or a safetensors file. Or several, each ``{path: ..., scale: 1.0}``; with
             ``component: transformer_2`` for the second expert of Wan 2.2.
@@ -70,6 +76,8 @@ class Generator(pl.LightningModule):
         flow_shift: float | None = None,
         dtype: Dtype = "bfloat16",
         attention: str = "native",
+        vae_tile: int | None = None,
+        start_noise: float = 0.5,
         lora: list[Lora] | str | None = None,
     ) -> None:
         super().__init__()
@@ -85,6 +93,8 @@ class Generator(pl.LightningModule):
             flow_shift=flow_shift,
             dtype=dtype,
             attention=attention,
+            vae_tile=vae_tile,
+            start_noise=start_noise,
             loras=(Lora(path=lora),) if isinstance(lora, str) else tuple(lora or ()),
         )
         self.engine: Engine | None = None

@@ -20,7 +20,7 @@ from longtake.schedulers import BlockScheduler
 
 TRANSFORMERS = ("transformer", "transformer_2")
 """Components whose layers are divided among ranks."""
-_WEIGHTED = ("text_encoder", *TRANSFORMERS, "vae")
+_WEIGHTED = ("text_encoder", "image_encoder", *TRANSFORMERS, "vae")
 
 
 @contextmanager

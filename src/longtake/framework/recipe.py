@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 
 from longtake.caches import FeatureCache, NextBlockKV
+from longtake.errors import ConfigurationError
+from longtake.models import Lora
 from longtake.noise import NoiseInit, SharedPool
 from longtake.schedulers import BlockScheduler, FifoQueue
 
@@ -30,6 +32,12 @@ class Recipe:
         flow_shift: Shift of the noise levels; ``None``: the model's own.
         dtype: Of the transformer's and the text encoder's weights.
         attention: diffusers' attention backend.
+        loras: What is merged into the transformers' weights.
+        vae_tile: Pixels along the sides of the VAE's tiles; ``None``: whole pictures.
+        start_noise: Share of a block's noise that frames given by the request are seen with.
+
+    Raises:
+        ConfigurationError: ``start_noise`` is not between 0 and 1.
     """
 
     pipeline: str
@@ -43,6 +51,15 @@ class Recipe:
     flow_shift: float | None = None
     dtype: Dtype = "bfloat16"
     attention: str = "native"
+    loras: tuple[Lora, ...] = ()
+    vae_tile: int | None = None
+    start_noise: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.start_noise <= 1.0:
+            raise ConfigurationError(
+                f"model.start_noise is {self.start_noise:g}, but it is a share: choose 0 to 1."
+            )
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -32,6 +32,8 @@ class Request:
         fps: Video frames per second.
         seed: Of the starting noise.
         negative_prompt: What guidance steers away from.
+        start: Image or video file that the video starts from; ``None``: from noise alone.
+        start_frames: Video frames of the end of that file that are kept; ``None``: a usual number.
         index: Number of the request in the run; names its output folder.
         origin: Where it was asked for (a file and line), for error messages.
 
@@ -47,6 +49,8 @@ class Request:
     fps: int = 16
     seed: int = 0
     negative_prompt: str = ""
+    start: str | None = None
+    start_frames: int | None = None
     index: int = 0
     origin: str = ""
 

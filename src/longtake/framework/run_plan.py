@@ -30,6 +30,7 @@ from longtake.models import (
     open_folder,
 )
 from longtake.models.counting import NO_WORK, WeightCount, count_weights, count_work
+from longtake.models.tiles import TileGrid, tile_grid
 from longtake.plan.choose import warnings_of
 from longtake.plan.choose_decoders import choose_decoders, with_cooperation
 from longtake.plan.cost import Hardware
@@ -121,7 +122,9 @@ class RunPlan:
             transformers = [name for name in TRANSFORMERS if self.folder.has(name)]
             # A plan may be made before anything is fetched.
             with suppress(ModelError):
-                self._weights = count_weights(self.folder, transformers, self.spec.layers)
+                self._weights = count_weights(
+                    self.folder, transformers, self.spec.layers, self.family.layer_lists
+                )
         return self._weights
 
     def alternatives(self) -> list[Layout]:
@@ -151,7 +154,15 @@ class RunPlan:
             item_bytes=self.recipe.torch_dtype.itemsize,
             work=NO_WORK,
             hardware=self._hardware,
+            tiles=len(self._tiles(request.height // spatial, request.width // spatial).tiles),
         )
+
+    def _tiles(self, height: int, width: int) -> TileGrid:
+        """Return how the VAE's pictures of a latent size are cut: not at all by default."""
+        compression, tile = self.spec.compression, self.recipe.vae_tile
+        if tile is None:
+            return TileGrid(height, width, max(height, width), compression.spatial)
+        return tile_grid(height, width, tile, compression)
 
     def sampler_of(self, request: Request) -> Sampler:
         """Return the noise levels of a request.
@@ -181,7 +192,8 @@ class RunPlan:
         if job.work != NO_WORK:
             return job
         work = count_work(self.family, self.folder, self.spec, job.height, job.width)
-        return replace(job, work=work)
+        tiles = self._tiles(job.height, job.width)
+        return replace(job, work=replace(work, decode=work.decode * tiles.work))
 
     def _lay_out(self, request: Request, requests: int) -> tuple[Job, Layout]:
         job = replace(self.job_of(request), requests=requests)

@@ -7,14 +7,16 @@ latent blocks.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+from longtake.models.groups import TokenGroups
 from longtake.models.spec import BackboneSpec
+from longtake.models.start import Start
 from longtake.plan import FrameRange
 
 TextT = TypeVar("TextT")
@@ -26,7 +28,9 @@ PromptStates: TypeAlias = dict[str, Tensor]
 """What the text encoders make of some prompts: named tensors with one row per prompt."""
 
 Rotary: TypeAlias = tuple[Tensor, Tensor]
-"""Cosines and sines of all tokens' rotary positions, each ``(1, S + L, 1, D / 2)``."""
+"""Cosines and sines of all tokens' rotary positions, each ``(1, S + L, 1, D / 2)``, or with ``N``
+for 1 where heads differ. A model's own ``Positions`` may give any two tensors that have a row per
+token in dim 1, for its layers to make such a table of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +72,30 @@ class Positions(Protocol):
         """Return cosines and sines of absolute positions, each ``(1, S + L, 1, D / 2)`` fp32."""
 
 
+Operand: TypeAlias = Tensor | Callable[[], Tensor]
+"""Queries, keys or values: a tensor, or what makes it when its turn comes."""
+
+
+class Kernel(Protocol):
+    """Attention on one device."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend from ``q`` to ``k`` and ``v``, all ``(B, S, N, D)``; as many keys as you like."""
+
+
 class Attend(Protocol):
     """Self-attention as a layer sees it.
 
     Behind it stand sequence exchange, feature cache and kernel choice: the layer knows of none.
     ``S`` counts the window's video tokens and, after them, the text tokens of a model whose text
     is inside self-attention.
+
+    An operand may be a function instead of a tensor. Each is called once, values first, then keys,
+    then queries: where devices exchange them, one travels while the next is projected. Worth it
+    where queries, keys and values have projections of their own.
     """
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def __call__(self, q: Operand, k: Operand, v: Operand) -> Tensor:
         """Attend from ``q`` to ``k`` and ``v`` (and to whatever features a cache adds).
 
         Args:
@@ -96,10 +115,12 @@ class Condition(Generic[TextT, StepT]):
     Args:
         text: From ``Backbone.condition_text``, of the task's prompt.
         step: From ``Backbone.condition_step``, of the task's step.
+        start: What is known of the video before it is made, if anything.
     """
 
     text: TextT
     step: StepT
+    start: Start | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +133,11 @@ class LayerContext(Condition[TextT, StepT]):
         rotary: Table of the positions of all tokens, or ``None`` where they are learned.
         kernel: The attention kernel, for attention that is not self-attention.
         text_tokens: How many of the hidden states' tokens are text; they come last.
+        start: What is known of the video before it is made, if anything.
     """
 
     rotary: Rotary | None
-    kernel: Attend
+    kernel: Kernel
     text_tokens: int = 0
 
 
@@ -188,6 +210,21 @@ class Backbone(ABC, Generic[TextT, StepT]):
             condition: Of the task.
         """
 
+    def join_steps(self, steps: Sequence[StepT], tokens: Sequence[int]) -> StepT:
+        """Join noise levels, for a model whose frames may differ in theirs (``spec.timestep``).
+
+        Called where the video tokens of a forward are at more than one level. Every level's own
+        work has been done, once, by ``condition_step``: gather it here, as late as you can.
+
+        Args:
+            steps: From ``condition_step``, one per run of consecutive video tokens.
+            tokens: How many tokens each run has, at least 1, in all those of the hidden states.
+
+        Returns:
+            What ``layer`` and ``head`` get as the step of these tokens.
+        """
+        raise NotImplementedError(f"{self.spec.name} has one timestep for all frames")
+
     def text_padding(self, text: TextT) -> tuple[int, ...]:
         """Return how many of the last text tokens are padding, which no query may see.
 
@@ -198,6 +235,20 @@ class Backbone(ABC, Generic[TextT, StepT]):
             One number per branch, or one for all of them; by default nothing is padded.
         """
         return (0,)
+
+    def token_groups(self, index: int) -> TokenGroups | None:
+        """Return which tokens attend to one another in a layer whose self-attention is sparse.
+
+        The layer hands all tokens to ``attend`` as ever: they are grouped behind it, when it is
+        known which keys the window has. Not for models with text inside self-attention.
+
+        Args:
+            index: Of the layer in the whole model.
+
+        Returns:
+            The groups; by default ``None``: every token attends to all.
+        """
+        return None
 
 
 AnyBackbone: TypeAlias = Backbone[Any, Any]

@@ -28,8 +28,12 @@ class Compression:
         """Return when the first video frame of a latent frame is shown."""
         return (self.video_frames(latent_frame) if latent_frame else 0) / fps
 
-    def latent_frames(self, video_frames: int) -> int:
+    def latent_frames(self, video_frames: int, name: str = "num_frames") -> int:
         """Return the number of latent frames that give exactly ``video_frames``.
+
+        Args:
+            video_frames: Length of a video.
+            name: What the user calls it.
 
         Raises:
             ValueError: No number of latent frames does; names the two nearest lengths.
@@ -38,7 +42,7 @@ class Compression:
             below = max(1, 1 + (video_frames - 1) // self.temporal * self.temporal)
             above = below + self.temporal
             raise ValueError(
-                f"num_frames is {video_frames}, but this VAE makes 1 + {self.temporal} n frames; "
+                f"{name} is {video_frames}, but this VAE makes 1 + {self.temporal} n frames; "
                 f"the nearest are {below} and {above}."
             )
         return 1 + (video_frames - 1) // self.temporal
@@ -65,6 +69,14 @@ class BackboneSpec:
             text is outside self-attention.
         guidance: How the model is guided: by a second branch with the negative prompt, or by a
             scale that is embedded like the timestep (a distilled model).
+        start: How a video may begin with given frames. ``refused``: not at all, the family
+            cannot encode them; ``replaced``: they take the place of what is denoised, at its
+            noise level, or clean at timestep 0 where the timestep may differ per frame;
+            ``channels``: the model has input channels for them, and cannot do without.
+        timestep: Whether all frames of a window have one noise level, or each has its own. A
+            model with a timestep per frame is told the true level of every frame that it sees.
+        sparse: Whether tokens attend in groups in some layers; ``Backbone.token_groups`` says in
+            which, and how.
     """
 
     name: str
@@ -80,12 +92,20 @@ class BackboneSpec:
     train_timesteps: int = 1000
     text_tokens: int = 0
     guidance: Literal["branches", "embedded"] = "branches"
+    start: Literal["refused", "replaced", "channels"] = "refused"
+    timestep: Literal["clip", "frame"] = "clip"
+    sparse: bool = False
 
     def __post_init__(self) -> None:
         if self.patch[0] != 1:
             raise ConfigurationError(
                 f"{self.name} puts {self.patch[0]} latent frames into one token; blocks are cut "
                 f"between latent frames, so longtake needs 1."
+            )
+        if self.timestep == "frame" and self.experts > 1:
+            raise ConfigurationError(
+                f"{self.name} has a timestep per frame and {self.experts} experts chosen by it; "
+                f"the frames of one window need the same one, so longtake needs 1."
             )
 
     @property

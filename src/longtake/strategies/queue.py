@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from longtake.caches import Window
-from longtake.models import BlockSampler
+from longtake.models import BlockSteps
 from longtake.plan import FrameRange, Task
 from longtake.strategies.work import Denoising
 
@@ -18,7 +18,7 @@ from longtake.strategies.work import Denoising
 class _Block:
     frames: FrameRange
     latents: Tensor
-    sampler: BlockSampler | None
+    sampler: BlockSteps | None
 
 
 @final
@@ -41,7 +41,8 @@ class BlockQueue:
         """Return the latents ``(1, C, F, H, W)`` of a task's window, as they stand now."""
         if task.step == 0:
             noise = next(self._work.noise).to(self._work.device)
-            self._blocks[task.block] = _Block(task.frames, noise, self._work.sampler.start())
+            latents, sampler = self._work.begin(task.frames, noise)
+            self._blocks[task.block] = _Block(task.frames, latents, sampler)
         parts = []
         for index in (task.block - 1, task.block, task.block + 1):
             block = self._blocks.get(index)

@@ -63,6 +63,8 @@ class Denoising:
         dtype: Of hidden states.
         peers: The ranks of the run.
         start: What is known of the video before it is made; ``None``: nothing.
+        start_noise: Share of a block's noise that its known frames are seen with, where all
+            frames have one timestep.
         cooperation: With decode ranks that attend some of this rank's heads.
     """
 
@@ -80,6 +82,7 @@ class Denoising:
     dtype: torch.dtype = torch.float32
     peers: Peers = field(default_factory=Peers.alone)
     start: Start | None = None
+    start_noise: float = 0.5
     cooperation: CoAttention | None = None
 
     def begin(self, frames: FrameRange, noise: Tensor) -> tuple[Tensor, BlockSteps]:
@@ -95,8 +98,8 @@ class Denoising:
         clean = self.start.known(frames)
         if not clean.shape[2]:
             return noise, sampler
-        own = noise[:, :, : clean.shape[2]] if spec.timestep == "clip" else None
-        steps = KnownFrames(sampler, clean, own)
+        share = self.start_noise if spec.timestep == "clip" else 0.0
+        steps = KnownFrames(sampler, clean, noise[:, :, : clean.shape[2]], share)
         return steps.hold(noise), steps
 
     def guide(self, task: Task, predictions: Tensor) -> Tensor:

@@ -65,6 +65,7 @@ def tiny_wan_folder(
     sampler: str = "UniPCMultistepScheduler",
     shard_size: str | None = None,
     seed: int = 0,
+    heads: int = 2,
 ) -> ModelFolder:
     """Save a random-weight ``WanPipeline`` as diffusers does, and open it.
 
@@ -74,13 +75,14 @@ def tiny_wan_folder(
         sampler: diffusers' scheduler class.
         shard_size: Largest weight file (``"20KB"``); ``None`` for one file per component.
         seed: Of the weights.
+        heads: Attention heads of the transformer.
     """
     pipeline = WanPipeline(
         tokenizer=tiny_tokenizer(),
-        text_encoder=_tiny_text_encoder(seed),
+        text_encoder=tiny_text_encoder(seed),
         vae=tiny_wan_vae(seed),
         scheduler=tiny_scheduler(sampler),
-        transformer=tiny_wan_transformer(seed),
+        transformer=tiny_wan_transformer(seed, num_attention_heads=heads),
         transformer_2=tiny_wan_transformer(seed + 1) if experts == 2 else None,
         boundary_ratio=BOUNDARY if experts == 2 else None,
     )
@@ -133,7 +135,8 @@ def tiny_tokenizer() -> Any:
     )
 
 
-def _tiny_text_encoder(seed: int) -> Any:
+def tiny_text_encoder(seed: int = 0) -> Any:
+    """Return a ``UMT5EncoderModel`` of random weights."""
     config = UMT5Config(
         vocab_size=len(_WORDS), d_model=TEXT_DIM, d_kv=4, d_ff=16, num_layers=1, num_heads=2
     )
@@ -168,31 +171,33 @@ def randomize(module: nn.Module, seed: int) -> Any:
     return module.requires_grad_(False).eval()
 
 
-def tiny_wan_spec(experts: int = 1) -> BackboneSpec:
+def tiny_wan_spec(experts: int = 1, heads: int = 2) -> BackboneSpec:
     """Return the spec of ``tiny_wan_backbone``."""
     return BackboneSpec(
         name="tiny Wan",
         channels=CHANNELS,
         patch=(1, 2, 2),
-        heads=2,
+        heads=heads,
         head_dim=12,
         layers=LAYERS,
         native_frames=21,
         compression=Compression(temporal=4, spatial=8),
         experts=experts,
         boundary=BOUNDARY if experts == 2 else None,
+        start="replaced",
     )
 
 
 def tiny_wan_backbone(
-    layers: Collection[int] = range(LAYERS), experts: int = 1, seed: int = 0
+    layers: Collection[int] = range(LAYERS), experts: int = 1, seed: int = 0, heads: int = 2
 ) -> WanBackbone:
     """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
-    transformers = [tiny_wan_transformer(seed + expert) for expert in range(experts)]
+    seeds = range(seed, seed + experts)
+    transformers = [tiny_wan_transformer(seed, num_attention_heads=heads) for seed in seeds]
     for transformer in transformers:
         for index in set(range(LAYERS)).difference(layers):
             transformer.blocks[index] = nn.Identity()
-    return WanBackbone(tiny_wan_spec(experts), transformers, layers)
+    return WanBackbone(tiny_wan_spec(experts, heads), transformers, layers)
 
 
 TINY_HARDWARE = Hardware(
@@ -220,6 +225,7 @@ class TinyCase:
         scales: Guidance scale per expert.
         second_prompt_at: Latent frame from which on blocks have another prompt.
         seed: Of weights, noise and prompts.
+        heads: Attention heads.
     """
 
     scheduler: BlockScheduler = field(default_factory=lambda: FifoQueue(3, 2))
@@ -230,11 +236,12 @@ class TinyCase:
     scales: tuple[float, ...] = (5.0,)
     second_prompt_at: int | None = None
     seed: int = 0
+    heads: int = 2
 
     @property
     def spec(self) -> BackboneSpec:
         """The backbone's spec."""
-        return tiny_wan_spec(len(self.scales))
+        return tiny_wan_spec(len(self.scales), self.heads)
 
     @property
     def job(self) -> Job:
@@ -271,7 +278,7 @@ def tiny_denoising(
         layers: What the strategy asked for on this rank.
         peers: The ranks of the run; ``None`` for one rank.
     """
-    backbone = tiny_wan_backbone(layers, len(case.scales), case.seed)
+    backbone = tiny_wan_backbone(layers, len(case.scales), case.seed, case.heads)
     guidance = Guidance(scales=case.scales)
     change = math.inf if case.second_prompt_at is None else case.second_prompt_at
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, cast, final
 
 import torch
@@ -20,25 +21,24 @@ from longtake.models.base import (
     PromptStates,
     Rotary,
 )
+from longtake.models.levels import InPieces, in_pieces, pieces
 from longtake.models.patches import unpatchify
 from longtake.models.rotary import AxialRotary, rotate
 from longtake.models.spec import BackboneSpec
+from longtake.models.wan.cross_attention import CrossAttention, KeyValue, keys_and_values
 
-KeyValue = tuple[Tensor, Tensor]
-"""Keys and values of one cross-attention, each ``(B, L, N, D)``."""
-
-WanText = list[dict[int, KeyValue]]
-"""Those of every layer that is here, for each expert."""
+WanText = list[dict[int, list[KeyValue]]]
+"""What each expert's cross-attentions read, by layer: the text and, in Wan 2.1 I2V, an image."""
 
 
 @dataclass(frozen=True, slots=True)
 class WanStep:
-    """One noise level.
+    """One noise level, or those of the ``P`` pieces of a window (``longtake.models.levels``).
 
     Args:
         expert: Which expert works.
-        embedding: Its time embedding ``(1, M)``.
-        modulation: Scale, shift and gate of a layer's parts ``(1, 6, M)``.
+        embedding: Its time embedding ``(P, M)``.
+        modulation: Scale, shift and gate of a layer's parts ``(P, 6, M)``.
     """
 
     expert: int
@@ -58,21 +58,12 @@ class _SelfAttention:
     ) -> Tensor:
         rotary, attend = carried
         heads = (attn.heads, -1)
-        q = rotate(attn.norm_q(attn.to_q(x)).unflatten(2, heads), rotary)
-        k = rotate(attn.norm_k(attn.to_k(x)).unflatten(2, heads), rotary)
-        v = attn.to_v(x).unflatten(2, heads)
-        return cast(Tensor, attn.to_out[0](attend(q, k, v).flatten(2)))
-
-
-class _CrossAttention:
-    """Processor of a layer's cross-attention on keys and values that were computed once."""
-
-    def __call__(
-        self, attn: Any, x: Tensor, carried: tuple[KeyValue, Attend], _mask: None, _rotary: None
-    ) -> Tensor:
-        (k, v), kernel = carried
-        q = attn.norm_q(attn.to_q(x)).unflatten(2, (attn.heads, -1))
-        return cast(Tensor, attn.to_out[0](kernel(q, k, v).flatten(2)))
+        out = attend(
+            lambda: rotate(attn.norm_q(attn.to_q(x)).unflatten(2, heads), rotary),
+            lambda: rotate(attn.norm_k(attn.to_k(x)).unflatten(2, heads), rotary),
+            lambda: attn.to_v(x).unflatten(2, heads),
+        )
+        return cast(Tensor, attn.to_out[0](out.flatten(2)))
 
 
 @final
@@ -83,10 +74,18 @@ class WanBackbone(Backbone[WanText, WanStep]):
         spec: From the configuration.
         experts: The transformers, noisy part first, each with only its own layers.
         layers: The layers that are here.
+        added: Added to the modulation of every noise level, ``(1, 6, M)``: what a model with Wan's
+            layers embeds besides the timestep.
+        layer_arguments: What such a model's layers take besides.
     """
 
     def __init__(
-        self, spec: BackboneSpec, experts: Sequence[WanTransformer3DModel], layers: Collection[int]
+        self,
+        spec: BackboneSpec,
+        experts: Sequence[WanTransformer3DModel],
+        layers: Collection[int],
+        added: Tensor | float = 0.0,
+        layer_arguments: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         height = width = 2 * (spec.head_dim // 6)
         dims = (spec.head_dim - height - width, height, width)
@@ -94,25 +93,23 @@ class WanBackbone(Backbone[WanText, WanStep]):
         super().__init__(spec, AxialRotary(dims, spec.patch, device))
         self._experts = experts
         self._layers = sorted(layers)
+        self._added, self._layer_arguments = added, layer_arguments
         for expert in experts:
             for index in self._layers:
-                expert.blocks[index].attn1.set_processor(_SelfAttention())
-                expert.blocks[index].attn2.set_processor(_CrossAttention())
+                expert.blocks[index].attn1.set_processor(InPieces(_SelfAttention()))
+                expert.blocks[index].attn2.set_processor(InPieces(CrossAttention()))
 
     @override
     def condition_text(self, prompts: PromptStates) -> WanText:
         experts = []
         for expert in self._experts:
-            text = expert.condition_embedder.text_embedder(prompts["states"])
+            embedder = expert.condition_embedder
+            text, image = embedder.text_embedder(prompts["states"]), None
+            if embedder.image_embedder is not None:  # Wan 2.1 I2V
+                image = embedder.image_embedder(prompts["image"])
             attns = {index: expert.blocks[index].attn2 for index in self._layers}
             experts.append(
-                {
-                    index: (
-                        attn.norm_k(attn.to_k(text)).unflatten(2, (attn.heads, -1)),
-                        attn.to_v(text).unflatten(2, (attn.heads, -1)),
-                    )
-                    for index, attn in attns.items()
-                }
+                {index: keys_and_values(attn, text, image) for index, attn in attns.items()}
             )
         return experts
 
@@ -125,11 +122,23 @@ class WanBackbone(Backbone[WanText, WanStep]):
         fp32 = embedder.time_embedder.linear_1.weight.dtype
         embedding = embedder.time_embedder(wave.to(fp32)).to(weight.dtype)
         modulation = embedder.time_proj(embedder.act_fn(embedding)).unflatten(1, (6, -1))
-        return WanStep(index, embedding, modulation)
+        return WanStep(index, embedding, modulation + self._added)
+
+    @override
+    def join_steps(self, steps: Sequence[WanStep], tokens: Sequence[int]) -> WanStep:
+        of_pieces = [steps[run] for run in pieces(tokens)]
+        return WanStep(
+            steps[0].expert,
+            torch.cat([step.embedding for step in of_pieces]),
+            torch.cat([step.modulation for step in of_pieces]),
+        )
 
     @override
     def embed(self, latents: Tensor, grid: Grid, condition: Condition[WanText, WanStep]) -> Tensor:
         patches = self._experts[condition.step.expert].patch_embedding
+        if self.spec.start == "channels":
+            assert condition.start is not None  # a run without one is refused
+            latents = torch.cat([latents, condition.start.channels_of(grid.frames)], dim=1)
         hidden: Tensor = patches(latents.to(patches.weight.dtype))
         return hidden.flatten(2).transpose(1, 2).contiguous()
 
@@ -141,19 +150,21 @@ class WanBackbone(Backbone[WanText, WanStep]):
         context: LayerContext[WanText, WanStep],
         attend: Attend,
     ) -> Tensor:
-        block, text = self._experts[context.step.expert].blocks[index], context.text
-        states = block(
-            hidden,
-            (text[context.step.expert][index], context.kernel),
-            context.step.modulation,
+        step = context.step
+        states: Tensor = self._experts[step.expert].blocks[index](
+            in_pieces(hidden, len(step.modulation)),
+            (context.text[step.expert][index], context.kernel),
+            step.modulation,
             (context.rotary, attend),
+            **self._layer_arguments,
         )
-        return cast(Tensor, states)
+        return states.flatten(1, 2)
 
     @override
     def head(self, hidden: Tensor, grid: Grid, condition: Condition[WanText, WanStep]) -> Tensor:
         step = condition.step
         expert = self._experts[step.expert]
         shift, scale = (expert.scale_shift_table + step.embedding[:, None]).chunk(2, dim=1)
-        hidden = (expert.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden)
-        return unpatchify(expert.proj_out(hidden), grid, self.spec)
+        states = in_pieces(hidden, len(step.embedding))
+        states = (expert.norm_out(states.float()) * (1 + scale) + shift).type_as(hidden)
+        return unpatchify(expert.proj_out(states.flatten(1, 2)), grid, self.spec)

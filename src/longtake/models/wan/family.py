@@ -1,25 +1,30 @@
-"""Wan 2.1 (1.3B, 14B) and Wan 2.2 A14B folders: text to video."""
+"""Wan 2.1 (1.3B, 14B), Wan 2.2 A14B and Wan 2.2 TI2V (5B) folders: text and image to video."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Sequence
-from typing import Any, final
+from functools import partial
+from typing import Any, Literal, final
 
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 from typing_extensions import override
 
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
+from longtake.models.card import ModelCard
 from longtake.models.folder import ModelFolder
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
+from longtake.models.start import Start
 from longtake.models.text import encode_with_pipeline
 from longtake.models.wan.backbone import WanBackbone
 from longtake.models.wan.decoder import WanDecoder
+from longtake.models.wan.encoder import WanEncoder, image_channels
+from longtake.models.wan.image import encode_image
 from longtake.models.weights import load_module
 
 _MAX_TOKENS = 512
@@ -31,17 +36,54 @@ _DEFAULTS = {
 
 
 @final
-@register("WanPipeline")
+@register("WanPipeline", "WanImageToVideoPipeline")
 class WanFamily(ModelFamily):
-    """Text-to-video Wan: one transformer (2.1) or two experts (2.2 A14B)."""
+    """Wan: one transformer (2.1, 2.2 TI2V) or two experts (2.2 A14B), text or image to video."""
+
+    layer_lists = ("blocks",)
+    cards = (
+        ModelCard(
+            pipeline="WanPipeline",
+            model="Wan 2.1, 2.2 A14B",
+            examples=(
+                "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+                "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+                "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+            ),
+            start="optional",
+            guidance="branches",
+            timestep="clip",
+            native_frames=21,
+            decoder="exact",
+        ),
+        ModelCard(
+            pipeline="WanPipeline",
+            model="Wan 2.2 TI2V",
+            examples=("Wan-AI/Wan2.2-TI2V-5B-Diffusers",),
+            start="optional",
+            guidance="branches",
+            timestep="frame",
+            native_frames=31,
+            decoder="exact",
+        ),
+        ModelCard(
+            pipeline="WanImageToVideoPipeline",
+            model="Wan 2.1 I2V, 2.2 I2V A14B",
+            examples=(
+                "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+                "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+            ),
+            start="always",
+            guidance="branches",
+            timestep="clip",
+            native_frames=21,
+            decoder="exact",
+        ),
+    )
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
-        if folder.index.get("expand_timesteps"):
-            raise ModelError(
-                f"{folder.path} is Wan 2.2 TI2V (expand_timesteps), whose timesteps differ per "
-                f"token; WanPipeline folders without it can be run (Wan 2.1 T2V, Wan 2.2 A14B)."
-            )
+        per_frame = bool(folder.index.get("expand_timesteps"))  # Wan 2.2 TI2V
         experts, config = _experts(folder), _DEFAULTS | folder.config("transformer")
         boundary = folder.index.get("boundary_ratio")
         if (len(experts) == 2) != (boundary is not None):
@@ -49,37 +91,31 @@ class WanFamily(ModelFamily):
                 f"{folder.path / 'model_index.json'} has {len(experts)} transformer(s) and "
                 f"boundary_ratio {boundary}; two experts need a boundary, one must have none."
             )
-        vae = folder.config("vae")
+        vae, channels = folder.config("vae"), config["out_channels"] or config["in_channels"]
+        temporal = vae.get("scale_factor_temporal") or 4
         return BackboneSpec(
             name=f"{folder.path.name} ({folder.pipeline})",
-            channels=config["in_channels"],
+            channels=channels,
             patch=tuple(config["patch_size"]),
             heads=config["num_attention_heads"],
             head_dim=config["attention_head_dim"],
             layers=config["num_layers"],
-            native_frames=21,
+            native_frames=31 if per_frame else 21,
             compression=Compression(
-                temporal=vae.get("scale_factor_temporal") or 4,
+                temporal=temporal,
                 spatial=vae.get("scale_factor_spatial") or 8,
             ),
             experts=len(experts),
             boundary=boundary,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
+            timestep="frame" if per_frame else "clip",
+            start=_start(folder, config, channels, temporal),
         )
 
     @override
     def load_backbone(
         self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
     ) -> WanBackbone:
-        def prune(transformer: Any) -> None:
-            del transformer.rope  # positions are our own: absolute, and of any length
-            for index in set(range(spec.layers)).difference(layers):
-                transformer.blocks[index] = nn.Identity()
-            if 0 not in layers:
-                del transformer.patch_embedding
-            if spec.layers - 1 not in layers:
-                del transformer.proj_out, transformer.norm_out, transformer.scale_shift_table
-
         experts = [
             load_module(
                 folder,
@@ -87,7 +123,7 @@ class WanFamily(ModelFamily):
                 WanTransformer3DModel.from_config,
                 place,
                 keep_fp32=WanTransformer3DModel._keep_in_fp32_modules,
-                prune=prune,
+                prune=partial(keep_layers, layers=layers),
             )
             for name in _experts(folder)
         ]
@@ -118,6 +154,77 @@ class WanFamily(ModelFamily):
 
         encoders = {"text_encoder": UMT5EncoderModel}
         return encode_with_pipeline(folder, prompts, WanPipeline, encoders, place, encode)
+
+    @override
+    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+        return WanEncoder.load(folder, device).encode(frames)
+
+    @override
+    def encode_start(
+        self, folder: ModelFolder, spec: BackboneSpec, frames: Tensor, place: Placement
+    ) -> Start:
+        if spec.start != "channels":
+            return super().encode_start(folder, spec, frames, place)
+        compression = spec.compression
+        known = compression.latent_frames(len(frames))
+        # A native clip, gray where nothing is known; the rest of a long video is like its end.
+        blank = compression.video_frames(spec.native_frames) - len(frames)
+        clip = WanEncoder.load(folder, place.device).encode(frames, blank)
+        image = folder.has("image_encoder")
+        return Start(
+            latents=clip[:, :, :known],
+            channels=image_channels(known, clip, compression.temporal),
+            prompts={"image": encode_image(folder, frames[0], place.device)} if image else {},
+        )
+
+    @override
+    def blank_start(
+        self, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
+    ) -> Start | None:
+        if spec.start != "channels":
+            return None
+        latents = torch.empty(1, spec.channels, 1, height, width)
+        channels = torch.empty(1, spec.compression.temporal + spec.channels, 1, height, width)
+        prompts = {}
+        if folder.has("image_encoder"):
+            encoder = folder.config("image_encoder")
+            patches = (encoder["image_size"] // encoder["patch_size"]) ** 2
+            prompts["image"] = torch.empty(1, patches + 1, encoder["hidden_size"])
+        return Start(latents=latents, channels=channels, prompts=prompts)
+
+
+def keep_layers(transformer: Any, layers: Collection[int]) -> None:
+    """Take everything out of a transformer that a rank with only some of the layers lacks."""
+    del transformer.rope  # positions are our own: absolute, and of any length
+    total = len(transformer.blocks)
+    for index in set(range(total)).difference(layers):
+        transformer.blocks[index] = nn.Identity()
+    if 0 not in layers:
+        del transformer.patch_embedding
+    if total - 1 not in layers:
+        del transformer.proj_out, transformer.norm_out, transformer.scale_shift_table
+
+
+def _start(
+    folder: ModelFolder, config: dict[str, Any], channels: int, temporal: int
+) -> Literal["replaced", "channels"]:
+    """Return how videos of a folder begin with given frames.
+
+    Raises:
+        ModelError: Its transformer takes something else besides the latents.
+    """
+    image, further = config["image_dim"] is not None, config["in_channels"] - channels
+    if further == 0 and not image:
+        return "replaced"
+    if further != channels + temporal or config["pos_embed_seq_len"] is not None:
+        raise ModelError(
+            f"{folder.path} has a transformer of {further} input channels besides {channels} of "
+            f"latents, and image positions {config['pos_embed_seq_len']}; Wan I2V has "
+            f"{channels + temporal}, and none (Wan 2.1 I2V, Wan 2.2 I2V A14B)."
+        )
+    if image and not folder.has("image_encoder"):
+        raise ModelError(f"{folder.path} needs an image_encoder, which model_index.json lacks.")
+    return "channels"
 
 
 def _experts(folder: ModelFolder) -> list[str]:

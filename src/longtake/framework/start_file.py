@@ -1,0 +1,103 @@
+"""The file that a video starts from: an image, or a video whose end is kept."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, final
+
+import av
+import numpy as np
+import torch
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from torch import Tensor
+
+from longtake.errors import ConfigurationError
+
+_IMAGES: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""What PIL reads; animated ones are videos."""
+
+
+@final
+class StartFile:
+    """The video frames of a file. PIL reads images, PyAV everything else.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigurationError: It is missing, or its first frame cannot be decoded.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path).expanduser()
+        if not self._path.is_file():
+            raise ConfigurationError(f"data.start is {path}, but there is no such file.")
+        with self._reading():
+            self._is_image = self._identify()
+            next(self._frames())
+
+    def count(self) -> int:
+        """Return how many video frames there are. Of a video the packets are counted."""
+        with self._reading():
+            if self._is_image:
+                with Image.open(self._path, formats=_IMAGES) as image:
+                    return int(getattr(image, "n_frames", 1))
+            with av.open(str(self._path)) as container:
+                return sum(1 for packet in container.demux(video=0) if packet.size)
+
+    def last(self, frames: int, height: int, width: int) -> Tensor:
+        """Decode the last frames, in memory that does not grow with the file.
+
+        They are cropped around the center to the shape of the new video, and resized.
+
+        Args:
+            frames: How many.
+            height: Pixels.
+            width: Pixels.
+
+        Returns:
+            ``(frames, height, width, 3)`` uint8 RGB.
+
+        Raises:
+            ConfigurationError: Fewer can be decoded.
+        """
+        with self._reading():
+            kept = deque(self._frames(), maxlen=frames)
+        if len(kept) < frames:
+            raise ConfigurationError(
+                f"data.start is {self._path}, of which {frames} video frames are to be kept, but "
+                f"only {len(kept)} can be decoded; the file seems to be damaged."
+            )
+        fitted = [ImageOps.fit(frame, (width, height), Image.Resampling.LANCZOS) for frame in kept]
+        return torch.from_numpy(np.stack([np.asarray(frame) for frame in fitted]))
+
+    def _identify(self) -> bool:
+        """Return whether PIL knows the file."""
+        try:
+            with Image.open(self._path, formats=_IMAGES):
+                return True
+        except UnidentifiedImageError:
+            return False
+
+    def _frames(self) -> Iterator[Image.Image]:
+        if self._is_image:
+            with Image.open(self._path, formats=_IMAGES) as image:
+                for frame in ImageSequence.Iterator(image):
+                    yield ImageOps.exif_transpose(frame).convert("RGB")
+        else:
+            with av.open(str(self._path)) as container:
+                for picture in container.decode(video=0):
+                    yield picture.to_image()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # what a damaged file does to a decoder is hard to foresee
+            raise ConfigurationError(
+                f"data.start is {self._path}, which cannot be read as an image (PNG, JPEG, WebP) "
+                f"or a video: {str(error) or type(error).__name__}."
+            ) from error

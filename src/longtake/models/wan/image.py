@@ -1,0 +1,50 @@
+"""What Wan 2.1 I2V's image encoder (CLIP) says of the first frame."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPVisionModel
+
+from longtake.errors import ModelError
+from longtake.models.folder import ModelFolder
+
+
+@torch.no_grad()
+def encode_image(folder: ModelFolder, image: Tensor, device: torch.device) -> Tensor:
+    """Load the image encoder, encode as the pipeline does, and free it.
+
+    Args:
+        folder: The pipeline folder.
+        image: ``(height, width, 3)`` uint8 RGB.
+        device: Where to encode, in fp32 as diffusers does.
+
+    Returns:
+        States ``(1, L, width of the encoder)`` on the CPU.
+
+    Raises:
+        ModelError: The encoder or its processor cannot be loaded.
+    """
+    # Here, not above: where torchvision is not installed transformers warns of it on import.
+    from diffusers import WanImageToVideoPipeline
+    from transformers import CLIPImageProcessor
+
+    folder.weight_files("image_encoder")  # safetensors, or a refusal that says why
+    try:
+        encoder = CLIPVisionModel.from_pretrained(
+            folder.path / "image_encoder", dtype=torch.float32, use_safetensors=True
+        )
+        processor = CLIPImageProcessor.from_pretrained(folder.path / "image_processor")
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+        raise ModelError(f"the image_encoder in {folder.path} cannot be loaded: {error}") from error
+    pipeline = WanImageToVideoPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=None,
+        scheduler=None,
+        image_processor=processor,
+        image_encoder=encoder.to(device),
+    )
+    states: Tensor = pipeline.encode_image(Image.fromarray(image.cpu().numpy()), device)
+    return states.float().cpu()

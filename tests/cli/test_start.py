@@ -1,0 +1,76 @@
+"""The real command with the bundled model: a video from an image, and one that continues it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from longtake.testing.shapes import clip_of_prompt, render_clips
+from tests.cli.command import predict, report_of
+
+PROMPT = "a red circle moving diagonally on a teal background"
+SETTINGS = """\
+trainer: {accelerator: cpu}
+model:
+  pipeline: demo
+  scheduler: {class_path: FifoQueue, init_args: {block_frames: 3, context_frames: 2}}
+  steps: 4
+  guidance_scale: 2.0
+  dtype: float32
+data:
+  prompts: ["a red circle moving diagonally on a teal background"]
+  num_frames: 29
+  height: 64
+  width: 64
+"""
+
+
+def frames_of(video: Path) -> Tensor:
+    with av.open(str(video)) as container:
+        pictures = [picture.to_ndarray(format="rgb24") for picture in container.decode(video=0)]
+    return torch.from_numpy(np.stack(pictures)).float()
+
+
+def test_a_video_starts_from_an_image_and_another_one_continues_it(tmp_path: Path) -> None:
+    config, image = tmp_path / "start.yaml", tmp_path / "first.png"
+    shown = render_clips(clip_of_prompt(PROMPT, torch.Generator().manual_seed(0)), 1)[0, :, 0]
+    pixels = ((shown.permute(1, 2, 0) + 1.0) * 127.5).round().to(torch.uint8)
+    Image.fromarray(pixels.numpy()).save(image)
+    config.write_text(f"{SETTINGS}  start: {image}\n")
+    first, second = tmp_path / "first", tmp_path / "second"
+
+    done = predict("--config", config, "--output", first)
+    assert done.returncode == 0, done.stderr
+    video = frames_of(first / "0000" / "video.mp4")
+    assert len(video) == 29
+    assert (video[0] - pixels.float()).abs().mean() < 5, "the VAE and the file blur a little"
+    assert "start" in report_of(first)["parts"]
+    resolved = yaml.safe_load((first / "config.yaml").read_text())
+    assert (resolved["data"]["start"], resolved["data"]["start_frames"]) == (str(image), None)
+
+    end = first / "0000" / "video.mp4"
+    changes = ("--data.start", end, "--data.start_frames", "9", "--data.seed", "1")
+    done = predict("--config", config, "--output", second, *changes)
+    assert done.returncode == 0, done.stderr
+    continued = frames_of(second / "0000" / "video.mp4")
+    assert len(continued) == 29
+    errors = (continued[:9] - video[-9:]).abs().mean(dim=(1, 2, 3))
+    assert errors.median() < 5, "the new video begins with the end of the old one"
+
+
+def test_a_start_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    config = tmp_path / "start.yaml"
+    config.write_text(SETTINGS)
+    out = tmp_path / "out"
+    done = predict("--config", config, "--output", out, "--data.start", tmp_path / "none.png")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"longtake: error: data.start is {tmp_path / 'none.png'}, but there is no such file.\n"
+    )
+    assert not out.exists()
