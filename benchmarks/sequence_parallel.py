@@ -7,12 +7,15 @@ few steps), one thread per rank, alternating in one run on the same two processe
 
 - *alone*: longtake's serial run on one rank, the other one idle;
 - *twice*: two of them at once: over *alone*, the machine's own ceiling;
-- *Ulysses*, *ring*: longtake's ``SequenceParallel`` on both ranks;
-- *diffusers*: the same model, weights, prompts and noise through diffusers' own Ulysses
-  (``enable_parallelism``; its ring has no kernel for CPUs), both branches as one batch, the
-  scheduler's steps in a plain loop.
+- *Ulysses*, *ring*, *in chunks*: longtake's ``SequenceParallel`` on both ranks, the last one
+  Ulysses with ``overlap: 2``;
+- *diffusers' Ulysses*, *diffusers' ring*: the same model, weights, prompts and noise through
+  diffusers' own context parallelism (``enable_parallelism``), both branches as one batch, the
+  scheduler's steps in a plain loop. diffusers has no attention for its ring on CPUs: it is given
+  the kernel that longtake's ring uses, which tells the log-sum-exp.
 
-All must give the same latents to 1e-4. xfuser cannot be imported on a machine without accelerator.
+All must give the same latents to 1e-4. xDiT itself cannot be a baseline here: its package, xfuser
+0.7.0, refuses to be imported on a machine without an accelerator.
 """
 
 from __future__ import annotations
@@ -26,9 +29,11 @@ from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from diffusers import ContextParallelConfig
+from diffusers.models import attention_dispatch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -40,6 +45,7 @@ from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FullSequence
 from longtake.strategies import BlockDone, Peers, SequenceParallel, SingleDevice
+from longtake.strategies.exchange.lse import attention_with_lse
 from longtake.testing.ranks import RankPool
 from longtake.testing.tiny import tiny_scheduler
 
@@ -71,7 +77,8 @@ def size_of(layers: int, side: int, steps: int) -> Size:
 CLIPS = (
     Clip("text and timestep", size_of(layers=6, side=8, steps=6), 5, 512),
     Clip("middling", size_of(layers=6, side=16, steps=4), 8, 512),
-    Clip("attention", size_of(layers=2, side=32, steps=2), 16, 64),
+    Clip("large", size_of(layers=2, side=32, steps=2), 16, 64),
+    Clip("attention", size_of(layers=3, side=32, steps=1), 32, 64),
 )
 
 
@@ -105,20 +112,31 @@ def ours(peers: Peers, clip: Clip, layout: Layout | None, ranks: int) -> Run | N
     return Run(start, time.perf_counter(), latents)
 
 
-@lru_cache(maxsize=1)
-def parallel_transformer(size: Size) -> Any:
-    """Return the model with diffusers' own Ulysses among both ranks."""
+@lru_cache(maxsize=2)
+def parallel_transformer(size: Size, kind: str) -> Any:
+    """Return the model with diffusers' own parallelism of a kind among both ranks."""
     model: Any = transformer(size)
     # diffusers takes the rank modulo the number of accelerators, which is 0 here.
     torch.accelerator.device_count = lambda: 1
-    model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
+    model.enable_parallelism(config=ContextParallelConfig(**{f"{kind}_degree": 2}))
     return model
 
 
+def telling_lse(_: Any, q: Tensor, k: Tensor, v: Tensor, *__: Any, **___: Any) -> Any:
+    """Attend as diffusers' ring wants its kernels to."""
+    return attention_with_lse(q, k, v)
+
+
+def their_ring(peers: Peers, clip: Clip) -> Run:
+    """Make the clip with diffusers' model and its ring."""
+    with patch.object(attention_dispatch, "_native_attention_forward_op", telling_lse):
+        return theirs(peers, clip, "ring")
+
+
 @torch.no_grad()
-def theirs(peers: Peers, clip: Clip) -> Run:
+def theirs(peers: Peers, clip: Clip, kind: str = "ulysses") -> Run:
     """Make the clip with diffusers' model and its own context parallelism."""
-    model, prompts = parallel_transformer(clip.size), prompts_of(clip.text)
+    model, prompts = parallel_transformer(clip.size, kind), prompts_of(clip.text)
     noise = denoising(clip.size, job_of(clip), Peers.alone(), clip.text).noise
     scheduler = tiny_scheduler()
     scheduler.set_timesteps(clip.size.steps)
@@ -142,6 +160,7 @@ def measure(pool: RankPool, clip: Clip, rounds: int) -> list[str]:
     """Return a row of the table."""
     serial = Layout.serial(clip.size.layers, 2)
     ulysses, ring = (replace(serial, mesh=mesh) for mesh in (Mesh(ulysses=2), Mesh(ring=2)))
+    chunked = replace(ulysses, chunks=2)
     seconds: dict[str, list[float]] = defaultdict(list)
     expected: Tensor | None = None
     for turn in range(rounds + 1):  # the first round warms up
@@ -149,8 +168,10 @@ def measure(pool: RankPool, clip: Clip, rounds: int) -> list[str]:
             "alone": pool.run(ours, clip, None, 1),
             "twice": pool.run(ours, clip, None, 2),
             "ulysses": pool.run(ours, clip, ulysses, 2),
-            "diffusers": pool.run(theirs, clip),
+            "their ulysses": pool.run(theirs, clip),
+            "in chunks": pool.run(ours, clip, chunked, 2),
             "ring": pool.run(ours, clip, ring, 2),
+            "their ring": pool.run(their_ring, clip),
         }
         for name, ranks in runs.items():
             latents = ranks[0].latents
@@ -166,19 +187,24 @@ def measure(pool: RankPool, clip: Clip, rounds: int) -> list[str]:
     }
     speedup = {name: median(one / other for one, other in pair) for name, pair in pairs.items()}
     ceiling = 2 * speedup["twice"]
-    versus = median(
-        them / us for them, us in zip(seconds["diffusers"], seconds["ulysses"], strict=True)
-    )
+    versus = {
+        kind: median(
+            them / us for them, us in zip(seconds[f"their {kind}"], seconds[kind], strict=True)
+        )
+        for kind in ("ulysses", "ring")
+    }
     return [
         clip.name,
         f"{clip.frames * clip.size.height * clip.size.width // 4}",
         f"{1e3 * median(seconds['alone']) / clip.size.steps:.0f}",
         f"{ceiling:.2f}",
         f"{speedup['ulysses']:.2f}",
+        f"{speedup['in chunks']:.2f}",
         f"{speedup['ring']:.2f}",
-        f"{speedup['diffusers']:.2f}",
-        f"{versus:.2f}",
+        f"{versus['ulysses']:.2f}",
+        f"{versus['ring']:.2f}",
         f"{speedup['ulysses'] / ceiling:.2f}",
+        f"{speedup['ring'] / ceiling:.2f}",
     ]
 
 
@@ -186,20 +212,24 @@ def main() -> None:
     """Measure every clip and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--clip", help="only the one of this name")
+    options = parser.parse_args()
+    rounds, clips = options.rounds, [clip for clip in CLIPS if options.clip in (None, clip.name)]
     print(machine())
     pool = RankPool(2, timeout=900)
-    rows = [measure(pool, clip, rounds) for clip in CLIPS]
+    rows = [measure(pool, clip, rounds) for clip in clips]
     header = [
         "what counts",
         "tokens",
         "a step alone, ms",
         "ceiling",
         "Ulysses",
+        "in chunks",
         "ring",
-        "diffusers' Ulysses",
-        "ours over diffusers'",
-        "share of the ceiling",
+        "Ulysses over diffusers'",
+        "ring over diffusers'",
+        "Ulysses, share of the ceiling",
+        "ring, share of the ceiling",
     ]
     print(f"Speed-ups over *alone*, medians of {rounds} rounds\n")
     print(table(header, rows))

@@ -10,9 +10,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from longtake.models import Operand
 from longtake.models.kernel import attention_kernel
+from longtake.plan.layout import Layout
+from longtake.plan.mesh import Mesh
 from longtake.strategies import Peers
-from longtake.strategies.exchange import RingKernel, Ulysses, shares
+from longtake.strategies.exchange import RingKernel, TokenShare, Ulysses, overlap, shares
 from longtake.testing.ranks import rank_pool
 
 DIM, BATCH = 8, 2
@@ -48,6 +51,34 @@ def ulysses_of_one_rank(
     return out, exchange.sent_numbers(BATCH, DIM)
 
 
+def under_way_when_made(peers: Peers, chunks: int) -> list[tuple[str, int]]:
+    """Return how many exchanges had begun when values, keys and queries were made."""
+    group, begin, made = dist.group.WORLD, dist.batch_isend_irecv, []
+    assert group is not None
+    begun = 0
+
+    def counting(messages: list[Any]) -> Any:
+        nonlocal begun
+        begun += 1
+        return begin(messages)
+
+    def late(name: str, tensor: Tensor) -> Operand:
+        def make() -> Tensor:
+            made.append((name, begun))
+            return tensor
+
+        return make
+
+    operand = torch.ones(BATCH, 1, 4, DIM)
+    q, k, v = (late(name, operand) for name in "qkv")
+    exchange = Ulysses(group, peers.rank, [1, 1], 4, chunks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "batch_isend_irecv", counting)
+        exchange.attend(q, k, v, lambda k, v: (k, v), attention_kernel)
+    assert begun == (2 if chunks == 1 else 3 + chunks)
+    return made
+
+
 def ring_of_one_rank(peers: Peers, tokens: int, keys: int, heads: int) -> Tensor:
     q, *_ = operands(tokens, heads)
     _, k, v = operands(keys, heads, seed=1)
@@ -77,6 +108,14 @@ def test_ulysses_with_uneven_tokens_and_heads(degree: int) -> None:
         assert_close(torch.cat([out for out, _ in ranks], dim=1), expected)
 
 
+@pytest.mark.parametrize(("chunks", "begun"), [(1, (0, 0, 0)), (2, (0, 1, 2))])
+def test_in_chunks_values_travel_while_keys_are_projected(
+    chunks: int, begun: tuple[int, ...]
+) -> None:
+    for made in rank_pool(2).run(under_way_when_made, chunks):
+        assert made == list(zip("vkq", begun, strict=True))
+
+
 @pytest.mark.parametrize("degree", [2, 3, 4])
 def test_ring_with_uneven_tokens_and_keys(degree: int) -> None:
     for tokens, keys in product((17, 2), (23, 3)):
@@ -86,18 +125,56 @@ def test_ring_with_uneven_tokens_and_keys(degree: int) -> None:
         assert_close(torch.cat(ranks, dim=1), attention_kernel(q, k, v))
 
 
+def share_of_one_rank(
+    peers: Peers, ulysses: int, tokens: int, padding: list[int], filling: float
+) -> Tensor:
+    """Return this rank's result where the last keys of each row are padding."""
+    mesh = Mesh(ring=peers.world_size // ulysses, ulysses=ulysses)
+    layout = Layout(mesh=mesh, stages=(range(1),), batches=(range(BATCH),))
+    peers.make_groups(layout.groups)
+    share = TokenShare.of(layout, peers.rank, 5, peers)
+    q, k, v = operands(tokens, 5)
+    for row, count in enumerate(padding):
+        k[row, tokens - count :] = filling
+        v[row, tokens - count :] = filling
+    mine, ring = share.tokens(tokens), share.ring_tokens(tokens)
+    hidden = [
+        [len(overlap(part, range(tokens - count, tokens))) for part in ring] for count in padding
+    ]
+    return share.attend(
+        *(own(tensor, mine) for tensor in (q, k, v)),
+        total=tokens,
+        keys=[len(part) for part in ring],
+        padding=hidden,
+        extend=lambda k, v: (k, v),
+        kernel=attention_kernel,
+    )
+
+
+@pytest.mark.parametrize(("ulysses", "degree"), [(2, 2), (3, 3), (1, 2), (1, 3), (2, 4)])
+def test_padded_keys_are_seen_by_no_query_of_any_rank(ulysses: int, degree: int) -> None:
+    tokens, padding = 17, [7, 0]  # more than the last rank's tokens: it has no key of row 0
+    q, k, v = operands(tokens, 5)
+    seen = [tokens - count for count in padding]
+    rows = [attention_kernel(q[r:][:1], k[r:][:1, :n], v[r:][:1, :n]) for r, n in enumerate(seen)]
+    for filling in (0.0, 1e4):
+        arguments = (ulysses, tokens, padding, filling)
+        found = torch.cat(rank_pool(degree).run(share_of_one_rank, *arguments), dim=1)
+        assert_close(found, torch.cat(rows))
+
+
 def sent_by_one_rank(peers: Peers, tokens: int, heads: int, chunks: int) -> tuple[int, int]:
     """Return the numbers that really go to other ranks in a layer, and the exchange's own count."""
     sent = 0
-    exchange_parts = dist.all_to_all_single
+    message = dist.P2POp
 
-    def counting(received: Tensor, given: Tensor, *sizes: Any, **options: Any) -> Any:
+    def counting(way: Any, tensor: Tensor, **options: Any) -> Any:
         nonlocal sent
-        sent += given.numel() - sizes[1][peers.rank]
-        return exchange_parts(received, given, *sizes, **options)
+        sent += tensor.numel() if way is dist.isend else 0
+        return message(way, tensor, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dist, "all_to_all_single", counting)
+        patch.setattr(dist, "P2POp", counting)
         _, count = ulysses_of_one_rank(peers, tokens, heads, chunks, 0)
     return sent, count
 

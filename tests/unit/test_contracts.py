@@ -19,6 +19,7 @@ from longtake.models import (
     LayerContext,
     PromptStates,
 )
+from longtake.models.kernel import made
 from longtake.noise import NoiseInit, NoiseSource
 from longtake.plan import FrameRange, Task
 from longtake.schedulers import BlockScheduler, FifoQueue
@@ -166,7 +167,7 @@ def suite_of(make: Callable[[Collection[int]], AnyBackbone]) -> BackboneContract
 def swapped(attend: Attend) -> Attend:
     """Hand over ``(B, N, S, D)``, as torch's own attention takes it."""
     return lambda q, k, v: attend(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        made(q).transpose(1, 2), made(k).transpose(1, 2), made(v).transpose(1, 2)
     ).transpose(1, 2)
 
 

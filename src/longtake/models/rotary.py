@@ -92,5 +92,6 @@ def _table(time: Tensor, plane: Tensor) -> Tensor:
 def rotate(x_BSND: Tensor, rotary: Rotary) -> Tensor:
     """Apply rotary positions to interleaved channel pairs of queries or keys ``(B, S, N, D)``."""
     # As complex numbers: one pass over memory instead of eight, and the same products and sums.
-    pairs = torch.view_as_complex(x_BSND.float().unflatten(-1, (-1, 2)))
+    shape = (*x_BSND.shape[:-1], x_BSND.shape[-1] // 2, 2)
+    pairs = torch.view_as_complex(x_BSND.float().reshape(shape))
     return torch.view_as_real(pairs * torch.complex(*rotary)).flatten(-2).to(x_BSND.dtype)

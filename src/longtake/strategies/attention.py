@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from longtake.caches import FeatureKey, FeatureStore, Window
-from longtake.models import Attend
-from longtake.strategies.exchange import TokenShare, overlap
+from longtake.models import Attend, Kernel, Operand
+from longtake.models.groups import TokenGroups
+from longtake.strategies.exchange import Group, TokenShare, lined_up, overlap, split
 
 
 @final
@@ -20,7 +21,8 @@ class WindowAttention:
 
     The feature cache sits behind the exchange: a rank keeps the keys and values of the tokens and
     heads that it attends with, so what it holds is divided by the degree. Text tokens stand behind
-    the window's video tokens; they are not kept, and stay at the end of the keys.
+    the window's video tokens; they are not kept, and stay at the end of the keys. Sparse layers
+    group their tokens last, when the window's keys are complete: what is kept has no groups.
 
     Args:
         window: What the task reads and leaves.
@@ -32,6 +34,7 @@ class WindowAttention:
         text_tokens: Text tokens behind the video tokens.
         padding: How many of them, the last ones, no query may see: per branch, or one number for
             all branches.
+        device: Where the operands of attention are.
     """
 
     def __init__(
@@ -39,43 +42,63 @@ class WindowAttention:
         window: Window,
         tokens_per_frame: int,
         store: FeatureStore,
-        kernel: Attend,
+        kernel: Kernel,
         share: TokenShare,
         held: dict[FeatureKey, list[int]],
         text_tokens: int = 0,
         padding: Sequence[int] = (0,),
+        device: torch.device | None = None,
     ) -> None:
         self._window = window
         self._store = store
         self._kernel = kernel
         self._share = share
+        self._device = device
         video = len(window.frames) * tokens_per_frame
         self._total = video + text_tokens
         ring = share.ring_tokens(self._total)
-        self._keys = [len(part) for part in ring]
         self._padding = [
             [len(overlap(part, range(self._total - count, self._total))) for part in ring]
             for count in padding
         ]
-        if len(ring) > 1:  # a ring's ranks must know how much the others hold
-            for key in (window.reads_before, window.reads_after):
-                added = [0] * len(ring) if key is None else held.pop(key)
-                self._keys = [sum(pair) for pair in zip(self._keys, added, strict=True)]
+        # A ring's ranks must know how much the others hold, groups which tokens these are.
+        before, after = (
+            [0] * len(ring) if key is None else held.pop(key)
+            for key in (window.reads_before, window.reads_after)
+        )
+        window_parts = lined_up([len(part) for part in ring], sum(before))
+        added = lined_up(before), lined_up(after, sum(before) + self._total)
+        self._places = list(zip(added[0], window_parts, added[1], strict=True))
+        self._keys = [sum(map(len, spans)) for spans in self._places]
+        self._groups: dict[TokenGroups, list[Group]] = {}
         mine = ring[share.ring_index]
         self._video = len(overlap(mine, range(video)))
         self._keeps = []
         for key, frames in window.keeps:
             kept = _tokens(frames.within(window.frames), tokens_per_frame)
-            if len(ring) > 1:
-                held[key] = [len(overlap(part, kept)) for part in ring]
+            held[key] = [len(overlap(part, kept)) for part in ring]
             part = overlap(mine, kept)
             self._keeps.append((key, slice(part.start - mine.start, part.stop - mine.start)))
 
-    def layer(self, index: int) -> Attend:
-        """Return the ``attend`` of one layer; call it exactly once."""
-        return partial(self._attend, index)
+    def layer(self, index: int, groups: TokenGroups | None = None) -> Attend:
+        """Return the ``attend`` of one layer; call it exactly once.
 
-    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        Args:
+            index: Of the layer.
+            groups: Of a layer whose self-attention is sparse.
+        """
+        return partial(self._attend, index, () if groups is None else self._split(groups))
+
+    def _split(self, groups: TokenGroups) -> Sequence[Group]:
+        if groups not in self._groups:
+            mine = self._share.ring_index
+            queries = self._places[mine][1]
+            self._groups[groups] = split(groups, queries, self._places, mine, self._device)
+        return self._groups[groups]
+
+    def _attend(
+        self, layer: int, groups: Sequence[Group], q: Operand, k: Operand, v: Operand
+    ) -> Tensor:
         return self._share.attend(
             q,
             k,
@@ -85,6 +108,7 @@ class WindowAttention:
             padding=self._padding,
             extend=partial(self._extend, layer),
             kernel=self._kernel,
+            groups=groups,
         )
 
     def _extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

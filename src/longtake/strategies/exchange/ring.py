@@ -30,9 +30,6 @@ class RingKernel:
         self._group = group
         self._index = index
         self._keys = list(keys)
-        ranks = dist.get_process_group_ranks(group)
-        self._next = ranks[(index + 1) % len(ranks)]
-        self._before = ranks[index - 1]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend from ``q`` to the keys of all ranks.
@@ -49,15 +46,17 @@ class RingKernel:
         """
         out: Tensor | None = None
         lse = q.new_empty(0)
-        held, degree = torch.stack((k, v)), len(self._keys)
+        # One head's tokens after another, which is how kernels like their keys best.
+        held, degree = torch.stack((k.transpose(1, 2), v.transpose(1, 2))), len(self._keys)
         for turn in range(degree):
             source = (self._index - turn - 1) % degree
             coming, works = held, []
             if turn < degree - 1:
-                coming = held.new_empty((*held.shape[:2], self._keys[source], *held.shape[3:]))
+                coming = held.new_empty((*held.shape[:3], self._keys[source], held.shape[4]))
                 works = self._pass_on(held, coming)
-            if held.shape[2]:  # with fewer tokens than ranks, some hold none
-                part, part_lse = attention_with_lse(q, held[0], held[1])
+            if held.shape[3]:  # with fewer tokens than ranks, some hold none
+                keys, values = (tensor.transpose(1, 2) for tensor in held)
+                part, part_lse = attention_with_lse(q, keys, values)
                 out, lse = (part, part_lse) if out is None else merge(out, lse, part, part_lse)
             for work in works:
                 work.wait()
@@ -72,9 +71,10 @@ class RingKernel:
 
     def _pass_on(self, held: Tensor, coming: Tensor) -> list[Any]:
         # As one batch: between two ranks both directions would otherwise wait for one another.
+        after, before = ((self._index + step) % len(self._keys) for step in (1, -1))
         return dist.batch_isend_irecv(
             [
-                dist.P2POp(dist.isend, held, self._next, group=self._group),
-                dist.P2POp(dist.irecv, coming, self._before, group=self._group),
+                dist.P2POp(dist.isend, held, group=self._group, group_peer=after),
+                dist.P2POp(dist.irecv, coming, group=self._group, group_peer=before),
             ]
         )

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Self, final
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from longtake.models import Attend
-from longtake.models.kernel import without_padding
+from longtake.models import Kernel, Operand
+from longtake.models.kernel import made, without_padding
 from longtake.plan.layout import Layout
+from longtake.strategies.exchange.groups import Group, in_groups
 from longtake.strategies.exchange.ring import RingKernel
 from longtake.strategies.exchange.shares import overlap, shares
-from longtake.strategies.exchange.ulysses import Ulysses
+from longtake.strategies.exchange.ulysses import Extend, Ulysses
 from longtake.strategies.peers import Peers
-
-Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Adds to keys and values what a feature cache holds."""
 
 
 @final
@@ -83,15 +81,16 @@ class TokenShare:
 
     def attend(
         self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
+        q: Operand,
+        k: Operand,
+        v: Operand,
         *,
         total: int,
         keys: Sequence[int],
         padding: Sequence[Sequence[int]],
         extend: Extend,
-        kernel: Attend,
+        kernel: Kernel,
+        groups: Sequence[Group] = (),
     ) -> Tensor:
         """Attend from this rank's tokens to the whole window and what the cache adds.
 
@@ -108,17 +107,18 @@ class TokenShare:
                 once for all rows.
             extend: Adds what the cache holds, for the tokens and heads of attention.
             kernel: The attention kernel of one device.
+            groups: Of a sparse layer, which has no padding; empty: every query sees all keys.
         """
-        kernels = [kernel for _ in padding]
-        if self._ring > 1:
-            # Its own log-sum-exp kernel: what a backend gives cannot be merged without one.
-            group = self._peers.group(self._ring_ranks)
+        if groups:
+            kernel = in_groups([self._over_ring(kernel, group.counts) for group in groups], groups)
+        else:
             seen = [
                 [all_ - hidden for all_, hidden in zip(keys, row, strict=True)] for row in padding
             ]
-            kernels = [RingKernel(group, self.ring_index, row) for row in seen]
-        kernel = without_padding(kernels, [row[self.ring_index] for row in padding])
+            kernels = [self._over_ring(kernel, row) for row in seen]
+            kernel = without_padding(kernels, [row[self.ring_index] for row in padding])
         if self._ulysses == 1:
+            v, k, q = made(v), made(k), made(q)
             return kernel(q, *extend(k, v))
         parts = shares(total, self.size)
         first = self.ring_index * self._ulysses
@@ -126,6 +126,13 @@ class TokenShare:
         group = self._peers.group(self._ulysses_ranks)
         exchange = Ulysses(group, self._ulysses_index, tokens, self._heads, self._chunks)
         return exchange.attend(q, k, v, extend, kernel)
+
+    def _over_ring(self, kernel: Kernel, keys: Sequence[int]) -> Kernel:
+        """Return a kernel for keys of which each ring coordinate has some."""
+        if self._ring == 1:
+            return kernel
+        # Its own log-sum-exp kernel: what a backend gives cannot be merged without one.
+        return RingKernel(self._peers.group(self._ring_ranks), self.ring_index, keys)
 
     def collect(self, hidden: Tensor, total: int, wanted: range) -> Tensor:
         """Return the hidden states of ``wanted`` tokens on the first rank, nothing on the others.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import accumulate, pairwise
 
 
@@ -13,8 +14,12 @@ def shares(total: int, parts: int) -> list[range]:
         parts: Number of ranks. With fewer tokens than ranks, some parts are empty.
     """
     base, rest = divmod(total, parts)
-    sizes = [base + (part < rest) for part in range(parts)]
-    return [range(start, stop) for start, stop in pairwise(accumulate(sizes, initial=0))]
+    return lined_up(base + (part < rest) for part in range(parts))
+
+
+def lined_up(counts: Iterable[int], first: int = 0) -> list[range]:
+    """Return ranges of these lengths, one behind the other, beginning at ``first``."""
+    return [range(*ends) for ends in pairwise(accumulate(counts, initial=first))]
 
 
 def overlap(span: range, other: range) -> range:

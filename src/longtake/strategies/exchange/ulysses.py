@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import TypeAlias, final
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from longtake.models import Attend
-from longtake.strategies.exchange.shares import shares
+from longtake.models import Kernel, Operand
+from longtake.models.kernel import made
+from longtake.strategies.exchange.shares import lined_up, shares
+from longtake.strategies.exchange.swap import Swap
+
+Extend: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Adds to keys and values what a feature cache holds."""
 
 
 @final
@@ -21,14 +25,16 @@ class Ulysses:
     after it. Token and head counts need not divide the number of ranks: shares differ by at most
     one, and nothing is padded. ``sent_numbers`` is what a rank sends per layer.
 
+    In chunks (PipeDiT's PipeSP, section 2.1, with chunks instead of single heads) values, keys and
+    queries travel one after another, each while the next is projected, and the result of a part of
+    the heads while the next part is attended. No head is computed otherwise for it: the same bits.
+
     Args:
         group: The ranks, in the order of their tokens.
         index: This rank's place in it.
         tokens: Tokens of each rank.
         heads: Attention heads in all; at least as many as ranks.
-        chunks: Parts in which a rank's heads are attended, the result of one travelling while the
-            next is computed (PipeDiT's PipeSP, section 2.1, with chunks instead of single heads);
-            1 is plain Ulysses.
+        chunks: Parts in which a rank's heads are attended; 1 is plain Ulysses.
     """
 
     def __init__(
@@ -40,23 +46,17 @@ class Ulysses:
         chunks: int = 1,
     ) -> None:
         self._group = group
-        self._tokens = list(tokens)
-        self._my_tokens = self._tokens[index]
-        self._heads = shares(heads, len(self._tokens))
-        self._my_heads = self._heads[index]
+        self._index = index
+        self._tokens = lined_up(tokens)
+        self._heads = shares(heads, len(tokens))
+        self._overlaps = chunks > 1
         # As many on every rank, or they would wait for one another.
         chunks = min(chunks, *map(len, self._heads))
-        self._chunks = [shares(len(heads), chunks) for heads in self._heads]
-        self._my_chunks = self._chunks[index]
+        self._chunks = [
+            lined_up(map(len, shares(len(mine), chunks)), mine.start) for mine in self._heads
+        ]
 
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        extend: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-        kernel: Attend,
-    ) -> Tensor:
+    def attend(self, q: Operand, k: Operand, v: Operand, extend: Extend, kernel: Kernel) -> Tensor:
         """Attend from this rank's tokens to all tokens.
 
         Collective: all ranks of the group call it for the same layers in the same order.
@@ -71,68 +71,46 @@ class Ulysses:
         Returns:
             ``(B, S, N, D)`` of this rank's tokens.
         """
-        q, k, v = self._to_heads(q, k, v)
-        k, v = extend(k, v)
-        under_way = []
-        for number, chunk in enumerate(self._my_chunks):
-            part = slice(chunk.start, chunk.stop)
-            out = kernel(q[:, :, part], k[:, :, part], v[:, :, part])
-            under_way.append(self._send_tokens(out, number))
-        return self._receive_tokens(under_way, q)
+        turns = [[v], [k], [q]] if self._overlaps else [[v, k, q]]
+        begun = [self._begin_to_heads([made(operand) for operand in turn]) for turn in turns]
+        for swap, _ in begun:
+            swap.end()
+        v_BSND, k_BSND, q_BSND = (tensor for _, tensors in begun for tensor in tensors)
+        k_BSND, v_BSND = extend(k_BSND, v_BSND)
+        tokens, heads = self._tokens[self._index], self._heads[self._index]
+        batch, _, _, dim = q_BSND.shape
+        result = q_BSND.new_empty(batch, len(tokens), self._heads[-1].stop, dim)
+        swaps = []
+        for number, chunk in enumerate(self._chunks[self._index]):
+            part = slice(chunk.start - heads.start, chunk.stop - heads.start)
+            out = kernel(q_BSND[:, :, part], k_BSND[:, :, part], v_BSND[:, :, part])
+            swaps.append(self._begin_to_tokens(out, result, number))
+        for swap in swaps:
+            swap.end()
+        return result
 
     def sent_numbers(self, batch: int, head_dim: int) -> int:
         """Return how many numbers this rank sends to others in one layer."""
-        others_heads = sum(map(len, self._heads)) - len(self._my_heads)
-        others_tokens = sum(self._tokens) - self._my_tokens
-        before = 3 * self._my_tokens * others_heads
-        after = others_tokens * len(self._my_heads)
+        tokens, heads = len(self._tokens[self._index]), len(self._heads[self._index])
+        before = 3 * tokens * (self._heads[-1].stop - heads)
+        after = (self._tokens[-1].stop - tokens) * heads
         return batch * head_dim * (before + after)
 
-    def _to_heads(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Exchange tokens for heads: each ``(B, S_mine, N, D)`` to ``(B, S, N_mine, D)``."""
-        fused = torch.stack(tensors)
-        count, batch, _, _, dim = fused.shape
-        parts = [fused[:, :, :, heads.start : heads.stop].reshape(-1) for heads in self._heads]
-        sizes = [count * batch * tokens * len(self._my_heads) * dim for tokens in self._tokens]
-        received, _ = self._exchange(parts, sizes)
-        pieces = [
-            piece.view(count, batch, tokens, len(self._my_heads), dim)
-            for piece, tokens in zip(torch.split(received, sizes), self._tokens, strict=True)
-        ]
-        return torch.cat(pieces, dim=2).unbind()
+    def _begin_to_heads(self, tensors: Sequence[Tensor]) -> tuple[Swap, list[Tensor]]:
+        """Exchange tokens for heads: each ``(B, S_mine, N, D)`` for ``(B, S, N_mine, D)``."""
+        given = [tensor.transpose(1, 2) for tensor in tensors]
+        batch, _, _, dim = given[0].shape
+        heads, total = self._heads[self._index], self._tokens[-1].stop
+        # One head's tokens after another, which is how kernels like their keys best.
+        taken = [tensor.new_empty(batch, len(heads), total, dim) for tensor in tensors]
+        parts = [[tensor[:, h.start : h.stop] for tensor in given] for h in self._heads]
+        places = [[tensor[:, :, s.start : s.stop] for tensor in taken] for s in self._tokens]
+        swap = Swap.begin(self._group, self._index, parts, places)
+        return swap, [tensor.transpose(1, 2) for tensor in taken]
 
-    def _send_tokens(self, out: Tensor, number: int) -> tuple[Tensor, list[int], Any]:
-        """Begin to give every rank the result of its tokens, of chunk ``number`` of the heads."""
-        batch, _, _, dim = out.shape
-        parts = [part.reshape(-1) for part in torch.split(out, self._tokens, dim=1)]
-        sizes = [batch * self._my_tokens * len(c[number]) * dim for c in self._chunks]
-        received, work = self._exchange(parts, sizes, async_op=True)
-        return received, sizes, work
-
-    def _receive_tokens(
-        self, under_way: list[tuple[Tensor, list[int], Any]], like: Tensor
-    ) -> Tensor:
-        """Put the results together: heads of rank 0 chunk by chunk, of rank 1, ..."""
-        batch, dim = like.shape[0], like.shape[3]
-        by_chunk = []
-        for number, (received, sizes, work) in enumerate(under_way):
-            work.wait()
-            heads = [len(chunks[number]) for chunks in self._chunks]
-            by_chunk.append(
-                [
-                    piece.view(batch, self._my_tokens, count, dim)
-                    for piece, count in zip(torch.split(received, sizes), heads, strict=True)
-                ]
-            )
-        ranks = range(len(self._tokens))
-        return torch.cat([pieces[rank] for rank in ranks for pieces in by_chunk], dim=2)
-
-    def _exchange(
-        self, parts: list[Tensor], sizes: list[int], *, async_op: bool = False
-    ) -> tuple[Tensor, Any]:
-        received = parts[0].new_empty(sum(sizes))
-        sent = [len(part) for part in parts]
-        work = dist.all_to_all_single(
-            received, torch.cat(parts), sizes, sent, group=self._group, async_op=async_op
-        )
-        return received, work
+    def _begin_to_tokens(self, out: Tensor, result: Tensor, number: int) -> Swap:
+        """Exchange chunk ``number`` of the heads for tokens: of ``(B, S, chunk, D)``."""
+        parts = [[out[:, tokens.start : tokens.stop]] for tokens in self._tokens]
+        theirs = [chunks[number] for chunks in self._chunks]
+        places = [[result[:, :, heads.start : heads.stop]] for heads in theirs]
+        return Swap.begin(self._group, self._index, parts, places)
