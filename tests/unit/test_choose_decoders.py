@@ -158,6 +158,9 @@ def test_requests_are_denoised_while_the_one_before_is_decoded() -> None:
         if isinstance(box.action, Decode) and box.action.block == 0
     ]
     assert len(starts) == 3
+    alone = timeline(layout, replace(job, requests=1))
+    first = next(box.start for box in alone if isinstance(box.action, Decode))
+    assert starts[0] == pytest.approx(first), "later videos do not hold up the first one"
     # The decode rank never waits once it has begun.
     assert simulate(layout, job).makespan == pytest.approx(starts[0] + 3 * decode)
     inline = replace(layout, decoders=0)
