@@ -105,7 +105,7 @@ def refused(
         (("--data.prompts", "[[{at: 3, text: bird}]]"), "a schedule starts at 0"),
         (
             ("--trainer.devices", "2", "--trainer.strategy", "SingleDevice"),
-            "SingleDevice runs on 1 device, but 2 were asked for",
+            "SingleDevice denoises on 1 device, but 2 were asked for",
         ),
         (
             (

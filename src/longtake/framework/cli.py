@@ -9,7 +9,7 @@ import traceback
 import warnings
 from argparse import SUPPRESS
 from pathlib import Path
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 import torch.distributed as dist
@@ -74,11 +74,25 @@ class LongtakeCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return the trainer's methods that are commands, with what the CLI itself passes them."""
-        return {"predict": {"model", "datamodule"}, "plan": {"model", "datamodule"}}
+        run = {"model", "datamodule"}
+        return {"predict": run, "plan": run, "models": set()}
+
+    @override
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        if subcommand != "models":
+            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser = self.init_parser(**kwargs)  # no model, no data, no devices
+        self.add_default_arguments_to_parser(parser)
+        return parser
 
     @override
     def before_instantiate_classes(self) -> None:
-        """Keep a plan's trainer from looking for the devices that it plans for."""
+        """List models; keep a plan's trainer from looking for the devices that it plans for."""
+        if self.subcommand == "models":
+            InferenceTrainer.models()
+            raise SystemExit(0)
         if self.subcommand != "plan":
             return
         config = self.config.plan

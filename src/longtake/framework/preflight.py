@@ -20,7 +20,8 @@ from longtake.schedulers import BlockScheduler
 
 TRANSFORMERS = ("transformer", "transformer_2")
 """Components whose layers are divided among ranks."""
-_WEIGHTED = ("text_encoder", "image_encoder", *TRANSFORMERS, "vae")
+_WEIGHTED = ("text_encoder", "image_encoder", "transformer", "vae")
+"""How the names of components with weights begin (``text_encoder_2``)."""
 
 
 @contextmanager
@@ -40,10 +41,10 @@ def check_weights(folder: ModelFolder) -> None:
     Raises:
         ModelError: Names the file or folder and what is there instead.
     """
-    if not (folder.path / "tokenizer").is_dir() and folder.has("tokenizer"):
-        raise ModelError(f"{folder.path} has no tokenizer folder.")
-    for component in _WEIGHTED:
-        if not folder.has(component):
+    for component in folder.components:
+        if component.startswith("tokenizer") and not (folder.path / component).is_dir():
+            raise ModelError(f"{folder.path} has no {component} folder.")
+        if not component.startswith(_WEIGHTED):
             continue
         folder.config(component)
         for file in sorted(set(folder.weight_files(component).values())):

@@ -19,6 +19,8 @@ from longtake.framework.environment import check_launch, cluster_environment
 from longtake.framework.interrupt import stop_on_interrupt
 from longtake.framework.launch import RankStrategy
 from longtake.framework.mistakes import one_line
+from longtake.framework.models_report import cards
+from longtake.framework.models_report import show as show_models
 from longtake.framework.module import Generator
 from longtake.framework.plan_report import report_of, show
 from longtake.framework.recipe import Recipe
@@ -161,6 +163,11 @@ class InferenceTrainer(pl.Trainer):
         )
         plan.check(datamodule.requests().items)
         show(report_of(plan))
+
+    @staticmethod
+    def models() -> None:
+        """List the models that can be run, plug-ins included, and what each takes."""
+        show_models(cards())
 
     def join(self, *, failed: bool = False) -> None:
         """Wait until the processes that this one has started have ended.

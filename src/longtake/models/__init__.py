@@ -1,6 +1,12 @@
 """Models: diffusion transformers and VAEs behind one contract each, one family per folder."""
 
+from longtake.models import cogvideox as cogvideox
 from longtake.models import hunyuan_video as hunyuan_video
+from longtake.models import hunyuan_video15 as hunyuan_video15
+from longtake.models import ltx as ltx
+from longtake.models import mochi as mochi
+from longtake.models import open_sora_plan as open_sora_plan
+from longtake.models import skyreels_v2 as skyreels_v2
 from longtake.models import wan as wan
 from longtake.models.base import (
     AnyBackbone,
@@ -9,17 +15,24 @@ from longtake.models.base import (
     Backbone,
     Condition,
     Grid,
+    Kernel,
     LayerContext,
+    Operand,
     Placement,
     Positions,
     PromptStates,
     Rotary,
     VideoDecoder,
 )
+from longtake.models.card import ModelCard
 from longtake.models.folder import ModelFolder, open_folder
+from longtake.models.groups import TokenGroups
+from longtake.models.known_frames import BlockSteps, KnownFrames
+from longtake.models.lora import Lora
 from longtake.models.registry import ModelFamily, family_of, register, registered
 from longtake.models.sampler import BlockSampler, Sampler, load_sampler, load_scheduler
 from longtake.models.spec import BackboneSpec, Compression
+from longtake.models.start import Start
 
 __all__ = [
     "AnyBackbone",
@@ -28,17 +41,25 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "BlockSampler",
+    "BlockSteps",
     "Compression",
     "Condition",
     "Grid",
+    "Kernel",
+    "KnownFrames",
     "LayerContext",
+    "Lora",
+    "ModelCard",
     "ModelFamily",
     "ModelFolder",
+    "Operand",
     "Placement",
     "Positions",
     "PromptStates",
     "Rotary",
     "Sampler",
+    "Start",
+    "TokenGroups",
     "VideoDecoder",
     "family_of",
     "load_sampler",

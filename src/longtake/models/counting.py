@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from longtake.models.base import Grid, LayerContext, Placement
+from longtake.models.base import AnyBackbone, Grid, LayerContext, Operand, Placement
 from longtake.models.folder import ModelFolder
-from longtake.models.kernel import attention_kernel
+from longtake.models.kernel import attention_kernel, made
 from longtake.models.registry import ModelFamily
 from longtake.models.spec import BackboneSpec
 from longtake.plan import FrameRange
@@ -25,22 +25,44 @@ from longtake.plan.cost import Work
 
 NO_WORK: Final = Work(embed=0.0, layer=0.0, attention=0.0, head=0.0, decode=0.0)
 """Where nothing is to be predicted."""
-_PATCHES: Final = 8
-"""Patches along height and width of the small window that is counted, and of its latents."""
-_FRAMES: Final = 4
-"""Latent frames that are decoded: the last one is decoded as all later ones are."""
-_TOKENS: Final = 512
-"""Tokens of a prompt where the tokenizer names no smaller number."""
+_META: Final = torch.device("meta")
+"""A device like any other to the models: they must put everything where their weights are."""
+_POSITIONS: Final = 8
+"""Height and width of the latents that are decoded."""
+_SETTLED: Final = 2
+"""How many times video frames come before they do as they will from then on."""
+_PATIENCE: Final = 64
+"""Latent frames that a decoder may hold back before it is given up."""
 _PER_PIXEL: Final = 8e6
 """Operations of a VAE per pixel of the video, where it cannot be counted: Wan's."""
 
 CountT = TypeVar("CountT")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Backbone:
+    """Operations per token: of embedding, one layer without self-attention, and head.
+
+    Args:
+        embed: Per video token.
+        layer: Per video or text token, the mean of all layers.
+        attention: Of one layer's self-attention per query and key, the mean of all layers.
+        head: Per video token.
+    """
+
+    embed: float
+    layer: float
+    attention: float
+    head: float
+
+
 def count_work(
     family: ModelFamily, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
 ) -> Work:
-    """Count floating-point operations on the meta device, and scale them to a size.
+    """Count floating-point operations on the meta device.
+
+    Those of the transformer in a clip of its native length: a window's work on its text is shared
+    by as many tokens as in an ordinary window.
 
     A family that cannot be built without its weights gets estimates of an ordinary transformer
     and VAE: predictions become rougher, results stay the same.
@@ -52,60 +74,112 @@ def count_work(
         height: Latent height ``H``.
         width: Latent width ``W``.
     """
-    backbone = _counted_or(_estimate_backbone(spec), lambda: _count_backbone(family, folder, spec))
-    decode = _counted_or(_estimate_decoder(spec), lambda: _count_decoder(family, folder, spec))
-    embed, layer, head = backbone
+    grid = Grid(frames=FrameRange(0, spec.native_frames), height=height, width=width)
+    backbone = _counted_or(
+        lambda: _count_backbone(family, folder, spec, grid), _estimate_backbone(spec)
+    )
+    decode = _counted_or(lambda: _count_decoder(family, folder, spec), _estimate_decoder(spec))
     return Work(
-        embed=embed,
-        layer=layer,
-        attention=4.0 * spec.model_dim,
-        head=head,
+        embed=backbone.embed,
+        layer=backbone.layer,
+        attention=backbone.attention,
+        head=backbone.head,
         decode=decode * height * width,
     )
 
 
-def _counted_or(estimate: CountT, count: Callable[[], CountT]) -> CountT:
+def _counted_or(count: Callable[[], CountT], estimate: CountT) -> CountT:
     try:
-        with torch.no_grad(), torch.device("meta"):
+        with torch.no_grad(), _NothingPadded():
             return count()
     except Exception:  # a plug-in's code may fail on the meta device in any way
         return estimate
 
 
+class _NothingPadded(TorchFunctionMode):
+    """Lets models ask how many tokens of a prompt are padding where tensors have no values: 0."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is Tensor.tolist and args[0].is_meta:
+            return torch.zeros(args[0].shape, dtype=args[0].dtype, device="cpu").tolist()
+        return func(*args, **(kwargs or {}))
+
+
 def _count_backbone(
-    family: ModelFamily, folder: ModelFolder, spec: BackboneSpec
-) -> tuple[float, float, float]:
-    """Return operations per token of embedding, one layer without self-attention, and head."""
-    place = Placement(torch.device("meta"), torch.float32)
-    backbone = family.load_backbone(folder, spec, {0, spec.layers - 1}, place)
-    height, width = (_PATCHES * patch for patch in spec.patch[1:])
-    grid = Grid(frames=FrameRange(0, 1), height=height, width=width)
-    step = backbone.condition_step(float(spec.train_timesteps - 1), guidance=1.0)
+    family: ModelFamily, folder: ModelFolder, spec: BackboneSpec, grid: Grid
+) -> _Backbone:
+    place = Placement(_META, torch.float32)
+    backbone = family.load_backbone(folder, spec, range(spec.layers), place)
+    with _META:
+        start = family.blank_start(folder, spec, grid.height, grid.width)
+        prompts = family.blank_prompts(folder, spec) | (start.prompt_rows(1) if start else {})
+        latents = torch.empty(1, spec.channels, len(grid.frames), grid.height, grid.width)
     context: LayerContext[Any, Any] = LayerContext(
-        text=backbone.condition_text({"states": torch.empty(1, *_prompt_shape(folder))}),
-        step=step,
+        text=backbone.condition_text(prompts),
+        step=backbone.condition_step(float(spec.train_timesteps - 1), guidance=1.0),
         rotary=None if backbone.positions is None else backbone.positions.table(grid),
         kernel=attention_kernel,
         text_tokens=spec.text_tokens,
+        start=start,
     )
-    latents = torch.empty(1, spec.channels, 1, height, width)
     hidden, embed = _counted(lambda: backbone.embed(latents, grid, context))
-    # Without the kernel of self-attention: it grows with the keys, and is counted apart.
-    hidden, layer = _counted(lambda: backbone.layer(0, hidden, context, lambda q, k, v: q))
-    _, head = _counted(lambda: backbone.head(hidden, grid, context))
-    tokens = spec.tokens_per_frame(height, width)
-    return embed / tokens, layer / tokens, head / tokens
+    tokens = len(grid.frames) * spec.tokens_per_frame(grid.height, grid.width)
+
+    def through(states: Tensor) -> Tensor:
+        for index in range(spec.layers):
+            states = backbone.layer(index, states, context, _no_attention)
+        return states
+
+    hidden, layers = _counted(lambda: through(hidden))
+    _, head = _counted(lambda: backbone.head(hidden[:, :tokens], grid, context))
+    return _Backbone(
+        embed=embed / tokens,
+        layer=layers / hidden.shape[1] / spec.layers,
+        attention=4.0 * spec.model_dim * _seen(backbone),
+        head=head / tokens,
+    )
+
+
+def _no_attention(q: Operand, k: Operand, v: Operand) -> Tensor:
+    """Stand in for self-attention's kernel, which grows with the keys, and is counted apart."""
+    _, _, q = made(v), made(k), made(q)
+    return q
+
+
+def _seen(backbone: AnyBackbone) -> float:
+    """Return the share of keys that a query sees, the mean of all layers."""
+    groups = [backbone.token_groups(index) for index in range(backbone.spec.layers)]
+    return sum(1.0 if group is None else 1.0 / group.count for group in groups) / len(groups)
 
 
 def _count_decoder(family: ModelFamily, folder: ModelFolder, spec: BackboneSpec) -> float:
-    """Return operations per latent position of a latent frame in the midst of a video."""
-    decoder = family.load_decoder(folder, torch.device("meta"))
+    """Return operations per latent position of a latent frame in the midst of a video.
+
+    They are counted from one time that video frames come to the next: a decoder may hold some
+    back. What spatial tiles compute twice is left out.
+    """
+    decoder = family.load_decoder(folder, _META)
     state = decoder.start()
-    latents = torch.empty(1, spec.channels, 1, _PATCHES, _PATCHES)
-    for _ in range(_FRAMES - 1):
-        list(decoder.decode(state, latents))
-    _, decode = _counted(lambda: torch.cat(list(decoder.decode(state, latents))))
-    return decode / _PATCHES**2
+    frame = torch.empty(1, spec.channels, 1, _POSITIONS, _POSITIONS, device=_META)
+
+    def until_frames_come() -> int:
+        """Decode until video frames come; return how many latent frames that took."""
+        for count in range(1, _PATIENCE + 1):
+            if sum(len(pictures) for pictures in decoder.decode(state, frame)):
+                return count
+        raise RuntimeError("the decoder holds everything back")
+
+    for _ in range(_SETTLED):
+        until_frames_come()
+    with FlopCounterMode(display=False) as counter:
+        frames = until_frames_come()
+    return float(counter.get_total_flops()) / frames / _POSITIONS**2
 
 
 def _counted(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
@@ -114,20 +188,12 @@ def _counted(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
     return result, float(counter.get_total_flops())
 
 
-def _prompt_shape(folder: ModelFolder) -> tuple[int, int]:
-    """Return tokens and width of what the text encoder gives, from its configuration."""
-    encoder = folder.config("text_encoder")
-    width = encoder.get("d_model") or encoder["hidden_size"]
-    file = folder.path / "tokenizer" / "tokenizer_config.json"
-    longest = json.loads(file.read_text()).get("model_max_length", _TOKENS)
-    return min(_TOKENS, int(longest)), int(width)
-
-
-def _estimate_backbone(spec: BackboneSpec) -> tuple[float, float, float]:
+def _estimate_backbone(spec: BackboneSpec) -> _Backbone:
     """Return what an ordinary transformer would take."""
     ends = 2.0 * math.prod(spec.patch) * spec.channels * spec.model_dim
     # Projections of both attentions and a feed-forward of four times the width.
-    return ends, 2.0 * (4 + 2 + 8) * spec.model_dim**2, ends
+    layer = 2.0 * (4 + 2 + 8) * spec.model_dim**2
+    return _Backbone(embed=ends, layer=layer, attention=4.0 * spec.model_dim, head=ends)
 
 
 def _estimate_decoder(spec: BackboneSpec) -> float:
@@ -147,16 +213,20 @@ class WeightCount:
     rest: int
 
 
-def count_weights(folder: ModelFolder, components: Collection[str], layers: int) -> WeightCount:
+def count_weights(
+    folder: ModelFolder, components: Collection[str], layers: int, lists: Sequence[str] = ()
+) -> WeightCount:
     """Count the weights of transformers from their files' headers.
 
-    A tensor belongs to a layer when its name holds the layer's number (``blocks.12.ffn...``) in a
-    list that is as long as the model has layers.
+    A tensor belongs to a layer when its name holds the layer's number (``blocks.12.ffn...``) in one
+    of the lists of layers.
 
     Args:
         folder: The pipeline folder, on this machine.
         components: Which transformers, such as the experts of Wan 2.2.
         layers: Layers of each.
+        lists: Names of the lists of layers, in order; by default any that is as long as the model
+            has layers.
     """
     per_layer, rest = [0] * layers, 0
     for component in components:
@@ -165,19 +235,26 @@ def count_weights(folder: ModelFolder, components: Collection[str], layers: int)
             with safe_open(file, framework="pt") as reader:
                 for key in reader.keys():  # noqa: SIM118 (no mapping)
                     numbers[key] = math.prod(reader.get_slice(key).get_shape())
-        listed: dict[str, dict[str, int]] = defaultdict(dict)
-        for key in numbers:
-            if found := re.match(r"(.*?)\.(\d+)\.", key):
-                listed[found[1]][key] = int(found[2])
-        of_layer = {
-            key: index
-            for keys in listed.values()
-            if set(keys.values()) == set(range(layers))
-            for key, index in keys.items()
-        }
+        of_layer = _layers_of(numbers, layers, lists)
         for key, count in numbers.items():
             if key in of_layer:
                 per_layer[of_layer[key]] += count
             else:
                 rest += count
     return WeightCount(layers=tuple(per_layer), rest=rest)
+
+
+def _layers_of(keys: Iterable[str], layers: int, lists: Sequence[str]) -> dict[str, int]:
+    """Return the layer of each tensor that belongs to one."""
+    listed: dict[str, dict[str, int]] = defaultdict(dict)
+    for key in keys:
+        if found := re.match(r"(.*?)\.(\d+)\.", key):
+            listed[found[1]][key] = int(found[2])
+    whole = set(range(layers))
+    names = lists or [name for name, found in listed.items() if set(found.values()) == whole]
+    of_layer: dict[str, int] = {}
+    first = 0
+    for name in names:
+        of_layer |= {key: first + index for key, index in listed[name].items()}
+        first += len(set(listed[name].values())) if lists else 0
+    return of_layer

@@ -57,6 +57,11 @@ class ModelFolder:
         """Name of the diffusers pipeline class."""
         return str(self.index["_class_name"])
 
+    @property
+    def components(self) -> list[str]:
+        """Names of the components that the pipeline has."""
+        return [name for name, value in self.index.items() if isinstance(value, list) and value[0]]
+
     def has(self, component: str) -> bool:
         """Return whether the pipeline has ``component`` (``transformer_2``, say)."""
         return bool((self.index.get(component) or [None])[0])
@@ -132,7 +137,7 @@ def open_folder(name: str, loras: Sequence[Lora] = ()) -> ModelFolder:
     if "_class_name" not in index:
         raise ModelError(f"{index_file} names no pipeline class (_class_name).")
     folder = ModelFolder(path, index, None if local else name, tuple(loras))
-    transformers = [part for part in ("transformer", "transformer_2") if folder.has(part)]
+    transformers = [part for part in folder.components if part.startswith("transformer")]
     for lora in loras:
         lora.check(transformers)
     return folder

@@ -6,21 +6,34 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
+from torch import Tensor
 
 from longtake.errors import ModelError, nearest
 from longtake.models.base import AnyBackbone, AnyDecoder, Placement, PromptStates
+from longtake.models.card import ModelCard
+from longtake.models.config import prompt_shape
 from longtake.models.folder import ModelFolder
 from longtake.models.spec import BackboneSpec
+from longtake.models.start import Start
 
 ENTRY_POINT_GROUP = "longtake.models"
 """Packages name modules in this entry-point group; importing one registers its families."""
 
 
 class ModelFamily(ABC):
-    """Knows the folders of one diffusers pipeline class. Stateless."""
+    """Knows the folders of one diffusers pipeline class. Stateless.
+
+    Attributes:
+        cards: What ``longtake models`` says of it, one per kind of folder.
+        layer_lists: Names of the transformer's lists of layers, in the order in which layers are
+            counted through; left out: any list that is as long as the model has layers.
+    """
+
+    cards: ClassVar[Sequence[ModelCard]] = ()
+    layer_lists: ClassVar[Sequence[str]] = ()
 
     @abstractmethod
     def spec(self, folder: ModelFolder) -> BackboneSpec:
@@ -49,6 +62,63 @@ class ModelFamily(ABC):
             For ``Backbone.condition_text``, one row per prompt, on the CPU. The framework chooses
             and joins rows, and casts floating-point tensors to the weights' dtype.
         """
+
+    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+        """Load the VAE's encoder, encode video frames and free it.
+
+        For families whose ``spec.start`` is not ``refused``.
+
+        Args:
+            folder: The pipeline folder.
+            frames: ``(F, height, width, 3)`` uint8 RGB, as many as some latent frames decode to.
+            device: Where to encode.
+
+        Returns:
+            Latents ``(1, C, F', H, W)`` fp32 on the CPU, as a sampler leaves finished frames.
+
+        Raises:
+            ModelError: The family cannot.
+        """
+        raise ModelError(f"longtake cannot encode frames for a {folder.pipeline}.")
+
+    def encode_start(
+        self, folder: ModelFolder, spec: BackboneSpec, frames: Tensor, place: Placement
+    ) -> Start:
+        """Encode the first frames of a video; by default to their latents alone.
+
+        Args:
+            folder: The pipeline folder.
+            spec: Of the backbone.
+            frames: ``(F, height, width, 3)`` uint8 RGB, as many as some latent frames decode to.
+            place: Where to encode.
+
+        Returns:
+            On the CPU.
+        """
+        return Start(latents=self.encode_video(folder, frames, place.device))
+
+    def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:
+        """Return states of one prompt that have the right shapes, for counting operations.
+
+        By default ``states`` alone, as long and as wide as the text encoder's configuration says.
+        Values do not matter; masks need be no others than such that no token is padded.
+        """
+        return {"states": torch.empty(1, *prompt_shape(folder))}
+
+    def blank_start(
+        self, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
+    ) -> Start | None:
+        """Return a start of the right shapes, for counting the operations of a model that has one.
+
+        By default ``None``: it can do without.
+
+        Args:
+            folder: The pipeline folder.
+            spec: Of the backbone.
+            height: Latent height ``H``.
+            width: Latent width ``W``.
+        """
+        return None
 
     def sigmas(self, steps: int) -> list[float] | None:
         """Return the noise levels, before the shift, that the pipeline gives its scheduler.

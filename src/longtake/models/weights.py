@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from longtake.errors import ModelError
 from longtake.models.base import Placement
 from longtake.models.folder import ModelFolder
+from longtake.models.lora import changes_of
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -29,6 +30,8 @@ def load_module(
 ) -> ModuleT:
     """Build a model on the meta device and read the tensors that it still needs.
 
+    The folder's LoRAs are merged into them, in fp32, before they are rounded to their dtype.
+
     Args:
         folder: The pipeline folder.
         component: Which component of it.
@@ -41,15 +44,18 @@ def load_module(
 
     Raises:
         ModelError: A tensor is missing or has another shape; names the key, the file and shapes.
+            Or a LoRA does not fit.
     """
     with torch.device("meta"):
         module = build(folder.config(component))
+    known = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     if prune is not None:
         prune(module)
     if place.device.type == "meta":
         return module.requires_grad_(False).eval()
     fp32 = set(keep_fp32)
     wanted = module.state_dict()
+    changes = changes_of(folder.loras, folder.pipeline, component, known, wanted)
     state: dict[str, Tensor] = {}
     for file, keys in _keys_by_file(folder, component, list(wanted)).items():
         with safe_open(file, framework="pt", device=str(place.device)) as reader:
@@ -63,6 +69,8 @@ def load_module(
                         f"the tensor {key} in {file} has shape {tuple(tensor.shape)}, but the "
                         f"configuration of the {component} asks for {tuple(wanted[key].shape)}."
                     )
+                for change in changes.get(key, ()):
+                    tensor = change.added_to(tensor)
                 keep = bool(fp32.intersection(key.split(".")))
                 state[key] = tensor.to(torch.float32 if keep else place.dtype)
     module.load_state_dict(state, assign=True)

@@ -13,9 +13,10 @@ from typing_extensions import override
 
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
+from longtake.models.card import ModelCard
 from longtake.models.cogvideox.backbone import CogVideoXBackbone
 from longtake.models.cogvideox.decoder import CogVideoXDecoder
-from longtake.models.config import with_defaults
+from longtake.models.config import prompt_shape, with_defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
@@ -27,6 +28,20 @@ from longtake.models.weights import load_module
 @register("CogVideoXPipeline")
 class CogVideoXFamily(ModelFamily):
     """Text-to-video CogVideoX, of one latent frame per token."""
+
+    layer_lists = ("transformer_blocks",)
+    cards = (
+        ModelCard(
+            pipeline="CogVideoXPipeline",
+            model="CogVideoX 1.0",
+            examples=("THUDM/CogVideoX-2b", "THUDM/CogVideoX-5b"),
+            start="none",
+            guidance="branches",
+            timestep="clip",
+            native_frames=13,
+            decoder="exact",
+        ),
+    )
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
@@ -91,6 +106,11 @@ class CogVideoXFamily(ModelFamily):
 
         encoders = {"text_encoder": T5EncoderModel}
         return encode_with_pipeline(folder, prompts, CogVideoXPipeline, encoders, place, encode)
+
+    @override
+    def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:
+        _, width = prompt_shape(folder)
+        return {"states": torch.empty(1, spec.text_tokens, width)}
 
 
 def _transformer_config(folder: ModelFolder) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from typing_extensions import override
 
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
-from longtake.models.config import with_defaults
+from longtake.models.card import ModelCard
+from longtake.models.config import prompt_shape, with_defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.hunyuan_video.backbone import HunyuanVideoBackbone
 from longtake.models.hunyuan_video.decoder import hunyuan_video_decoder
@@ -35,6 +36,20 @@ _TEXT_TOKENS = 256
 @register("HunyuanVideoPipeline")
 class HunyuanVideoFamily(ModelFamily):
     """Text-to-video HunyuanVideo."""
+
+    layer_lists = ("transformer_blocks", "single_transformer_blocks")
+    cards = (
+        ModelCard(
+            pipeline="HunyuanVideoPipeline",
+            model="HunyuanVideo",
+            examples=("hunyuanvideo-community/HunyuanVideo",),
+            start="none",
+            guidance="either",
+            timestep="clip",
+            native_frames=33,
+            decoder="overlap",
+        ),
+    )
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
@@ -108,6 +123,16 @@ class HunyuanVideoFamily(ModelFamily):
 
         encoders = {"text_encoder": LlamaModel, "text_encoder_2": CLIPTextModel}
         return encode_with_pipeline(folder, prompts, HunyuanVideoPipeline, encoders, place, encode)
+
+    @override
+    def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:
+        _, width = prompt_shape(folder)
+        _, pooled = prompt_shape(folder, "text_encoder_2")
+        return {
+            "states": torch.empty(1, _TEXT_TOKENS, width),
+            "pooled": torch.empty(1, pooled),
+            "mask": torch.ones(1, _TEXT_TOKENS, dtype=torch.bool),
+        }
 
     @override
     def sigmas(self, steps: int) -> list[float]:

@@ -17,7 +17,8 @@ from typing_extensions import override
 
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
-from longtake.models.config import with_defaults
+from longtake.models.card import ModelCard
+from longtake.models.config import prompt_shape, with_defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.hunyuan_video15.backbone import HunyuanVideo15Backbone
 from longtake.models.hunyuan_video15.decoder import HunyuanVideo15Decoder
@@ -26,7 +27,7 @@ from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
 from longtake.models.weights import load_module
 
-_TEXT_TOKENS = 1000 + 256
+_PROMPT_TOKENS, _GLYPH_TOKENS = 1000, 256
 """Tokens of a prompt and of the texts in quotes in it, padding included: what the pipeline has."""
 _NATIVE_FRAMES = 31
 _PLAIN = {"guidance_rescale": 0.0, "use_original_formulation": False, "start": 0.0, "stop": 1.0}
@@ -37,6 +38,20 @@ _PLAIN = {"guidance_rescale": 0.0, "use_original_formulation": False, "start": 0
 @register("HunyuanVideo15Pipeline")
 class HunyuanVideo15Family(ModelFamily):
     """Text-to-video HunyuanVideo 1.5."""
+
+    layer_lists = ("transformer_blocks",)
+    cards = (
+        ModelCard(
+            pipeline="HunyuanVideo15Pipeline",
+            model="HunyuanVideo 1.5",
+            examples=("hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v",),
+            start="none",
+            guidance="branches",
+            timestep="clip",
+            native_frames=_NATIVE_FRAMES,
+            decoder="window",
+        ),
+    )
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
@@ -56,7 +71,7 @@ class HunyuanVideo15Family(ModelFamily):
                 spatial=vae["spatial_compression_ratio"],
             ),
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
-            text_tokens=_TEXT_TOKENS,
+            text_tokens=_PROMPT_TOKENS + _GLYPH_TOKENS,
         )
 
     @override
@@ -109,6 +124,17 @@ class HunyuanVideo15Family(ModelFamily):
             encode,
             others={"vae": vae, "guider": None},
         )
+
+    @override
+    def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:
+        _, width = prompt_shape(folder)
+        _, glyph_width = prompt_shape(folder, "text_encoder_2")
+        return {
+            "states": torch.empty(1, _PROMPT_TOKENS, width),
+            "mask": torch.ones(1, _PROMPT_TOKENS, dtype=torch.bool),
+            "glyphs": torch.empty(1, _GLYPH_TOKENS, glyph_width),
+            "glyphs_mask": torch.ones(1, _GLYPH_TOKENS, dtype=torch.bool),
+        }
 
     @override
     def sigmas(self, steps: int) -> list[float]:

@@ -13,7 +13,8 @@ from transformers import T5EncoderModel
 from typing_extensions import override
 
 from longtake.models.base import Placement, PromptStates
-from longtake.models.config import with_defaults
+from longtake.models.card import ModelCard
+from longtake.models.config import prompt_shape, with_defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.ltx.backbone import LTXBackbone
 from longtake.models.ltx.decoder import LTXDecoder
@@ -22,11 +23,28 @@ from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
 from longtake.models.weights import load_module
 
+_TEXT_TOKENS = 128
+"""Tokens of a prompt, padding included: what the pipeline asks for."""
+
 
 @final
 @register("LTXPipeline")
 class LTXFamily(ModelFamily):
     """Text-to-video LTX-Video: 0.9.0, 0.9.1 and what has the same pipeline."""
+
+    layer_lists = ("transformer_blocks",)
+    cards = (
+        ModelCard(
+            pipeline="LTXPipeline",
+            model="LTX-Video",
+            examples=("Lightricks/LTX-Video",),
+            start="none",
+            guidance="branches",
+            timestep="clip",
+            native_frames=21,
+            decoder="exact",
+        ),
+    )
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
@@ -79,12 +97,21 @@ class LTXFamily(ModelFamily):
     ) -> PromptStates:
         def encode(pipeline: Any, batch: list[str]) -> PromptStates:
             states, mask, _, _ = pipeline.encode_prompt(
-                batch, do_classifier_free_guidance=False, device=place.device
+                batch,
+                do_classifier_free_guidance=False,
+                max_sequence_length=_TEXT_TOKENS,
+                device=place.device,
             )
             return {"states": states, "mask": mask}
 
         encoders = {"text_encoder": T5EncoderModel}
         return encode_with_pipeline(folder, prompts, LTXPipeline, encoders, place, encode)
+
+    @override
+    def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:
+        _, width = prompt_shape(folder)
+        mask = torch.ones(1, _TEXT_TOKENS, dtype=torch.bool)
+        return {"states": torch.empty(1, _TEXT_TOKENS, width), "mask": mask}
 
     @override
     def sigmas(self, steps: int) -> list[float]:

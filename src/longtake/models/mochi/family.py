@@ -15,7 +15,8 @@ from transformers import T5EncoderModel
 from typing_extensions import override
 
 from longtake.models.base import Placement, PromptStates
-from longtake.models.config import with_defaults
+from longtake.models.card import ModelCard
+from longtake.models.config import prompt_shape, with_defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.mochi.backbone import MochiBackbone
 from longtake.models.mochi.decoder import MochiDecoder
@@ -34,6 +35,20 @@ _LINEAR_NOISE = 0.025
 @register("MochiPipeline")
 class MochiFamily(ModelFamily):
     """Text-to-video Mochi 1."""
+
+    layer_lists = ("transformer_blocks",)
+    cards = (
+        ModelCard(
+            pipeline="MochiPipeline",
+            model="Mochi 1",
+            examples=("genmo/mochi-1-preview",),
+            start="none",
+            guidance="branches",
+            timestep="clip",
+            native_frames=28,
+            decoder="exact",
+        ),
+    )
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
@@ -102,6 +117,12 @@ class MochiFamily(ModelFamily):
         pipeline_class = partial(MochiPipeline, force_zeros_for_empty_prompt=zeros)
         encoders = {"text_encoder": T5EncoderModel}
         return encode_with_pipeline(folder, prompts, pipeline_class, encoders, place, encode)
+
+    @override
+    def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:
+        _, width = prompt_shape(folder)
+        mask = torch.ones(1, _TEXT_TOKENS, dtype=torch.bool)
+        return {"states": torch.empty(1, _TEXT_TOKENS, width), "mask": mask}
 
     @override
     def sigmas(self, steps: int) -> list[float]:

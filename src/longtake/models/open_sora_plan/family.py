@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
+from longtake.models.card import ModelCard
 from longtake.models.folder import ModelFolder
 from longtake.models.open_sora_plan.backbone import OpenSoraPlanBackbone
 from longtake.models.open_sora_plan.config import OpenSoraPlanConfig
@@ -40,6 +41,18 @@ class OpenSoraPlanFamily(ModelFamily):
     """
 
     layer_lists = ("transformer_blocks",)
+    cards = (
+        ModelCard(
+            pipeline=PIPELINE,
+            model="Open-Sora-Plan 1.3",
+            examples=("longtake.models.open_sora_plan.convert",),
+            start="none",
+            guidance="branches",
+            timestep="clip",
+            native_frames=24,
+            decoder="exact",
+        ),
+    )
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from longtake.errors import ModelError
 from longtake.models.base import AnyDecoder, Placement, PromptStates
+from longtake.models.card import ModelCard
 from longtake.models.config import with_defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.registry import ModelFamily, register
@@ -32,6 +33,33 @@ class SkyReelsV2Family(ModelFamily):
 
     Text encoder and VAE are Wan 2.1's.
     """
+
+    layer_lists = ("blocks",)
+    cards = (
+        ModelCard(
+            pipeline=_DIFFUSION_FORCING,
+            model="SkyReels-V2, diffusion forcing",
+            examples=(
+                "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers",
+                "Skywork/SkyReels-V2-DF-14B-540P-Diffusers",
+            ),
+            start="optional",
+            guidance="branches",
+            timestep="frame",
+            native_frames=25,
+            decoder="exact",
+        ),
+        ModelCard(
+            pipeline="SkyReelsV2Pipeline",
+            model="SkyReels-V2, text to video",
+            examples=("Skywork/SkyReels-V2-T2V-14B-540P-Diffusers",),
+            start="optional",
+            guidance="branches",
+            timestep="clip",
+            native_frames=25,
+            decoder="exact",
+        ),
+    )
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:

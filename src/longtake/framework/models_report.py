@@ -1,0 +1,77 @@
+"""What ``longtake models`` prints: which models there are, and what each takes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+from rich.console import Console
+from rich.table import Table
+
+from longtake.framework.callbacks.progress_plain import Value, line_of
+from longtake.models import ModelCard, registered
+
+Row: TypeAlias = dict[str, Value]
+"""A line of the table: value by column."""
+
+_COLUMNS = ("made_from", "guidance", "timestep_per", "native_frames", "decoder", "axes")
+"""What the table on a terminal has a column for, besides the names."""
+_NAMES = 32
+"""Smallest width of the names, however narrow the terminal is."""
+_STARTS = {"none": "text", "optional": "text,image,video", "always": "image,video"}
+"""What a video is made from."""
+
+
+def cards() -> list[ModelCard]:
+    """Return the cards of every registered family, plug-ins included, by pipeline class.
+
+    A plug-in that says nothing about itself has a card that names its pipeline only.
+    """
+    found: list[ModelCard] = []
+    for pipeline, family in sorted(registered().items()):
+        own = [card for card in family.cards if card.pipeline == pipeline]
+        found += own or [ModelCard(pipeline=pipeline)]
+    return found
+
+
+def show(models: Sequence[ModelCard]) -> None:
+    """Print models to stdout: as a table on a terminal, as ``key=value`` lines elsewhere."""
+    if not sys.stdout.isatty():
+        for line in lines_of(models):
+            sys.stdout.write(line + "\n")
+        return
+    table = Table(title="models", show_lines=True)
+    table.add_column("model, pipeline, examples", overflow="fold", min_width=_NAMES)
+    for name in _COLUMNS:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for card in models:
+        row = row_of(card)
+        names = "\n".join([card.model or "unknown", card.pipeline, *card.examples])
+        table.add_row(names, *(_cell(row[name]) for name in _COLUMNS))
+    Console().print(table)
+
+
+def lines_of(models: Sequence[ModelCard]) -> Iterator[str]:
+    """Return models as lines for programs: ``event=model``, then what each takes."""
+    for card in models:
+        yield line_of(event="model", **row_of(card))
+
+
+def row_of(card: ModelCard) -> Row:
+    """Return a card as columns; what is not known is ``None``."""
+    return {
+        "pipeline": card.pipeline,
+        "made_from": None if card.start is None else _STARTS[card.start],
+        "guidance": card.guidance,
+        "timestep_per": card.timestep,
+        "native_frames": card.native_frames,
+        "decoder": card.decoder,
+        "axes": ",".join(card.axes),
+        "examples": ",".join(card.examples) or None,
+        "model": card.model,
+    }
+
+
+def _cell(value: Value) -> str:
+    return "unknown" if value is None else str(value).replace(",", "\n")

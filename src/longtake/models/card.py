@@ -1,0 +1,41 @@
+"""What one kind of model folder takes and gives, for people who choose a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """A model in a table. What is left out is not known before a folder is there.
+
+    Args:
+        pipeline: diffusers' pipeline class, as ``model_index.json`` names it.
+        model: Its name and its versions.
+        examples: Hub ids of folders that can be run, or the function that makes one.
+        start: What a video may begin with besides noise: nothing, frames of an image or a video, or
+            always an image or a video.
+        guidance: Branches with the negative prompt, a scale that is embedded, or either, as the
+            folder says.
+        timestep: Whether all frames of a window have one noise level, or each its own.
+        native_frames: Latent frames of the clips that it was trained on.
+        decoder: ``exact``: blocks are decoded to the very frames of the whole video; ``window``:
+            to those of a decoder that looks back no further than a native clip; ``overlap``: tiles
+            fade into each other.
+    """
+
+    pipeline: str
+    model: str | None = None
+    examples: tuple[str, ...] = ()
+    start: Literal["none", "optional", "always"] | None = None
+    guidance: Literal["branches", "embedded", "either"] | None = None
+    timestep: Literal["clip", "frame"] | None = None
+    native_frames: int | None = None
+    decoder: Literal["exact", "window", "overlap"] | None = None
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Along what a run can be divided among devices."""
+        guided = () if self.guidance == "embedded" else ("cfg",)
+        return ("layers", *guided, "ulysses", "ring")

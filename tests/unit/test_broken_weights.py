@@ -1,0 +1,150 @@
+"""Folders whose weights are not what the configuration asks for, of every family."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from longtake.errors import ModelError
+from longtake.framework.preflight import check_weights
+from longtake.models import ModelFolder, Placement, family_of, open_folder
+from longtake.testing.tiny import tiny_wan_folder
+from longtake.testing.tiny_cogvideox import tiny_cogvideox_folder
+from longtake.testing.tiny_hunyuan import tiny_hunyuan_folder
+from longtake.testing.tiny_hunyuan15 import tiny_hunyuan15_folder
+from longtake.testing.tiny_ltx import tiny_ltx_folder
+from longtake.testing.tiny_mochi import tiny_mochi_folder
+from longtake.testing.tiny_open_sora_plan import tiny_open_sora_plan_folder
+from longtake.testing.tiny_skyreels import tiny_skyreels_folder
+from longtake.testing.tiny_ti2v import tiny_ti2v_folder
+from longtake.testing.tiny_wan_i2v import tiny_wan_i2v_folder
+
+Make = Callable[..., ModelFolder]
+
+PLACE = Placement(torch.device("cpu"), torch.float32)
+FAMILIES = [
+    tiny_wan_folder,
+    tiny_ti2v_folder,
+    tiny_wan_i2v_folder,
+    tiny_hunyuan_folder,
+    tiny_hunyuan15_folder,
+    tiny_cogvideox_folder,
+    tiny_mochi_folder,
+    tiny_ltx_folder,
+    tiny_open_sora_plan_folder,
+    tiny_skyreels_folder,
+]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    """Return a folder as it should be, in shards where they can be made."""
+    make: Make = request.param
+    shards = {"shard_size": "20KB"} if "shard_size" in inspect.signature(make).parameters else {}
+    return make(tmp_path_factory.mktemp("models") / "tiny", **shards)
+
+
+@pytest.fixture
+def folder(whole: ModelFolder, tmp_path: Path) -> ModelFolder:
+    """Return a copy that may be broken."""
+    shutil.copytree(whole.path, tmp_path / "tiny")
+    return open_folder(str(tmp_path / "tiny"))
+
+
+def load(folder: ModelFolder, component: str) -> None:
+    family = family_of(folder)
+    if component == "vae":
+        family.load_decoder(folder, PLACE.device)
+    else:
+        family.load_backbone(folder, family.spec(folder), {1}, PLACE)
+
+
+def some_tensor(folder: ModelFolder, component: str) -> tuple[Path, str, Tensor]:
+    """Return a weight that every rank with layer 1, or every decoder, needs; and its file."""
+    layer = r"decoder\..*" if component == "vae" else r"(transformer_)?blocks\.1\..*"
+    for file in sorted(set(folder.weight_files(component).values())):
+        for key, tensor in load_file(file).items():
+            if re.fullmatch(layer + r"weight", key) and tensor.dim() > 1:
+                return file, key, tensor
+    raise AssertionError("no such tensor")
+
+
+def change(file: Path, key: str, tensor: Tensor | None) -> None:
+    tensors = load_file(file)
+    tensors.pop(key)
+    save_file(tensors if tensor is None else tensors | {key: tensor}, file)
+
+
+@pytest.mark.parametrize("component", ["transformer", "vae"])
+def test_a_missing_tensor_is_named_with_its_file(folder: ModelFolder, component: str) -> None:
+    file, key, _ = some_tensor(folder, component)
+    load(folder, component)
+    change(file, key, None)
+    with pytest.raises(ModelError) as refused:
+        load(folder, component)
+    assert str(refused.value) == f"{file} lacks the tensor {key} of the {component}."
+
+
+@pytest.mark.parametrize("component", ["transformer", "vae"])
+def test_a_tensor_of_another_shape_is_named_with_both(folder: ModelFolder, component: str) -> None:
+    file, key, tensor = some_tensor(folder, component)
+    change(file, key, torch.zeros(3, 5))
+    with pytest.raises(ModelError) as refused:
+        load(folder, component)
+    sentence = str(refused.value)
+    for part in (key, str(file), "(3, 5)", str(tuple(tensor.shape)), component):
+        assert part in sentence
+
+
+def test_a_tensor_that_the_index_lacks_is_named(tmp_path: Path) -> None:
+    folder = tiny_wan_folder(tmp_path / "tiny", shard_size="20KB")
+    _, key, _ = some_tensor(folder, "transformer")
+    [index] = (folder.path / "transformer").glob("*.index.json")
+    content = json.loads(index.read_text())
+    del content["weight_map"][key]
+    index.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=rf"index in .*transformer lacks the tensor {key}\.$"):
+        load(folder, "transformer")
+
+
+def test_every_component_with_weights_is_checked_first(folder: ModelFolder) -> None:
+    check_weights(folder)
+    # Open-Sora-Plan's tokenizer stands in the folder of its text encoder.
+    weighted = [
+        name
+        for name in folder.components
+        if any((folder.path / name).glob("*.safetensors")) and name != "tokenizer"
+    ]
+    assert {"text_encoder", "transformer", "vae"} <= set(weighted)
+    for component in weighted:
+        file = sorted(set(folder.weight_files(component).values()))[0]
+        whole = file.read_bytes()
+        file.write_bytes(whole[:100])
+        with pytest.raises(ModelError, match=re.escape(f"{file} is no whole safetensors file")):
+            check_weights(folder)
+        file.write_bytes(whole)
+    for tokenizer in [name for name in folder.components if name.startswith("tokenizer")]:
+        (folder.path / tokenizer).rename(folder.path / "elsewhere")
+        with pytest.raises(ModelError, match=f"has no {tokenizer} folder"):
+            check_weights(folder)
+        (folder.path / "elsewhere").rename(folder.path / tokenizer)
+
+
+def test_an_unknown_family_is_told_the_nearest_and_the_guide(folder: ModelFolder) -> None:
+    index = folder.path / "model_index.json"
+    index.write_text(json.dumps({**folder.index, "_class_name": f"My{folder.pipeline}"}))
+    with pytest.raises(ModelError) as refused:
+        family_of(open_folder(str(folder.path)))
+    sentence = str(refused.value)
+    assert f"a My{folder.pipeline}, which is not registered" in sentence
+    assert f"nearest registered pipeline is {folder.pipeline}." in sentence
+    assert "docs/new-backbone.md" in sentence
