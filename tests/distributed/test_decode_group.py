@@ -187,7 +187,7 @@ def test_a_stop_leaves_what_was_finished_and_the_next_video_is_whole(recipe: Rec
 def overlapping(peers: Peers, recipe: Recipe) -> int:
     """Let the first video's last block be decoded only when the second video is being denoised."""
     store = dist.distributed_c10d._get_default_store()
-    key = f"second-video/{peers._runs}"
+    key = f"second-video/{peers._agreed}"
     decode, run = WanDecoder.decode, SingleDevice.run
     blocks = [0]
     videos = [0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Final, NoReturn, Self, final
@@ -55,7 +56,8 @@ class Peers:
         self._host = host
         self._store = store
         self._watch = watch
-        self._runs = 0
+        self._begun: Counter[frozenset[int]] = Counter()
+        self._request = ""
         self._agreed = 0
         self._groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
         self._open: set[tuple[Kind, int, int]] = set()
@@ -165,7 +167,7 @@ class Peers:
             self._watch.fail(f"rank {self.rank} failed: {cause}")
 
     def begin(
-        self, links: Iterable[tuple[Kind, int, int]], groups: Iterable[tuple[int, ...]] = ()
+        self, links: Iterable[tuple[Kind, int, int]], groups: Sequence[tuple[int, ...]] = ()
     ) -> None:
         """Begin a request; make the links and groups that it needs where they are not there yet.
 
@@ -179,8 +181,12 @@ class Peers:
             links: Kind, source and target of messages, in the same order on all ranks.
             groups: Ranks with collectives of their own, in the same order on all ranks.
         """
-        self._runs += 1
         self.make_groups(groups)
+        links = list(links)
+        # Decode ranks begin no request, so requests are counted by who takes part.
+        ranks = frozenset(rank for _, *ends in links for rank in ends).union(*groups)
+        self._begun[ranks] += 1
+        self._request = f"end/{sorted(ranks)}/{self._begun[ranks]}"
         for kind, source, target in links:
             if (kind, source, target) in self._open:
                 continue
@@ -209,13 +215,13 @@ class Peers:
     def announce_end(self, tasks: int) -> None:
         """Tell the other ranks that the current request ends after so many tasks (rank 0)."""
         if self._store is not None:
-            self._store.set(f"end/{self._runs}", str(tasks))
+            self._store.set(self._request, str(tasks))
 
     def announced_end(self) -> int | None:
         """Return after how many tasks the current request ends, if rank 0 has ended it early."""
         assert self._store is not None
-        key = f"end/{self._runs}"
-        return int(self._store.get(key).decode()) if self._store.check([key]) else None
+        ended = self._store.check([self._request])
+        return int(self._store.get(self._request).decode()) if ended else None
 
     def wire(self) -> Wire:
         """Make a wire for tensors on the device. Collective."""
