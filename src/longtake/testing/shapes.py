@@ -10,6 +10,7 @@ from signed distances, one pixel of edge softness, so they are anti-aliased at e
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import product
 
@@ -115,13 +116,9 @@ def parse_prompt(text: str) -> tuple[str, str, str, str]:
     words = ["a" if word == "an" else word for word in text.split()]
     if len(words) == 9:
         found = (words[1], words[2], words[4], words[7])
-        if (
-            all(
-                word in known
-                for word, known in zip(found, (COLORS, SHAPES, MOTIONS, BACKGROUNDS), strict=True)
-            )
-            and words == prompt(*found).split()
-        ):
+        known: list[Collection[str]] = [COLORS, SHAPES, MOTIONS, BACKGROUNDS]
+        of_each = all(word in names for word, names in zip(found, known, strict=True))
+        if of_each and words == prompt(*found).split():
             return found
     raise ValueError(f"not a prompt of this model: {text!r}; an example: {all_prompts()[0]!r}")
 
