@@ -17,12 +17,10 @@ from longtake.errors import RankFailure
 from longtake.plan.actions import Kind
 from longtake.strategies.headers import header_of, of_header
 from longtake.strategies.watch import Watch
-from longtake.strategies.wires import Delivery, DeviceWire, HostWire, Wire
+from longtake.strategies.wires import FOREVER, Delivery, Wire, device_wire, host_wire
 
 _LOOK: Final = 0.2
 """Seconds after which a rank that waits looks whether the others are well."""
-_FOREVER: Final = timedelta(days=7)
-"""Stalls are found by the watch, so that a slow first block is never taken for one."""
 
 
 @final
@@ -88,7 +86,7 @@ class Peers:
         store = dist.distributed_c10d._get_default_store()
         watch = Watch(store, rank, world_size, stall.total_seconds(), abandon)
         host = dist.new_group(backend="gloo")
-        wires = {kind: _wire(device) for kind in Kind}
+        wires = {kind: device_wire(device) for kind in Kind}
         dist.barrier(host)
         watch.start()
         store = PrefixStore("longtake/peers", store)
@@ -206,7 +204,7 @@ class Peers:
         """
         for ranks in groups:
             if ranks not in self._groups:
-                self._groups[ranks] = dist.new_group(list(ranks), timeout=_FOREVER)
+                self._groups[ranks] = dist.new_group(list(ranks), timeout=FOREVER)
 
     def group(self, ranks: tuple[int, ...]) -> dist.ProcessGroup:
         """Return the group of some ranks, this one among them, that has been made."""
@@ -225,11 +223,11 @@ class Peers:
 
     def wire(self) -> Wire:
         """Make a wire for tensors on the device. Collective."""
-        return _wire(self.device)
+        return device_wire(self.device)
 
     def host_wire(self) -> Wire:
         """Make a wire for tensors on the CPU, whatever the device. Collective."""
-        return HostWire(dist.new_group(backend="gloo", timeout=_FOREVER))
+        return host_wire()
 
     def agree(self, value: bool) -> bool:
         """Return rank 0's ``value`` on every rank. Rank 0 does not wait for the others.
@@ -296,10 +294,3 @@ class Peers:
         """Leave in good order; not collective."""
         if self._watch is not None:
             self._watch.close()
-
-
-def _wire(device: torch.device) -> Wire:
-    # One group per kind: between two ranks, messages of one kind go in one direction.
-    if device.type == "cuda":
-        return DeviceWire(dist.new_group(backend="nccl"), device)
-    return HostWire(dist.new_group(backend="gloo", timeout=_FOREVER))

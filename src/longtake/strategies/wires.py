@@ -7,6 +7,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Final, final
 
 import torch
@@ -14,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 from typing_extensions import override
 
+FOREVER: Final = timedelta(days=7)
+"""Stalls are found by the watch, so that a slow first block is never taken for one."""
 _POLL: Final = 5e-5
 """Seconds between two looks at a CUDA event: far below any task, far above the look itself."""
 
@@ -173,3 +176,18 @@ class _DeviceDelivery(Delivery):
                 return False
             time.sleep(_POLL)
         return True
+
+
+def host_wire() -> Wire:
+    """Make a wire for tensors on the CPU. Collective."""
+    return HostWire(dist.new_group(backend="gloo", timeout=FOREVER))
+
+
+def device_wire(device: torch.device) -> Wire:
+    """Make a wire for tensors on a device. Collective.
+
+    One for each kind of message: between two ranks, messages of a kind go in one direction.
+    """
+    if device.type == "cuda":
+        return DeviceWire(dist.new_group(backend="nccl"), device)
+    return host_wire()
