@@ -328,10 +328,11 @@ def test_operations_can_be_counted_without_weights(
     family, place = CogVideoXFamily(), Placement(torch.device("meta"), torch.float32)
     spec = family.spec(folders[rotary])
     grid = Grid(frames=FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
-    with place.device, FlopCounterMode(display=False) as counter:
+    states = torch.empty(2, TOKENS, TEXT_DIM, device=place.device)
+    latents = torch.empty(1, CHANNELS, FRAMES, HEIGHT, WIDTH, device=place.device)
+    with FlopCounterMode(display=False) as counter:
         backbone = family.load_backbone(folders[rotary], spec, range(LAYERS), place)
-        run = Run(backbone, grid, 900.0, {"states": torch.empty(2, TOKENS, TEXT_DIM)})
-        found = run.predict(torch.empty(1, CHANNELS, FRAMES, HEIGHT, WIDTH))
+        found = Run(backbone, grid, 900.0, {"states": states}).predict(latents)
     assert found.shape == (2, CHANNELS, FRAMES, HEIGHT, WIDTH)
     # Four projections and a feed-forward of four times the width, both ways, for all tokens.
     tokens = FRAMES * spec.tokens_per_frame(HEIGHT, WIDTH) + TOKENS

@@ -21,6 +21,7 @@ from longtake.plan.layout import Layout
 from longtake.strategies import ActionDone, Peers
 from longtake.strategies.channel import Inbox, Outbox
 from longtake.strategies.cooperation import (
+    WORD,
     WORDS,
     CoAttention,
     CoDecoder,
@@ -63,11 +64,11 @@ class DecodeGroup:
         output = layout.output_rank
         if peers.rank == output:
             for rank in range(layout.mesh.size, layout.size):
-                self._outboxes[rank] = Outbox(peers, blocks, rank, _BLOCKS)
-                self._inboxes[rank] = Inbox(peers, frames, rank)
+                self._outboxes[rank] = Outbox(peers, blocks, rank, _BLOCKS, "a finished block")
+                self._inboxes[rank] = Inbox(peers, frames, rank, "video frames")
         elif peers.rank >= layout.mesh.size:
-            self._outboxes[output] = Outbox(peers, frames, output, _PICTURES)
-            self._inboxes[output] = Inbox(peers, blocks, output)
+            self._outboxes[output] = Outbox(peers, frames, output, _PICTURES, "video frames")
+            self._inboxes[output] = Inbox(peers, blocks, output, "a finished block")
         self.tiles: TileOwners = AllTiles()
         if layout.tiled:
             self.tiles = SharedTiles(peers, peers.host_wire(), layout)
@@ -95,13 +96,13 @@ class DecodeGroup:
         output, ranks = self._layout.output_rank, self._layout.decode_ranks(video)
         asked, outbox = self._inboxes[output], self._outboxes[output]
         decoding = OwnDecoding(decoder, self._timings, at_once=True)
-        while (message := asked.receive("a finished block")) is not None:
+        while (message := asked.receive()) is not None:
             if self._helping is not None and message.dtype == torch.int64:
                 self._helping.attend(int(message))
                 continue
             yield from _send(chain(decoding.take(message), decoding.some()), outbox)
             if self._rank == ranks[0]:
-                outbox.send(torch.tensor(DECODED), "that a block is decoded")
+                outbox.send(torch.tensor(DECODED))
         if self._rank in ranks:
             decoding.end()
             yield from _send(decoding.some(), outbox)
@@ -116,12 +117,12 @@ class DecodeGroup:
             served = [rank for rank in mesh if layout.helper(rank) == peers.rank]
             self._helping = CoDecoder(peers, wires, served, kernel)
             return
-        decision: Decision = HeardDecision(Inbox(peers, wires.words, output))
+        decision: Decision = HeardDecision(Inbox(peers, wires.words, output, WORD))
         if peers.rank == output:
             least = heads // layout.mesh.ulysses  # all ranks give away as many
             decision = OwnDecision(
                 HeadShare(least, len(mesh), layout.decoders),
-                [Outbox(peers, wires.words, rank, WORDS) for rank in mesh if rank != output],
+                [Outbox(peers, wires.words, rank, WORDS, WORD) for rank in mesh if rank != output],
                 self._call,
                 self._is_idle,
             )
@@ -129,7 +130,7 @@ class DecodeGroup:
 
     def _call(self, calls: int) -> None:
         for outbox in self._outboxes.values():
-            outbox.send(torch.tensor(calls), "a call to attend")
+            outbox.send(torch.tensor(calls))
 
     def _is_idle(self) -> bool:
         return all(decoding.is_idle for decoding in self._handed_over)
@@ -137,7 +138,7 @@ class DecodeGroup:
     def flush(self) -> None:
         """Wait until everything that this rank has sent is received."""
         for outbox in self._outboxes.values():
-            outbox.flush("the last of the run")
+            outbox.flush()
 
 
 def _send(decoded: Iterator[Decoded], outbox: Outbox) -> Iterator[ActionDone]:
@@ -146,4 +147,4 @@ def _send(decoded: Iterator[Decoded], outbox: Outbox) -> Iterator[ActionDone]:
             case ActionDone():
                 yield item
             case FramesDecoded(frames):
-                outbox.send(frames, "video frames")
+                outbox.send(frames)

@@ -160,7 +160,7 @@ class GroupDecoding(Decoding):
     def take(self, latents: Tensor) -> Iterator[Decoded]:
         latents = latents.cpu()
         for outbox in self._blocks:
-            outbox.send(latents, "a finished block")
+            outbox.send(latents)
         self._waiting += 1
         yield from ()
 
@@ -173,9 +173,9 @@ class GroupDecoding(Decoding):
     def some(self, *, patient: bool = False) -> Iterator[Decoded]:
         while not self._done:
             with self._timings.part("decode"):
-                if not self._frames.arrived("video frames", _LOOK if patient else 0.0):
+                if not self._frames.arrived(_LOOK if patient else 0.0):
                     return
-                frames = self._frames.receive("video frames")
+                frames = self._frames.receive()
             if frames is None:
                 self._done = True
             elif frames.dtype == torch.int64:

@@ -25,30 +25,28 @@ class Outbox:
         wire: A wire for tensors on the CPU that nothing else uses between these two ranks.
         target: The rank that receives.
         limit: The most tensors that may be on their way.
+        what: They are, in words, should the other rank be gone: ``video frames``.
     """
 
-    def __init__(self, peers: Peers, wire: Wire, target: int, limit: int) -> None:
+    def __init__(self, peers: Peers, wire: Wire, target: int, limit: int, what: str) -> None:
         self._peers = peers
         self._wire = wire
         self._target = target
         self._limit = limit
+        self._what = f"send {what}"
         self._sending: deque[list[Delivery]] = deque()
 
     @property
     def has_room(self) -> bool:
         """Whether ``send`` would begin at once."""
-        self._forget()
+        while self._sending and all(self._is_through(one) for one in self._sending[0]):
+            self._sending.popleft()
         return len(self._sending) < self._limit
 
-    def send(self, tensor: Tensor, what: str) -> None:
-        """Begin to send a tensor; waits while ``limit`` others are on their way.
-
-        Args:
-            tensor: On the CPU, any shape.
-            what: In words, should the other rank be gone: ``video frames``.
-        """
+    def send(self, tensor: Tensor) -> None:
+        """Begin to send a tensor, any shape, on the CPU; waits while the limit is reached."""
         while not self.has_room:
-            self._wait(what)
+            self._wait()
         tensor = tensor.contiguous()
         header = self._wire.send(header_of(tensor), self._target)
         self._sending.append([header, self._wire.send(tensor, self._target)])
@@ -57,19 +55,17 @@ class Outbox:
         """Tell the other side that nothing more comes for this video; never waits."""
         self._sending.append([self._wire.send(header_of(None), self._target)])
 
-    def flush(self, what: str) -> None:
+    def flush(self) -> None:
         """Wait until the other side has everything."""
         while self._sending:
-            self._wait(what)
+            self._wait()
 
-    def _forget(self) -> None:
-        """Drop what is through."""
-        while self._sending and all(one.wait(0.0) for one in self._sending[0]):
-            self._sending.popleft()
+    def _is_through(self, delivery: Delivery) -> bool:
+        return self._peers.is_through(delivery, self._what, self._target)
 
-    def _wait(self, what: str) -> None:
+    def _wait(self) -> None:
         for delivery in self._sending.popleft():
-            self._peers.wait(delivery, f"send {what}", self._target)
+            self._peers.wait(delivery, self._what, self._target)
 
 
 @final
@@ -80,32 +76,30 @@ class Inbox:
         peers: The ranks of the run.
         wire: The sender's.
         source: The rank that sends.
+        what: In words: ``a finished block``.
     """
 
-    def __init__(self, peers: Peers, wire: Wire, source: int) -> None:
+    def __init__(self, peers: Peers, wire: Wire, source: int, what: str) -> None:
         self._peers = peers
         self._wire = wire
         self._source = source
+        self._what = f"receive {what}"
         self._header: tuple[Tensor, Delivery] | None = None
 
-    def arrived(self, what: str, seconds: float = 0.0) -> bool:
+    def arrived(self, seconds: float = 0.0) -> bool:
         """Return whether there is something to receive, after at most ``seconds``."""
         _, delivery = self._posted()
-        self._peers.check(f"receive {what}")
-        return self._peers.is_through(delivery, f"receive {what}", self._source, seconds)
+        self._peers.check(self._what)
+        return self._peers.is_through(delivery, self._what, self._source, seconds)
 
-    def receive(self, what: str) -> Tensor | None:
-        """Wait for the next tensor and return it; ``None`` when the video has ended.
-
-        Args:
-            what: In words: ``a finished block``.
-        """
+    def receive(self) -> Tensor | None:
+        """Wait for the next tensor and return it; ``None`` when the video has ended."""
         header, delivery = self._posted()
-        self._peers.wait(delivery, f"receive {what}", self._source)
+        self._peers.wait(delivery, self._what, self._source)
         self._header = None
         tensor = of_header(header)
         if tensor is not None and tensor.numel():
-            self._peers.wait(self._wire.post(tensor, self._source), f"receive {what}", self._source)
+            self._peers.wait(self._wire.post(tensor, self._source), self._what, self._source)
         return tensor
 
     def _posted(self) -> tuple[Tensor, Delivery]:

@@ -28,6 +28,8 @@ from longtake.strategies.wires import Delivery, Wire
 
 WORDS: Final = 4
 """Words on their way: each is read by the micro-task after next."""
+WORD: Final = "how many heads to attend"
+"""What a word says, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class OwnDecision(Decision):
     def heads(self, calls: int, size: tuple[int, ...]) -> int:
         heads = self._share.heads(size) if self._is_idle() else 0
         for outbox in self._others:
-            outbox.send(torch.tensor([heads]), "how many heads it gives away")
+            outbox.send(torch.tensor([heads]))
         if heads:
             self._call(calls)
         return heads
@@ -117,7 +119,7 @@ class HeardDecision(Decision):
 
     @override
     def heads(self, calls: int, size: tuple[int, ...]) -> int:
-        word = self._words.receive("how many heads it gives away")
+        word = self._words.receive()
         assert word is not None
         return int(word)
 
@@ -142,7 +144,7 @@ class CoAttention:
         self._wires = wires
         self._helper = helper
         self._decision = decision
-        self._words = Outbox(peers, wires.words, helper, WORDS)
+        self._words = Outbox(peers, wires.words, helper, WORDS, "sizes")
         self._sending: deque[Delivery] = deque()
 
     def kernel(self, kernel: Kernel, calls: int, size: tuple[int, ...]) -> Kernel:
@@ -162,7 +164,7 @@ class CoAttention:
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             if heads and not spent:
                 given = (tensor[:, :, -heads:] for tensor in (q, k))
-                self._words.send(torch.stack([header_of(one) for one in given]), "sizes")
+                self._words.send(torch.stack([header_of(one) for one in given]))
             out, rates = self._attend(kernel, q, k, v, heads)
             spent.append(rates)
             if len(spent) == calls:
@@ -208,7 +210,7 @@ class CoDecoder:
         self._wires = wires
         self._served = served
         self._kernel = kernel
-        self._words = {rank: Inbox(peers, wires.words, rank) for rank in served}
+        self._words = {rank: Inbox(peers, wires.words, rank, "sizes") for rank in served}
         self._sending: deque[tuple[Delivery, int]] = deque()
 
     def attend(self, calls: int) -> None:
@@ -236,7 +238,7 @@ class CoDecoder:
 
     def _shapes(self, rank: int) -> tuple[Tensor, Tensor]:
         """Return empty tensors of a rank's queries and of its keys."""
-        headers = self._words[rank].receive("sizes")
+        headers = self._words[rank].receive()
         assert headers is not None
         queries, keys = (of_header(header) for header in headers)
         assert queries is not None

@@ -35,8 +35,8 @@ class SharedTiles(TileOwners):
         self._count = layout.decoders
         self._index = peers.rank - layout.mesh.size
         first, *others = range(layout.mesh.size, layout.size)
-        self._outbox = Outbox(peers, wire, first, _PICTURES)
-        self._inboxes = {rank - first: Inbox(peers, wire, rank) for rank in others}
+        self._outbox = Outbox(peers, wire, first, _PICTURES, "tiles")
+        self._inboxes = {rank - first: Inbox(peers, wire, rank, "tiles") for rank in others}
 
     @override
     def mine(self, tiles: int) -> range:
@@ -46,7 +46,7 @@ class SharedTiles(TileOwners):
     def gather(self, pictures: Mapping[int, Tensor], tiles: int) -> list[Tensor] | None:
         if self._index:
             for picture in pictures.values():
-                self._outbox.send(picture.cpu(), "tiles")
+                self._outbox.send(picture.cpu())
             return None
         device = pictures[0].device
         return [
@@ -55,6 +55,6 @@ class SharedTiles(TileOwners):
         ]
 
     def _received(self, tile: int) -> Tensor:
-        picture = self._inboxes[tile % self._count].receive("tiles")
+        picture = self._inboxes[tile % self._count].receive()
         assert picture is not None
         return picture
