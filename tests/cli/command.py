@@ -22,15 +22,23 @@ ENVIRONMENT = {
 }
 
 
-def predict(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run ``longtake predict`` to its end."""
-    return run([*COMMAND, "predict", *map(str, arguments)])
+def predict(
+    *arguments: str | Path, modules: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run ``longtake predict`` to its end.
+
+    Args:
+        arguments: Of the command.
+        modules: A folder with modules that it may import.
+    """
+    return run([*COMMAND, "predict", *map(str, arguments)], modules)
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+def run(command: list[str], modules: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; see ``predict``."""
+    environment = ENVIRONMENT if modules is None else ENVIRONMENT | {"PYTHONPATH": str(modules)}
     return subprocess.run(
-        command, capture_output=True, text=True, env=ENVIRONMENT, timeout=240, check=False
+        command, capture_output=True, text=True, env=environment, timeout=240, check=False
     )
 
 

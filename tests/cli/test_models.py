@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from pathlib import Path
 
 import pytest
 
 from longtake.framework.cli import main
 from longtake.framework.models_report import lines_of, show
 from longtake.models import ModelCard, registered
+from tests.cli.command import frame_count, predict
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def listed(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -54,3 +59,25 @@ def test_it_takes_no_model(capsys: pytest.CaptureFixture[str]) -> None:
         main(["models", "--model.pipeline", "demo"])
     assert ended.value.code == 2
     assert "there is no option model.pipeline" in capsys.readouterr().err
+
+
+def test_a_family_of_ones_own_is_named_in_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no registration step: the examples' plug-in, from the command line alone."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    importlib.import_module("sketch_dit").save_random(tmp_path / "sketch")
+    options = (
+        *("--model.pipeline", tmp_path / "sketch", "--model.dtype", "float32"),
+        *("--model.steps", "3", "--model.scheduler", "FifoQueue"),
+        *("--model.scheduler.block_frames", "3", "--model.scheduler.context_frames", "2"),
+        *("--data.num_frames", "20", "--data.height", "48", "--data.width", "64"),
+        *("--data.prompts", "a bird in the sky", "--trainer.accelerator", "cpu"),
+    )
+    refused = predict(*options, "--output", tmp_path / "refused")
+    assert refused.returncode == 2
+    assert "which is not registered" in refused.stderr
+    family = ("--model.family", "plug_in_backbone.SketchFamily")
+    done = predict(*options, *family, "--output", tmp_path / "out", modules=EXAMPLES)
+    assert done.returncode == 0, done.stderr
+    assert frame_count(tmp_path / "out" / "0000" / "video.mp4") == 20

@@ -24,7 +24,7 @@ from longtake.framework.interrupt import StopFlag
 from longtake.framework.launch import RankStrategy
 from longtake.framework.recipe import Dtype, Recipe
 from longtake.framework.request import Request
-from longtake.models import Lora
+from longtake.models import Lora, ModelFamily
 from longtake.noise import NoiseInit, SharedPool
 from longtake.schedulers import BlockScheduler, FifoQueue
 from longtake.strategies import ActionDone
@@ -37,6 +37,8 @@ class Generator(pl.LightningModule):
     Args:
         pipeline: The model: a diffusers folder, a hub id, or ``demo`` (bundled; its sizes are in
             ``configs/demo.yaml``).
+        family: A model family of your own, ``{class_path: my_package.MyFamily}``; left out: the one
+            that is registered for the pipeline (``longtake models``).
         scheduler: What is denoised, in which order. ``FifoQueue`` for long and endless videos,
             ``FullSequence`` for clips up to the model's native length.
         noise: The starting noise of every block.
@@ -66,6 +68,7 @@ class Generator(pl.LightningModule):
     def __init__(
         self,
         pipeline: str,
+        family: ModelFamily | None = None,
         scheduler: BlockScheduler = lazy_instance(FifoQueue),
         noise: NoiseInit = lazy_instance(SharedPool),
         cache: FeatureCache = lazy_instance(NextBlockKV),
@@ -83,6 +86,7 @@ class Generator(pl.LightningModule):
         super().__init__()
         self.recipe = Recipe(
             pipeline=pipeline,
+            family=family,
             scheduler=scheduler,
             noise=noise,
             cache=cache,

@@ -9,7 +9,7 @@ import torch
 
 from longtake.caches import FeatureCache, NextBlockKV
 from longtake.errors import ConfigurationError
-from longtake.models import Lora
+from longtake.models import Lora, ModelFamily
 from longtake.noise import NoiseInit, SharedPool
 from longtake.schedulers import BlockScheduler, FifoQueue
 
@@ -22,6 +22,7 @@ class Recipe:
 
     Args:
         pipeline: A bundled model's name (``demo``), a diffusers folder or a hub id.
+        family: Knows the pipeline; ``None``: the one that is registered for it.
         scheduler: What is denoised, in which order.
         noise: The starting noise of every block.
         cache: Which keys and values outlive a task.
@@ -41,6 +42,7 @@ class Recipe:
     """
 
     pipeline: str
+    family: ModelFamily | None = None
     scheduler: BlockScheduler = field(default_factory=FifoQueue)
     noise: NoiseInit = field(default_factory=SharedPool)
     cache: FeatureCache = field(default_factory=NextBlockKV)

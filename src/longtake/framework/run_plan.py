@@ -72,7 +72,7 @@ class RunPlan:
         self.world_size = world_size
         self.place = Placement(device, recipe.torch_dtype)
         self.folder = open_folder(recipe.pipeline, recipe.loras)
-        self.family = family_of(self.folder)
+        self.family = recipe.family or family_of(self.folder)
         self.spec = self.family.spec(self.folder)
         self._load_sampler()  # or a refusal
         check_guidance(recipe.guidance_scale_2, self.spec)
@@ -186,7 +186,9 @@ class RunPlan:
 
     def _load_sampler(self, tokens: int | None = None) -> Sampler:
         recipe = self.recipe
-        return load_sampler(self.folder, recipe.sampler, recipe.flow_shift, recipe.steps, tokens)
+        return load_sampler(
+            self.folder, recipe.sampler, recipe.flow_shift, recipe.steps, tokens, self.family
+        )
 
     def _counted(self, job: Job) -> Job:
         if job.work != NO_WORK:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from longtake.errors import ConfigurationError, LongtakeError, ModelError
 from longtake.models.folder import ModelFolder
-from longtake.models.registry import family_of
+from longtake.models.registry import ModelFamily, family_of
 from longtake.models.scheduler_checks import extra_inputs, same_levels, scales
 from longtake.models.shift import shift_of
 
@@ -139,6 +139,7 @@ def load_sampler(
     flow_shift: float | None,
     steps: int,
     tokens: int | None = None,
+    family: ModelFamily | None = None,
 ) -> Sampler:
     """Build the sampler of a run, and refuse one that cannot solve this model.
 
@@ -148,6 +149,7 @@ def load_sampler(
         flow_shift: Shift of the noise levels; ``None`` for the model's own.
         steps: Denoising steps.
         tokens: Video tokens of a clip, for a model whose shift depends on them.
+        family: Knows the folder; ``None``: the one that is registered for it.
 
     Raises:
         ConfigurationError: The sampler cannot be used; says which can.
@@ -156,7 +158,7 @@ def load_sampler(
     shipped, good = folder.class_name("scheduler"), _good(folder.config("scheduler"))
     try:
         scheduler = load_scheduler(folder, sampler, flow_shift, tokens)
-        built = Sampler(scheduler, steps, family_of(folder).sigmas(steps))
+        built = Sampler(scheduler, steps, (family or family_of(folder)).sigmas(steps))
     except LongtakeError:
         raise
     except (ValueError, TypeError, KeyError) as error:  # diffusers' own refusals
