@@ -10,6 +10,14 @@ A stranger's map of the package:
 - ``plan``: tasks as data.
 - ``framework``: engine, events, and the only place that imports Lightning.
 - ``testing``: contract suites for plug-in authors, tiny models.
+
+Importing it sets ``OMP_WAIT_POLICY``, unless the user has: see ``longtake.threads``.
 """
 
+import os
+
+from longtake.threads import sleep_at_barriers
+
 __version__ = "0.1.0"
+
+sleep_at_barriers(os.environ)

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn, final
 
 import lightning.pytorch as pl
-from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from typing_extensions import override
 
@@ -37,7 +36,8 @@ class RankProcesses(_SubprocessScriptLauncher):
 
     Where torchrun or srun has started them, there is nothing to start. Lightning's own launcher
     kills everything as soon as one process fails; here the others have time to say which rank
-    failed, and to finish their files.
+    failed, and to finish their files. Nor do ranks share the cores out, as Lightning would have
+    them: each has the threads of a run on one device (see ``longtake.threads``).
     """
 
     @override
@@ -64,7 +64,6 @@ class RankProcesses(_SubprocessScriptLauncher):
             _in_background(self._watch_children, over)
         elif (parent := int(os.environ.get(_PARENT, os.getpid()))) != os.getpid():
             _in_background(_watch_parent, parent, over)
-        _set_num_threads_if_needed(num_processes=self.num_processes)
         try:
             return function(*args, **kwargs)
         finally:

@@ -27,6 +27,7 @@ from longtake.framework.recipe import Recipe
 from longtake.framework.run_plan import RunPlan
 from longtake.plan.hardware import profile as hardware_profile
 from longtake.strategies import DualParal, ParallelStrategy, SequenceParallel, SingleDevice
+from longtake.threads import brief_spins
 
 
 @final
@@ -133,7 +134,10 @@ class InferenceTrainer(pl.Trainer):
         model.stop.clear()
         engine = model.engine or self.prepare(model, datamodule)
         try:
-            with stop_on_interrupt(model.stop, silent=not engine.is_output):
+            with (
+                brief_spins(os.environ),
+                stop_on_interrupt(model.stop, silent=not engine.is_output),
+            ):
                 super().predict(model, datamodule=datamodule, return_predictions=False)
         except SystemExit:  # what Lightning makes of a second Ctrl-C
             self.join(failed=True)
