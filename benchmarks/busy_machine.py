@@ -58,6 +58,13 @@ class Policy:
     alone: list[Sample] = field(default_factory=list)
     at_once: list[Sample] = field(default_factory=list)
 
+    def warm_up(self) -> None:
+        """Wait until the processes are there; the first video of each is slower than the next."""
+        for process in self.processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        _make(self.processes)
+
     def measure(self) -> None:
         """Make the video once alone and once twice at the same time."""
         self.alone += _make(self.processes[:1])
@@ -78,9 +85,13 @@ def main() -> None:
     command = [sys.executable, __file__, "--serve"]
     command += ["--frames", str(options.frames), "--steps", str(options.steps)]
     policies = {name: _start(command, own) for name, own in POLICIES.items()}
+    for policy in policies.values():
+        policy.warm_up()
     for _ in range(options.rounds):
-        for policy in policies.values():
+        for name, policy in policies.items():
             policy.measure()
+            last = f"{policy.alone[-1].wall:.2f} s alone, {policy.at_once[-1].wall:.2f} s at once"
+            print(f"{name}: {last}", file=sys.stderr, flush=True)
     for policy in policies.values():
         for process in policy.processes:
             process.communicate()
@@ -125,10 +136,6 @@ def _start(command: list[str], own: dict[str, str]) -> Policy:
         )
         for _ in range(2)
     ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    _make(processes)  # the first video of a process is slower than the next ones
     return Policy(processes)
 
 
