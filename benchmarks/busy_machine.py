@@ -30,7 +30,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, middle, table
 
-POLICIES = {
+POLICIES: dict[str, dict[str, str]] = {
     "OpenMP's own": {"GOMP_SPINCOUNT": "300000"},
     "longtake's": {},
     "longtake's, late": {"LATE": "1"},
@@ -67,7 +67,7 @@ class Policy:
 
     def measure(self) -> None:
         """Make the video once alone and once twice at the same time."""
-        self.alone += _make(self.processes[:1])
+        self.alone.extend(_make(self.processes[:1]))
         self.at_once.append(max(_make(self.processes), key=lambda sample: sample.wall))
 
 
