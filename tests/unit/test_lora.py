@@ -390,7 +390,7 @@ def test_other_parts_of_other_methods_are_refused(path: Path, tmp_path: Path) ->
     with pytest.raises(ModelError, match=r"lora_A\.weight, but not both"):
         loaded(path, Lora(path=str(saved(half, tmp_path / "half"))))
     strange = {"diffusion_model.what.lora_A.weight": torch.ones(3, 3)}
-    with pytest.raises(ModelError, match="what.lora_A.weight in .* matches no module"):
+    with pytest.raises(ModelError, match=r"what\.lora_A\.weight in .* matches no module"):
         loaded(path, Lora(path=str(saved(strange, tmp_path / "strange"))))
 
 

@@ -25,7 +25,7 @@ class Part(StrEnum):
 ADDED: Final = (Part.UP, Part.UP_BIAS, Part.DIFF, Part.BIAS_DIFF, Part.TABLE_DIFF)
 """Parts that change nothing where they are zero."""
 _LOW_RANK: Final = re.compile(
-    r"(.+?)[._]lora(?:_linear_layer)?[._](A|B|down|up)(?:\.(\w+?))?(?:\.(weight|bias))?"
+    r"(.+?)[._]lora(?:_linear_layer)?[._](A|B|down|up)(?:\.(?!weight$|bias$)(\w+?))?(?:\.(weight|bias))?"
 )
 _OTHERS: Final = (
     (re.compile(r"(.+)\.alpha"), Part.ALPHA),
