@@ -13,6 +13,7 @@ from diffusers import HunyuanVideoTransformer3DModel, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from longtake.errors import ModelError
 from longtake.framework import Recipe
 from longtake.framework.cli import main
 from longtake.framework.run_plan import RunPlan
@@ -171,7 +172,7 @@ def test_wan_21_image_to_video_on_wan_22(tmp_path: Path) -> None:
         return RunPlan(recipe, SingleDevice(), world_size=1, device=torch.device("cpu"))
 
     refusal = r"cross_attn\.k_img\.lora_A\.weight \(and 7 other modules\) .* missing: skip merges"
-    with pytest.raises(Exception, match=refusal):
+    with pytest.raises(ModelError, match=refusal):
         plan()
     (said,) = plan(missing="skip").skipped
     assert "changes 8 modules that the transformer lacks; they are skipped" in said
@@ -247,8 +248,14 @@ def test_a_repeated_option_makes_a_list(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_an_option_that_there_is_not(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(json.dumps({"model": {"lora": [{"path": "a", "strength": 1.0}]}}))
-    listed = refused(capsys, "predict", *DEMO, "--config", str(config))
-    assert "further options are component, scale_2 and missing" in listed
+
+    def written(value: object) -> str:
+        config.write_text(json.dumps({"model": {"lora": value}}))
+        return refused(capsys, "predict", *DEMO, "--config", str(config))
+
+    assert "no option strength" in written([{"path": "a", "strength": 1.0}])
+    assert "further options are component, scale_2 and missing" in written(5)
     typed = refused(capsys, "predict", *DEMO, "--model.lora", "{path: a, strength: 1.0}")
-    assert "its options are path, scale, component, scale_2 and missing" in typed
+    assert "no option strength" in typed
+    with pytest.raises(ModelError, match="its options are path, scale, component, scale_2"):
+        Lora(path="{path: a").find()
