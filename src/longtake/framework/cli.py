@@ -39,6 +39,7 @@ from longtake.plan.hardware import match_name
 
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
+LORA = "--model.lora"
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as the shell has it."""
 
@@ -67,7 +68,7 @@ class LongtakeCLI(LightningCLI):
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=args,
+            args=gathered(sys.argv[1:] if args is None else args),
         )
 
     @override
@@ -221,6 +222,18 @@ def run(args: list[str] | None) -> int:
     cli = LongtakeCLI(args)
     cli.trainer.join()
     return INTERRUPTED if cli.model.cut_short else 0
+
+
+def gathered(args: ArgsType) -> ArgsType:
+    """Make a repeated ``--model.lora`` add to a list, where each would replace the one before."""
+    if not isinstance(args, list):
+        return args
+    found: list[str] = []
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        again = name == LORA and any(before.partition("=")[0] == LORA for before in found)
+        found.append(f"{name}+{equals}{value}" if again else arg)
+    return found
 
 
 def quiet() -> None:

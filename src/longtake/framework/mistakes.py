@@ -22,6 +22,8 @@ _INTERFACES: dict[str, type] = {
 _FORMS = {
     "data.prompts": "give a prompt, a list of prompts, a .txt or .jsonl file, or a schedule in a "
     "list: [[{at: 0, text: ...}, {at: 30, text: ...}]]",
+    "model.lora": "give a folder, a .safetensors file, or a list: [{path: ..., scale: 1.0}]; "
+    "further options are component, scale_2 and missing",
     "trainer.strategy": "give a class before its options, such as --trainer.strategy DualParal",
     "data.num_frames": "give a whole number, or null for an endless video",
 }

@@ -61,8 +61,10 @@ class Generator(pl.LightningModule):
             trained with, but the video may jump after them; with less it follows them more
             closely; 0 shows them clean.
         lora: A LoRA to merge into the transformer's weights: a folder as diffusers or peft saves
-            it, or a safetensors file. Or several, each ``{path: ..., scale: 1.0}``; with
-            ``component: transformer_2`` for the second expert of Wan 2.2.
+            it, or a safetensors file of any trainer (docs/lora.md). Or several: a list, or the
+            option repeated. Each may be ``{path: ..., scale: 1.0}``; for Wan 2.2 with
+            ``component: transformer_2`` (or ``all``) and ``scale_2`` for the second expert; with
+            ``missing: skip`` where the model lacks modules that the LoRA changes.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class Generator(pl.LightningModule):
         attention: str = "native",
         vae_tile: int | None = None,
         start_noise: float = 0.5,
-        lora: list[Lora] | str | None = None,
+        lora: list[Lora | str] | Lora | str | None = None,
     ) -> None:
         super().__init__()
         self.recipe = Recipe(
@@ -99,7 +101,7 @@ class Generator(pl.LightningModule):
             attention=attention,
             vae_tile=vae_tile,
             start_noise=start_noise,
-            loras=(Lora(path=lora),) if isinstance(lora, str) else tuple(lora or ()),
+            loras=_loras(lora),
         )
         self.engine: Engine | None = None
         self.stop = StopFlag()
@@ -193,3 +195,9 @@ class Generator(pl.LightningModule):
         if self.engine is None:
             raise RuntimeError("Generator runs under InferenceTrainer.predict, which prepares it")
         return self.engine
+
+
+def _loras(given: list[Lora | str] | Lora | str | None) -> tuple[Lora, ...]:
+    """Return LoRAs, however many are given and in whichever form."""
+    each = given if isinstance(given, list) else [] if given is None else [given]
+    return tuple(Lora(path=one) if isinstance(one, str) else one for one in each)

@@ -51,7 +51,7 @@ def report_of(plan: RunPlan) -> PlanReport:
         figures=_figures(plan.job, job, layout, simulation),
         ranks=list(_ranks(plan, job, simulation)),
         alternatives=list(_alternatives(choices, job, layout)) if len(choices) > 1 else [],
-        warnings=warnings_of(job, layout, simulation),
+        warnings=[*plan.skipped, *warnings_of(job, layout, simulation)],
     )
 
 

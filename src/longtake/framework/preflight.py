@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from longtake.caches import peak_held_frames
-from longtake.errors import ConfigurationError, ModelError
+from longtake.errors import ConfigurationError, LongtakeError, ModelError
 from longtake.framework.request import Request
-from longtake.models import BackboneSpec, ModelFolder
+from longtake.models import BackboneSpec, ModelFamily, ModelFolder, Placement
 from longtake.models.counting import WeightCount
+from longtake.models.lora import LoraFile
 from longtake.plan.job import Job
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Axis
@@ -58,6 +61,32 @@ def check_weights(folder: ModelFolder) -> None:
                     if pointer
                     else f"{file} is no whole safetensors file: {error}."
                 ) from error
+
+
+def check_loras(folder: ModelFolder, family: ModelFamily, spec: BackboneSpec) -> list[str]:
+    """Refuse LoRAs that do not fit the transformers. Reads the LoRAs whole, no weights.
+
+    Returns:
+        What is skipped, in sentences.
+
+    Raises:
+        ModelError: Names the key, the file and the shapes.
+    """
+    if not folder.loras:
+        return []
+    for lora in folder.loras:
+        LoraFile(lora).check_values()
+    skipped: list[str] = []
+    place = Placement(torch.device("meta"), torch.float32)
+    try:
+        family.load_backbone(
+            replace(folder, report=skipped.append), spec, range(spec.layers), place
+        )
+    except LongtakeError:
+        raise
+    except Exception:  # a plug-in's code may fail on the meta device in any way: checked at load
+        pass
+    return list(dict.fromkeys(skipped))
 
 
 def check_request(request: Request, spec: BackboneSpec, scheduler: BlockScheduler) -> None:

@@ -13,6 +13,7 @@ from longtake.errors import ConfigurationError, ModelError
 from longtake.framework.preflight import (
     TRANSFORMERS,
     check_guidance,
+    check_loras,
     check_memory,
     check_request,
     check_schedule,
@@ -76,6 +77,7 @@ class RunPlan:
         self.spec = self.family.spec(self.folder)
         self._load_sampler()  # or a refusal
         check_guidance(recipe.guidance_scale_2, self.spec)
+        self.skipped = check_loras(self.folder, self.family, self.spec)
         self.guidance = _guidance(recipe, self.spec)
         self._hardware = hardware or hardware_of(device, recipe.torch_dtype)
         self._settled: tuple[Job, Layout] | None = None
@@ -134,10 +136,11 @@ class RunPlan:
         return [replace(layout, decoders=decoders) for layout in found]
 
     def warnings(self) -> list[str]:
-        """Return what the user might want to change about a run on several devices."""
+        """Return what of LoRAs is skipped, and what to change about a run on several devices."""
         if self.world_size == 1:
-            return []
-        return list(warnings_of(self.job, self.layout, simulate(self.layout, bounded(self.job))))
+            return list(self.skipped)
+        simulation = simulate(self.layout, bounded(self.job))
+        return [*self.skipped, *warnings_of(self.job, self.layout, simulation)]
 
     def job_of(self, request: Request) -> Job:
         """Return a request as strategies see it, its operations not counted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from longtake.errors import ModelError
-from longtake.models.lora import Lora
+from longtake.models.lora import Lora, LoraFile
 
 BUNDLED = {"demo": Path(__file__).parent.parent / "assets" / "demo_model"}
 """Models inside the package, by the name that ``model.pipeline`` takes."""
@@ -31,12 +31,14 @@ class ModelFolder:
         index: The content of ``model_index.json``.
         hub_id: Where the weights still have to be fetched from; ``None`` for a local folder.
         loras: What is merged into its transformers when they are read.
+        report: Called with a sentence about what of a LoRA is skipped.
     """
 
     path: Path
     index: dict[str, Any]
     hub_id: str | None = None
     loras: tuple[Lora, ...] = ()
+    report: Callable[[str], None] = lambda _: None
 
     @property
     def is_local(self) -> bool:
@@ -140,6 +142,7 @@ def open_folder(name: str, loras: Sequence[Lora] = ()) -> ModelFolder:
     transformers = [part for part in folder.components if part.startswith("transformer")]
     for lora in loras:
         lora.check(transformers)
+        LoraFile(lora)  # or a refusal
     return folder
 
 

@@ -16,6 +16,7 @@ from longtake.models.base import AnyBackbone, AnyDecoder, Placement, PromptState
 from longtake.models.card import ModelCard
 from longtake.models.config import prompt_shape
 from longtake.models.folder import ModelFolder
+from longtake.models.lora import NameTable
 from longtake.models.spec import BackboneSpec
 from longtake.models.start import Start
 
@@ -30,10 +31,13 @@ class ModelFamily(ABC):
         cards: What ``longtake models`` says of it, one per kind of folder.
         layer_lists: Names of the transformer's lists of layers, in the order in which layers are
             counted through; left out: any list that is as long as the model has layers.
+        lora_names: Original names of the transformer's modules, which LoRA files may have besides
+            diffusers' names.
     """
 
     cards: ClassVar[Sequence[ModelCard]] = ()
     layer_lists: ClassVar[Sequence[str]] = ()
+    lora_names: ClassVar[NameTable] = ()
 
     @abstractmethod
     def spec(self, folder: ModelFolder) -> BackboneSpec:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from longtake.errors import ModelError
 from longtake.models.base import Placement
 from longtake.models.folder import ModelFolder
-from longtake.models.lora import changes_of
+from longtake.models.lora import NameTable, changes_of, merged
+from longtake.models.registry import registered
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -27,6 +28,7 @@ def load_module(
     *,
     keep_fp32: Collection[str] = (),
     prune: Callable[[ModuleT], None] | None = None,
+    lora_names: NameTable | None = None,
 ) -> ModuleT:
     """Build a model on the meta device and read the tensors that it still needs.
 
@@ -37,10 +39,13 @@ def load_module(
         component: Which component of it.
         build: Makes the module from its configuration: ``SomeDiffusersModel.from_config``, say.
         place: Where the weights go, without a stop in host memory, and their dtype. On the meta
-            device nothing is read, and everything is fp32: for counting operations.
+            device no weight is read, and everything is fp32: for counting operations, and for
+            checking LoRAs.
         keep_fp32: Names of submodules and parameters that stay in fp32 (diffusers'
             ``_keep_in_fp32_modules``).
         prune: Takes away the submodules that are not needed here, before anything is read.
+        lora_names: What LoRA files call the modules, besides their own names; left out: what the
+            family says that is registered for the folder's pipeline.
 
     Raises:
         ModelError: A tensor is missing or has another shape; names the key, the file and shapes.
@@ -51,11 +56,20 @@ def load_module(
     known = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     if prune is not None:
         prune(module)
-    if place.device.type == "meta":
+    blank = place.device.type == "meta"
+    changes = changes_of(
+        folder.loras,
+        component,
+        folder.components,
+        known,
+        () if blank else module.state_dict().keys(),
+        _lora_names(folder) if lora_names is None else lora_names,
+        folder.report,
+    )
+    if blank:
         return module.requires_grad_(False).eval()
     fp32 = set(keep_fp32)
     wanted = module.state_dict()
-    changes = changes_of(folder.loras, folder.pipeline, component, known, wanted)
     state: dict[str, Tensor] = {}
     for file, keys in _keys_by_file(folder, component, list(wanted)).items():
         with safe_open(file, framework="pt", device=str(place.device)) as reader:
@@ -69,12 +83,17 @@ def load_module(
                         f"the tensor {key} in {file} has shape {tuple(tensor.shape)}, but the "
                         f"configuration of the {component} asks for {tuple(wanted[key].shape)}."
                     )
-                for change in changes.get(key, ()):
-                    tensor = change.added_to(tensor)
+                if key in changes:
+                    tensor = merged(key, tensor, changes[key])
                 keep = bool(fp32.intersection(key.split(".")))
                 state[key] = tensor.to(torch.float32 if keep else place.dtype)
     module.load_state_dict(state, assign=True)
     return module.requires_grad_(False).eval()
+
+
+def _lora_names(folder: ModelFolder) -> NameTable:
+    family = registered().get(folder.pipeline)
+    return () if family is None else family.lora_names
 
 
 def _keys_by_file(folder: ModelFolder, component: str, keys: list[str]) -> dict[Path, list[str]]:

@@ -16,6 +16,7 @@ from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
 from longtake.models.cogvideox.backbone import CogVideoXBackbone
 from longtake.models.cogvideox.decoder import CogVideoXDecoder
+from longtake.models.cogvideox.lora_names import LORA_NAMES
 from longtake.models.config import prompt_shape, with_defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.registry import ModelFamily, register
@@ -30,6 +31,7 @@ class CogVideoXFamily(ModelFamily):
     """Text-to-video CogVideoX, of one latent frame per token."""
 
     layer_lists = ("transformer_blocks",)
+    lora_names = LORA_NAMES
     cards = (
         ModelCard(
             pipeline="CogVideoXPipeline",

@@ -22,6 +22,7 @@ from longtake.models.config import prompt_shape, with_defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.hunyuan_video.backbone import HunyuanVideoBackbone
 from longtake.models.hunyuan_video.decoder import hunyuan_video_decoder
+from longtake.models.hunyuan_video.lora_names import LORA_NAMES
 from longtake.models.overlap import OverlapDecoder
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
@@ -38,6 +39,7 @@ class HunyuanVideoFamily(ModelFamily):
     """Text-to-video HunyuanVideo."""
 
     layer_lists = ("transformer_blocks", "single_transformer_blocks")
+    lora_names = LORA_NAMES
     cards = (
         ModelCard(
             pipeline="HunyuanVideoPipeline",

@@ -22,6 +22,7 @@ from longtake.models.config import prompt_shape, with_defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.hunyuan_video15.backbone import HunyuanVideo15Backbone
 from longtake.models.hunyuan_video15.decoder import HunyuanVideo15Decoder
+from longtake.models.hunyuan_video15.lora_names import LORA_NAMES
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
@@ -40,6 +41,7 @@ class HunyuanVideo15Family(ModelFamily):
     """Text-to-video HunyuanVideo 1.5."""
 
     layer_lists = ("transformer_blocks",)
+    lora_names = LORA_NAMES
     cards = (
         ModelCard(
             pipeline="HunyuanVideo15Pipeline",

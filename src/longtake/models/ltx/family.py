@@ -18,6 +18,7 @@ from longtake.models.config import prompt_shape, with_defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.ltx.backbone import LTXBackbone
 from longtake.models.ltx.decoder import LTXDecoder
+from longtake.models.ltx.lora_names import LORA_NAMES
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
@@ -33,6 +34,7 @@ class LTXFamily(ModelFamily):
     """Text-to-video LTX-Video: 0.9.0, 0.9.1 and what has the same pipeline."""
 
     layer_lists = ("transformer_blocks",)
+    lora_names = LORA_NAMES
     cards = (
         ModelCard(
             pipeline="LTXPipeline",

@@ -20,6 +20,7 @@ from longtake.models.config import prompt_shape, with_defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.mochi.backbone import MochiBackbone
 from longtake.models.mochi.decoder import MochiDecoder
+from longtake.models.mochi.lora_names import LORA_NAMES
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline, join_prompts
@@ -37,6 +38,7 @@ class MochiFamily(ModelFamily):
     """Text-to-video Mochi 1."""
 
     layer_lists = ("transformer_blocks",)
+    lora_names = LORA_NAMES
     cards = (
         ModelCard(
             pipeline="MochiPipeline",

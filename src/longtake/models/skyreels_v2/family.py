@@ -21,6 +21,7 @@ from longtake.models.skyreels_v2.backbone import skyreels_v2_backbone
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.wan import WanBackbone, WanFamily
 from longtake.models.wan.family import keep_layers
+from longtake.models.wan.lora_names import LORA_NAMES
 from longtake.models.weights import load_module
 
 _DIFFUSION_FORCING = "SkyReelsV2DiffusionForcingPipeline"
@@ -35,6 +36,7 @@ class SkyReelsV2Family(ModelFamily):
     """
 
     layer_lists = ("blocks",)
+    lora_names = LORA_NAMES
     cards = (
         ModelCard(
             pipeline=_DIFFUSION_FORCING,

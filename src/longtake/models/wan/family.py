@@ -25,6 +25,7 @@ from longtake.models.wan.backbone import WanBackbone
 from longtake.models.wan.decoder import WanDecoder
 from longtake.models.wan.encoder import WanEncoder, image_channels
 from longtake.models.wan.image import encode_image
+from longtake.models.wan.lora_names import LORA_NAMES
 from longtake.models.weights import load_module
 
 _MAX_TOKENS = 512
@@ -41,6 +42,7 @@ class WanFamily(ModelFamily):
     """Wan: one transformer (2.1, 2.2 TI2V) or two experts (2.2 A14B), text or image to video."""
 
     layer_lists = ("blocks",)
+    lora_names = LORA_NAMES
     cards = (
         ModelCard(
             pipeline="WanPipeline",
