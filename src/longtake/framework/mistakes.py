@@ -23,7 +23,8 @@ _FORMS = {
     "data.prompts": "give a prompt, a list of prompts, a .txt or .jsonl file, or a schedule in a "
     "list: [[{at: 0, text: ...}, {at: 30, text: ...}]]",
     "trainer.strategy": "give a class before its options, such as --trainer.strategy DualParal",
-    "data.num_frames": "give a whole number, or null for an endless video",
+    "data.num_frames": "give a whole number, null for an endless video, or auto for the model's "
+    "own length",
 }
 
 
