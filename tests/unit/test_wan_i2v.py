@@ -17,8 +17,13 @@ from torch import Tensor
 
 from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
 from longtake.errors import ConfigurationError, ModelError
+from longtake.framework.recipe import Recipe
 from longtake.framework.request import PromptAt, Request
+from longtake.framework.run_plan import RunPlan
 from longtake.framework.start import check_start
+from longtake.framework.start_file import StartFile
+from longtake.framework.starts import Starts
+from longtake.framework.timings import Timings
 from longtake.models import (
     AnyBackbone,
     Grid,
@@ -35,7 +40,7 @@ from longtake.models.text import join_prompts, split_prompts
 from longtake.models.wan import WanFamily
 from longtake.plan import FrameRange
 from longtake.schedulers import FullSequence
-from longtake.strategies import BlockDone, Denoising, Guidance, Layout, SingleDevice
+from longtake.strategies import BlockDone, Denoising, Guidance, Layout, Peers, SingleDevice
 from longtake.testing.contracts import BackboneContract
 from longtake.testing.tiny import BOUNDARY, CHANNELS, LAYERS, TinyCase
 from longtake.testing.tiny_wan_i2v import (

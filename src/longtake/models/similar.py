@@ -75,7 +75,6 @@ def _kin(pipeline: str, cards: Sequence[ModelCard]) -> list[ModelCard]:
     kin = [card for card in cards if stems[card.pipeline] == best]
     from_image = any(part in pipeline for part in _FROM_IMAGE)
 
-
     def distance(card: ModelCard) -> tuple[bool, int]:
         bare = card.pipeline.removesuffix("Pipeline")
         return (card.start == "always") != from_image, -len(bare) * (bare in pipeline)
