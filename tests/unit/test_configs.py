@@ -26,13 +26,18 @@ from diffusers import (
 )
 from PIL import Image
 
+from longtake.framework.applied import model_of, settings_of
+from longtake.framework.callbacks import ReportWriter
 from longtake.framework.cli import LongtakeCLI, quiet
+from longtake.framework.events import RequestStarted
 from longtake.framework.models_report import cards
 from longtake.framework.preflight import check_request
 from longtake.framework.recipe import Recipe
 from longtake.framework.request import PromptAt, Request
+from longtake.framework.run_folder import RunFolder
 from longtake.framework.run_plan import RunPlan
 from longtake.framework.settings import Settings
+from longtake.framework.timings import Timings
 from longtake.models import family_of, open_folder
 from longtake.models import folder as folders
 from longtake.schedulers import FullSequence
@@ -348,3 +353,63 @@ def test_whoever_gives_one_scale_means_both(
     plan = RunPlan(recipe, SingleDevice(), world_size=1, device=CPU)
     assert plan.guidance.scales == expected
     assert plan.settings.steps == 40
+
+
+def test_what_is_left_out_is_shown_resolved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In ``config.yaml``, so that a rerun asks for the same; in plans; in ``report.json``."""
+    config = tmp_path / "short.yaml"
+    config.write_text(
+        "model: {pipeline: Wan-AI/Wan2.2-T2V-A14B-Diffusers}\ndata: {prompts: [a fox]}\n"
+    )
+    cli = prepared(config, tmp_path, monkeypatch)
+    plan = cli.trainer.prepare(cli.model, cli.datamodule).plan
+    (request,) = cli.datamodule.requests()
+    expected = {
+        "steps": 40,
+        "guidance_scale": 4.0,
+        "guidance_scale_2": 3.0,
+        "flow_shift": 3.0,
+        "num_frames": 81,
+        "height": 720,
+        "width": 1280,
+        "fps": 16,
+    }
+    dumped = yaml.safe_load(cli.dump_config(plan))
+    assert {name: (dumped["model"] | dumped["data"])[name] for name in expected} == expected
+    shown = settings_of(plan, request)
+    assert shown == expected | {"sampler": "UniPCMultistepScheduler"}
+    assert model_of(plan) == {
+        "model": "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        "pipeline": "WanPipeline",
+        "licence": "apache-2.0",
+    }
+    report = ReportWriter(RunFolder(tmp_path), Timings(), "none", plan)
+    module = SimpleNamespace(device=CPU)
+    report.on_request_start(
+        cli.trainer,
+        module,  # type: ignore[arg-type]
+        RequestStarted(request=request, blocks=3, steps=40, video_frames=81),
+    )
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["licence"] == "apache-2.0"
+    made = written["requests"][0]
+    for name in ("guidance_scale", "guidance_scale_2", "flow_shift", "sampler", "steps", "fps"):
+        assert made[name] == shown[name]
+
+
+def test_what_is_given_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "short.yaml"
+    config.write_text(
+        "model: {pipeline: genmo/mochi-1-preview, steps: 9}\n"
+        "data: {prompts: [a fox], num_frames: null, fps: 12, height: 96}\n"
+    )
+    cli = prepared(config, tmp_path, monkeypatch)
+    plan = cli.trainer.prepare(cli.model, cli.datamodule).plan
+    (request,) = cli.datamodule.requests()
+    assert (request.num_frames, request.height, request.width) == (None, 96, 848)
+    assert (request.fps, plan.settings.steps, plan.settings.guidance_scale) == (12, 9, 4.5)
+    dumped = yaml.safe_load(cli.dump_config(plan))
+    assert dumped["data"]["num_frames"] is None
+    assert dumped["model"]["steps"] == 9

@@ -36,7 +36,7 @@ from longtake.models import (
 from longtake.models.ltx import LTXBackbone, LTXFamily
 from longtake.models.text import move_prompts
 from longtake.plan import FrameRange
-from longtake.schedulers import FifoQueue, FullSequence
+from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
 from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
 from longtake.testing.contracts import BackboneContract
 from longtake.testing.tiny import HEIGHT, LAYERS, WIDTH, TinyCase
