@@ -235,9 +235,13 @@ def test_the_image_encoder_sees_the_picture_as_it_was(
         expected = pipeline.encode_image(Image.open(file), PLACE.device)
     recipe = Recipe(pipeline=str(folders[1].path), dtype="float32")
     plan = RunPlan(recipe, SingleDevice(), world_size=1, device=PLACE.device)
-    size = {"height": HEIGHT * 8, "width": WIDTH * 8}
-    prompts = (PromptAt(text="red"),)
-    request = Request(prompts=prompts, num_frames=9, start=str(file), **size)
+    request = Request(
+        prompts=(PromptAt(text="red"),),
+        num_frames=9,
+        height=HEIGHT * 8,
+        width=WIDTH * 8,
+        start=str(file),
+    )
     starts = Starts(plan, Timings())
     plan.check([request])
     starts.encode([request], Peers.alone())
