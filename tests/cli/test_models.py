@@ -62,7 +62,7 @@ def test_a_terminal_gets_a_table(
     shown = capsys.readouterr().out
     assert "SketchPipeline" in shown
     assert "my-terms" in shown
-    for words in ("832 x 480", "81 frames", "16 per second", "50 steps", "shift 8"):
+    for words in ("832 x 480, 81 frames at 16/s", "50 steps, guidance 4 and 3", "shift 8"):
         assert words in shown
     assert "embedded" in shown
     assert "cfg" not in shown, "there is but one branch"

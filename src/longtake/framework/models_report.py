@@ -19,8 +19,6 @@ _COLUMNS = ("made_from", "guidance", "timestep_per", "native_frames", "decoder",
 """What the table on a terminal has a column for, besides the names."""
 _NAMES = 32
 """Smallest width of the names, however narrow the terminal is."""
-_DEFAULTS = 14
-"""Smallest width of the defaults."""
 _STARTS = {"none": "text", "optional": "text,image,video", "always": "image,video"}
 """What a video is made from."""
 
@@ -44,15 +42,16 @@ def show(models: Sequence[ModelCard]) -> None:
             sys.stdout.write(line + "\n")
         return
     table = Table(title="models", show_lines=True)
-    table.add_column("model, pipeline, licence, examples", overflow="fold", min_width=_NAMES)
-    table.add_column("defaults", overflow="fold", min_width=_DEFAULTS)
+    title = "model, pipeline, licence, defaults, examples"
+    table.add_column(title, overflow="fold", min_width=_NAMES)
     for name in _COLUMNS:
         table.add_column(name.replace("_", " "), overflow="fold")
     for card in models:
         row = row_of(card)
         licence = card.licence or "licence unknown"
-        names = "\n".join([card.model or "unknown", card.pipeline, licence, *card.examples])
-        table.add_row(names, _defaults(card.defaults), *(_cell(row[name]) for name in _COLUMNS))
+        about = [card.model or "unknown", card.pipeline, licence, *_defaults(card.defaults)]
+        names = "\n".join([*about, *card.examples])
+        table.add_row(names, *(_cell(row[name]) for name in _COLUMNS))
     Console().print(table)
 
 
@@ -91,18 +90,15 @@ def row_of(card: ModelCard) -> Row:
     }
 
 
-def _defaults(own: Defaults) -> str:
+def _defaults(own: Defaults) -> list[str]:
+    """Return defaults as lines, none longer than the narrowest names."""
     second = "" if own.guidance_scale_2 is None else f" and {own.guidance_scale_2:g}"
     shift = [] if own.flow_shift is None else [f"shift {own.flow_shift:g}"]
-    lines = [
-        f"{own.width} x {own.height}",
-        f"{own.frames} frames",
-        f"{own.fps} per second",
-        f"{own.steps} steps",
-        f"guidance {own.guidance_scale:g}{second}",
+    return [
+        f"{own.width} x {own.height}, {own.frames} frames at {own.fps}/s",
+        f"{own.steps} steps, guidance {own.guidance_scale:g}{second}",
         *shift,
     ]
-    return "\n".join(lines)
 
 
 def _cell(value: Value) -> str:
