@@ -271,7 +271,7 @@ def test_noise_levels_are_shifted_by_the_clips_size(
         (FullSequence(), 33, 5),
         (FullSequence(), 257, 33),
         (FifoQueue(block_frames=40), 257, 33),
-        (FifoQueue(block_frames=32), 257, 21),
+        (FifoQueue(block_frames=16), 257, 21),
     ],
 )
 def test_a_request_is_shifted_as_its_clips_are(
