@@ -54,8 +54,9 @@ def replaced(readme: str) -> str:
 def _head() -> list[str]:
     return [
         "",
-        "| model | pipeline | image or video start | timestep per | VAE decoded | adapter, lines |",
-        "|---|---|---|---|---|---|",
+        "| model | pipeline | licence | image or video start | timestep per | VAE decoded "
+        "| adapter, lines |",
+        "|---|---|---|---|---|---|---|",
     ]
 
 
@@ -69,8 +70,8 @@ def _rows(counts: dict[str, int]) -> Iterator[str]:
         shown.add(folder)
         start = STARTS[card.start or "none"]
         yield (
-            f"| {card.model} | `{card.pipeline}` | {start} | {card.timestep} | {card.decoder} "
-            f"| {lines} |"
+            f"| {card.model} | `{card.pipeline}` | {card.licence} | {start} | {card.timestep} "
+            f"| {card.decoder} | {lines} |"
         )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from longtake.framework.cli import main
 from longtake.framework.models_report import lines_of, show
-from longtake.models import ModelCard, registered
+from longtake.models import Defaults, ModelCard, registered
 from tests.cli.command import frame_count, predict
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -30,16 +31,24 @@ def test_every_family_is_listed_with_what_it_takes(capsys: pytest.CaptureFixture
     assert (
         "event=model pipeline=HunyuanVideoPipeline made_from=text guidance=either "
         "timestep_per=clip native_frames=33 decoder=overlap axes=layers,cfg,ulysses,ring "
+        "licence=tencent-hunyuan-community height=720 width=1280 num_frames=129 fps=24 steps=50 "
+        "guidance_scale=6.000 guidance_scale_2=none flow_shift=none "
         "examples=hunyuanvideo-community/HunyuanVideo model=HunyuanVideo"
     ) in lines
     wan = [line for line in lines if " pipeline=WanPipeline " in line]
-    assert [line.partition("timestep_per=")[2].split()[0] for line in wan] == ["clip", "frame"]
+    assert [line.partition("timestep_per=")[2].split()[0] for line in wan] == [
+        "clip",
+        "clip",
+        "frame",
+    ]
 
 
 def test_a_plug_in_that_says_nothing_is_listed_too() -> None:
     assert list(lines_of([ModelCard(pipeline="SketchPipeline")])) == [
         "event=model pipeline=SketchPipeline made_from=none guidance=none timestep_per=none "
-        "native_frames=none decoder=none axes=layers,cfg,ulysses,ring examples=none model=none"
+        "native_frames=none decoder=none axes=layers,cfg,ulysses,ring licence=none height=480 "
+        "width=832 num_frames=81 fps=16 steps=50 guidance_scale=5.000 guidance_scale_2=none "
+        "flow_shift=none examples=none model=none"
     ]
 
 
@@ -47,9 +56,14 @@ def test_a_terminal_gets_a_table(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    show([ModelCard(pipeline="SketchPipeline", guidance="embedded", start="always")])
+    own = Defaults(guidance_scale=4.0, guidance_scale_2=3.0, flow_shift=8.0)
+    card = ModelCard(pipeline="SketchPipeline", guidance="embedded", start="always", defaults=own)
+    show([replace(card, licence="my-terms")])
     shown = capsys.readouterr().out
     assert "SketchPipeline" in shown
+    assert "my-terms" in shown
+    for words in ("832 x 480, 81 frames at 16/s", "50 steps, guidance 4 and 3", "shift 8"):
+        assert words in shown
     assert "embedded" in shown
     assert "cfg" not in shown, "there is but one branch"
 

@@ -83,11 +83,10 @@ def test_cards_agree_with_folders(make: Callable[[Path], ModelFolder], tmp_path:
     family = family_of(folder)
     spec = family.spec(folder)
     starts = {"refused": "none", "replaced": "optional", "channels": "always"}
-    [card] = [
-        card
-        for card in family.cards
-        if card.pipeline == folder.pipeline and card.timestep == spec.timestep
-    ]
+    card = family.card(folder)
+    assert card in family.cards
+    assert card.pipeline == folder.pipeline
+    assert card.timestep == spec.timestep
     assert card.start == starts[spec.start]
     assert card.guidance in (spec.guidance, "either")
     if folder.pipeline != "CogVideoXPipeline":  # its configuration says how long its clips are

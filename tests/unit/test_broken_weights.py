@@ -146,5 +146,5 @@ def test_an_unknown_family_is_told_the_nearest_and_the_guide(folder: ModelFolder
         family_of(open_folder(str(folder.path)))
     sentence = str(refused.value)
     assert f"a My{folder.pipeline}, which is not registered" in sentence
-    assert f"nearest registered pipeline is {folder.pipeline}." in sentence
+    assert f"nearest registered pipeline is {folder.pipeline} (" in sentence
     assert "docs/new-backbone.md" in sentence

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from longtake.models import AnyDecoder, BackboneSpec, ModelFolder
 from longtake.models.cogvideox import CogVideoXDecoder, CogVideoXFamily
+from longtake.models.tiles import AllTiles, TiledDecoder
 from longtake.testing.contracts import VideoDecoderContract
 from longtake.testing.tiny_cogvideox import (
     tiny_cogvideox_folder,
@@ -57,7 +58,7 @@ class TestCogVideoXDecoder(VideoDecoderContract):
 
 
 class TestCogVideoXDecoderFromDisk(TestCogVideoXDecoder):
-    """In tiles of 6 x 5 latent positions, which begin at every fifth row and fourth column."""
+    """Of whole pictures, as the pipeline has them, also where the VAE could cut them in tiles."""
 
     height, width = 7, 6
 
@@ -73,18 +74,26 @@ class TestCogVideoXDecoderFromDisk(TestCogVideoXDecoder):
         whole = decode(vae, latents)
         vae.enable_tiling()
         assert not torch.equal(decode(vae, latents), whole), "there is one tile only"
-        return decode(vae, latents)
+        return whole
 
 
 @pytest.mark.parametrize("frames", range(1, 10))
 @pytest.mark.parametrize("block", [1, 2, 3])
-def test_a_video_of_any_length_is_decoded_as_diffusers_does(frames: int, block: int) -> None:
+@pytest.mark.parametrize("known", [True, False], ids=["length known", "length unknown"])
+def test_a_video_of_any_length_is_decoded_as_diffusers_does(
+    frames: int, block: int, known: bool
+) -> None:
     latents = draw(frames)
-    # What diffusers makes of an even number is no video of 1 + 4 n frames: the last one is doubled.
-    whole = latents if frames % 2 else torch.cat((latents, latents[:, :, -1:]), dim=2)
-    expected = decode(tiny_cogvideox_vae(), whole)[: 4 * frames - 3]
+    if known:
+        # Of an even number diffusers makes 4 n frames, 3 more than a video of 1 + 4 n has.
+        whole = decode(tiny_cogvideox_vae(), latents)
+        assert len(whole) == (4 * frames if frames % 2 == 0 else 4 * frames - 3)
+        expected = whole[-(4 * frames - 3) :]
+    else:  # whether the number will be even is not known when the video begins
+        doubled = latents if frames % 2 else torch.cat((latents, latents[:, :, -1:]), dim=2)
+        expected = decode(tiny_cogvideox_vae(), doubled)[: 4 * frames - 3]
     decoder, found = CogVideoXDecoder(tiny_cogvideox_vae()), []
-    state = decoder.start()
+    state = decoder.start_of(frames) if known else decoder.start()
     for part in torch.split(latents, block, dim=2):
         found += list(decoder.decode(state, part))
         assert state.waiting is not None
@@ -98,9 +107,26 @@ def test_what_is_carried_does_not_grow() -> None:
     state, sizes = decoder.start(), list[int]()
     for _ in range(4):
         list(decoder.decode(state, latents[:, :, : 3 if not sizes else 2]))
-        sizes.append(sum(tensor.numel() for tensor in tensors(state.convolutions)))
+        sizes.append(sum(tensor.numel() for tensor in tensors(state.seen)))
     assert len(set(sizes)) == 1
     assert sizes[0] > 0
+
+
+@pytest.mark.parametrize("known", [4, None])
+def test_a_video_that_is_stopped_is_complete_so_far(known: int | None) -> None:
+    decoder = CogVideoXDecoder(tiny_cogvideox_vae())
+    state = decoder.start_of(known)
+    video = [*decoder.decode(state, draw(3)), *decoder.finish(state)]
+    assert sum(map(len, video)) == 9
+
+
+def test_tiles_know_the_length_too() -> None:
+    spec, latents = tiny_cogvideox_spec(), draw(4, 8, 8)
+    decoder = CogVideoXDecoder(tiny_cogvideox_vae())
+    tiled = TiledDecoder(decoder, spec.compression, 8 * spec.compression.spatial, AllTiles())
+    state = tiled.start_of(4)
+    found = torch.cat([*tiled.decode(state, latents), *tiled.finish(state)])
+    assert torch.equal(found, decode(tiny_cogvideox_vae(), latents)[3:])
 
 
 def test_a_video_without_frames_ends_at_once() -> None:

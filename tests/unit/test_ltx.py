@@ -36,7 +36,7 @@ from longtake.models import (
 from longtake.models.ltx import LTXBackbone, LTXFamily
 from longtake.models.text import move_prompts
 from longtake.plan import FrameRange
-from longtake.schedulers import FifoQueue, FullSequence
+from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
 from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
 from longtake.testing.contracts import BackboneContract
 from longtake.testing.tiny import HEIGHT, LAYERS, WIDTH, TinyCase
@@ -261,16 +261,38 @@ def test_noise_levels_are_shifted_by_the_clips_size(
     assert unipc.timesteps == pytest.approx(scheduler.timesteps.tolist(), abs=1.01)
 
 
-@pytest.mark.parametrize(("frames", "clip"), [(33, 5), (161, 21), (1601, 21), (None, 21)])
-def test_a_request_is_shifted_as_a_clip_of_the_training_is(
-    folder: ModelFolder, frames: int | None, clip: int
+@pytest.mark.parametrize(
+    ("scheduler", "frames", "clip"),
+    [
+        (FifoQueue(), 33, 5),
+        (FifoQueue(), 161, 21),
+        (FifoQueue(), 1601, 21),
+        (FifoQueue(), None, 21),
+        (FullSequence(), 33, 5),
+        (FullSequence(), 257, 33),
+        (FifoQueue(block_frames=40), 257, 33),
+        (FifoQueue(block_frames=16), 257, 21),
+    ],
+)
+def test_a_request_is_shifted_as_its_clips_are(
+    folder: ModelFolder, scheduler: BlockScheduler, frames: int | None, clip: int
 ) -> None:
-    """Or as the whole video, where it is shorter: blocks and their number change nothing."""
-    recipe = Recipe(pipeline=str(folder.path), steps=8)
+    """One clip by all its frames, as in the pipeline; a queue by no more than a native clip."""
+    recipe = Recipe(pipeline=str(folder.path), scheduler=scheduler, steps=8)
     plan = RunPlan(recipe, SingleDevice(), world_size=1, device=CPU)
     request = Request(prompts=(PromptAt(text="red"),), num_frames=frames, height=512, width=704)
     expected = load_sampler(folder, None, None, 8, clip * 16 * 22)
     assert plan.sampler_of(request).timesteps == expected.timesteps
+    config = folder.config("scheduler")
+    number = calculate_shift(
+        clip * 16 * 22,
+        config["base_image_seq_len"],
+        config["max_image_seq_len"],
+        config["base_shift"],
+        config["max_shift"],
+    )
+    assert plan.flow_shift_of(request) == pytest.approx(math.exp(number), rel=1e-12)
+    assert plan.fixed_flow_shift is None
 
 
 @pytest.mark.parametrize("cache", [NextBlockKV(), SameStepKV(), NoCache()], ids=repr)

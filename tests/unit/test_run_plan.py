@@ -124,6 +124,12 @@ output: {tmp_path / "out"}
     figures, *lines = printed.out.splitlines()
     assert "event=plan devices=4 mesh=" in figures
     assert "hardware=H200 blocks=none" in figures
+    (settings,) = [line for line in lines if line.startswith("event=settings")]
+    assert settings == (
+        f"event=settings model={model} pipeline=WanPipeline licence=apache-2.0 steps=5 "
+        f"guidance_scale=5.000 guidance_scale_2=none sampler=UniPCMultistepScheduler "
+        f"flow_shift=3.000 num_frames=none height=32 width=48 fps=16"
+    )
     assert sum(line.startswith("event=rank") for line in lines) == 4
     chosen = [line for line in lines if line.startswith("event=alternative")]
     assert sum(line.endswith("chosen=yes") for line in chosen) == 1

@@ -17,8 +17,13 @@ from torch import Tensor
 
 from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
 from longtake.errors import ConfigurationError, ModelError
+from longtake.framework.recipe import Recipe
 from longtake.framework.request import PromptAt, Request
+from longtake.framework.run_plan import RunPlan
 from longtake.framework.start import check_start
+from longtake.framework.start_file import StartFile
+from longtake.framework.starts import Starts
+from longtake.framework.timings import Timings
 from longtake.models import (
     AnyBackbone,
     Grid,
@@ -35,7 +40,7 @@ from longtake.models.text import join_prompts, split_prompts
 from longtake.models.wan import WanFamily
 from longtake.plan import FrameRange
 from longtake.schedulers import FullSequence
-from longtake.strategies import BlockDone, Denoising, Guidance, Layout, SingleDevice
+from longtake.strategies import BlockDone, Denoising, Guidance, Layout, Peers, SingleDevice
 from longtake.testing.contracts import BackboneContract
 from longtake.testing.tiny import BOUNDARY, CHANNELS, LAYERS, TinyCase
 from longtake.testing.tiny_wan_i2v import (
@@ -131,9 +136,9 @@ def picture(path: Path, height: int = HEIGHT * 8, width: int = WIDTH * 8, seed: 
     return path
 
 
-def encoded(folder: ModelFolder, frames: Tensor) -> Start:
+def encoded(folder: ModelFolder, frames: Tensor, original: Tensor | None = None) -> Start:
     family = WanFamily()
-    return family.encode_start(folder, family.spec(folder), frames, PLACE)
+    return family.encode_start(folder, family.spec(folder), frames, PLACE, original)
 
 
 def pixels_of(path: Path) -> Tensor:
@@ -218,6 +223,33 @@ def test_frames_of_a_video_are_marked_and_encoded_with_gray_behind_them(
         expected = normalized(vae, vae.encode(video).latent_dist.mode())
     torch.testing.assert_close(clip, expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(start.latents, clip[:, :, :3])
+
+
+def test_the_image_encoder_sees_the_picture_as_it_was(
+    folders: dict[int, ModelFolder], tmp_path: Path
+) -> None:
+    """As in the pipeline, which resizes for the VAE only: what is cropped away is seen too."""
+    file = picture(tmp_path / "wide.png", 40, 96, seed=3)
+    pipeline = WanImageToVideoPipeline.from_pretrained(folders[1].path)
+    with torch.no_grad():
+        expected = pipeline.encode_image(Image.open(file), PLACE.device)
+    recipe = Recipe(pipeline=str(folders[1].path), dtype="float32")
+    plan = RunPlan(recipe, SingleDevice(), world_size=1, device=PLACE.device)
+    request = Request(
+        prompts=(PromptAt(text="red"),),
+        num_frames=9,
+        height=HEIGHT * 8,
+        width=WIDTH * 8,
+        start=str(file),
+    )
+    starts = Starts(plan, Timings())
+    plan.check([request])
+    starts.encode([request], Peers.alone())
+    start = starts.of(request)
+    assert start is not None
+    torch.testing.assert_close(start.prompts["image"], expected, rtol=1e-5, atol=1e-5)
+    fitted = StartFile(str(file)).last(1, HEIGHT * 8, WIDTH * 8)
+    assert not torch.allclose(encoded(folders[1], fitted).prompts["image"], expected, rtol=1e-2)
 
 
 def load_vae(folder: ModelFolder) -> Any:

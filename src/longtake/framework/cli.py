@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from argparse import SUPPRESS
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -34,6 +35,7 @@ from longtake.framework.module import Generator
 from longtake.framework.parser import OneSentenceParser
 from longtake.framework.processes import leave
 from longtake.framework.run_folder import CONFIG_HEADER, RunFolder
+from longtake.framework.run_plan import RunPlan
 from longtake.framework.trainer import InferenceTrainer
 from longtake.plan.hardware import match_name
 
@@ -166,24 +168,31 @@ class LongtakeCLI(LightningCLI):
         for warning in engine.plan.warnings():
             sys.stderr.write(f"longtake: warning: {warning}\n")
         folder.create()
-        folder.write_text("config.yaml", self.dump_config())
+        folder.write_text("config.yaml", self.dump_config(engine.plan))
         self.config_init.predict.video.bind(folder, engine.timings)
         self.trainer.attach(
             [
                 LatentWriter(folder, engine.timings, keep=config.keep_latents),
                 progress_callback(config.progress),
-                ReportWriter(folder, engine.timings, config.progress),
+                ReportWriter(folder, engine.timings, config.progress, engine.plan),
                 *timeline,
             ]
         )
 
-    def dump_config(self) -> str:
+    def dump_config(self, plan: RunPlan) -> str:
         """Return the resolved configuration as YAML that ``--config`` takes.
 
-        Without ``overwrite``: who runs it again has not asked for that.
+        With the model's own settings where the user has left them out, so that a rerun makes the
+        same video whatever a later version takes. Without ``overwrite``: who runs it again has not
+        asked for that.
         """
         config = self.config.predict.clone()
         config.overwrite = False
+        for name, value in asdict(plan.settings).items():
+            config.model[name] = value
+        config.model.flow_shift = plan.fixed_flow_shift
+        for name, value in self.datamodule.size.items():
+            config.data[name] = value
         dumped = self._parser(self.subcommand).dump(config, skip_unset=False)
         return f"{CONFIG_HEADER} {__version__}\n{dumped}"
 

@@ -7,13 +7,14 @@ from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import lightning.pytorch as pl
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError, nearest
 from longtake.framework.request import PromptAt, Request
+from longtake.models import Defaults
 
 _LINE_KEYS = {
     "prompt": (str, list),
@@ -58,10 +59,11 @@ class PromptData(pl.LightningDataModule):
             ``seed``, ``start``, ``start_frames``). A prompt may change along the video: a list of
             ``{at: seconds, text: ...}`` that starts at 0.
         num_frames: Video frames; exactly as many are made. ``null`` for an endless video, which
-            Ctrl-C ends with a complete file.
-        height: Height in pixels.
-        width: Width in pixels.
-        fps: Video frames per second.
+            Ctrl-C ends with a complete file. ``auto``: a clip as long as the model's own
+            (``longtake models``).
+        height: Height in pixels; left out: the model's own.
+        width: Width in pixels; left out: the model's own.
+        fps: Video frames per second; left out: the model's own.
         seed: Of the starting noise; the same seed gives the same video on any device count.
         negative_prompt: What guidance steers away from.
         start: File that the video starts from: an image (PNG, JPEG, WebP), which becomes its
@@ -76,10 +78,10 @@ class PromptData(pl.LightningDataModule):
     def __init__(
         self,
         prompts: list[str | list[PromptAt]] | str | None = None,
-        num_frames: int | None = 81,
-        height: int = 480,
-        width: int = 832,
-        fps: int = 16,
+        num_frames: int | Literal["auto"] | None = "auto",
+        height: int | None = None,
+        width: int | None = None,
+        fps: int | None = None,
         seed: int = 0,
         negative_prompt: str = "",
         start: str | None = None,
@@ -88,16 +90,30 @@ class PromptData(pl.LightningDataModule):
         super().__init__()
         self._prompts = prompts
         self._requests: Requests | None = None
-        self._defaults: dict[str, Any] = {
-            "num_frames": num_frames,
-            "height": height,
-            "width": width,
-            "fps": fps,
+        self._size = (num_frames, height, width, fps)
+        self._given: dict[str, Any] = {
             "seed": seed,
             "negative_prompt": negative_prompt,
             "start": start,
             "start_frames": start_frames,
         }
+        self.settle(Defaults())
+
+    def settle(self, defaults: Defaults) -> None:
+        """Take from the model what the user left out; before ``requests``.
+
+        Args:
+            defaults: Of the model; at first, those of a model that says nothing.
+        """
+        frames, height, width, fps = self._size
+        self.size: dict[str, int | None] = {
+            "num_frames": defaults.frames if frames == "auto" else frames,
+            "height": defaults.height if height is None else height,
+            "width": defaults.width if width is None else width,
+            "fps": defaults.fps if fps is None else fps,
+        }
+        """What every request has that does not say otherwise itself."""
+        self._requests = None
 
     def requests(self) -> Requests:
         """Return every request of the run. A file is read once.
@@ -145,7 +161,7 @@ class PromptData(pl.LightningDataModule):
         return [{"prompt": prompts}]
 
     def _request(self, index: int, line: dict[str, Any]) -> Request:
-        settings = {**self._defaults, **line}
+        settings = {**self.size, **self._given, **line}
         prompt = settings.pop("prompt")
         if not isinstance(prompt, str):
             return Request(index=index, prompts=tuple(prompt), **settings)

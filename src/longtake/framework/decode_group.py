@@ -86,16 +86,19 @@ class DecodeGroup:
         self._handed_over = [one for one in self._handed_over if not one.is_done] + [decoding]
         return decoding
 
-    def serve(self, video: int, decoder: AnyDecoder) -> Iterator[ActionDone]:
+    def serve(
+        self, video: int, decoder: AnyDecoder, latent_frames: int | None
+    ) -> Iterator[ActionDone]:
         """Do what the mesh asks for during a video, and decode it if it is this rank's.
 
         Args:
             video: Number of the video in the run.
             decoder: This rank's.
+            latent_frames: Of the video; ``None`` for an endless one.
         """
         output, ranks = self._layout.output_rank, self._layout.decode_ranks(video)
         asked, outbox = self._inboxes[output], self._outboxes[output]
-        decoding = OwnDecoding(decoder, self._timings, at_once=True)
+        decoding = OwnDecoding(decoder, self._timings, at_once=True, latent_frames=latent_frames)
         while (message := asked.receive()) is not None:
             if self._helping is not None and message.dtype == torch.int64:
                 self._helping.attend(int(message))

@@ -68,13 +68,16 @@ class OwnDecoding(Decoding):
         decoder: The VAE's decoder.
         timings: Gets the seconds of part ``decode``.
         at_once: Whether a block is decoded in one go: nobody waits.
+        latent_frames: Of the whole video; ``None`` for an endless one.
     """
 
-    def __init__(self, decoder: AnyDecoder, timings: Timings, *, at_once: bool) -> None:
+    def __init__(
+        self, decoder: AnyDecoder, timings: Timings, *, at_once: bool, latent_frames: int | None
+    ) -> None:
         self._decoder = decoder
         self._timings = timings
         self._at_once = at_once
-        self._state = decoder.start()
+        self._state = decoder.start_of(latent_frames)
         self._pending: Iterator[Tensor] = iter(())
         self._block = -1
         self._ended = self._done = False

@@ -43,7 +43,7 @@ def denoising(
     )
     return Denoising(
         backbone=backbone,
-        tasks=recipe.scheduler.tasks(latent_frames, recipe.steps),
+        tasks=recipe.scheduler.tasks(latent_frames, plan.settings.steps),
         noise=recipe.noise.blocks(source, recipe.scheduler.blocks(latent_frames)),
         cache=recipe.cache,
         sampler=plan.sampler_of(request),

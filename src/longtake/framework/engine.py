@@ -187,13 +187,14 @@ class Engine:
             return
         video, self._videos_begun = self._videos_begun, self._videos_begun + 1
         if self._group is not None and self._decodes_only:
-            yield from self._group.serve(video, self._load_decoder())
+            frames = self.plan.latent_frames(request)
+            yield from self._group.serve(video, self._load_decoder(), frames)
             return
         progress = self._denoise(request)
         if not self.is_output:
             yield from self.timings.each("denoise", progress)
             return
-        decoding = self._decoding(video)
+        decoding = self._decoding(video, self.plan.latent_frames(request))
         yield from self._videos.tell(self._started(request))
         reason = yield from self._make(request, progress, decoding, stop)
         decoding.end()
@@ -230,11 +231,12 @@ class Engine:
                 return ExitReason.STOPPED
         return ExitReason.FINISHED
 
-    def _decoding(self, video: int) -> Decoding:
+    def _decoding(self, video: int, latent_frames: int | None) -> Decoding:
         if self._group is not None:
             return self._group.hand_over(video)
         alone = self.plan.world_size == 1
-        return OwnDecoding(self._load_decoder(), self.timings, at_once=alone)
+        decoder = self._load_decoder()
+        return OwnDecoding(decoder, self.timings, at_once=alone, latent_frames=latent_frames)
 
     def _denoise(self, request: Request) -> Generator[Progress, None, None]:
         backbone = self._load_backbone()
@@ -264,7 +266,7 @@ class Engine:
         return RequestStarted(
             request=request,
             blocks=blocks,
-            steps=self.plan.recipe.steps,
+            steps=self.plan.settings.steps,
             video_frames=request.num_frames,
         )
 

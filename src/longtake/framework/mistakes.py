@@ -25,7 +25,8 @@ _FORMS = {
     "model.lora": "give a folder, a .safetensors file, or a list: [{path: ..., scale: 1.0}]; "
     "further options are component, scale_2 and missing",
     "trainer.strategy": "give a class before its options, such as --trainer.strategy DualParal",
-    "data.num_frames": "give a whole number, or null for an endless video",
+    "data.num_frames": "give a whole number, null for an endless video, or auto for the model's "
+    "own length",
 }
 
 

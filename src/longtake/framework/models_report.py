@@ -1,4 +1,4 @@
-"""What ``longtake models`` prints: which models there are, and what each takes."""
+"""Table of models, for ``longtake models``: what each takes, its defaults and its licence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from longtake.framework.callbacks.progress_plain import Value, line_of
-from longtake.models import ModelCard, registered
+from longtake.models import Defaults, ModelCard, registered
 
 Row: TypeAlias = dict[str, Value]
 """A line of the table: value by column."""
@@ -42,12 +42,15 @@ def show(models: Sequence[ModelCard]) -> None:
             sys.stdout.write(line + "\n")
         return
     table = Table(title="models", show_lines=True)
-    table.add_column("model, pipeline, examples", overflow="fold", min_width=_NAMES)
+    title = "model, pipeline, licence, defaults, examples"
+    table.add_column(title, overflow="fold", min_width=_NAMES)
     for name in _COLUMNS:
         table.add_column(name.replace("_", " "), overflow="fold")
     for card in models:
         row = row_of(card)
-        names = "\n".join([card.model or "unknown", card.pipeline, *card.examples])
+        licence = card.licence or "licence unknown"
+        about = [card.model or "unknown", card.pipeline, licence, *_defaults(card.defaults)]
+        names = "\n".join([*about, *card.examples])
         table.add_row(names, *(_cell(row[name]) for name in _COLUMNS))
     Console().print(table)
 
@@ -59,7 +62,12 @@ def lines_of(models: Sequence[ModelCard]) -> Iterator[str]:
 
 
 def row_of(card: ModelCard) -> Row:
-    """Return a card as columns; what is not known is ``None``."""
+    """Return a card as columns; what is not known is ``None``.
+
+    A ``flow_shift`` of ``None`` is the one in the folder's scheduler, a ``guidance_scale_2`` of
+    ``None`` the same as ``guidance_scale``.
+    """
+    own = card.defaults
     return {
         "pipeline": card.pipeline,
         "made_from": None if card.start is None else _STARTS[card.start],
@@ -68,9 +76,29 @@ def row_of(card: ModelCard) -> Row:
         "native_frames": card.native_frames,
         "decoder": card.decoder,
         "axes": ",".join(card.axes),
+        "licence": card.licence,
+        "height": own.height,
+        "width": own.width,
+        "num_frames": own.frames,
+        "fps": own.fps,
+        "steps": own.steps,
+        "guidance_scale": own.guidance_scale,
+        "guidance_scale_2": own.guidance_scale_2,
+        "flow_shift": own.flow_shift,
         "examples": ",".join(card.examples) or None,
         "model": card.model,
     }
+
+
+def _defaults(own: Defaults) -> list[str]:
+    """Return defaults as lines, none longer than the narrowest names."""
+    second = "" if own.guidance_scale_2 is None else f" and {own.guidance_scale_2:g}"
+    shift = [] if own.flow_shift is None else [f"shift {own.flow_shift:g}"]
+    return [
+        f"{own.width} x {own.height}, {own.frames} frames at {own.fps}/s",
+        f"{own.steps} steps, guidance {own.guidance_scale:g}{second}",
+        *shift,
+    ]
 
 
 def _cell(value: Value) -> str:

@@ -43,14 +43,17 @@ class Generator(pl.LightningModule):
             ``FullSequence`` for clips up to the model's native length.
         noise: The starting noise of every block.
         cache: How a block sees its neighbors: which keys and values outlive a task.
-        steps: Denoising steps of each block.
+        steps: Denoising steps of each block; left out: the model's own number (``longtake
+            models``).
         guidance_scale: Scale of classifier-free guidance; 1 or less turns it off (for all experts).
-            A model with embedded guidance is told the scale instead.
-        guidance_scale_2: Of the second expert of Wan 2.2; left out: the same scale.
+            A model with embedded guidance is told the scale instead. Left out: the model's own.
+        guidance_scale_2: Of the second expert of Wan 2.2; left out: as ``guidance_scale`` if that
+            is given, else the model's own.
         sampler: A diffusers scheduler class, such as ``UniPCMultistepScheduler``,
             ``FlowMatchEulerDiscreteScheduler`` or ``DPMSolverMultistepScheduler``; left out: the
             one that the model ships.
-        flow_shift: Shift of the noise levels (Wan: 3 at 480p, 5 at 720p); left out: the model's.
+        flow_shift: Shift of the noise levels (Wan: 3 at 480p, 5 at 720p); left out: the model's
+            own, by the clip's size where that is how it was trained (LTX-Video).
         dtype: Of the transformer's and the text encoder's weights. Norms, time embedding and the
             VAE stay in float32, as the model class declares.
         attention: diffusers' attention backend: ``native``, ``flash``, ``sage``, ...
@@ -74,8 +77,8 @@ class Generator(pl.LightningModule):
         scheduler: BlockScheduler = lazy_instance(FifoQueue),
         noise: NoiseInit = lazy_instance(SharedPool),
         cache: FeatureCache = lazy_instance(NextBlockKV),
-        steps: int = 50,
-        guidance_scale: float = 5.0,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
         guidance_scale_2: float | None = None,
         sampler: str | None = None,
         flow_shift: float | None = None,

@@ -10,8 +10,10 @@ from typing import TypeAlias
 from rich.console import Console
 from rich.table import Table
 
+from longtake.framework.applied import model_of, settings_of
 from longtake.framework.callbacks.progress_plain import Value, line_of
 from longtake.framework.preflight import cache_bytes, weight_bytes
+from longtake.framework.request import Request
 from longtake.framework.run_plan import RunPlan
 from longtake.plan.actions import Kind, Message
 from longtake.plan.choose import warnings_of
@@ -30,25 +32,33 @@ class PlanReport:
 
     Args:
         figures: Of the whole run.
+        settings: The model, its licence and what its longest video is made with.
         ranks: Of every rank.
         alternatives: Of every layout that the strategy weighed; none where it weighed one.
         warnings: What the user might want to change, in sentences.
     """
 
     figures: Row
+    settings: Row
     ranks: Sequence[Row]
     alternatives: Sequence[Row]
     warnings: Sequence[str]
 
 
-def report_of(plan: RunPlan) -> PlanReport:
-    """Put the report of a checked plan together. Plays the run on a clock; reads headers only."""
+def report_of(plan: RunPlan, request: Request) -> PlanReport:
+    """Put the report of a checked plan together. Plays the run on a clock; reads headers only.
+
+    Args:
+        plan: The run's.
+        request: The longest one.
+    """
     layout = plan.layout
     job = replace(bounded(plan.counted_job()), requests=max(1, layout.decoders))
     simulation = simulate(layout, job)
     choices = plan.alternatives()
     return PlanReport(
         figures=_figures(plan.job, job, layout, simulation),
+        settings={**model_of(plan), **settings_of(plan, request)},
         ranks=list(_ranks(plan, job, simulation)),
         alternatives=list(_alternatives(choices, job, layout)) if len(choices) > 1 else [],
         warnings=[*plan.skipped, *warnings_of(job, layout, simulation)],
@@ -62,10 +72,11 @@ def show(report: PlanReport) -> None:
             sys.stdout.write(line + "\n")
         return
     console = Console()
-    figures = Table(title="plan", show_header=False)
-    for name, value in report.figures.items():
-        figures.add_row(_title(name), _shown(value))
-    console.print(figures)
+    for title, row in (("plan", report.figures), ("settings", report.settings)):
+        figures = Table(title=title, show_header=False)
+        for name, value in row.items():
+            figures.add_row(_title(name), _shown(value))
+        console.print(figures)
     for title, rows in (("ranks", report.ranks), ("alternatives", report.alternatives)):
         if rows:
             console.print(_table(title, rows))
@@ -76,6 +87,7 @@ def show(report: PlanReport) -> None:
 def lines_of(report: PlanReport) -> Iterator[str]:
     """Return a report as lines for programs: ``event=plan``, then a line per rank and so on."""
     yield line_of(event="plan", **report.figures)
+    yield line_of(event="settings", **report.settings)
     for row in report.ranks:
         yield line_of(event="rank", **row)
     for row in report.alternatives:

@@ -26,9 +26,11 @@ class Recipe:
         scheduler: What is denoised, in which order.
         noise: The starting noise of every block.
         cache: Which keys and values outlive a task.
-        steps: Denoising steps of each block.
-        guidance_scale: Of classifier-free guidance; 1 or less turns it off.
-        guidance_scale_2: Of a second expert (Wan 2.2); ``None``: the same.
+        steps: Denoising steps of each block; ``None``: the model's own number.
+        guidance_scale: Of classifier-free guidance; 1 or less turns it off. ``None``: the model's
+            own.
+        guidance_scale_2: Of a second expert (Wan 2.2); ``None``: the model's own, or the same as
+            a ``guidance_scale`` that is given.
         sampler: A diffusers scheduler class; ``None``: the one that the model ships.
         flow_shift: Shift of the noise levels; ``None``: the model's own.
         dtype: Of the transformer's and the text encoder's weights.
@@ -46,8 +48,8 @@ class Recipe:
     scheduler: BlockScheduler = field(default_factory=FifoQueue)
     noise: NoiseInit = field(default_factory=SharedPool)
     cache: FeatureCache = field(default_factory=NextBlockKV)
-    steps: int = 50
-    guidance_scale: float = 5.0
+    steps: int | None = None
+    guidance_scale: float | None = None
     guidance_scale_2: float | None = None
     sampler: str | None = None
     flow_shift: float | None = None

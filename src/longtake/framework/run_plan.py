@@ -21,16 +21,19 @@ from longtake.framework.preflight import (
 )
 from longtake.framework.recipe import Recipe
 from longtake.framework.request import Request
+from longtake.framework.settings import Settings
 from longtake.framework.start import check_start
 from longtake.models import (
     BackboneSpec,
     Placement,
     Sampler,
+    applied_shift,
     family_of,
     load_sampler,
     open_folder,
 )
 from longtake.models.counting import NO_WORK, WeightCount, count_weights, count_work
+from longtake.models.shift import shift_of
 from longtake.models.tiles import TileGrid, tile_grid
 from longtake.plan.choose import warnings_of
 from longtake.plan.choose_decoders import choose_decoders, with_cooperation
@@ -75,10 +78,13 @@ class RunPlan:
         self.folder = open_folder(recipe.pipeline, recipe.loras)
         self.family = recipe.family or family_of(self.folder)
         self.spec = self.family.spec(self.folder)
-        self._load_sampler()  # or a refusal
+        self.card = self.family.card(self.folder)
+        self.defaults = self.family.defaults(self.folder)
         check_guidance(recipe.guidance_scale_2, self.spec)
         self.skipped = check_loras(self.folder, self.family, self.spec)
-        self.guidance = _guidance(recipe, self.spec)
+        self.settings = Settings.of(recipe, self.defaults, self.spec.experts)
+        self._load_sampler()  # or a refusal
+        self.guidance = _guidance(self.settings, self.spec)
         self._hardware = hardware or hardware_of(device, recipe.torch_dtype)
         self._settled: tuple[Job, Layout] | None = None
         self._weights: WeightCount | None = None
@@ -149,7 +155,7 @@ class RunPlan:
             spec=self.spec,
             scheduler=self.recipe.scheduler,
             latent_frames=self.latent_frames(request),
-            steps=self.recipe.steps,
+            steps=self.settings.steps,
             cache=self.recipe.cache,
             branches=self.guidance.branches,
             height=request.height // spatial,
@@ -168,14 +174,39 @@ class RunPlan:
         return tile_grid(height, width, tile, compression)
 
     def sampler_of(self, request: Request) -> Sampler:
-        """Return the noise levels of a request.
+        """Return the noise levels of a request."""
+        return self._load_sampler(self._tokens_of_clip(request))
 
-        Some models shift them by a clip's tokens: those of the clips of the training, or of the
-        whole video where it is shorter. So they depend neither on blocks nor on their number.
+    def flow_shift_of(self, request: Request) -> float | None:
+        """Return by how much a request's noise levels are shifted; ``None``: no such thing."""
+        return applied_shift(
+            self.folder,
+            self.recipe.sampler,
+            self.settings.flow_shift,
+            self._tokens_of_clip(request),
+        )
+
+    @property
+    def fixed_flow_shift(self) -> float | None:
+        """By how much all noise levels are shifted; ``None``: not, or by each clip's size."""
+        given = self.settings.flow_shift
+        if given is None and shift_of(self.folder.config("scheduler"), None) is not None:
+            return None
+        return applied_shift(self.folder, self.recipe.sampler, given, None)
+
+    def _tokens_of_clip(self, request: Request) -> int:
+        """Return the video tokens that a model shifts its noise levels by.
+
+        Of a video that is one block, those of all its frames, as in a pipeline. Of a queue, those
+        of a clip of the training, or of the whole video where it is shorter: no window is longer,
+        and the levels depend neither on the blocks nor on their number.
         """
         job, native = self.job_of(request), self.spec.native_frames
         frames = native if job.latent_frames is None else min(job.latent_frames, native)
-        return self._load_sampler(frames * job.tokens_per_frame)
+        first = next(iter(job.scheduler.blocks(job.latent_frames)))
+        if job.latent_frames == first.stop:
+            frames = first.stop
+        return frames * job.tokens_per_frame
 
     def latent_frames(self, request: Request) -> int | None:
         """Return a video's length in latent frames; ``None`` for an endless one."""
@@ -188,9 +219,9 @@ class RunPlan:
         return self._counted(self.job)
 
     def _load_sampler(self, tokens: int | None = None) -> Sampler:
-        recipe = self.recipe
+        sampler, settings = self.recipe.sampler, self.settings
         return load_sampler(
-            self.folder, recipe.sampler, recipe.flow_shift, recipe.steps, tokens, self.family
+            self.folder, sampler, settings.flow_shift, settings.steps, tokens, self.family
         )
 
     def _counted(self, job: Job) -> Job:
@@ -230,11 +261,11 @@ class RunPlan:
         return self._settled
 
 
-def _guidance(recipe: Recipe, spec: BackboneSpec) -> Guidance:
+def _guidance(settings: Settings, spec: BackboneSpec) -> Guidance:
+    scale, second = settings.guidance_scale, settings.guidance_scale_2
     if spec.guidance == "embedded":  # the model is told the scale: there is no second branch
-        return Guidance(scales=(1.0,), embedded=recipe.guidance_scale)
-    low = recipe.guidance_scale_2
-    return Guidance(scales=(recipe.guidance_scale, recipe.guidance_scale if low is None else low))
+        return Guidance(scales=(1.0,), embedded=scale)
+    return Guidance(scales=(scale, scale if second is None else second))
 
 
 def longest(requests: Sequence[Request]) -> Request:

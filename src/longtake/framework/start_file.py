@@ -64,6 +64,25 @@ class StartFile:
         Raises:
             ConfigurationError: Fewer can be decoded.
         """
+        size, method = (width, height), Image.Resampling.LANCZOS
+        fitted = [ImageOps.fit(frame, size, method) for frame in self._last(frames)]
+        return torch.from_numpy(np.stack([np.asarray(frame) for frame in fitted]))
+
+    def original(self, frames: int) -> Tensor:
+        """Decode the first of the last frames as it is, neither cropped nor resized.
+
+        Args:
+            frames: How many frames are kept, as for ``last``.
+
+        Returns:
+            ``(height, width, 3)`` uint8 RGB, of the file's size.
+
+        Raises:
+            ConfigurationError: Fewer can be decoded.
+        """
+        return torch.from_numpy(np.array(self._last(frames)[0]))
+
+    def _last(self, frames: int) -> deque[Image.Image]:
         with self._reading():
             kept = deque(self._frames(), maxlen=frames)
         if len(kept) < frames:
@@ -71,8 +90,7 @@ class StartFile:
                 f"data.start is {self._path}, of which {frames} video frames are to be kept, but "
                 f"only {len(kept)} can be decoded; the file seems to be damaged."
             )
-        fitted = [ImageOps.fit(frame, (width, height), Image.Resampling.LANCZOS) for frame in kept]
-        return torch.from_numpy(np.stack([np.asarray(frame) for frame in fitted]))
+        return kept
 
     def _identify(self) -> bool:
         """Return whether PIL knows the file."""

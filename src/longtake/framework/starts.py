@@ -50,8 +50,11 @@ class Starts:
     def _encode(self, request: Request) -> Start:
         assert request.start is not None
         plan, count = self._plan, kept_frames(request, self._plan.spec)
-        frames = StartFile(request.start).last(count, request.height, request.width)
-        return plan.family.encode_start(plan.folder, plan.spec, frames, plan.place)
+        file = StartFile(request.start)
+        frames = file.last(count, request.height, request.width)
+        # Only a model that was made for given frames may want one as it was.
+        original = file.original(count) if plan.spec.start == "channels" else None
+        return plan.family.encode_start(plan.folder, plan.spec, frames, plan.place, original)
 
 
 def _key(request: Request) -> _Key:

@@ -24,7 +24,8 @@ from longtake.framework.models_report import show as show_models
 from longtake.framework.module import Generator
 from longtake.framework.plan_report import report_of, show
 from longtake.framework.recipe import Recipe
-from longtake.framework.run_plan import RunPlan
+from longtake.framework.run_plan import RunPlan, longest
+from longtake.models import Defaults
 from longtake.plan.hardware import profile as hardware_profile
 from longtake.strategies import DualParal, ParallelStrategy, SequenceParallel, SingleDevice
 from longtake.threads import brief_spins
@@ -99,6 +100,7 @@ class InferenceTrainer(pl.Trainer):
             rank=self.global_rank,
             device=self.strategy.root_device,
         )
+        datamodule.settle(engine.plan.defaults)
         requests = datamodule.requests().items
         engine.check(requests)
         model.prepare(engine, requests)
@@ -110,8 +112,10 @@ class InferenceTrainer(pl.Trainer):
             return self._given
         if self.ranks == 1:
             return SingleDevice()
-        # With one block in flight a pipeline would idle: its tokens are shared instead.
-        alone = recipe.scheduler.blocks_in_flight(None, recipe.steps) == 1
+        # With one block in flight a pipeline would idle: its tokens are shared instead. (A model's
+        # own number of steps is large; which one it is makes no difference.)
+        steps = Defaults().steps if recipe.steps is None else recipe.steps
+        alone = recipe.scheduler.blocks_in_flight(None, steps) == 1
         return SequenceParallel() if alone else DualParal()
 
     def attach(self, callbacks: list[LongtakeCallback]) -> None:
@@ -165,8 +169,10 @@ class InferenceTrainer(pl.Trainer):
             device=torch.device("cpu"),
             hardware=None if profile is None else hardware_profile(profile, dtype),
         )
-        plan.check(datamodule.requests().items)
-        show(report_of(plan))
+        datamodule.settle(plan.defaults)
+        requests = datamodule.requests().items
+        plan.check(requests)
+        show(report_of(plan, longest(requests)))
 
     @staticmethod
     def models() -> None:

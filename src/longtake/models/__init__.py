@@ -25,12 +25,19 @@ from longtake.models.base import (
     VideoDecoder,
 )
 from longtake.models.card import ModelCard
+from longtake.models.defaults import Defaults
 from longtake.models.folder import ModelFolder, open_folder
 from longtake.models.groups import TokenGroups
 from longtake.models.known_frames import BlockSteps, KnownFrames
 from longtake.models.lora import Lora
 from longtake.models.registry import ModelFamily, family_of, register, registered
-from longtake.models.sampler import BlockSampler, Sampler, load_sampler, load_scheduler
+from longtake.models.sampler import (
+    BlockSampler,
+    Sampler,
+    applied_shift,
+    load_sampler,
+    load_scheduler,
+)
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.start import Start
 
@@ -44,6 +51,7 @@ __all__ = [
     "BlockSteps",
     "Compression",
     "Condition",
+    "Defaults",
     "Grid",
     "Kernel",
     "KnownFrames",
@@ -61,6 +69,7 @@ __all__ = [
     "Start",
     "TokenGroups",
     "VideoDecoder",
+    "applied_shift",
     "family_of",
     "load_sampler",
     "load_scheduler",

@@ -269,6 +269,17 @@ class VideoDecoder(ABC, Generic[DecoderState]):
     def start(self) -> DecoderState:
         """Return the state before the first latent frame of a video."""
 
+    def start_of(self, latent_frames: int | None) -> DecoderState:
+        """Return the state before the first latent frame of a video whose length may be known.
+
+        By default as ``start``. For decoders whose pipeline decodes videos of some lengths unlike
+        those of others.
+
+        Args:
+            latent_frames: Of the whole video; ``None`` for an endless one.
+        """
+        return self.start()
+
     @abstractmethod
     def decode(self, state: DecoderState, latents: Tensor) -> Iterator[Tensor]:
         """Decode the next latent frames of the video. Exhaust the iterator: it moves the state.

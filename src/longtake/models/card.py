@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from longtake.models.defaults import Defaults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,9 @@ class ModelCard:
         decoder: ``exact``: blocks are decoded to the very frames of the whole video; ``window``:
             to those of a decoder that looks back no further than a native clip; ``overlap``: tiles
             fade into each other.
+        licence: Of the weights, by the name that the hub has for it.
+        defaults: What is taken where the user leaves a setting out; a folder may know better (see
+            ``ModelFamily.defaults``).
     """
 
     pipeline: str
@@ -33,6 +38,8 @@ class ModelCard:
     timestep: Literal["clip", "frame"] | None = None
     native_frames: int | None = None
     decoder: Literal["exact", "window", "overlap"] | None = None
+    licence: str | None = None
+    defaults: Defaults = field(default_factory=Defaults)
 
     @property
     def axes(self) -> tuple[str, ...]:

@@ -12,12 +12,13 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from longtake.errors import ModelError
+from longtake.models.hub import check_layout, reason_of
 from longtake.models.lora import Lora, LoraFile
 
 BUNDLED = {"demo": Path(__file__).parent.parent / "assets" / "demo_model"}
 """Models inside the package, by the name that ``model.pipeline`` takes."""
 
-_HUB_SETTINGS = ["model_index.json", "*/*.json", "tokenizer/*", "tokenizer_2/*"]
+_HUB_SETTINGS = ["model_index.json", "README.md", "*/*.json", "tokenizer/*", "tokenizer_2/*"]
 _HUB_WEIGHTS = ["*/*.safetensors"]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -155,6 +156,7 @@ def _local(name: str) -> Path | None:
             f"model.pipeline is {name!r}, but there is no such folder, and it is no hub id "
             f"(owner/name) nor a bundled model ({', '.join(BUNDLED)})."
         )
+    check_layout(name)
     return None
 
 
@@ -162,10 +164,9 @@ def _download(name: str, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"model.pipeline is {name!r}, but there is no such local folder and the hub has not "
-            f"given it: {reason}"
+            f"given it: {reason_of(name, error)}"
         ) from error
 
 

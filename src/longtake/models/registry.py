@@ -11,12 +11,14 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from longtake.errors import ModelError, nearest
+from longtake.errors import ModelError
 from longtake.models.base import AnyBackbone, AnyDecoder, Placement, PromptStates
 from longtake.models.card import ModelCard
 from longtake.models.config import prompt_shape
+from longtake.models.defaults import Defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.lora import NameTable
+from longtake.models.similar import instead_of
 from longtake.models.spec import BackboneSpec
 from longtake.models.start import Start
 
@@ -86,7 +88,12 @@ class ModelFamily(ABC):
         raise ModelError(f"longtake cannot encode frames for a {folder.pipeline}.")
 
     def encode_start(
-        self, folder: ModelFolder, spec: BackboneSpec, frames: Tensor, place: Placement
+        self,
+        folder: ModelFolder,
+        spec: BackboneSpec,
+        frames: Tensor,
+        place: Placement,
+        original: Tensor | None = None,
     ) -> Start:
         """Encode the first frames of a video; by default to their latents alone.
 
@@ -95,6 +102,8 @@ class ModelFamily(ABC):
             spec: Of the backbone.
             frames: ``(F, height, width, 3)`` uint8 RGB, as many as some latent frames decode to.
             place: Where to encode.
+            original: The first one before it was cropped and resized, ``(h, w, 3)`` uint8 RGB;
+                given where ``spec.start`` is ``channels``.
 
         Returns:
             On the CPU.
@@ -123,6 +132,22 @@ class ModelFamily(ABC):
             width: Latent width ``W``.
         """
         return None
+
+    def card(self, folder: ModelFolder) -> ModelCard:
+        """Return the card of a folder: by default the first one of its pipeline class.
+
+        Where a pipeline class has several cards, the one that lists the folder's hub id.
+        """
+        own = [card for card in self.cards if card.pipeline == folder.pipeline]
+        named = [card for card in own if folder.hub_id in card.examples]
+        return next(iter((*named, *own)), ModelCard(pipeline=folder.pipeline))
+
+    def defaults(self, folder: ModelFolder) -> Defaults:
+        """Return what a folder is run with where the user says nothing: by default its card's.
+
+        Override it to read what the folder's configuration files say.
+        """
+        return self.card(folder).defaults
 
     def sigmas(self, steps: int) -> list[float] | None:
         """Return the noise levels, before the shift, that the pipeline gives its scheduler.
@@ -160,14 +185,17 @@ def family_of(folder: ModelFolder) -> ModelFamily:
     """Return the family of a pipeline folder.
 
     Raises:
-        ModelError: Its pipeline class is not registered; names the nearest one.
+        ModelError: Its pipeline class is not registered; says what to run instead.
     """
     families = registered()
     if folder.pipeline not in families:
+        cards = [card for family in dict.fromkeys(families.values()) for card in family.cards]
+        known = {card.pipeline for card in cards}
+        cards += [ModelCard(pipeline=name) for name in families if name not in known]
         raise ModelError(
-            f"{folder.path} is a {folder.pipeline}, which is not registered; the nearest "
-            f"registered pipeline is {nearest(folder.pipeline, families)}. docs/new-backbone.md "
-            f"shows how to add one in about a hundred lines."
+            f"{folder.path} is a {folder.pipeline}, which is not registered; "
+            f"{instead_of(folder.pipeline, cards)} docs/new-backbone.md shows how to add one in "
+            f"about a hundred lines."
         )
     return families[folder.pipeline]()
 

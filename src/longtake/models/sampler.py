@@ -228,7 +228,7 @@ def load_scheduler(
             f"{_good(config)}."
         )
     parameters = inspect.signature(scheduler_class).parameters
-    shift = flow_shift or shift_of(config, tokens) or _first(config, _SHIFTS)
+    shift = _shift(config, flow_shift, tokens)
     if config.get("use_dynamic_shifting"):
         config = config | {"use_dynamic_shifting": False}  # by how much is known now
     overrides: dict[str, object] = {}
@@ -241,6 +241,33 @@ def load_scheduler(
         # A flow model stays a flow model under another solver.
         overrides |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
     return scheduler_class.from_config(config, **overrides)  # type: ignore[attr-defined]
+
+
+def applied_shift(
+    folder: ModelFolder, sampler: str | None, flow_shift: float | None, tokens: int | None
+) -> float | None:
+    """Return the shift of the noise levels that ``load_scheduler`` gives, for people to read.
+
+    Args:
+        folder: The pipeline folder.
+        sampler: As for ``load_scheduler``.
+        flow_shift: As for ``load_scheduler``.
+        tokens: As for ``load_scheduler``.
+
+    Returns:
+        ``None`` for a scheduler that has no shift.
+    """
+    scheduler_class = getattr(diffusers, sampler or folder.class_name("scheduler"))
+    parameters = inspect.signature(scheduler_class).parameters
+    name = next((key for key in _SHIFTS if key in parameters), None)
+    if name is None:
+        return None
+    shift = _shift(folder.config("scheduler"), flow_shift, tokens)
+    return float(parameters[name].default if shift is None else shift)
+
+
+def _shift(config: dict[str, Any], flow_shift: float | None, tokens: int | None) -> float | None:
+    return flow_shift or shift_of(config, tokens) or _first(config, _SHIFTS)
 
 
 def _play(scheduler: Any, seed: int) -> Tensor:

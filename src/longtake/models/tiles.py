@@ -142,10 +142,17 @@ class AllTiles(TileOwners):
 
 @dataclass(slots=True)
 class TiledState:
-    """A decoder's state for each tile that is decoded here; none before the first latents."""
+    """A decoder's state for each tile that is decoded here; none before the first latents.
+
+    Args:
+        grid: How the picture is cut.
+        states: By tile.
+        latent_frames: Of the whole video, if known.
+    """
 
     grid: TileGrid | None = None
     states: dict[int, Any] = field(default_factory=dict)
+    latent_frames: int | None = None
 
 
 @final
@@ -176,12 +183,17 @@ class TiledDecoder(VideoDecoder[TiledState]):
         return TiledState()
 
     @override
+    def start_of(self, latent_frames: int | None) -> TiledState:
+        return TiledState(latent_frames=latent_frames)
+
+    @override
     def decode(self, state: TiledState, latents: Tensor) -> Iterator[Tensor]:
         if state.grid is None:
             height, width = latents.shape[3:]
             state.grid = tile_grid(height, width, self._tile, self._compression)
             mine = self._owners.mine(len(state.grid.tiles))
-            state.states = {tile: self._decoder.start() for tile in mine}
+            frames = state.latent_frames
+            state.states = {tile: self._decoder.start_of(frames) for tile in mine}
         tiles = state.grid.tiles
         yield from self._abreast(
             state,

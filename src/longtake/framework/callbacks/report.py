@@ -14,6 +14,7 @@ from rich.table import Table
 from typing_extensions import override
 
 from longtake.errors import OutputError
+from longtake.framework.applied import Applied, model_of, settings_of
 from longtake.framework.callbacks.base import LongtakeCallback
 from longtake.framework.callbacks.memory import MEGABYTE, peak_device_bytes, peak_resident_bytes
 from longtake.framework.callbacks.progress import ProgressKind, resolved_kind
@@ -23,8 +24,12 @@ from longtake.framework.callbacks.versions import versions
 from longtake.framework.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
 from longtake.framework.request import Request
 from longtake.framework.run_folder import REPORT, RunFolder
+from longtake.framework.run_plan import RunPlan
 from longtake.framework.timings import Timings
 from longtake.strategies import BlockDone, TaskDone
+
+_SHOWN = ("guidance_scale", "guidance_scale_2", "sampler", "flow_shift")
+"""Settings of a request that a report shows beside its size."""
 
 
 @dataclass(slots=True)
@@ -33,6 +38,7 @@ class _Figures:
 
     request: Request
     state: ProgressState
+    settings: Applied
     seconds: float | None = None
     reason: ExitReason | None = None
 
@@ -50,6 +56,7 @@ class _Figures:
             "width": self.request.width,
             "fps": self.request.fps,
             "seed": self.request.seed,
+            **{name: self.settings[name] for name in _SHOWN if name in self.settings},
             "first_frame_seconds": _rounded(self.state.first_frame_seconds),
             "seconds": _rounded(seconds),
             "frames_per_second": _rounded(self.state.frames / seconds if seconds > 0 else 0.0),
@@ -67,14 +74,20 @@ class ReportWriter(LongtakeCallback):
         folder: The run's folder.
         timings: Seconds per part.
         summary: How the summary is printed; ``none`` prints nothing.
+        plan: The run's, for the model and its settings.
     """
 
     def __init__(
-        self, folder: RunFolder, timings: Timings, summary: ProgressKind = "plain"
+        self,
+        folder: RunFolder,
+        timings: Timings,
+        summary: ProgressKind = "plain",
+        plan: RunPlan | None = None,
     ) -> None:
         self._folder = folder
         self._timings = timings
         self._summary = resolved_kind(summary)
+        self._plan = plan
         self._start = time.perf_counter()
         self._requests: list[_Figures] = []
         self._reason: ExitReason | None = None
@@ -85,7 +98,8 @@ class ReportWriter(LongtakeCallback):
         self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestStarted
     ) -> None:
         """Begin to count a request."""
-        self._requests.append(_Figures(event.request, ProgressState(event)))
+        settings = {} if self._plan is None else settings_of(self._plan, event.request)
+        self._requests.append(_Figures(event.request, ProgressState(event), settings))
         self._write(module)
 
     @override
@@ -168,6 +182,7 @@ class ReportWriter(LongtakeCallback):
                 "peak_resident_bytes": peak_resident_bytes(),
                 "peak_device_bytes": peak_device_bytes(module.device),
             },
+            **({} if self._plan is None else model_of(self._plan)),
             "device": str(module.device),
             "versions": versions(),
             "requests": [figures.as_json() for figures in self._requests],

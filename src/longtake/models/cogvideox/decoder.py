@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeAlias, final
 
 import torch
@@ -20,7 +19,7 @@ Seen: TypeAlias = "dict[str, Tensor | Seen]"
 _POINTWISE: Final = ("conv_y", "conv_b")
 """Convolutions of a norm, which see one frame at a time."""
 _PAIR: Final = 2
-"""Latent frames that are decoded together, as the VAE was trained; the first ones are one more."""
+"""Latent frames that are decoded together, as the VAE was trained; the first ones may be more."""
 
 
 @dataclass(slots=True)
@@ -28,13 +27,15 @@ class CogVideoXDecoderState:
     """What is carried from one batch of latent frames to the next; its size has a fixed limit.
 
     Args:
+        first: Latent frames of the first batch.
         waiting: Latent frames that are too few for a batch.
-        convolutions: The last frames that each causal convolution has seen, for every tile of
-            the picture (one, unless the VAE tiles); empty before the video begins.
+        seen: The last frames that each causal convolution has seen; ``None`` before the video
+            begins.
     """
 
+    first: int = _PAIR + 1
     waiting: Tensor | None = None
-    convolutions: list[Seen] = field(default_factory=list)
+    seen: Seen | None = None
 
 
 @final
@@ -46,31 +47,36 @@ class CogVideoXDecoder(VideoDecoder[CogVideoXDecoderState]):
     of an odd number of them. Then decoding is bit-equal to it, wherever blocks are cut, in
     constant memory. At most two latent frames are held back.
 
-    With an even number diffusers begins with a pair, gives all of its frames four video frames,
-    and so makes three too many. Here the first latent frame is always one video frame, and a
-    last one without a partner is decoded beside a copy of itself: bit-equal to
-    ``AutoencoderKLCogVideoX.decode`` of the video with its last frame doubled, up to that copy.
+    With an even number diffusers begins with a pair, and gives all of its latent frames
+    four video frames, the very first one too: three more than such a video has. Of the first four,
+    the last is kept, so every latent frame stays where it is in time.
+
+    Where the length is not known beforehand (an endless video, or one that is stopped) it counts
+    as odd, and a last latent frame without a partner is decoded beside a copy of itself.
 
     Args:
-        vae: With its decoder, the encoder is not needed; spatial tiles are used if they are
-            enabled. It decodes single batches from now on.
+        vae: With its decoder, the encoder is not needed.
     """
 
     def __init__(self, vae: AutoencoderKLCogVideoX) -> None:
-        self._vae, self._decoder = vae, vae.decoder
+        self._vae = vae
         self._device = next(vae.decoder.parameters()).device
         self._temporal = int(vae.config.temporal_compression_ratio)
-        del vae.decoder  # every batch gets its own
 
     @override
     def start(self) -> CogVideoXDecoderState:
         return CogVideoXDecoderState()
 
     @override
+    def start_of(self, latent_frames: int | None) -> CogVideoXDecoderState:
+        even = latent_frames is not None and latent_frames % _PAIR == 0
+        return CogVideoXDecoderState(first=_PAIR if even else _PAIR + 1)
+
+    @override
     def decode(self, state: CogVideoXDecoderState, latents: Tensor) -> Iterator[Tensor]:
         latents = latents.to(self._device, torch.float32)
         waiting = latents if state.waiting is None else torch.cat((state.waiting, latents), dim=2)
-        while waiting.shape[2] >= (count := _PAIR if state.convolutions else _PAIR + 1):
+        while waiting.shape[2] >= (count := state.first if state.seen is None else _PAIR):
             yield self._pictures(state, waiting[:, :, :count])
             waiting = waiting[:, :, count:]
         state.waiting = waiting.clone()  # a view would keep the block
@@ -80,45 +86,30 @@ class CogVideoXDecoder(VideoDecoder[CogVideoXDecoderState]):
         waiting = state.waiting
         if waiting is None or not waiting.shape[2]:
             return
-        if waiting.shape[2] == 1 and not state.convolutions:  # a single picture
+        if waiting.shape[2] == 1 and state.seen is None:  # a single picture
             yield self._pictures(state, waiting)
             return
         doubled = torch.cat((waiting, waiting[:, :, -1:]), dim=2)
         yield self._pictures(state, doubled)[: -self._temporal]
 
     def _pictures(self, state: CogVideoXDecoderState, latents: Tensor) -> Tensor:
-        """Decode a batch; return ``(frames, 3, height, width)`` in ``[-1, 1]``."""
+        """Decode the batch after ``state``: ``(frames, 3, height, width)`` in ``[-1, 1]``."""
+        begins = state.seen is None
         latents = latents * (1 / self._vae.config.scaling_factor)
-        with self._going_on(state):
-            video: Tensor = self._vae.decode(latents, return_dict=False)[0]
-        return video[0].transpose(0, 1).clamp(-1.0, 1.0)
-
-    @contextmanager
-    def _going_on(self, state: CogVideoXDecoderState) -> Iterator[None]:
-        """Let the VAE decode a batch as the one after ``state``, not as a video of its own.
-
-        The VAE cuts the picture into tiles, if any, and puts them together again; the decoder
-        that it calls for each, always in the same order, begins where the tile's last call ended.
-        """
-        seen, state.convolutions = state.convolutions, []
-
-        def decoder(latents: Tensor, conv_cache: None) -> tuple[Tensor, None]:
-            before = seen.pop(0) if seen else None  # not kept beside what follows it
-            video, convolutions = self._decoder(latents, conv_cache=before)
-            state.convolutions.append(_looked_back_at(convolutions))
-            return video, None
-
-        self._vae.decoder = decoder
-        try:
-            yield
-        finally:
-            del self._vae.decoder
+        if self._vae.post_quant_conv is not None:
+            latents = self._vae.post_quant_conv(latents)
+        before, state.seen = state.seen, None  # not kept beside what follows it
+        decoded: tuple[Tensor, Seen] = self._vae.decoder(latents, conv_cache=before)
+        video, seen = decoded
+        state.seen = _looked_back_at(seen)
+        excess = self._temporal - 1 if begins and latents.shape[2] == _PAIR else 0
+        return video[0].transpose(0, 1)[excess:].clamp(-1.0, 1.0)
 
 
 def _looked_back_at(seen: Seen) -> Seen:
     """Return what is needed later, without all frames of a batch that diffusers keeps for nothing.
 
-    At 480x720, in tiles, these are 5 GB beside the 7 GB that are needed.
+    At 480x720, in diffusers' tiles, these are 5 GB beside the 7 GB that are needed.
     """
     return {
         name: _looked_back_at(part) if isinstance(part, dict) else part

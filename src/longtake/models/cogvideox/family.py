@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -18,11 +19,16 @@ from longtake.models.cogvideox.backbone import CogVideoXBackbone
 from longtake.models.cogvideox.decoder import CogVideoXDecoder
 from longtake.models.cogvideox.lora_names import LORA_NAMES
 from longtake.models.config import prompt_shape, with_defaults
+from longtake.models.defaults import Defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
 from longtake.models.weights import load_module
+
+_DEFAULTS = Defaults(guidance_scale=6.0, height=480, width=720, frames=49, fps=8)
+_ROTARY = "use_rotary_positional_embeddings"
+"""What 5B has and 2B has not."""
 
 
 @final
@@ -35,15 +41,45 @@ class CogVideoXFamily(ModelFamily):
     cards = (
         ModelCard(
             pipeline="CogVideoXPipeline",
-            model="CogVideoX 1.0",
-            examples=("THUDM/CogVideoX-2b", "THUDM/CogVideoX-5b"),
+            model="CogVideoX 1.0 2B",
+            examples=("THUDM/CogVideoX-2b",),
+            licence="apache-2.0",
             start="none",
             guidance="branches",
             timestep="clip",
             native_frames=13,
             decoder="exact",
+            defaults=_DEFAULTS,
+        ),
+        ModelCard(
+            pipeline="CogVideoXPipeline",
+            model="CogVideoX 1.0 5B",
+            examples=("THUDM/CogVideoX-5b",),
+            licence="cogvideox-license",
+            start="none",
+            guidance="branches",
+            timestep="clip",
+            native_frames=13,
+            decoder="exact",
+            defaults=_DEFAULTS,
         ),
     )
+
+    @override
+    def card(self, folder: ModelFolder) -> ModelCard:
+        small, large = self.cards
+        return large if folder.config("transformer").get(_ROTARY) else small
+
+    @override
+    def defaults(self, folder: ModelFolder) -> Defaults:
+        config = with_defaults(CogVideoXTransformer3DModel, folder.config("transformer"))
+        scale = _spatial(with_defaults(AutoencoderKLCogVideoX, folder.config("vae")))
+        return replace(
+            _DEFAULTS,
+            height=config["sample_height"] * scale,
+            width=config["sample_width"] * scale,
+            frames=config["sample_frames"],
+        )
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
@@ -59,7 +95,7 @@ class CogVideoXFamily(ModelFamily):
             native_frames=_native_frames(config),
             compression=Compression(
                 temporal=int(vae["temporal_compression_ratio"]),
-                spatial=2 ** (len(vae["block_out_channels"]) - 1),
+                spatial=_spatial(vae),
             ),
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             text_tokens=config["max_text_seq_length"],
@@ -88,7 +124,6 @@ class CogVideoXFamily(ModelFamily):
 
         place = Placement(device, torch.float32)
         vae = load_module(folder, "vae", AutoencoderKLCogVideoX.from_config, place, prune=prune)
-        vae.enable_tiling()
         return CogVideoXDecoder(vae)
 
     @override
@@ -132,6 +167,10 @@ def _transformer_config(folder: ModelFolder) -> dict[str, Any]:
             f"computed can be run (CogVideoX-2b, CogVideoX-5b)."
         )
     return config
+
+
+def _spatial(vae: dict[str, Any]) -> int:
+    return int(2 ** (len(vae["block_out_channels"]) - 1))
 
 
 def _native_frames(config: dict[str, Any]) -> int:

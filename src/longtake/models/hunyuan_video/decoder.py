@@ -15,8 +15,8 @@ def hunyuan_video_decoder(vae: AutoencoderKLHunyuanVideo) -> OverlapDecoder:
     tile: no cache of past frames would do, so diffusers' own temporal tiles are kept.
 
     Args:
-        vae: With its decoder, the encoder is not needed; its tile sizes are kept, and spatial
-            tiles are used if they are enabled. It decodes single tiles from now on.
+        vae: With its decoder, the encoder is not needed; its tiles along time are kept, and those
+            in space are used if they are enabled. It decodes single tiles from now on.
     """
     vae.use_framewise_decoding = False
     temporal = vae.temporal_compression_ratio

@@ -19,6 +19,7 @@ from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
 from longtake.models.config import prompt_shape, with_defaults
+from longtake.models.defaults import Defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.hunyuan_video.backbone import HunyuanVideoBackbone
 from longtake.models.hunyuan_video.decoder import hunyuan_video_decoder
@@ -50,6 +51,8 @@ class HunyuanVideoFamily(ModelFamily):
             timestep="clip",
             native_frames=33,
             decoder="overlap",
+            licence="tencent-hunyuan-community",
+            defaults=Defaults(guidance_scale=6.0, height=720, width=1280, frames=129, fps=24),
         ),
     )
 
@@ -110,7 +113,6 @@ class HunyuanVideoFamily(ModelFamily):
 
         place = Placement(device, torch.float32)
         vae = load_module(folder, "vae", AutoencoderKLHunyuanVideo.from_config, place, prune=prune)
-        vae.enable_tiling()
         return hunyuan_video_decoder(vae)
 
     @override

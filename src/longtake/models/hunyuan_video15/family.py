@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import torch
 from diffusers import (
     AutoencoderKLHunyuanVideo15,
+    ClassifierFreeGuidance,
     HunyuanVideo15Pipeline,
     HunyuanVideo15Transformer3DModel,
 )
+from diffusers.pipelines.hunyuan_video1_5.image_processor import HunyuanVideo15ImageProcessor
 from torch import nn
 from transformers import Qwen2_5_VLTextModel, T5EncoderModel
 from typing_extensions import override
@@ -19,6 +22,7 @@ from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
 from longtake.models.config import prompt_shape, with_defaults
+from longtake.models.defaults import Defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.hunyuan_video15.backbone import HunyuanVideo15Backbone
 from longtake.models.hunyuan_video15.decoder import HunyuanVideo15Decoder
@@ -33,6 +37,10 @@ _PROMPT_TOKENS, _GLYPH_TOKENS = 1000, 256
 _NATIVE_FRAMES = 31
 _PLAIN = {"guidance_rescale": 0.0, "use_original_formulation": False, "start": 0.0, "stop": 1.0}
 """Settings of a guider that does classifier-free guidance in every step, and no more."""
+
+_DEFAULTS = Defaults(guidance_scale=6.0, height=480, width=848, frames=121, fps=24)
+_WIDTH, _HEIGHT = 16, 9
+"""The pipeline's own aspect ratio."""
 
 
 @final
@@ -52,8 +60,21 @@ class HunyuanVideo15Family(ModelFamily):
             timestep="clip",
             native_frames=_NATIVE_FRAMES,
             decoder="window",
+            licence="tencent-hunyuan-community",
+            defaults=_DEFAULTS,
         ),
     )
+
+    @override
+    def defaults(self, folder: ModelFolder) -> Defaults:
+        """Return the scale that the guider says (1 for distilled folders), and the size."""
+        config = with_defaults(HunyuanVideo15Transformer3DModel, folder.config("transformer"))
+        vae = with_defaults(AutoencoderKLHunyuanVideo15, folder.config("vae"))
+        sizes = HunyuanVideo15ImageProcessor(vae_scale_factor=vae["spatial_compression_ratio"])
+        height, width = sizes.calculate_default_height_width(_HEIGHT, _WIDTH, config["target_size"])
+        guider = with_defaults(ClassifierFreeGuidance, folder.config("guider"))
+        scale = float(guider["guidance_scale"]) if guider["enabled"] else 1.0
+        return replace(_DEFAULTS, guidance_scale=scale, height=height, width=width)
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:

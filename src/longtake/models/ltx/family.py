@@ -15,6 +15,7 @@ from typing_extensions import override
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
 from longtake.models.config import prompt_shape, with_defaults
+from longtake.models.defaults import Defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.ltx.backbone import LTXBackbone
 from longtake.models.ltx.decoder import LTXDecoder
@@ -45,6 +46,8 @@ class LTXFamily(ModelFamily):
             timestep="clip",
             native_frames=21,
             decoder="exact",
+            licence="ltx-video-open-weights",
+            defaults=Defaults(guidance_scale=3.0, height=512, width=704, frames=161, fps=25),
         ),
     )
 

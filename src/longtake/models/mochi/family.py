@@ -17,6 +17,7 @@ from typing_extensions import override
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
 from longtake.models.config import prompt_shape, with_defaults
+from longtake.models.defaults import Defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.mochi.backbone import MochiBackbone
 from longtake.models.mochi.decoder import MochiDecoder
@@ -49,6 +50,10 @@ class MochiFamily(ModelFamily):
             timestep="clip",
             native_frames=28,
             decoder="exact",
+            licence="apache-2.0",
+            defaults=Defaults(
+                steps=64, guidance_scale=4.5, height=480, width=848, frames=163, fps=30
+            ),
         ),
     )
 

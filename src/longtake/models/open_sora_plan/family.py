@@ -15,6 +15,7 @@ from typing_extensions import override
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
+from longtake.models.defaults import Defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.open_sora_plan.backbone import OpenSoraPlanBackbone
 from longtake.models.open_sora_plan.config import OpenSoraPlanConfig
@@ -51,6 +52,10 @@ class OpenSoraPlanFamily(ModelFamily):
             timestep="clip",
             native_frames=24,
             decoder="exact",
+            licence="mit",
+            defaults=Defaults(
+                steps=100, guidance_scale=7.5, height=352, width=640, frames=93, fps=18
+            ),
         ),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import final
 
@@ -15,6 +16,7 @@ from longtake.errors import ModelError
 from longtake.models.base import AnyDecoder, Placement, PromptStates
 from longtake.models.card import ModelCard
 from longtake.models.config import with_defaults
+from longtake.models.defaults import Defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.registry import ModelFamily, register
 from longtake.models.skyreels_v2.backbone import skyreels_v2_backbone
@@ -25,6 +27,11 @@ from longtake.models.wan.lora_names import LORA_NAMES
 from longtake.models.weights import load_module
 
 _DIFFUSION_FORCING = "SkyReelsV2DiffusionForcingPipeline"
+_SHIFT = 8.0
+"""Of text to video; the folders' schedulers have none (1), and callers are told to set it."""
+_DEFAULTS = Defaults(
+    guidance_scale=6.0, height=544, width=960, frames=97, fps=24, flow_shift=_SHIFT
+)
 
 
 @final
@@ -50,6 +57,8 @@ class SkyReelsV2Family(ModelFamily):
             timestep="frame",
             native_frames=25,
             decoder="exact",
+            licence="skywork-license",
+            defaults=_DEFAULTS,
         ),
         ModelCard(
             pipeline="SkyReelsV2Pipeline",
@@ -60,8 +69,15 @@ class SkyReelsV2Family(ModelFamily):
             timestep="clip",
             native_frames=25,
             decoder="exact",
+            licence="skywork-license",
+            defaults=_DEFAULTS,
         ),
     )
+
+    @override
+    def defaults(self, folder: ModelFolder) -> Defaults:
+        own = folder.config("scheduler").get("flow_shift", 1.0)
+        return replace(_DEFAULTS, flow_shift=_SHIFT if own == 1.0 else None)
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:

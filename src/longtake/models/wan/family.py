@@ -16,6 +16,7 @@ from typing_extensions import override
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
+from longtake.models.defaults import Defaults
 from longtake.models.folder import ModelFolder
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
@@ -46,17 +47,32 @@ class WanFamily(ModelFamily):
     cards = (
         ModelCard(
             pipeline="WanPipeline",
-            model="Wan 2.1, 2.2 A14B",
+            model="Wan 2.1",
             examples=(
                 "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
                 "Wan-AI/Wan2.1-T2V-14B-Diffusers",
-                "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
             ),
             start="optional",
             guidance="branches",
             timestep="clip",
             native_frames=21,
             decoder="exact",
+            licence="apache-2.0",
+            defaults=Defaults(),
+        ),
+        ModelCard(
+            pipeline="WanPipeline",
+            model="Wan 2.2 A14B",
+            examples=("Wan-AI/Wan2.2-T2V-A14B-Diffusers",),
+            start="optional",
+            guidance="branches",
+            timestep="clip",
+            native_frames=21,
+            decoder="exact",
+            licence="apache-2.0",
+            defaults=Defaults(
+                steps=40, guidance_scale=4.0, guidance_scale_2=3.0, height=720, width=1280
+            ),
         ),
         ModelCard(
             pipeline="WanPipeline",
@@ -67,21 +83,44 @@ class WanFamily(ModelFamily):
             timestep="frame",
             native_frames=31,
             decoder="exact",
+            licence="apache-2.0",
+            defaults=Defaults(height=704, width=1280, frames=121, fps=24),
         ),
         ModelCard(
             pipeline="WanImageToVideoPipeline",
-            model="Wan 2.1 I2V, 2.2 I2V A14B",
-            examples=(
-                "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
-                "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
-            ),
+            model="Wan 2.1 I2V",
+            examples=("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",),
             start="always",
             guidance="branches",
             timestep="clip",
             native_frames=21,
             decoder="exact",
+            licence="apache-2.0",
+            defaults=Defaults(),
+        ),
+        ModelCard(
+            pipeline="WanImageToVideoPipeline",
+            model="Wan 2.2 I2V A14B",
+            examples=("Wan-AI/Wan2.2-I2V-A14B-Diffusers",),
+            start="always",
+            guidance="branches",
+            timestep="clip",
+            native_frames=21,
+            decoder="exact",
+            licence="apache-2.0",
+            defaults=Defaults(steps=40, guidance_scale=3.5, height=720, width=1280),
         ),
     )
+
+    @override
+    def card(self, folder: ModelFolder) -> ModelCard:
+        plain, experts, per_frame, image, image_experts = self.cards
+        if folder.index.get("expand_timesteps"):
+            return per_frame
+        two = len(_experts(folder)) == 2
+        if folder.pipeline == image.pipeline:
+            return image_experts if two else image
+        return experts if two else plain
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
@@ -163,20 +202,28 @@ class WanFamily(ModelFamily):
 
     @override
     def encode_start(
-        self, folder: ModelFolder, spec: BackboneSpec, frames: Tensor, place: Placement
+        self,
+        folder: ModelFolder,
+        spec: BackboneSpec,
+        frames: Tensor,
+        place: Placement,
+        original: Tensor | None = None,
     ) -> Start:
         if spec.start != "channels":
-            return super().encode_start(folder, spec, frames, place)
+            return super().encode_start(folder, spec, frames, place, original)
         compression = spec.compression
         known = compression.latent_frames(len(frames))
         # A native clip, gray where nothing is known; the rest of a long video is like its end.
         blank = compression.video_frames(spec.native_frames) - len(frames)
         clip = WanEncoder.load(folder, place.device).encode(frames, blank)
-        image = folder.has("image_encoder")
+        prompts = {}
+        if folder.has("image_encoder"):  # it has a size and a crop of its own
+            picture = frames[0] if original is None else original
+            prompts["image"] = encode_image(folder, picture, place.device)
         return Start(
             latents=clip[:, :, :known],
             channels=image_channels(known, clip, compression.temporal),
-            prompts={"image": encode_image(folder, frames[0], place.device)} if image else {},
+            prompts=prompts,
         )
 
     @override
