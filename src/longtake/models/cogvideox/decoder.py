@@ -58,7 +58,7 @@ class CogVideoXDecoder(VideoDecoder[CogVideoXDecoderState]):
 
     def __init__(self, vae: AutoencoderKLCogVideoX) -> None:
         self._vae, self._decoder = vae, vae.decoder
-        self._device = next(vae.decoder.parameters()).device
+        self._weight = next(vae.decoder.parameters())
         self._temporal = int(vae.config.temporal_compression_ratio)
         del vae.decoder  # every batch gets its own
 
@@ -68,7 +68,7 @@ class CogVideoXDecoder(VideoDecoder[CogVideoXDecoderState]):
 
     @override
     def decode(self, state: CogVideoXDecoderState, latents: Tensor) -> Iterator[Tensor]:
-        latents = latents.to(self._device, torch.float32)
+        latents = latents.to(self._weight)
         waiting = latents if state.waiting is None else torch.cat((state.waiting, latents), dim=2)
         while waiting.shape[2] >= (count := _PAIR if state.convolutions else _PAIR + 1):
             yield self._pictures(state, waiting[:, :, :count])
