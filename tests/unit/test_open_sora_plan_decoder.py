@@ -28,6 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     return tiny_open_sora_plan_folder(tmp_path_factory.mktemp("plan"))
 
 
+@pytest.mark.usefixtures("upsampling_keeps_float64")
 class TestOpenSoraPlanDecoder(VideoDecoderContract):
     bit_equal = ((5,),)  # at once, every call is one of diffusers' own
 

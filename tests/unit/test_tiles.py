@@ -60,6 +60,7 @@ def diffusers_tiles(z: Tensor) -> Tensor:
     return pictures
 
 
+@pytest.mark.usefixtures("upsampling_keeps_float64")
 class TestTiledDecoder(VideoDecoderContract):
     height, width = HEIGHT, WIDTH
 

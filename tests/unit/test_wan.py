@@ -116,6 +116,7 @@ def forward(transformer: Any, latents: Tensor, timestep: float, prompts: PromptS
     return out
 
 
+@pytest.mark.usefixtures("upsampling_keeps_float64")
 class TestWanDecoder(VideoDecoderContract):
     bit_equal = ((5,),)  # at once, every call is one of diffusers' own
 

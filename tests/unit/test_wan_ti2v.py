@@ -101,6 +101,7 @@ class TestTI2VBackboneFromDisk(TestTI2VBackbone):
         return load(self.folder, range(LAYERS) if layers is None else layers)
 
 
+@pytest.mark.usefixtures("upsampling_keeps_float64")
 class TestTI2VDecoder(VideoDecoderContract):
     bit_equal = ((5,),)  # at once, every call is one of diffusers' own
 

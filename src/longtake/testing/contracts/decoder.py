@@ -12,7 +12,7 @@ from torch import Tensor
 
 from longtake.models import AnyDecoder, BackboneSpec
 
-CUTS = [(5,), (1, 4), (4, 1), (2, 3), (3, 1, 1), (1, 1, 1, 1, 1)]
+CUTS: Final[list[tuple[int, ...]]] = [(5,), (1, 4), (4, 1), (2, 3), (3, 1, 1), (1, 1, 1, 1, 1)]
 """Ways to cut 5 latent frames into blocks."""
 _FRAME_BY_FRAME: Final = CUTS[-1]
 
