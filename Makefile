@@ -3,7 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint install clean
+# make check T=... runs other tests than these, the quick ones that hold for every change.
+T ?= tests/unit/test_contracts.py tests/unit/test_strategies.py tests/unit/test_schedulers.py tests/unit/test_noise.py \
+	tests/unit/test_caches.py tests/unit/test_sampler.py tests/unit/test_tiles.py tests/unit/test_plan_compiler.py \
+	tests/unit/test_plan_validate.py tests/unit/test_mistakes.py tests/cli/test_frozen_options.py
+# make test-kernels K="--kernels aten-default --threads 2" runs a part.
+K ?=
+
+.PHONY: demo test test-kernels check lint install clean
 
 demo: install  ## Make a one-minute video with the bundled model
 	$(BIN)/longtake predict --config configs/demo.yaml --output out/demo --overwrite true
@@ -11,6 +18,12 @@ demo: install  ## Make a one-minute video with the bundled model
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest
+
+test-kernels: install  ## Run the tests that compare bits under other kernels, with 1 and 2 threads
+	$(BIN)/python tools/test_kernels.py $(K)
+
+check: lint  ## Before every commit: style, types, and the quick tests
+	$(BIN)/python -m pytest -q $(T)
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .

@@ -2,8 +2,8 @@
 
     python benchmarks/decode_memory.py
 
-1. Decoding a video block by block, the VAE's cache kept, is bit-equal to ``vae.decode`` of the
-   whole (65 video frames).
+1. Decoding a video block by block, the VAE's cache kept, is ``vae.decode`` of the whole: 65
+   video frames, in float64, where rounding hides nothing.
 2. Peak resident memory of decode and MP4 write above what the process held after loading is the
    same for 65 and for 1,025 video frames, within 5 %.
 
@@ -67,9 +67,8 @@ def main() -> None:
 
 def _report(options: argparse.Namespace) -> None:
     short = options.frames[0]
-    equal = _child(options, "equal", short)
-    verdict = "bit-equal" if equal["equal"] else f"DIFFERENT, by up to {equal['difference']}"
-    print(f"streamed and whole decode of {short} video frames: {verdict}\n")
+    difference = _child(options, "equal", short)["difference"]
+    print(f"streamed and whole decode of {short} video frames, float64: {difference:.1e} apart\n")
     rows = []
     for mode in ["stream", *(["whole"] if options.control else [])]:
         found: dict[int, list[dict[str, float]]] = {frames: [] for frames in options.frames}
@@ -128,9 +127,9 @@ def _decode_whole(vae: Any, folder: ModelFolder, options: argparse.Namespace) ->
     """Decode as diffusers' ``WanPipeline`` does: ``(frames, 3, height, width)``."""
     import torch
 
-    latents = torch.cat(list(_latents(folder, options)), dim=2)
+    latents = torch.cat(list(_latents(folder, options)), dim=2).to(vae.dtype)
     mean, std = (
-        torch.tensor(values).view(1, -1, 1, 1, 1)
+        latents.new_tensor(values).view(1, -1, 1, 1, 1)
         for values in (vae.config.latents_mean, vae.config.latents_std)
     )
     video: Tensor = vae.decode(latents / (1.0 / std) + mean, return_dict=False)[0]
@@ -145,13 +144,12 @@ def _equal(options: argparse.Namespace) -> dict[str, float]:
 
     torch.set_grad_enabled(False)
     folder = open_folder(options.pipeline)
-    decoder = family_of(folder).load_decoder(folder, torch.device("cpu"))
-    vae = AutoencoderKLWan.from_pretrained(folder.path / "vae", torch_dtype=torch.float32)
+    decoder = family_of(folder).load_decoder(folder, torch.device("cpu"), torch.float64)
+    vae = AutoencoderKLWan.from_pretrained(folder.path / "vae", torch_dtype=torch.float64)
     whole = _decode_whole(vae, folder, options)
     streamed = torch.cat(list(_streamed(folder, options, decoder)))
     assert len(streamed) == options.frames[0]
-    difference = float((whole - streamed).abs().max())
-    return {"equal": torch.equal(whole, streamed), "difference": difference}
+    return {"difference": float((whole - streamed).abs().max())}
 
 
 def _stream(options: argparse.Namespace) -> dict[str, float]:

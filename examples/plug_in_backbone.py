@@ -62,7 +62,7 @@ class SketchDecoder(lm.VideoDecoder[None]):
         return None  # frames do not depend on one another
 
     def decode(self, state: None, latents: Tensor) -> Iterator[Tensor]:
-        for frame in latents.unbind(2):
+        for frame in latents.to(self._vae.pixels.weight).unbind(2):
             pixels = self._vae.pixels(frame.movedim(1, -1)).clamp(-1, 1)
             yield rearrange(pixels, "b h w (c p q) -> b c (h p) (w q)", p=PIXELS, q=PIXELS)
 
@@ -88,8 +88,10 @@ class SketchFamily(lm.ModelFamily):
         dit = load_module(folder, "transformer", lambda c: SketchDiT(**c), place, prune=prune)
         return SketchBackbone(spec, dit)
 
-    def load_decoder(self, folder: Folder, device: torch.device) -> SketchDecoder:
-        place = Placement(device, torch.float32)
+    def load_decoder(
+        self, folder: Folder, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> SketchDecoder:
+        place = Placement(device, dtype)
         return SketchDecoder(load_module(folder, "vae", lambda _: SketchVAE(), place))
 
     def encode_text(

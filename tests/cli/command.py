@@ -17,7 +17,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 COMMAND = [sys.executable, "-m", "longtake"]
 ENVIRONMENT = {
     **os.environ,
-    "OMP_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": os.environ.get("LONGTAKE_TEST_THREADS", "1"),
     "PYTHONWARNINGS": "error::UserWarning:longtake",
 }
 

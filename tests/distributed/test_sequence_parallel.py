@@ -159,15 +159,16 @@ def test_a_clip_with_heads_and_tokens_that_do_not_divide(heads: int, ranks: int)
         assert (found - expected).abs().max() <= ROUNDING * expected.abs().max()
 
 
-def test_chunks_do_not_change_a_bit() -> None:
-    """Every head is computed as it is without chunks."""
+def test_chunks_change_nothing_but_rounding() -> None:
+    """Every head is computed as it is without chunks, but beside fewer others."""
     case = TinyCase(heads=5)
     plain, *chunked = (
         rank_pool(2).run(blocks, SequenceParallel(2, 1, 1, overlap), case)[0]
         for overlap in (1, 2, 4)
     )
     for found in chunked:
-        assert all(map(torch.equal, found, plain))
+        for a, b in zip(found, plain, strict=True):
+            assert (a - b).abs().max() <= ROUNDING * b.abs().max()
 
 
 def chunks_on(hardware: Hardware) -> int:

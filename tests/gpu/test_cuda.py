@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
-from longtake.framework import Engine, PromptAt, Recipe, Request
+from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
+from longtake.framework.trainer import InferenceTrainer
 from longtake.schedulers import FifoQueue
 from longtake.strategies import BlockDone, SingleDevice
 from longtake.testing.tiny import tiny_wan_folder
@@ -42,3 +43,15 @@ def test_bfloat16_stays_on_the_gpu_until_frames_are_made(tmp_path: Path) -> None
     engine = Engine(replace(recipe, dtype="bfloat16"), SingleDevice(), device="cuda")
     blocks = [event.latents for event in engine.generate(request) if isinstance(event, BlockDone)]
     assert {(block.device.type, block.dtype) for block in blocks} == {("cuda", torch.float32)}
+
+
+def test_a_deterministic_run_repeats_itself_to_the_bit(tmp_path: Path) -> None:
+    recipe = Recipe(pipeline=str(tiny_wan_folder(tmp_path / "tiny").path), steps=2, dtype="float32")
+    request = Request(prompts=(PromptAt(text="bird"),), num_frames=9, height=32, width=48)
+    InferenceTrainer(accelerator="cuda", deterministic=True)
+    videos = []
+    for _ in range(2):
+        events = Engine(recipe, SingleDevice(), device="cuda").generate(request)
+        videos.append([event.frames for event in events if isinstance(event, FramesDecoded)])
+    assert videos[0]
+    assert all(torch.equal(a, b) for a, b in zip(*videos, strict=True))

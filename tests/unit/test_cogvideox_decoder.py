@@ -13,6 +13,7 @@ from longtake.models import AnyDecoder, BackboneSpec, ModelFolder
 from longtake.models.cogvideox import CogVideoXDecoder, CogVideoXFamily
 from longtake.models.tiles import AllTiles, TiledDecoder
 from longtake.testing.contracts import VideoDecoderContract
+from longtake.testing.contracts.decoder import CUTS
 from longtake.testing.tiny_cogvideox import (
     tiny_cogvideox_folder,
     tiny_cogvideox_spec,
@@ -46,15 +47,16 @@ def draw(frames: int, height: int = 2, width: int = 2) -> Tensor:
 
 class TestCogVideoXDecoder(VideoDecoderContract):
     held_back = 2
+    bit_equal = CUTS  # the batches are those of diffusers, wherever blocks are cut
 
     def spec(self) -> BackboneSpec:
         return tiny_cogvideox_spec()
 
-    def decoder(self) -> AnyDecoder:
-        return CogVideoXDecoder(tiny_cogvideox_vae())
+    def decoder(self, dtype: torch.dtype) -> AnyDecoder:
+        return CogVideoXDecoder(tiny_cogvideox_vae().to(dtype))
 
     def oracle(self, latents: Tensor) -> Tensor:
-        return decode(tiny_cogvideox_vae(), latents)
+        return decode(tiny_cogvideox_vae().to(latents.dtype), latents)
 
 
 class TestCogVideoXDecoderFromDisk(TestCogVideoXDecoder):
@@ -66,11 +68,11 @@ class TestCogVideoXDecoderFromDisk(TestCogVideoXDecoder):
     def _folder(self, folder: ModelFolder) -> None:
         self.folder = folder
 
-    def decoder(self) -> AnyDecoder:
-        return CogVideoXFamily().load_decoder(self.folder, CPU)
+    def decoder(self, dtype: torch.dtype) -> AnyDecoder:
+        return CogVideoXFamily().load_decoder(self.folder, CPU, dtype)
 
     def oracle(self, latents: Tensor) -> Tensor:
-        vae = tiny_cogvideox_vae()
+        vae = tiny_cogvideox_vae().to(latents.dtype)
         whole = decode(vae, latents)
         vae.enable_tiling()
         assert not torch.equal(decode(vae, latents), whole), "there is one tile only"

@@ -108,19 +108,17 @@ class TestSketchBackbone(OnSketch, BackboneContract):
 
 
 class TestSketchDecoder(OnSketch, VideoDecoderContract):
-    def decoder(self) -> AnyDecoder:
-        decoder: AnyDecoder = self.family.load_decoder(self.folder, CPU)
+    def decoder(self, dtype: torch.dtype) -> AnyDecoder:
+        decoder: AnyDecoder = self.family.load_decoder(self.folder, CPU, dtype)
         return decoder
 
     def oracle(self, latents: Tensor) -> Tensor:
         pixels = plug_in.load_module(
-            self.folder, "vae", lambda _: sketch_dit.SketchVAE(), PLACE
+            self.folder, "vae", lambda _: sketch_dit.SketchVAE(), Placement(CPU, latents.dtype)
         ).pixels
         patches = (latents[0].permute(1, 2, 3, 0) @ pixels.weight.T + pixels.bias).clamp(-1, 1)
         video: Tensor = rearrange(patches, "f h w (c p q) -> f c (h p) (w q)", p=8, q=8)
         return video
-
-    tolerance = 1e-6  # one product over all frames instead of one per frame
 
 
 class TestBranchByBranch(ParallelStrategyContract):

@@ -13,6 +13,7 @@ from torch import Tensor
 from longtake.models import AnyDecoder, BackboneSpec, ModelFolder
 from longtake.models.hunyuan_video15 import HunyuanVideo15Decoder, HunyuanVideo15Family
 from longtake.testing.contracts import VideoDecoderContract
+from longtake.testing.contracts.decoder import EXACT
 from longtake.testing.tiny_hunyuan15 import (
     tiny_hunyuan15_folder,
     tiny_hunyuan15_spec,
@@ -37,21 +38,19 @@ def whole(vae: Any, latents: Tensor) -> Tensor:
 
 
 def noise(frames: int) -> Tensor:
-    return torch.randn(1, 4, frames, 2, 3, generator=torch.Generator().manual_seed(frames))
+    generator = torch.Generator().manual_seed(frames)
+    return torch.randn(1, 4, frames, 2, 3, generator=generator, dtype=torch.float64)
 
 
 class TestHunyuanVideo15Decoder(VideoDecoderContract):
-    # One frame at a time, convolutions and attention sum in another order than all at once.
-    tolerance = 1e-5
-
     def spec(self) -> BackboneSpec:
         return tiny_hunyuan15_spec()
 
-    def decoder(self) -> AnyDecoder:
-        return HunyuanVideo15Decoder(tiny_hunyuan15_vae(), window=5)
+    def decoder(self, dtype: torch.dtype) -> AnyDecoder:
+        return HunyuanVideo15Decoder(tiny_hunyuan15_vae().to(dtype), window=5)
 
     def oracle(self, latents: Tensor) -> Tensor:
-        return whole(tiny_hunyuan15_vae(), latents)
+        return whole(tiny_hunyuan15_vae().to(latents.dtype), latents)
 
 
 class TestHunyuanVideo15DecoderFromDisk(TestHunyuanVideo15Decoder):
@@ -59,29 +58,30 @@ class TestHunyuanVideo15DecoderFromDisk(TestHunyuanVideo15Decoder):
     def _folder(self, folder: ModelFolder) -> None:
         self.folder = folder
 
-    def decoder(self) -> AnyDecoder:
-        return HunyuanVideo15Family().load_decoder(self.folder, torch.device("cpu"))
+    def decoder(self, dtype: torch.dtype) -> AnyDecoder:
+        return HunyuanVideo15Family().load_decoder(self.folder, torch.device("cpu"), dtype)
 
 
 def test_a_clip_of_the_models_own_length_is_decoded_as_diffusers_does(folder: ModelFolder) -> None:
     frames = HunyuanVideo15Family().spec(folder).native_frames
-    decoder = HunyuanVideo15Family().load_decoder(folder, torch.device("cpu"))
+    decoder = HunyuanVideo15Family().load_decoder(folder, torch.device("cpu"), torch.float64)
     found = torch.cat(list(decoder.decode(decoder.start(), noise(frames))))
-    torch.testing.assert_close(found, whole(tiny_hunyuan15_vae(), noise(frames)), rtol=0, atol=1e-5)
+    expected = whole(tiny_hunyuan15_vae().double(), noise(frames))
+    torch.testing.assert_close(found, expected, rtol=0, atol=EXACT)
 
 
 @pytest.mark.parametrize("changes", [{"upsample_match_channel": False}, {"layers_per_block": 2}])
 def test_other_shapes_of_the_vae(changes: dict[str, Any]) -> None:
     """Without matching channels, some layers have a shortcut of their own."""
-    vae = tiny_hunyuan15_vae(**changes)
+    vae = tiny_hunyuan15_vae(**changes).double()
     decoder = HunyuanVideo15Decoder(vae, window=4)
     found = torch.cat(list(decoder.decode(decoder.start(), noise(4))))
-    torch.testing.assert_close(found, whole(vae, noise(4)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, whole(vae, noise(4)), rtol=0, atol=EXACT)
 
 
 def test_a_longer_video_looks_back_as_far_as_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the whole video's decoding under a mask that hides what is further away."""
-    window, vae = 3, tiny_hunyuan15_vae()
+    window, vae = 3, tiny_hunyuan15_vae().double()
     mask = HunyuanVideo15AttnBlock.prepare_causal_attention_mask
 
     def banded(n_frame: int, n_hw: int, *place: Any, **options: Any) -> Tensor:
@@ -98,7 +98,7 @@ def test_a_longer_video_looks_back_as_far_as_the_window(monkeypatch: pytest.Monk
     assert not torch.allclose(expected, unlimited, atol=1e-2), "the window hides nothing"
     decoder = HunyuanVideo15Decoder(vae, window)
     found = torch.cat(list(decoder.decode(decoder.start(), noise(8))))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=EXACT)
 
 
 def test_what_is_carried_does_not_grow() -> None:

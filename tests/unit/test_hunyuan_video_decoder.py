@@ -12,6 +12,7 @@ from torch import Tensor
 from longtake.models import AnyDecoder, BackboneSpec, ModelFolder
 from longtake.models.hunyuan_video import HunyuanVideoFamily, hunyuan_video_decoder
 from longtake.testing.contracts import VideoDecoderContract
+from longtake.testing.contracts.decoder import CUTS
 from longtake.testing.tiny_hunyuan import tiny_hunyuan_folder, tiny_hunyuan_spec, tiny_hunyuan_vae
 
 CPU = torch.device("cpu")
@@ -30,6 +31,7 @@ def _no_grad() -> Iterator[None]:
 
 class TestHunyuanVideoDecoder(VideoDecoderContract):
     held_back = 3
+    bit_equal = CUTS  # the tiles are those of diffusers, wherever blocks are cut
 
     def spec(self) -> BackboneSpec:
         return tiny_hunyuan_spec()
@@ -40,11 +42,11 @@ class TestHunyuanVideoDecoder(VideoDecoderContract):
         vae.enable_tiling(tile_sample_min_num_frames=8, tile_sample_stride_num_frames=4)
         return vae
 
-    def decoder(self) -> AnyDecoder:
-        return hunyuan_video_decoder(self.vae())
+    def decoder(self, dtype: torch.dtype) -> AnyDecoder:
+        return hunyuan_video_decoder(self.vae().to(dtype))
 
     def oracle(self, latents: Tensor) -> Tensor:
-        vae = self.vae()
+        vae = self.vae().to(latents.dtype)
         video: Tensor = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
         return video[0].transpose(0, 1).clamp(-1, 1)
 
@@ -69,8 +71,8 @@ class TestHunyuanVideoDecoderFromDisk(TestHunyuanVideoDecoder):
         assert not torch.equal(cut[0].transpose(0, 1).clamp(-1, 1), whole), "there is one tile"
         return whole
 
-    def decoder(self) -> AnyDecoder:
-        return HunyuanVideoFamily().load_decoder(self.folder, CPU)
+    def decoder(self, dtype: torch.dtype) -> AnyDecoder:
+        return HunyuanVideoFamily().load_decoder(self.folder, CPU, dtype)
 
 
 @pytest.mark.parametrize("frames", range(1, 14))

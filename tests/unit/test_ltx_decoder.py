@@ -13,11 +13,10 @@ from torch import Tensor
 from longtake.models import AnyDecoder, BackboneSpec, ModelFolder
 from longtake.models.ltx import LTXDecoder, LTXFamily
 from longtake.testing.contracts import VideoDecoderContract
+from longtake.testing.contracts.decoder import EXACT
 from longtake.testing.tiny_ltx import tiny_ltx_folder, tiny_ltx_spec, tiny_ltx_vae
 
 CPU = torch.device("cpu")
-TOLERANCE = 1e-5
-"""Convolutions of fewer frames sum in another order."""
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +42,24 @@ def whole(vae: Any, latents: Tensor) -> Tensor:
     return video[0].transpose(0, 1).clamp(-1, 1)
 
 
+def noise(frames: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(frames)
+    return torch.randn(1, 4, frames, 1, width, generator=generator, dtype=torch.float64)
+
+
 class TestLTXDecoder(VideoDecoderContract):
     height, width = 1, 2
-    tolerance = TOLERANCE
     held_back = 5  # a picture depends on more latent frames than these
     conditioned: ClassVar[bool] = False
 
     def spec(self) -> BackboneSpec:
         return tiny_ltx_spec()
 
-    def decoder(self) -> AnyDecoder:
-        return LTXDecoder(tiny_ltx_vae(conditioned=self.conditioned))
+    def decoder(self, dtype: torch.dtype) -> AnyDecoder:
+        return LTXDecoder(tiny_ltx_vae(conditioned=self.conditioned).to(dtype))
 
     def oracle(self, latents: Tensor) -> Tensor:
-        return whole(tiny_ltx_vae(conditioned=self.conditioned), latents)
+        return whole(tiny_ltx_vae(conditioned=self.conditioned).to(latents.dtype), latents)
 
 
 class TestLTXDecoderWithTimestepAndNoise(TestLTXDecoder):
@@ -70,8 +73,8 @@ class TestLTXDecoderFromDisk(TestLTXDecoder):
     def _folder(self, folder: ModelFolder) -> None:
         self.folder = folder
 
-    def decoder(self) -> AnyDecoder:
-        return LTXFamily().load_decoder(self.folder, CPU)
+    def decoder(self, dtype: torch.dtype) -> AnyDecoder:
+        return LTXFamily().load_decoder(self.folder, CPU, dtype)
 
 
 def lags(vae: Any, latents: Tensor) -> tuple[list[int], Tensor]:
@@ -88,25 +91,25 @@ def test_as_many_frames_are_held_back_as_a_picture_depends_on() -> None:
     """191 with as many layers as LTX-Video 0.9.0 has, after 24 latent frames or 1,000."""
     vae = tiny_ltx_vae(
         decoder_layers_per_block=(4, 3, 3, 3, 4), decoder_block_out_channels=(8, 16, 32, 32)
-    )
-    latents = torch.randn(1, 4, 30, 1, 1, generator=torch.Generator().manual_seed(1))
+    ).double()
+    latents = noise(30, width=1)
     behind, video = lags(vae, latents)
     assert behind == [1 + 8 * number for number in range(24)] + [191] * 6
     expected = whole(vae, latents)
     assert video.shape == expected.shape
-    assert (video - expected).abs().max() <= TOLERANCE
+    assert (video - expected).abs().max() <= EXACT
     latents[:, :, 25:] += 1.0
-    changed = (whole(vae, latents) != expected).flatten(1).any(dim=1)
+    changed = ((whole(vae, latents) - expected).abs() > EXACT).flatten(1).any(dim=1)
     made_before = 1 + 8 * 24 - 191
     assert changed.tolist() == [False] * made_before + [True] * (233 - made_before)
 
 
 def test_a_causal_decoder_holds_nothing_back() -> None:
-    vae = tiny_ltx_vae(decoder_causal=True)
-    latents = torch.randn(1, 4, 6, 1, 2, generator=torch.Generator().manual_seed(2))
+    vae = tiny_ltx_vae(decoder_causal=True).double()
+    latents = noise(6, width=2)
     behind, video = lags(vae, latents)
     assert set(behind) == {0}
-    assert (video - whole(vae, latents)).abs().max() <= TOLERANCE
+    assert (video - whole(vae, latents)).abs().max() <= EXACT
 
 
 def test_what_is_carried_does_not_grow() -> None:

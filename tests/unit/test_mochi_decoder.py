@@ -29,9 +29,9 @@ def _no_grad() -> Iterator[None]:
 
 def whole(latents: Tensor) -> Tensor:
     """Decode as the pipeline does."""
-    vae = tiny_mochi_vae()
+    vae = tiny_mochi_vae().to(latents.dtype)
     mean, std = (
-        torch.tensor(numbers).view(1, -1, 1, 1, 1)
+        latents.new_tensor(numbers).view(1, -1, 1, 1, 1)
         for numbers in (vae.config.latents_mean, vae.config.latents_std)
     )
     video: Tensor = vae.decode(latents * std / vae.config.scaling_factor + mean).sample
@@ -42,8 +42,8 @@ class TestMochiDecoder(VideoDecoderContract):
     def spec(self) -> BackboneSpec:
         return tiny_mochi_spec()
 
-    def decoder(self) -> AnyDecoder:
-        return MochiDecoder(tiny_mochi_vae())
+    def decoder(self, dtype: torch.dtype) -> AnyDecoder:
+        return MochiDecoder(tiny_mochi_vae().to(dtype))
 
     def oracle(self, latents: Tensor) -> Tensor:
         return whole(latents)
@@ -54,8 +54,8 @@ class TestMochiDecoderFromDisk(TestMochiDecoder):
     def _folder(self, folder: ModelFolder) -> None:
         self.folder = folder
 
-    def decoder(self) -> AnyDecoder:
-        return MochiFamily().load_decoder(self.folder, CPU)
+    def decoder(self, dtype: torch.dtype) -> AnyDecoder:
+        return MochiFamily().load_decoder(self.folder, CPU, dtype)
 
 
 def test_what_is_carried_does_not_grow() -> None:

@@ -14,6 +14,7 @@ from typing_extensions import override
 from longtake.errors import ConfigurationError
 from longtake.framework.callbacks.base import LongtakeCallback
 from longtake.framework.data import PromptData
+from longtake.framework.deterministic import use_full_precision
 from longtake.framework.engine import Engine
 from longtake.framework.environment import check_launch, cluster_environment
 from longtake.framework.interrupt import stop_on_interrupt
@@ -43,6 +44,8 @@ class InferenceTrainer(pl.Trainer):
             on one device, on several ``DualParal`` for a queue of blocks and ``SequenceParallel``
             for ``FullSequence``.
         callbacks: Further callbacks; those with longtake's hooks subclass ``LongtakeCallback``.
+        deterministic: Whether a GPU makes the same bits every time: float32 without TF32, and
+            only kernels that repeat themselves; slower. A CPU does so anyway.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class InferenceTrainer(pl.Trainer):
         num_nodes: int = 1,
         strategy: ParallelStrategy | None = None,
         callbacks: list[LongtakeCallback] | LongtakeCallback | None = None,
+        deterministic: bool = False,
     ) -> None:
         if devices < 1 or num_nodes < 1:
             raise ConfigurationError(
@@ -75,6 +79,8 @@ class InferenceTrainer(pl.Trainer):
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 use_distributed_sampler=False,
+                # None, not False: what a script has chosen for its process stays.
+                deterministic=deterministic or None,
                 # inference_mode would make CPU (gloo) and GPU runs differ: no_grad everywhere.
                 inference_mode=False,
                 # dtype belongs to the loader: Lightning would cast norms and timesteps.
@@ -86,6 +92,8 @@ class InferenceTrainer(pl.Trainer):
                 f"machine cannot give: {one_line(str(error))}"
             ) from error
         self._signal_connector = _NoSignals(self)
+        if deterministic:
+            use_full_precision()
 
     def prepare(self, model: Generator, datamodule: PromptData) -> Engine:
         """Refuse everything that can be refused, before any weight is read.

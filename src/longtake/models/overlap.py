@@ -57,18 +57,18 @@ class OverlapDecoder(VideoDecoder[OverlapState]):
             width)``. Its second argument tells whether the video begins with this tile: then it
             gives ``1 + (F - 1) * temporal`` video frames. A later tile overlaps the one before by
             a latent frame more than is blended, and gives one video frame less.
-        device: Where to decode.
+        like: A tensor on the device and of the dtype in which to decode.
     """
 
     def __init__(
         self,
         tiles: TimeTiles,
         decode_tile: Callable[[Tensor, bool], Tensor],
-        device: torch.device,
+        like: Tensor,
     ) -> None:
         self._tiles = tiles
         self._decode_tile = decode_tile
-        self._device = device
+        self._like = like
 
     @override
     def start(self) -> OverlapState:
@@ -76,7 +76,7 @@ class OverlapDecoder(VideoDecoder[OverlapState]):
 
     @override
     def decode(self, state: OverlapState, latents: Tensor) -> Iterator[Tensor]:
-        latents = latents.to(self._device, torch.float32)
+        latents = latents.to(self._like)
         waiting = state.waiting
         state.waiting = latents if waiting is None else torch.cat((waiting, latents), dim=2)
         while state.waiting.shape[2] >= self._tiles.frames:
@@ -108,10 +108,8 @@ def fade(before: Tensor, video: Tensor) -> Tensor:
     """Blend the first frames of ``video`` with ``before``, linearly, both ``(1, 3, F, H, W)``."""
     frames = min(before.shape[2], video.shape[2])
     weight = torch.arange(frames, dtype=torch.float64, device="cpu") / max(frames, 1)
-    # Rounded to fp32 once, as diffusers' Python numbers are.
-    rising, falling = (
-        part.float().view(-1, 1, 1).to(video.device) for part in (weight, 1 - weight)
-    )
+    # Rounded once, as diffusers' Python numbers are.
+    rising, falling = (part.view(-1, 1, 1).to(video) for part in (weight, 1 - weight))
     seam = before[:, :, before.shape[2] - frames :] * falling + video[:, :, :frames] * rising
     return torch.cat((seam, video[:, :, frames:]), dim=2)
 

@@ -55,8 +55,17 @@ class ModelFamily(ABC):
         """
 
     @abstractmethod
-    def load_decoder(self, folder: ModelFolder, device: torch.device) -> AnyDecoder:
-        """Load the VAE's decoder, in fp32."""
+    def load_decoder(
+        self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> AnyDecoder:
+        """Load the VAE's decoder.
+
+        Args:
+            folder: The pipeline folder.
+            device: Where it decodes.
+            dtype: Of its weights, and so of what it computes. Runs use the default; in float64
+                it is seen whether two ways to decode differ in more than their rounding.
+        """
 
     @abstractmethod
     def encode_text(

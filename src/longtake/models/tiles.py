@@ -88,7 +88,7 @@ def _fade(before: Tensor, picture: Tensor, overlap: int, dim: int) -> Tensor:
     extent = min(before.shape[dim], picture.shape[dim], overlap)
     weight = torch.arange(extent, dtype=torch.float64, device="cpu") / max(extent, 1)
     shape = [-1 if one == dim else 1 for one in range(4)]
-    rising, falling = (part.float().view(shape).to(picture.device) for part in (weight, 1 - weight))
+    rising, falling = (part.view(shape).to(picture) for part in (weight, 1 - weight))
     last = before.narrow(dim, before.shape[dim] - extent, extent)
     seam = last * falling + picture.narrow(dim, 0, extent) * rising
     rest = picture.narrow(dim, extent, picture.shape[dim] - extent)

@@ -37,7 +37,9 @@ def rank_pool(world_size: int) -> RankPool:
 
 @final
 class RankPool:
-    """Processes joined by gloo, one thread each, that run one function after another.
+    """Processes joined by gloo that run one function after another.
+
+    Each has as many threads as the process that started it, so that it sums in the same order.
 
     They start with the first ``run`` and end with the process that made them. Whatever fails
     ends them too, so that a test never meets the remains of another; the next ``run`` starts
@@ -86,10 +88,11 @@ class RankPool:
         # Imported once and forked: a rank starts in milliseconds instead of seconds.
         context.set_forkserver_preload(["longtake.testing.tiny"])
         self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        threads = torch.get_num_threads()
         for rank in range(self.world_size):
             pipe, its_pipe = context.Pipe()
             stacks, its_stacks = context.Pipe(duplex=False)
-            where = (rank, self.world_size, self._store.port, self._timeout)
+            where = (rank, self.world_size, self._store.port, self._timeout, threads)
             process = context.Process(
                 target=_serve, args=(*where, its_pipe, its_stacks), daemon=True
             )
@@ -156,12 +159,13 @@ def _serve(
     world_size: int,
     port: int,
     timeout: float,
+    threads: int,
     pipe: connection.Connection,
     stacks: connection.Connection,
 ) -> None:
     """Be a rank until the test process closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the test process alone
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     faulthandler.register(signal.SIGUSR1, stacks.fileno())
     peers: Peers | None = None
     while True:

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from longtake.caches import FeatureCache, NextBlockKV
@@ -120,6 +120,25 @@ def tiny_wan_vae(seed: int = 0) -> Any:
         ),
         seed,
     )
+
+
+def wan_pictures(vae: Any, latents: Tensor) -> Tensor:
+    """Decode a whole video as ``WanPipeline`` does, in the dtype of its latents.
+
+    Args:
+        vae: An ``AutoencoderKLWan``, cast to that dtype.
+        latents: ``(1, C, F, H, W)``.
+
+    Returns:
+        ``(frames, 3, height, width)``.
+    """
+    mean, std = (
+        latents.new_tensor(numbers).view(1, -1, 1, 1, 1)
+        for numbers in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    vae = vae.to(latents.dtype)
+    video: Tensor = vae.decode(latents / (1.0 / std) + mean, return_dict=False)[0]
+    return video[0].transpose(0, 1)
 
 
 def tiny_tokenizer() -> Any:

@@ -44,7 +44,7 @@ class CogVideoXDecoder(VideoDecoder[CogVideoXDecoderState]):
 
     The norms see all frames of a batch, so batches must be those of
     ``AutoencoderKLCogVideoX.decode``: latent frames in pairs, but three at the start of a video
-    of an odd number of them. Then decoding is bit-equal to it, wherever blocks are cut, in
+    of an odd number of them. Then decoding is the very same calls, wherever blocks are cut, in
     constant memory. At most two latent frames are held back.
 
     With an even number diffusers begins with a pair, and gives all of its latent frames
@@ -60,7 +60,7 @@ class CogVideoXDecoder(VideoDecoder[CogVideoXDecoderState]):
 
     def __init__(self, vae: AutoencoderKLCogVideoX) -> None:
         self._vae = vae
-        self._device = next(vae.decoder.parameters()).device
+        self._weight = next(vae.decoder.parameters())
         self._temporal = int(vae.config.temporal_compression_ratio)
 
     @override
@@ -74,7 +74,7 @@ class CogVideoXDecoder(VideoDecoder[CogVideoXDecoderState]):
 
     @override
     def decode(self, state: CogVideoXDecoderState, latents: Tensor) -> Iterator[Tensor]:
-        latents = latents.to(self._device, torch.float32)
+        latents = latents.to(self._weight)
         waiting = latents if state.waiting is None else torch.cat((state.waiting, latents), dim=2)
         while waiting.shape[2] >= (count := state.first if state.seen is None else _PAIR):
             yield self._pictures(state, waiting[:, :, :count])

@@ -118,11 +118,13 @@ class CogVideoXFamily(ModelFamily):
         return CogVideoXBackbone(spec, transformer, layers)
 
     @override
-    def load_decoder(self, folder: ModelFolder, device: torch.device) -> CogVideoXDecoder:
+    def load_decoder(
+        self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> CogVideoXDecoder:
         def prune(vae: Any) -> None:
             vae.encoder = vae.quant_conv = nn.Identity()
 
-        place = Placement(device, torch.float32)
+        place = Placement(device, dtype)
         vae = load_module(folder, "vae", AutoencoderKLCogVideoX.from_config, place, prune=prune)
         return CogVideoXDecoder(vae)
 

@@ -31,4 +31,4 @@ def hunyuan_video_decoder(vae: AutoencoderKLHunyuanVideo) -> OverlapDecoder:
         video: Tensor = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
         return video if first else video[:, :, 1:]
 
-    return OverlapDecoder(tiles, decode_tile, next(vae.decoder.parameters()).device)
+    return OverlapDecoder(tiles, decode_tile, next(vae.decoder.parameters()))

@@ -107,11 +107,13 @@ class HunyuanVideoFamily(ModelFamily):
         return HunyuanVideoBackbone(spec, transformer, layers)
 
     @override
-    def load_decoder(self, folder: ModelFolder, device: torch.device) -> OverlapDecoder:
+    def load_decoder(
+        self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> OverlapDecoder:
         def prune(vae: Any) -> None:
             vae.encoder = vae.quant_conv = nn.Identity()
 
-        place = Placement(device, torch.float32)
+        place = Placement(device, dtype)
         vae = load_module(folder, "vae", AutoencoderKLHunyuanVideo.from_config, place, prune=prune)
         return hunyuan_video_decoder(vae)
 

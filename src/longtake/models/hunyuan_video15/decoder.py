@@ -48,7 +48,7 @@ class HunyuanVideo15Decoder(VideoDecoder[HunyuanVideo15DecoderState]):
     def __init__(self, vae: AutoencoderKLHunyuanVideo15, window: int) -> None:
         self._decoder: Any = vae.decoder
         self._scaling = vae.config.scaling_factor
-        self._device = next(vae.decoder.parameters()).device
+        self._weight = next(vae.decoder.parameters())
         self._window = window
 
     @override
@@ -57,7 +57,7 @@ class HunyuanVideo15Decoder(VideoDecoder[HunyuanVideo15DecoderState]):
 
     @override
     def decode(self, state: HunyuanVideo15DecoderState, latents: Tensor) -> Iterator[Tensor]:
-        z = latents.to(self._device, torch.float32) / self._scaling
+        z = latents.to(self._weight) / self._scaling
         for frame in z.split(1, dim=2):
             yield self._frame(frame, state)[0].transpose(0, 1).clamp(-1.0, 1.0)
 

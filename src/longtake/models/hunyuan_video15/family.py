@@ -117,11 +117,13 @@ class HunyuanVideo15Family(ModelFamily):
         return HunyuanVideo15Backbone(spec, transformer, layers)
 
     @override
-    def load_decoder(self, folder: ModelFolder, device: torch.device) -> HunyuanVideo15Decoder:
+    def load_decoder(
+        self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> HunyuanVideo15Decoder:
         def prune(vae: Any) -> None:
             vae.encoder = nn.Identity()
 
-        place, build = Placement(device, torch.float32), AutoencoderKLHunyuanVideo15.from_config
+        place, build = Placement(device, dtype), AutoencoderKLHunyuanVideo15.from_config
         vae = load_module(folder, "vae", build, place, prune=prune)
         return HunyuanVideo15Decoder(vae, _NATIVE_FRAMES)
 

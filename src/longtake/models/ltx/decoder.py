@@ -70,7 +70,7 @@ class LTXDecoder(VideoDecoder[LTXDecoderState]):
 
     @override
     def decode(self, state: LTXDecoderState, latents: Tensor) -> Iterator[Tensor]:
-        latents = latents.to(self._mean.device, torch.float32)
+        latents = latents.to(self._mean)
         latents = latents * self._std / self._scaling + self._mean
         state.latents.extend(torch.split(latents, 1, dim=2))
         while (frames := next(state.video)) is not None:
@@ -165,7 +165,7 @@ def _noise(scale: Tensor | None, generator: torch.Generator) -> Callable[[Tensor
     def add(x: Tensor) -> Tensor:
         nonlocal pattern
         if pattern is None:  # a video's first frames come to the layers in their order
-            picture = torch.randn(x.shape[-2:], generator=generator, device="cpu")
+            picture = torch.randn(x.shape[-2:], generator=generator, device="cpu", dtype=x.dtype)
             pattern = (picture.to(x.device) * scale)[None, :, None]
         return x + pattern
 
@@ -176,8 +176,9 @@ def _time(part: Any) -> Tensor | None:
     """Return the embedding of timestep 0, ``(1, C, 1, 1, 1)``, where a part wants one."""
     if part.time_embedder is None:
         return None
-    zero = torch.zeros(1, device=part.time_embedder.timestep_embedder.linear_1.weight.device)
-    embedding: Tensor = part.time_embedder(zero, None, None, 1, torch.float32)
+    weight = part.time_embedder.timestep_embedder.linear_1.weight
+    zero = torch.zeros(1, device=weight.device)
+    embedding: Tensor = part.time_embedder(zero, None, None, 1, weight.dtype)
     return embedding.view(1, -1, 1, 1, 1)
 
 

@@ -88,11 +88,13 @@ class LTXFamily(ModelFamily):
         return LTXBackbone(spec, transformer, layers)
 
     @override
-    def load_decoder(self, folder: ModelFolder, device: torch.device) -> LTXDecoder:
+    def load_decoder(
+        self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> LTXDecoder:
         def prune(vae: Any) -> None:
             vae.encoder = nn.Identity()
 
-        place = Placement(device, torch.float32)
+        place = Placement(device, dtype)
         vae = load_module(folder, "vae", AutoencoderKLLTXVideo.from_config, place, prune=prune)
         return LTXDecoder(vae)
 

@@ -56,16 +56,17 @@ class MochiDecoder(VideoDecoder[MochiDecoderState]):
     """
 
     def __init__(self, vae: AutoencoderKLMochi) -> None:
-        self._decoder, self._device = vae.decoder, next(vae.decoder.parameters()).device
+        self._decoder, weight = vae.decoder, next(vae.decoder.parameters())
         for module in list(vae.decoder.modules()):
             if isinstance(module, MochiResnetBlock3D):
                 module.conv1 = _StreamedConvolution(module.conv1)
                 module.conv2 = _StreamedConvolution(module.conv2)
         self._dropped = vae.temporal_compression_ratio - 1
-        config, channels = vae.config, (1, -1, 1, 1, 1)
-        self._mean = torch.tensor(config.latents_mean, device=self._device).view(channels)
-        self._std = torch.tensor(config.latents_std, device=self._device).view(channels)
-        self._scaling = config.scaling_factor
+        self._mean, self._std = (
+            weight.new_tensor(numbers).view(1, -1, 1, 1, 1)
+            for numbers in (vae.config.latents_mean, vae.config.latents_std)
+        )
+        self._scaling = vae.config.scaling_factor
 
     @override
     def start(self) -> MochiDecoderState:
@@ -73,7 +74,7 @@ class MochiDecoder(VideoDecoder[MochiDecoderState]):
 
     @override
     def decode(self, state: MochiDecoderState, latents: Tensor) -> Iterator[Tensor]:
-        latents = latents.to(self._device, torch.float32)
+        latents = latents.to(self._mean)
         for frame in (latents * self._std / self._scaling + self._mean).split(1, dim=2):
             dropped = 0 if state.convolutions else self._dropped
             video, state.convolutions = self._decoder(frame, conv_cache=state.convolutions)

@@ -95,11 +95,13 @@ class MochiFamily(ModelFamily):
         return MochiBackbone(spec, transformer, layers)
 
     @override
-    def load_decoder(self, folder: ModelFolder, device: torch.device) -> MochiDecoder:
+    def load_decoder(
+        self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> MochiDecoder:
         def prune(vae: Any) -> None:
             vae.encoder = nn.Identity()
 
-        place = Placement(device, torch.float32)
+        place = Placement(device, dtype)
         vae = load_module(folder, "vae", AutoencoderKLMochi.from_config, place, prune=prune)
         return MochiDecoder(vae)
 

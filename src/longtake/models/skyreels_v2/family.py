@@ -120,8 +120,10 @@ class SkyReelsV2Family(ModelFamily):
         return skyreels_v2_backbone(spec, transformer, layers)
 
     @override
-    def load_decoder(self, folder: ModelFolder, device: torch.device) -> AnyDecoder:
-        return WanFamily().load_decoder(folder, device)
+    def load_decoder(
+        self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> AnyDecoder:
+        return WanFamily().load_decoder(folder, device, dtype)
 
     @override
     def encode_text(

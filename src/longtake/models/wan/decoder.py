@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor
@@ -28,7 +27,9 @@ class WanDecoder(VideoDecoder[WanDecoderState]):
     """Decode latent frame by latent frame, with the causal convolutions' cache kept.
 
     ``AutoencoderKLWan.decode`` runs the very same calls, but throws the cache away at the end and
-    holds every frame: decoding block by block here is bit-equal to it, in constant memory.
+    holds every frame: decoding block by block here is the same, in constant memory. All of a
+    video at once it is bit-equal; in blocks the first convolution gets fewer frames at a time,
+    and its rounding may depend on their number.
 
     Args:
         vae: With its decoder; the encoder is not needed.
@@ -36,13 +37,13 @@ class WanDecoder(VideoDecoder[WanDecoderState]):
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         self._vae = vae
-        self._device = next(vae.decoder.parameters()).device
-        channels = (1, -1, 1, 1, 1)
-        self._mean = torch.tensor(vae.config.latents_mean, device=self._device).view(channels)
-        # diffusers multiplies the inverse and divides by it again: done alike, to be bit-equal.
-        self._inverse_std = 1.0 / torch.tensor(vae.config.latents_std, device=self._device).view(
-            channels
+        weight = next(vae.decoder.parameters())
+        self._mean, std = (
+            weight.new_tensor(numbers).view(1, -1, 1, 1, 1)
+            for numbers in (vae.config.latents_mean, vae.config.latents_std)
         )
+        # diffusers multiplies the inverse and divides by it again: done alike, to be bit-equal.
+        self._inverse_std = 1.0 / std
 
     @override
     def start(self) -> WanDecoderState:
@@ -50,7 +51,7 @@ class WanDecoder(VideoDecoder[WanDecoderState]):
 
     @override
     def decode(self, state: WanDecoderState, latents: Tensor) -> Iterator[Tensor]:
-        z = latents.to(self._device, torch.float32) / self._inverse_std + self._mean
+        z = latents.to(self._mean) / self._inverse_std + self._mean
         for frame in self._vae.post_quant_conv(z).split(1, dim=2):
             out = self._vae.decoder(
                 frame, feat_cache=state.convolutions, feat_idx=[0], first_chunk=not state.begun

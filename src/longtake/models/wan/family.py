@@ -171,11 +171,13 @@ class WanFamily(ModelFamily):
         return WanBackbone(spec, experts, layers)
 
     @override
-    def load_decoder(self, folder: ModelFolder, device: torch.device) -> WanDecoder:
+    def load_decoder(
+        self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> WanDecoder:
         def prune(vae: Any) -> None:
             vae.encoder = vae.quant_conv = nn.Identity()
 
-        place = Placement(device, torch.float32)
+        place = Placement(device, dtype)
         return WanDecoder(
             load_module(folder, "vae", AutoencoderKLWan.from_config, place, prune=prune)
         )

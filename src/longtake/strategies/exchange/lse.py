@@ -16,10 +16,10 @@ def attention_with_lse(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]
 
     Returns:
         The result ``(B, S, N, D)``, and the log-sum-exp of the scaled scores ``(B, S, N, 1)`` in
-        fp32.
+        fp32, or float64 for operands in float64.
     """
     if not q.shape[1]:  # torch's kernel divides by the number of queries
-        return q, q.new_empty((*q.shape[:3], 1), dtype=torch.float32)
+        return q, _wide(q.new_empty((*q.shape[:3], 1)))
     q_BNSD, k_BNSD, v_BNSD = (tensor.transpose(1, 2) for tensor in (q, k, v))
     if q.device.type == "cpu":
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -30,7 +30,7 @@ def attention_with_lse(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]
             q_BNSD, k_BNSD, v_BNSD, None, compute_log_sumexp=True
         )
         lse = lse[..., : q.shape[1]]  # the kernel rounds its length up
-    return out.transpose(1, 2), lse.float().transpose(1, 2)[..., None]
+    return out.transpose(1, 2), _wide(lse).transpose(1, 2)[..., None]
 
 
 def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,8 +43,13 @@ def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[T
         other_lse: Its log-sum-exp.
 
     Returns:
-        Result and log-sum-exp for both, in fp32.
+        Result and log-sum-exp for both, in fp32 or float64.
     """
     joined = torch.logaddexp(lse, other_lse)
-    out = out.float() * (lse - joined).exp() + other.float() * (other_lse - joined).exp()
+    out = _wide(out) * (lse - joined).exp() + _wide(other) * (other_lse - joined).exp()
     return out, joined
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Cast to fp32 what is narrower."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

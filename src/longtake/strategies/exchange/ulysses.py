@@ -27,7 +27,7 @@ class Ulysses:
 
     In chunks (PipeDiT's PipeSP, section 2.1, with chunks instead of single heads) values, keys and
     queries travel one after another, each while the next is projected, and the result of a part of
-    the heads while the next part is attended. No head is computed otherwise for it: the same bits.
+    the heads while the next part is attended. No head sees another, so it is the same attention.
 
     Args:
         group: The ranks, in the order of their tokens.

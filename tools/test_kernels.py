@@ -1,0 +1,82 @@
+"""Test runs under other arithmetic kernels: those that other processors would choose.
+
+    python tools/test_kernels.py                            # every kernel, 1 and 2 threads
+    python tools/test_kernels.py --kernels aten-default --threads 2 --suites tests/unit/test_wan.py
+
+Each run is a pytest of its own, as libraries read their settings once. All runs are made; the exit
+status is 1 where one of them fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
+KERNELS: Final[dict[str, dict[str, str]]] = {
+    "best": {},
+    "mkl-compatible": {"MKL_CBWR": "COMPATIBLE"},
+    "onednn-sse41": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
+    "aten-default": {"ATEN_CPU_CAPABILITY": "default"},
+}
+"""What each library is told: ``best`` is what it chooses for this processor."""
+THREADS: Final = (1, 2)
+SUITES: Final = (
+    *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/unit/test_*_decoder.py")),
+    "tests/unit/test_engine.py",
+    "tests/unit/test_examples.py",
+    "tests/unit/test_reference.py",
+    "tests/unit/test_sampler.py",
+    "tests/unit/test_skyreels.py",
+    "tests/unit/test_starts.py",
+    "tests/unit/test_strategies.py",
+    "tests/unit/test_tiles.py",
+    "tests/unit/test_wan.py",
+    "tests/unit/test_wan_i2v.py",
+    "tests/unit/test_wan_pipeline.py",
+    "tests/unit/test_wan_ti2v.py",
+    "tests/distributed/test_cogvideox.py",
+    "tests/distributed/test_decode_group.py",
+    "tests/distributed/test_dual_paral.py",
+    "tests/distributed/test_engine.py",
+    "tests/distributed/test_sequence_parallel.py",
+    "tests/distributed/test_wan_i2v.py",
+    "tests/cli/test_same_bytes.py",
+)
+"""Those that compare what was computed in two ways."""
+
+
+def main() -> None:
+    """Run the suites under each of the kernels."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=list(KERNELS))
+    parser.add_argument("--threads", nargs="+", type=int, default=THREADS)
+    parser.add_argument("--suites", nargs="+", default=SUITES)
+    options = parser.parse_args()
+    results = [
+        (f"{kernel}, {threads} threads", *_run(kernel, threads, options.suites))
+        for kernel in options.kernels
+        for threads in options.threads
+    ]
+    for name, status, seconds in results:
+        print(f"{name:28} {'failed' if status else 'passed'} {seconds:6.0f} s")
+    sys.exit(any(status for _, status, _ in results))
+
+
+def _run(kernel: str, threads: int, suites: list[str]) -> tuple[int, float]:
+    """Return the exit status of one run, and its seconds."""
+    print(f"--- {kernel}, {threads} threads", flush=True)
+    environment = os.environ | KERNELS[kernel] | {"LONGTAKE_TEST_THREADS": str(threads)}
+    begin = time.monotonic()
+    command = [sys.executable, "-m", "pytest", "-q", *suites]
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+    return done.returncode, time.monotonic() - begin
+
+
+if __name__ == "__main__":
+    main()
