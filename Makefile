@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint install clean
+.PHONY: demo test test-floors lint install clean
 
 demo: install  ## Make a one-minute video with the bundled model
 	$(BIN)/longtake predict --config configs/demo.yaml --output out/demo --overwrite true
@@ -11,6 +11,18 @@ demo: install  ## Make a one-minute video with the bundled model
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest
+
+# What leans on other packages: their files, pipelines, tokenizers, codecs and command line parser.
+FLOORS := .venv-floors
+FLOOR_TESTS := tests/cli/test_predict.py $(addprefix tests/unit/test_,published.py dependencies.py \
+	tokenizers.py engine.py writers.py lora.py reference.py mistakes.py run_folder.py)
+
+test-floors: install  ## Run some tests with the oldest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear $(FLOORS)
+	$(BIN)/python tools/floors.py > $(FLOORS)/floors.txt
+	$(FLOORS)/bin/python -m pip install --quiet --constraint $(FLOORS)/floors.txt torch
+	$(FLOORS)/bin/python -m pip install --quiet --constraint $(FLOORS)/floors.txt --editable '.[test]'
+	$(FLOORS)/bin/python -m pytest $(FLOOR_TESTS)
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .
@@ -28,4 +40,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:  ## Remove the virtual environment and the demo's output
-	rm -rf $(VENV) out/demo
+	rm -rf $(VENV) $(FLOORS) out/demo

@@ -25,6 +25,7 @@ from longtake.framework.module import Generator
 from longtake.framework.plan_report import report_of, show
 from longtake.framework.recipe import Recipe
 from longtake.framework.run_plan import RunPlan
+from longtake.models.tokenizers import check_text
 from longtake.plan.hardware import profile as hardware_profile
 from longtake.strategies import DualParal, ParallelStrategy, SequenceParallel, SingleDevice
 
@@ -161,6 +162,7 @@ class InferenceTrainer(pl.Trainer):
             device=torch.device("cpu"),
             hardware=None if profile is None else hardware_profile(profile, dtype),
         )
+        check_text(plan.folder)
         plan.check(datamodule.requests().items)
         show(report_of(plan))
 
