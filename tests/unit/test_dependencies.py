@@ -10,9 +10,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from tools.floors import PYPROJECT, direct_dependencies, floor
 
-DIRECT = {canonicalize_name(each.name): each for each in direct_dependencies()}
+from floors import PYPROJECT, direct_dependencies, floor
+
+DIRECT = {str(canonicalize_name(each.name)): each for each in direct_dependencies()}
 
 
 @pytest.mark.parametrize("name", DIRECT)
@@ -42,7 +43,9 @@ def test_sentencepiece_models_can_be_read() -> None:
 def test_every_dependency_is_pinned_for_the_figures() -> None:
     lines = (PYPROJECT.parent / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [Requirement(line) for line in lines if not line.startswith("#")]
-    pinned = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+    pinned = {
+        str(canonicalize_name(pin.name)): str(pin.specifier).removeprefix("==") for pin in pins
+    }
     for name, dependency in DIRECT.items():
         assert pinned[name] in dependency.specifier
 

@@ -199,7 +199,7 @@ def pipeline_of(folder: ModelFolder, noise: Tensor) -> Any:
     return pipeline
 
 
-class Remembering(UniPCMultistepScheduler):
+class Remembering(UniPCMultistepScheduler):  # type: ignore[misc]
     """UniPC that remembers the sample as it was.
 
     The diffusion forcing pipeline writes a step's result into the very tensor that the solver
@@ -224,7 +224,7 @@ def unpacked(folder: ModelFolder, latents: Tensor, shape: torch.Size) -> Tensor:
     if folder.pipeline == "CogVideoXPipeline":
         return latents.transpose(1, 2)
     if folder.pipeline == "LTXPipeline":
-        return latents.transpose(1, 2).unflatten(2, shape[2:])
+        return latents.transpose(1, 2).reshape(shape)
     return latents
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -276,15 +276,15 @@ def _save_byte_level(
     folder: Path,
     tokenizer: Tokenizer,
     names: Iterable[str],
-    special: dict[str, str | None],
+    special: Mapping[str, str | None],
     config: dict[str, Any],
 ) -> int:
     folder.mkdir(parents=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     added = {tokenizer.token_to_id(name): _added(name) for name in names}
     config = {"added_tokens_decoder": added, "clean_up_tokenization_spaces": False} | config
-    _write(folder / "tokenizer_config.json", config | special)
-    _write(folder / "special_tokens_map.json", special)
+    _write(folder / "tokenizer_config.json", {**config, **special})
+    _write(folder / "special_tokens_map.json", dict(special))
     return tokenizer.get_vocab_size()
 
 
