@@ -10,7 +10,7 @@ T ?= tests/unit/test_contracts.py tests/unit/test_strategies.py tests/unit/test_
 # make test-kernels K="--kernels aten-default --threads 2" runs a part.
 K ?=
 
-.PHONY: demo test test-kernels check lint install clean
+.PHONY: demo test test-kernels test-floors check lint install clean
 
 demo: install  ## Make a one-minute video with the bundled model
 	$(BIN)/longtake predict --config configs/demo.yaml --output out/demo --overwrite true
@@ -24,6 +24,17 @@ test-kernels: install  ## Run the tests that compare bits under other kernels, w
 
 check: lint  ## Before every commit: style, types, and the quick tests
 	$(BIN)/python -m pytest -q $(T)
+# What leans on other packages: their files, pipelines, tokenizers, codecs and command line parser.
+FLOORS := .venv-floors
+FLOOR_TESTS := tests/cli/test_predict.py $(addprefix tests/unit/test_,published.py dependencies.py \
+	tokenizers.py engine.py writers.py lora.py reference.py mistakes.py run_folder.py)
+
+test-floors: install  ## Run some tests with the oldest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear $(FLOORS)
+	$(BIN)/python tools/floors.py > $(FLOORS)/floors.txt
+	$(FLOORS)/bin/python -m pip install --quiet --constraint $(FLOORS)/floors.txt torch
+	$(FLOORS)/bin/python -m pip install --quiet --constraint $(FLOORS)/floors.txt --editable '.[test]'
+	$(FLOORS)/bin/python -m pytest $(FLOOR_TESTS)
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .
@@ -41,4 +52,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:  ## Remove the virtual environment and the demo's output
-	rm -rf $(VENV) out/demo
+	rm -rf $(VENV) $(FLOORS) out/demo

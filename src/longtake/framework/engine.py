@@ -26,6 +26,7 @@ from longtake.framework.videos import Videos
 from longtake.models import AnyBackbone, AnyDecoder
 from longtake.models.kernel import attention_kernel, check_backend
 from longtake.models.tiles import AllTiles, TiledDecoder
+from longtake.models.tokenizers import check_text
 from longtake.plan.cost import Hardware
 from longtake.strategies import (
     ActionDone,
@@ -77,6 +78,7 @@ class Engine:
             hardware=hardware,
         )
         check_backend(recipe.attention, self.plan.place)
+        check_text(self.plan.folder)
         if self.plan.folder.is_local:
             check_weights(self.plan.folder)
         self.timings = Timings()

@@ -27,6 +27,7 @@ from longtake.framework.plan_report import report_of, show
 from longtake.framework.recipe import Recipe
 from longtake.framework.run_plan import RunPlan, longest
 from longtake.models import Defaults
+from longtake.models.tokenizers import check_text
 from longtake.plan.hardware import profile as hardware_profile
 from longtake.strategies import DualParal, ParallelStrategy, SequenceParallel, SingleDevice
 from longtake.threads import brief_spins
@@ -177,6 +178,7 @@ class InferenceTrainer(pl.Trainer):
             device=torch.device("cpu"),
             hardware=None if profile is None else hardware_profile(profile, dtype),
         )
+        check_text(plan.folder)
         datamodule.settle(plan.defaults)
         requests = datamodule.requests().items
         plan.check(requests)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.folder import ModelFolder
+from longtake.models.tokenizers import load_tokenizer
 
 _BATCH = 8
 """Prompts per forward: enough to fill a device, few enough to fit beside a large encoder."""
@@ -49,7 +49,7 @@ def encode_with_pipeline(
     for name, encoder_class in encoders.items():
         parts[name] = _load_encoder(folder, name, encoder_class, place)
         tokenizer = name.replace("text_encoder", "tokenizer")
-        parts[tokenizer] = _load_tokenizer(folder, tokenizer)
+        parts[tokenizer] = load_tokenizer(folder, tokenizer)
     pipeline = pipeline_class(**parts)
     with torch.no_grad():
         batches = [
@@ -97,12 +97,5 @@ def _load_encoder(folder: ModelFolder, name: str, encoder_class: Any, place: Pla
         return encoder_class.from_pretrained(
             folder.path / name, dtype=place.dtype, use_safetensors=True
         ).to(place.device)
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-        raise ModelError(f"the {name} in {folder.path} cannot be loaded: {error}") from error
-
-
-def _load_tokenizer(folder: ModelFolder, name: str) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(folder.path / name)
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         raise ModelError(f"the {name} in {folder.path} cannot be loaded: {error}") from error
