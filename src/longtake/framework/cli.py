@@ -34,6 +34,7 @@ from longtake.framework.module import Generator
 from longtake.framework.parser import OneSentenceParser
 from longtake.framework.processes import leave
 from longtake.framework.run_folder import CONFIG_HEADER, RunFolder
+from longtake.framework.run_plan import RunPlan
 from longtake.framework.trainer import InferenceTrainer
 from longtake.plan.hardware import match_name
 
@@ -165,26 +166,40 @@ class LongtakeCLI(LightningCLI):
         for warning in engine.plan.warnings():
             sys.stderr.write(f"longtake: warning: {warning}\n")
         folder.create()
-        folder.write_text("config.yaml", self.dump_config())
+        folder.write_text("config.yaml", self.dump_config(engine.plan.folder.revision))
         self.config_init.predict.video.bind(folder, engine.timings)
         self.trainer.attach(
             [
                 LatentWriter(folder, engine.timings, keep=config.keep_latents),
                 progress_callback(config.progress),
-                ReportWriter(folder, engine.timings, config.progress),
+                ReportWriter(folder, engine.timings, config.progress, _used(engine.plan)),
                 *timeline,
             ]
         )
 
-    def dump_config(self) -> str:
+    def dump_config(self, revision: str | None = None) -> str:
         """Return the resolved configuration as YAML that ``--config`` takes.
 
         Without ``overwrite``: who runs it again has not asked for that.
+
+        Args:
+            revision: The commit of a hub model that this run uses, and a rerun shall use.
         """
         config = self.config.predict.clone()
         config.overwrite = False
+        if revision is not None:
+            config.model.revision = revision
         dumped = self._parser(self.subcommand).dump(config, skip_unset=False)
         return f"{CONFIG_HEADER} {__version__}\n{dumped}"
+
+
+def _used(plan: RunPlan) -> dict[str, str | None]:
+    """Return what the report says of a run's model."""
+    return {
+        "pipeline": plan.recipe.pipeline,
+        "revision": plan.folder.revision,
+        "variant": plan.recipe.variant,
+    }
 
 
 def main(args: list[str] | None = None) -> None:

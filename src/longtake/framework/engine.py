@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +16,7 @@ from longtake.framework.conditions import PromptSchedule
 from longtake.framework.decode_group import DecodeGroup
 from longtake.framework.decoding import Decoding, OwnDecoding
 from longtake.framework.denoising import denoising
+from longtake.framework.environment import is_first_here
 from longtake.framework.events import Event, ExitReason, RequestStarted
 from longtake.framework.preflight import check_weights
 from longtake.framework.prompts import EncodedPrompts
@@ -77,8 +80,9 @@ class Engine:
             hardware=hardware,
         )
         check_backend(recipe.attention, self.plan.place)
-        if self.plan.folder.is_local:
-            check_weights(self.plan.folder)
+        self._checked = False
+        if self.plan.folder.hub is None or self.plan.folder.is_whole:
+            self._check_weights()
         self.timings = Timings()
         self._peers = Peers.alone()
         self._prompts = EncodedPrompts(self.plan)
@@ -98,6 +102,18 @@ class Engine:
     def is_output(self) -> bool:
         """Whether the video comes out on this rank."""
         return self._rank == self.plan.layout.output_rank
+
+    def _check_weights(self) -> None:
+        """Compare the headers of all weights with the model, once."""
+        if not self._checked:
+            check_weights(self.plan.folder, self.plan.family)
+            self._checked = True
+
+    def _announce(self, text: str) -> None:
+        """Say what takes long on this machine, on one of its ranks."""
+        if is_first_here(os.environ):
+            sys.stderr.write(f"longtake: {text}\n")
+            sys.stderr.flush()
 
     @property
     def _decodes_only(self) -> bool:
@@ -125,6 +141,12 @@ class Engine:
                 f"the devices are unlike, so the ranks would not agree on who holds what "
                 f"({' and '.join(layouts)}); choose the layout yourself, in trainer.strategy."
             )
+        commits = dict.fromkeys(peers.gather(self.plan.folder.revision or ""))
+        if len(commits) > 1:
+            raise ConfigurationError(
+                f"the ranks found other commits of {self.plan.recipe.pipeline} "
+                f"({' and '.join(commits)}); set model.revision to one of them."
+            )
         peers.make_groups(self.plan.layout.groups)
         self.plan.connect(peers)
         if self.plan.layout.decoders:
@@ -143,8 +165,8 @@ class Engine:
         """
         self.check(requests)
         with self.timings.part("load"):
-            self.plan.folder.fetch_weights()
-            check_weights(self.plan.folder)
+            self.plan.folder.fetch_weights(self._announce)
+            self._check_weights()
         with self.timings.part("text"):
             self._prompts.encode(requests, self._peers)
         self._starts.encode(requests, self._peers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Literal, final
 
 import lightning.pytorch as pl
@@ -23,6 +24,7 @@ from longtake.framework.models_report import cards
 from longtake.framework.models_report import show as show_models
 from longtake.framework.module import Generator
 from longtake.framework.plan_report import report_of, show
+from longtake.framework.preflight import check_weights
 from longtake.framework.recipe import Recipe
 from longtake.framework.run_plan import RunPlan
 from longtake.plan.hardware import profile as hardware_profile
@@ -161,6 +163,10 @@ class InferenceTrainer(pl.Trainer):
             device=torch.device("cpu"),
             hardware=None if profile is None else hardware_profile(profile, dtype),
         )
+        if plan.folder.is_whole:  # a plan may be made before anything is fetched
+            check_weights(plan.folder, plan.family)
+        elif (download := plan.folder.to_fetch()) is not None:
+            sys.stderr.write(f"longtake: a run would download {download}\n")
         plan.check(datamodule.requests().items)
         show(report_of(plan))
 

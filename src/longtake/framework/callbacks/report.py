@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, final
@@ -67,14 +68,20 @@ class ReportWriter(LongtakeCallback):
         folder: The run's folder.
         timings: Seconds per part.
         summary: How the summary is printed; ``none`` prints nothing.
+        model: Which model it is: its pipeline, and of a hub id the commit.
     """
 
     def __init__(
-        self, folder: RunFolder, timings: Timings, summary: ProgressKind = "plain"
+        self,
+        folder: RunFolder,
+        timings: Timings,
+        summary: ProgressKind = "plain",
+        model: Mapping[str, str | None] | None = None,
     ) -> None:
         self._folder = folder
         self._timings = timings
         self._summary = resolved_kind(summary)
+        self._model = dict(model or {})
         self._start = time.perf_counter()
         self._requests: list[_Figures] = []
         self._reason: ExitReason | None = None
@@ -168,6 +175,7 @@ class ReportWriter(LongtakeCallback):
                 "peak_resident_bytes": peak_resident_bytes(),
                 "peak_device_bytes": peak_device_bytes(module.device),
             },
+            "model": self._model,
             "device": str(module.device),
             "versions": versions(),
             "requests": [figures.as_json() for figures in self._requests],
