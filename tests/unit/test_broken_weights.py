@@ -18,7 +18,8 @@ from torch import Tensor
 from longtake.errors import ModelError
 from longtake.framework.preflight import check_weights
 from longtake.models import ModelFolder, Placement, family_of, open_folder
-from longtake.models.headers import TensorHeader, read_headers
+from longtake.models.encoders import check_encoder
+from longtake.models.headers import TensorHeader, check_module, read_headers
 from longtake.testing.tiny import tiny_wan_folder
 from longtake.testing.tiny_cogvideox import tiny_cogvideox_folder
 from longtake.testing.tiny_hunyuan import tiny_hunyuan_folder
@@ -148,13 +149,27 @@ def weighted(folder: ModelFolder) -> dict[str, dict[str, TensorHeader]]:
     return {component: read_headers(folder, component) for component in folder.weighted}
 
 
-def refusal(folder: ModelFolder, file: Path, key: str, tensor: Tensor | None) -> str:
+def check(folder: ModelFolder, component: str) -> None:
+    """Check a component's headers, as preflight does with all of them."""
+    family, meta = family_of(folder), torch.device("meta")
+    if component.startswith("transformer"):
+        spec = family.spec(folder)
+        family.load_backbone(folder, spec, range(spec.layers), Placement(meta, torch.float32))
+    elif component == "vae":
+        family.load_decoder(folder, meta)
+    else:
+        check_encoder(folder, component)
+
+
+def refusal(
+    folder: ModelFolder, component: str, file: Path, key: str, tensor: Tensor | None
+) -> str:
     """Return how a folder is refused with a tensor changed, and undo the change."""
     whole = file.read_bytes()
     change(file, key, tensor)
     try:
         with pytest.raises(ModelError) as refused:
-            check_weights(folder, family_of(folder))
+            check(folder, component)
     finally:
         file.write_bytes(whole)
     return str(refused.value)
@@ -166,10 +181,34 @@ def some_of(headers: Iterable[str]) -> list[str]:
     return sorted({names[0], names[len(names) // 3], names[-1]})
 
 
+def test_preflight_misses_a_tensor_in_any_component(folder: ModelFolder) -> None:
+    for component, headers in weighted(folder).items():
+        key = some_of(headers)[1]
+        file = headers[key].file
+        whole = file.read_bytes()
+        change(file, key, None)
+        with pytest.raises(ModelError, match=rf"lacks the tensor {re.escape(key)}.*{component}"):
+            check_weights(folder, family_of(folder))
+        file.write_bytes(whole)
+
+
+def test_every_single_tensor_of_a_module_is_missed(whole: ModelFolder) -> None:
+    for component, headers in weighted(whole).items():
+        if not component.startswith(("transformer", "vae")):
+            continue
+        check(whole, component)
+        blanks = {key: header.blank() for key, header in headers.items()}
+        check_module(component, headers, blanks)
+        for key in headers:
+            rest = {name: other for name, other in headers.items() if name != key}
+            with pytest.raises(ModelError, match=rf"lacks the tensor {re.escape(key)} "):
+                check_module(component, rest, blanks)
+
+
 def test_any_tensor_that_is_removed_is_missed_before_any_is_read(folder: ModelFolder) -> None:
     for component, headers in weighted(folder).items():
         for key in some_of(headers):
-            sentence = refusal(folder, headers[key].file, key, None)
+            sentence = refusal(folder, component, headers[key].file, key, None)
             assert f"{headers[key].file} lacks the tensor {key}" in sentence
             assert sentence.endswith(f" of the {component}.")
 
@@ -177,7 +216,7 @@ def test_any_tensor_that_is_removed_is_missed_before_any_is_read(folder: ModelFo
 def test_any_tensor_of_another_shape_is_refused_before_any_is_read(folder: ModelFolder) -> None:
     for component, headers in weighted(folder).items():
         for key in some_of(headers):
-            sentence = refusal(folder, headers[key].file, key, torch.zeros(3, 5, 7))
+            sentence = refusal(folder, component, headers[key].file, key, torch.zeros(3, 5, 7))
             for part in (key, str(headers[key].file), "(3, 5, 7)", str(headers[key].shape)):
                 assert part in sentence
             assert component in sentence
@@ -192,7 +231,7 @@ def test_a_tensor_that_no_module_knows_is_refused_before_any_is_read(folder: Mod
         whole, indices = header.file.read_bytes(), list_extra(folder, component, header, extra)
         save_file(unknown, header.file)
         with pytest.raises(ModelError) as refused:
-            check_weights(folder, family_of(folder))
+            check(folder, component)
         for part in (extra, str(header.file), "(3, 2)", component):
             assert part in str(refused.value)
         header.file.write_bytes(whole)

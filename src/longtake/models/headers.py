@@ -200,13 +200,17 @@ def _check_format(folder: ModelFolder, component: str, headers: Mapping[str, Ten
         if config.get(setting):
             file = folder.path / component / "config.json"
             raise _quantized(component, _method(config[setting]), f"{setting} in {file}")
-    for key, header in headers.items():
-        seen = f"the tensor {key} {header.shape} of dtype {header.dtype} in {header.file}"
+    for key, header in headers.items():  # names first: they say more than dtypes
         for pattern, name in _FORMATS:
             if pattern.search(key):
-                raise _quantized(component, name, seen)
+                raise _quantized(component, name, _seen(key, header))
+    for key, header in headers.items():
         if header.dtype not in _FLOATS | _WHOLE:
-            raise _quantized(component, _named(header.dtype), seen)
+            raise _quantized(component, _named(header.dtype), _seen(key, header))
+
+
+def _seen(key: str, header: TensorHeader) -> str:
+    return f"the tensor {key} {header.shape} of dtype {header.dtype} in {header.file}"
 
 
 def _method(settings: Any) -> str:

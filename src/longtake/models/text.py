@@ -14,6 +14,7 @@ from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.encoders import load_encoder
 from longtake.models.folder import ModelFolder
+from longtake.models.tokenizer_checks import check_spaces
 
 _BATCH = 8
 """Prompts per forward: enough to fill a device, few enough to fit beside a large encoder."""
@@ -94,6 +95,8 @@ def unpack_prompts(data: Tensor) -> PromptStates:
 
 def _load_tokenizer(folder: ModelFolder, name: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(folder.path / name)
+        tokenizer = AutoTokenizer.from_pretrained(folder.path / name)
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         raise ModelError(f"the {name} in {folder.path} cannot be loaded: {error}") from error
+    check_spaces(tokenizer, folder.path / name)
+    return tokenizer
