@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,10 +14,9 @@ from longtake.framework.conditions import PromptSchedule
 from longtake.framework.decode_group import DecodeGroup
 from longtake.framework.decoding import Decoding, OwnDecoding
 from longtake.framework.denoising import denoising
-from longtake.framework.environment import is_first_here
 from longtake.framework.events import Event, ExitReason, RequestStarted
-from longtake.framework.preflight import check_weights
 from longtake.framework.prompts import EncodedPrompts
+from longtake.framework.ready_weights import ReadyWeights
 from longtake.framework.recipe import Recipe
 from longtake.framework.request import Request
 from longtake.framework.run_plan import RunPlan
@@ -80,9 +77,7 @@ class Engine:
             hardware=hardware,
         )
         check_backend(recipe.attention, self.plan.place)
-        self._checked = False
-        if self.plan.folder.hub is None or self.plan.folder.is_whole:
-            self._check_weights()
+        self._weights = ReadyWeights(self.plan.folder, self.plan.family)
         self.timings = Timings()
         self._peers = Peers.alone()
         self._prompts = EncodedPrompts(self.plan)
@@ -102,18 +97,6 @@ class Engine:
     def is_output(self) -> bool:
         """Whether the video comes out on this rank."""
         return self._rank == self.plan.layout.output_rank
-
-    def _check_weights(self) -> None:
-        """Compare the headers of all weights with the model, once."""
-        if not self._checked:
-            check_weights(self.plan.folder, self.plan.family)
-            self._checked = True
-
-    def _announce(self, text: str) -> None:
-        """Say what takes long on this machine, on one of its ranks."""
-        if is_first_here(os.environ):
-            sys.stderr.write(f"longtake: {text}\n")
-            sys.stderr.flush()
 
     @property
     def _decodes_only(self) -> bool:
@@ -165,8 +148,7 @@ class Engine:
         """
         self.check(requests)
         with self.timings.part("load"):
-            self.plan.folder.fetch_weights(self._announce)
-            self._check_weights()
+            self._weights.make_ready()
         with self.timings.part("text"):
             self._prompts.encode(requests, self._peers)
         self._starts.encode(requests, self._peers)
