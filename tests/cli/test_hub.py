@@ -30,7 +30,7 @@ def cached(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_a_rerun_uses_the_commit_of_the_run(cached: Path, config: Path, tmp_path: Path) -> None:
     variables = {"HF_HUB_CACHE": str(cached.parent), "HF_HUB_OFFLINE": "1"}
     first, again, newer = (tmp_path / name for name in ("first", "again", "newer"))
-    asked = ["--config", config, "--model.pipeline", "owner/tiny"]
+    asked: list[str | Path] = ["--config", config, "--model.pipeline", "owner/tiny"]
     done = predict(*asked, "--output", first, variables=variables)
     assert done.returncode == 0, done.stderr
     assert report_of(first)["model"] == {
@@ -40,7 +40,8 @@ def test_a_rerun_uses_the_commit_of_the_run(cached: Path, config: Path, tmp_path
     }
     assert yaml.safe_load((first / "config.yaml").read_text())["model"]["revision"] == FIRST
     (cached / "refs" / "main").write_text(SECOND)
-    for options, output in ((["--config", first / "config.yaml"], again), (asked, newer)):
+    written: list[str | Path] = ["--config", first / "config.yaml"]
+    for options, output in ((written, again), (asked, newer)):
         done = predict(*options, "--output", output, variables=variables)
         assert done.returncode == 0, done.stderr
     video = (first / "0000" / "video.mp4").read_bytes()

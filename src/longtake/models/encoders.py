@@ -102,7 +102,9 @@ def _check(
     shapes = {key: tuple(tensor.shape) for key, tensor in encoder.state_dict().items()}
     if absent := sorted(found["missing_keys"]):
         files = " and ".join(sorted({str(header.file) for header in headers.values()}))
-        raise missing(component, absent[0], shapes.get(absent[0], ()), files)
+        twin = dict(encoder._tied_weights_keys or {}).get(absent[0])
+        key = absent[0] if twin is None else f"{absent[0]}, or its twin {twin},"
+        raise missing(component, key, shapes.get(absent[0], ()), files)
     for key, stored, wanted in sorted(found["mismatched_keys"]):
         header = TensorHeader(_file_of(key, headers), tuple(stored), "")
         raise misshapen(component, key, header, tuple(wanted))
