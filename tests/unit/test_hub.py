@@ -138,7 +138,7 @@ def test_only_the_weights_that_are_read_are_downloaded(
     assert not folder.is_whole
     folder.fetch_weights()
     assert weights_of(hub) == expected
-    assert folder.is_whole
+    assert folder.to_fetch() is None
     read = {file for part in folder.weighted for file in folder.weight_files(part).values()}
     assert {file.relative_to(folder.path).as_posix() for file in read} == expected
     assert set(hub.downloaded) - expected <= {
