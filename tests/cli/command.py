@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,27 @@ ENVIRONMENT = {
 
 
 def predict(
-    *arguments: str | Path, modules: Path | None = None
+    *arguments: str | Path,
+    modules: Path | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``longtake predict`` to its end.
 
     Args:
         arguments: Of the command.
         modules: A folder with modules that it may import.
+        variables: Further environment variables.
     """
-    return run([*COMMAND, "predict", *map(str, arguments)], modules)
+    return run([*COMMAND, "predict", *map(str, arguments)], modules, variables)
 
 
-def run(command: list[str], modules: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    command: list[str], modules: Path | None = None, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; see ``predict``."""
-    environment = ENVIRONMENT if modules is None else ENVIRONMENT | {"PYTHONPATH": str(modules)}
+    environment = ENVIRONMENT | dict(variables or {})
+    if modules is not None:
+        environment["PYTHONPATH"] = str(modules)
     return subprocess.run(
         command, capture_output=True, text=True, env=environment, timeout=240, check=False
     )

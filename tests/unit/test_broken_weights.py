@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from torch import Tensor
 from longtake.errors import ModelError
 from longtake.framework.preflight import check_weights
 from longtake.models import ModelFolder, Placement, family_of, open_folder
+from longtake.models.encoders import check_encoder
+from longtake.models.headers import TensorHeader, check_module, read_headers
 from longtake.testing.tiny import tiny_wan_folder
 from longtake.testing.tiny_cogvideox import tiny_cogvideox_folder
 from longtake.testing.tiny_hunyuan import tiny_hunyuan_folder
@@ -91,7 +94,9 @@ def test_a_missing_tensor_is_named_with_its_file(folder: ModelFolder, component:
     change(file, key, None)
     with pytest.raises(ModelError) as refused:
         load(folder, component)
-    assert str(refused.value) == f"{file} lacks the tensor {key} of the {component}."
+    sentence = str(refused.value)
+    assert sentence.startswith(f"{file} lacks the tensor {key} ")
+    assert sentence.endswith(f" of the {component}.")
 
 
 @pytest.mark.parametrize("component", ["transformer", "vae"])
@@ -112,12 +117,13 @@ def test_a_tensor_that_the_index_lacks_is_named(tmp_path: Path) -> None:
     content = json.loads(index.read_text())
     del content["weight_map"][key]
     index.write_text(json.dumps(content))
-    with pytest.raises(ModelError, match=rf"index in .*transformer lacks the tensor {key}\.$"):
+    with pytest.raises(ModelError, match=rf"index in .*transformer lacks the tensor {key} \("):
         load(folder, "transformer")
 
 
 def test_every_component_with_weights_is_checked_first(folder: ModelFolder) -> None:
-    check_weights(folder)
+    family = family_of(folder)
+    check_weights(folder, family)
     # Open-Sora-Plan's tokenizer stands in the folder of its text encoder.
     weighted = [
         name
@@ -130,13 +136,153 @@ def test_every_component_with_weights_is_checked_first(folder: ModelFolder) -> N
         whole = file.read_bytes()
         file.write_bytes(whole[:100])
         with pytest.raises(ModelError, match=re.escape(f"{file} is no whole safetensors file")):
-            check_weights(folder)
+            check_weights(folder, family)
         file.write_bytes(whole)
     for tokenizer in [name for name in folder.components if name.startswith("tokenizer")]:
         (folder.path / tokenizer).rename(folder.path / "elsewhere")
         with pytest.raises(ModelError, match=f"has no {tokenizer} folder"):
-            check_weights(folder)
+            check_weights(folder, family)
         (folder.path / "elsewhere").rename(folder.path / tokenizer)
+
+
+def weighted(folder: ModelFolder) -> dict[str, dict[str, TensorHeader]]:
+    return {component: read_headers(folder, component) for component in folder.weighted}
+
+
+def check(folder: ModelFolder, component: str) -> None:
+    """Check a component's headers, as preflight does with all of them."""
+    family, meta = family_of(folder), torch.device("meta")
+    if component.startswith("transformer"):
+        spec = family.spec(folder)
+        family.load_backbone(folder, spec, range(spec.layers), Placement(meta, torch.float32))
+    elif component == "vae":
+        family.load_decoder(folder, meta)
+    else:
+        check_encoder(folder, component)
+
+
+def refusal(
+    folder: ModelFolder, component: str, file: Path, key: str, tensor: Tensor | None
+) -> str:
+    """Return how a folder is refused with a tensor changed, and undo the change."""
+    whole = file.read_bytes()
+    change(file, key, tensor)
+    try:
+        with pytest.raises(ModelError) as refused:
+            check(folder, component)
+    finally:
+        file.write_bytes(whole)
+    return str(refused.value)
+
+
+def some_of(headers: Iterable[str]) -> list[str]:
+    """Return the first name of a component, one amid the others, and the last."""
+    names = sorted(headers)
+    return [names[0], names[len(names) // 3], names[-1]]
+
+
+def test_preflight_misses_a_tensor_in_any_component(folder: ModelFolder) -> None:
+    for component, headers in weighted(folder).items():
+        key = some_of(headers)[1]
+        file = headers[key].file
+        whole = file.read_bytes()
+        change(file, key, None)
+        with pytest.raises(ModelError, match=rf"lacks the tensor .*{re.escape(key)}.*{component}"):
+            check_weights(folder, family_of(folder))
+        file.write_bytes(whole)
+
+
+def test_every_single_tensor_of_a_module_is_missed(whole: ModelFolder) -> None:
+    for component, headers in weighted(whole).items():
+        if not component.startswith(("transformer", "vae")):
+            continue
+        check(whole, component)
+        blanks = {key: header.blank() for key, header in headers.items()}
+        check_module(component, headers, blanks)
+        for key in headers:
+            rest = {name: other for name, other in headers.items() if name != key}
+            with pytest.raises(ModelError, match=rf"lacks the tensor {re.escape(key)} "):
+                check_module(component, rest, blanks)
+
+
+def test_any_tensor_that_is_removed_is_missed_before_any_is_read(folder: ModelFolder) -> None:
+    for component, headers in weighted(folder).items():
+        for key in some_of(headers):
+            sentence = refusal(folder, component, headers[key].file, key, None)
+            assert sentence.startswith(f"{headers[key].file} lacks the tensor ")
+            assert f" {key}" in sentence
+            assert sentence.endswith(f" of the {component}.")
+
+
+def test_any_tensor_of_another_shape_is_refused_before_any_is_read(folder: ModelFolder) -> None:
+    for component, headers in weighted(folder).items():
+        for key in some_of(headers):
+            sentence = refusal(folder, component, headers[key].file, key, torch.zeros(3, 5, 7))
+            for part in (key, str(headers[key].file), "(3, 5, 7)", str(headers[key].shape)):
+                assert part in sentence
+            assert component in sentence
+
+
+def test_a_tensor_that_no_module_knows_is_refused_before_any_is_read(folder: ModelFolder) -> None:
+    for component, headers in weighted(folder).items():
+        key = some_of(headers)[1]
+        header = headers[key]
+        extra = f"{key.rpartition('.')[0]}.gate_of_another_model"
+        unknown = load_file(header.file) | {extra: torch.zeros(3, 2)}
+        whole, indices = header.file.read_bytes(), list_extra(folder, component, header, extra)
+        save_file(unknown, header.file)
+        with pytest.raises(ModelError) as refused:
+            check(folder, component)
+        for part in (extra, str(header.file), "(3, 2)", component):
+            assert part in str(refused.value)
+        header.file.write_bytes(whole)
+        for index, content in indices.items():
+            index.write_text(content)
+
+
+def list_extra(
+    folder: ModelFolder, component: str, header: TensorHeader, key: str
+) -> dict[Path, str]:
+    """Add a tensor to a component's index, and return what was there before."""
+    before = {file: file.read_text() for file in (folder.path / component).glob("*.index.json")}
+    for file, text in before.items():
+        content = json.loads(text)
+        content["weight_map"][key] = header.file.name
+        file.write_text(json.dumps(content))
+    return before
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_are_refused_where_they_are_read(
+    folder: ModelFolder, number: float
+) -> None:
+    for component in ("transformer", "vae"):
+        file, key, tensor = some_tensor(folder, component)
+        whole = file.read_bytes()
+        tensor.view(-1)[-1] = number
+        change(file, key, tensor)
+        with pytest.raises(ModelError, match="not finite") as refused:
+            load(folder, component)
+        for part in (key, str(file), str(tuple(tensor.shape)), component):
+            assert part in str(refused.value)
+        file.write_bytes(whole)
+
+
+def test_an_encoder_with_a_number_that_is_not_finite_is_refused(folder: ModelFolder) -> None:
+    family = family_of(folder)
+    for component, headers in weighted(folder).items():
+        if not component.startswith("text_encoder"):
+            continue
+        key = max(headers, key=lambda key: math.prod(headers[key].shape))
+        file = headers[key].file
+        whole, tensor = file.read_bytes(), load_file(file)[key]
+        tensor.view(-1)[0] = math.nan
+        change(file, key, tensor)
+        with pytest.raises(ModelError, match=rf"of the {component} in .* not finite") as refused:
+            family.encode_text(folder, ["a red shape"], PLACE)
+        assert str(tuple(tensor.shape)) in str(refused.value)
+        assert str(file) in str(refused.value)
+        file.write_bytes(whole)
 
 
 def test_an_unknown_family_is_told_the_nearest_and_the_guide(folder: ModelFolder) -> None:

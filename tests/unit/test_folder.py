@@ -35,7 +35,7 @@ def test_a_name_that_is_nothing_is_refused_without_asking_the_hub(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("longtake.models.folder.snapshot_download", None)
+    monkeypatch.setattr("longtake.models.hub.snapshot_download", None)
     with pytest.raises(ModelError, match=r"no such folder, and it is no hub id.*demo") as refused:
         open_folder(name)
     assert repr(name) in str(refused.value)
@@ -45,30 +45,9 @@ def test_what_the_hub_does_not_give_is_said_in_one_line(monkeypatch: pytest.Monk
     def offline(name: str, **_options: Any) -> str:
         raise OSError("no route\nto the hub")
 
-    monkeypatch.setattr("longtake.models.folder.snapshot_download", offline)
+    monkeypatch.setattr("longtake.models.hub.snapshot_download", offline)
     with pytest.raises(ModelError, match=r"'owner/name'.*hub has not given it: no route$"):
         open_folder("owner/name")
-
-
-def test_only_safe_files_are_asked_of_the_hub(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    asked: list[str] = []
-
-    def hub(name: str, *, allow_patterns: list[str]) -> str:
-        asked.extend(allow_patterns)
-        return str(make_folder(tmp_path / "snapshot"))
-
-    monkeypatch.setattr("longtake.models.folder.snapshot_download", hub)
-    folder = open_folder("owner/name")
-    assert folder.pipeline == "WanPipeline"
-    assert "*/*.safetensors" not in asked, "no weights before the run is known to be possible"
-    folder.fetch_weights()
-    assert "*/*.safetensors" in asked
-    assert not {pattern for pattern in asked if pattern.endswith(("*", ".bin", ".pt"))} - {
-        "tokenizer/*",
-        "tokenizer_2/*",
-    }
 
 
 def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
@@ -100,7 +79,7 @@ def test_components_are_those_that_the_index_names(tmp_path: Path) -> None:
 
 def test_weights_are_one_file_or_shards_with_an_index(tmp_path: Path) -> None:
     folder = opened(tmp_path)
-    add_file(tmp_path, "vae/model.safetensors")
+    add_file(tmp_path, "vae/model.safetensors")  # under a name of one's own
     assert folder.weight_files("vae") == {"": tmp_path / "vae/model.safetensors"}
     add_file(tmp_path, "vae/other.safetensors")
     with pytest.raises(ModelError, match=r"holds 2 safetensors files but no .*index\.json"):
@@ -132,6 +111,45 @@ def test_pickles_are_refused_with_the_way_out(tmp_path: Path, name: str) -> None
     shutil.rmtree(tmp_path / "vae")
     with pytest.raises(ModelError, match="vae holds no safetensors weights"):
         folder.weight_files("vae")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("wan.safetensors", "a single file, in its trainer's own layout"),
+        ("wan-Q4_K_M.gguf", r"quantized blocks \(GGUF\)"),
+        ("wan.pt", "a pickle"),
+        ("wan.pth", "a pickle"),
+        ("wan.ckpt", "a pickle"),
+    ],
+)
+def test_single_files_are_refused_with_what_to_use_instead(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    add_file(tmp_path, f"given/{name}")
+    for given in (tmp_path / "given" / name, tmp_path / "given"):
+        with pytest.raises(ModelError, match=rf"{name}, .*{kind}.*-Diffusers.*from_single_file"):
+            open_folder(str(given))
+
+
+def test_one_component_is_no_pipeline(tmp_path: Path) -> None:
+    add_file(tmp_path, "config.json", "{}")
+    add_file(tmp_path, "diffusion_pytorch_model.safetensors")
+    with pytest.raises(ModelError, match=r"no model_index\.json: it seems to be one component"):
+        open_folder(str(tmp_path))
+
+
+def test_quantized_blocks_in_a_component_are_refused_by_name(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    add_file(tmp_path, "transformer/wan-Q8_0.gguf")
+    with pytest.raises(ModelError, match=r"wan-Q8_0\.gguf, in quantized blocks \(GGUF\).*bfloat16"):
+        folder.weight_files("transformer")
+
+
+def test_a_local_folder_has_no_revision(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    with pytest.raises(ModelError, match=r"model\.revision is 'main', but .* is a local folder"):
+        open_folder(str(tmp_path), revision="main")
 
 
 def test_the_family_is_found_by_the_pipeline_class(tmp_path: Path) -> None:

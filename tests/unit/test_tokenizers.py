@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, LlamaTokenizer
 
-import longtake.models.folder as folder_module
 from longtake.errors import ModelError
 from longtake.framework import Engine, Recipe
 from longtake.models import ModelFolder, open_folder
@@ -162,11 +161,15 @@ def test_nothing_is_fetched_for_a_folder_whose_prompts_cannot_be_read(
         file.unlink()
     fetched: list[list[str]] = []
 
-    def download(name: str, *, allow_patterns: list[str], **_: Any) -> str:
+    def download(
+        name: str, *, allow_patterns: list[str], dry_run: bool = False, **_: Any
+    ) -> str | list[Any]:
+        if dry_run:  # what there is, and how large
+            return []
         fetched.append(allow_patterns)
         return str(folder.path)
 
-    monkeypatch.setattr(folder_module, "snapshot_download", download)
+    monkeypatch.setattr("longtake.models.hub.snapshot_download", download)
     recipe = Recipe(pipeline="owner/model", dtype="float32")
     Engine(recipe, SingleDevice())
     (folder.path / "tokenizer" / "spiece.model").write_bytes(b"no model")

@@ -18,6 +18,8 @@ def model_of(plan: RunPlan) -> Applied:
     return {
         "model": plan.recipe.pipeline,
         "pipeline": plan.folder.pipeline,
+        "revision": plan.folder.revision,
+        "variant": plan.recipe.variant,
         "licence": licence_of(plan.folder, plan.card),
     }
 

@@ -191,6 +191,8 @@ class LongtakeCLI(LightningCLI):
         for name, value in asdict(plan.settings).items():
             config.model[name] = value
         config.model.flow_shift = plan.fixed_flow_shift
+        if plan.folder.revision is not None:  # the commit of a hub model
+            config.model.revision = plan.folder.revision
         for name, value in self.datamodule.size.items():
             config.data[name] = value
         dumped = self._parser(self.subcommand).dump(config, skip_unset=False)

@@ -15,8 +15,8 @@ from longtake.framework.decode_group import DecodeGroup
 from longtake.framework.decoding import Decoding, OwnDecoding
 from longtake.framework.denoising import denoising
 from longtake.framework.events import Event, ExitReason, RequestStarted
-from longtake.framework.preflight import check_weights
 from longtake.framework.prompts import EncodedPrompts
+from longtake.framework.ready_weights import ReadyWeights
 from longtake.framework.recipe import Recipe
 from longtake.framework.request import Request
 from longtake.framework.run_plan import RunPlan
@@ -79,8 +79,7 @@ class Engine:
         )
         check_backend(recipe.attention, self.plan.place)
         check_text(self.plan.folder)
-        if self.plan.folder.is_local:
-            check_weights(self.plan.folder)
+        self._weights = ReadyWeights(self.plan.folder, self.plan.family)
         self.timings = Timings()
         self._peers = Peers.alone()
         self._prompts = EncodedPrompts(self.plan)
@@ -127,6 +126,12 @@ class Engine:
                 f"the devices are unlike, so the ranks would not agree on who holds what "
                 f"({' and '.join(layouts)}); choose the layout yourself, in trainer.strategy."
             )
+        commits = dict.fromkeys(peers.gather(self.plan.folder.revision or ""))
+        if len(commits) > 1:
+            raise ConfigurationError(
+                f"the ranks found other commits of {self.plan.recipe.pipeline} "
+                f"({' and '.join(commits)}); set model.revision to one of them."
+            )
         peers.make_groups(self.plan.layout.groups)
         self.plan.connect(peers)
         if self.plan.layout.decoders:
@@ -145,8 +150,7 @@ class Engine:
         """
         self.check(requests)
         with self.timings.part("load"):
-            self.plan.folder.fetch_weights()
-            check_weights(self.plan.folder)
+            self._weights.make_ready()
         with self.timings.part("text"):
             self._prompts.encode(requests, self._peers)
         self._starts.encode(requests, self._peers)

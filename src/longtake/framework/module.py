@@ -37,6 +37,10 @@ class Generator(pl.LightningModule):
     Args:
         pipeline: The model: a diffusers folder, a hub id, or ``demo`` (bundled; its sizes are in
             ``configs/demo.yaml``).
+        variant: Which weight files are read where a folder has several kinds: ``fp16`` for
+            ``*.fp16.safetensors``, ``bf16``; left out: the plain ones.
+        revision: Branch, tag or commit of a hub id; left out: the newest commit. A run's
+            ``config.yaml`` holds the commit that it used, so that it can be run again.
         family: A model family of your own, ``{class_path: my_package.MyFamily}``; left out: the one
             that is registered for the pipeline (``longtake models``).
         scheduler: What is denoised, in which order. ``FifoQueue`` for long and endless videos,
@@ -73,6 +77,8 @@ class Generator(pl.LightningModule):
     def __init__(
         self,
         pipeline: str,
+        variant: str | None = None,
+        revision: str | None = None,
         family: ModelFamily | None = None,
         scheduler: BlockScheduler = lazy_instance(FifoQueue),
         noise: NoiseInit = lazy_instance(SharedPool),
@@ -91,6 +97,8 @@ class Generator(pl.LightningModule):
         super().__init__()
         self.recipe = Recipe(
             pipeline=pipeline,
+            variant=variant,
+            revision=revision,
             family=family,
             scheduler=scheduler,
             noise=noise,

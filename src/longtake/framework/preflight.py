@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from longtake.caches import peak_held_frames
 from longtake.errors import ConfigurationError, LongtakeError, ModelError
 from longtake.framework.request import Request
 from longtake.models import BackboneSpec, ModelFamily, ModelFolder, Placement
 from longtake.models.counting import WeightCount
+from longtake.models.encoders import check_encoder
+from longtake.models.headers import read_headers
 from longtake.models.lora import LoraFile
 from longtake.plan.job import Job
 from longtake.plan.layout import Layout
@@ -23,8 +24,8 @@ from longtake.schedulers import BlockScheduler
 
 TRANSFORMERS = ("transformer", "transformer_2")
 """Components whose layers are divided among ranks."""
-_WEIGHTED = ("text_encoder", "image_encoder", "transformer", "vae")
-"""How the names of components with weights begin (``text_encoder_2``)."""
+_ENCODERS = ("text_encoder", "image_encoder")
+"""How the names of components from transformers begin (``text_encoder_2``)."""
 
 
 @contextmanager
@@ -38,29 +39,40 @@ def naming(request: Request) -> Iterator[None]:
         raise ConfigurationError(f"{request.origin}: {error}") from error
 
 
-def check_weights(folder: ModelFolder) -> None:
-    """Refuse a folder whose weights are missing, pickles or broken. Reads headers, no tensors.
+def check_weights(folder: ModelFolder, family: ModelFamily) -> None:
+    """Refuse weights that are missing, pickles, broken, quantized, or not those of the model.
+
+    Reads headers, no tensors: every name and shape is compared with the modules that they are
+    for, built on the meta device.
+
+    Args:
+        folder: The pipeline folder, with all its weights on this machine.
+        family: Knows the folder.
 
     Raises:
-        ModelError: Names the file or folder and what is there instead.
+        ModelError: Names the file or folder, the tensor, and what is there instead.
     """
     for component in folder.components:
         if component.startswith("tokenizer") and not (folder.path / component).is_dir():
             raise ModelError(f"{folder.path} has no {component} folder.")
-        if not component.startswith(_WEIGHTED):
+    for component in folder.weighted:
+        if component.startswith(_ENCODERS):
+            check_encoder(folder, component)
+        else:
+            read_headers(folder, component)
+    spec = family.spec(folder)
+    place = Placement(torch.device("meta"), torch.float32)
+    loads: list[Callable[[], object]] = [
+        lambda: family.load_backbone(folder, spec, range(spec.layers), place),
+        lambda: family.load_decoder(folder, place.device),
+    ]
+    for load in loads:
+        try:
+            load()
+        except LongtakeError:
+            raise
+        except Exception:  # a plug-in's code may fail on the meta device in any way
             continue
-        folder.config(component)
-        for file in sorted(set(folder.weight_files(component).values())):
-            try:
-                with safe_open(file, framework="pt"):
-                    pass
-            except (SafetensorError, OSError) as error:
-                pointer = file.stat().st_size < 1024 and b"git-lfs" in file.read_bytes()
-                raise ModelError(
-                    f"{file} is a Git LFS pointer, not the weights; run git lfs pull there."
-                    if pointer
-                    else f"{file} is no whole safetensors file: {error}."
-                ) from error
 
 
 def check_loras(folder: ModelFolder, family: ModelFamily, spec: BackboneSpec) -> list[str]:

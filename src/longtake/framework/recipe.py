@@ -22,6 +22,8 @@ class Recipe:
 
     Args:
         pipeline: A bundled model's name (``demo``), a diffusers folder or a hub id.
+        variant: Of the weight files (``fp16``); ``None``: the plain ones.
+        revision: Branch, tag or commit of a hub id; ``None``: the newest.
         family: Knows the pipeline; ``None``: the one that is registered for it.
         scheduler: What is denoised, in which order.
         noise: The starting noise of every block.
@@ -58,6 +60,8 @@ class Recipe:
     loras: tuple[Lora, ...] = ()
     vae_tile: int | None = None
     start_noise: float = 0.5
+    variant: str | None = None
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.start_noise <= 1.0:

@@ -75,7 +75,9 @@ class RunPlan:
         self.strategy = strategy
         self.world_size = world_size
         self.place = Placement(device, recipe.torch_dtype)
-        self.folder = open_folder(recipe.pipeline, recipe.loras)
+        self.folder = open_folder(
+            recipe.pipeline, recipe.loras, variant=recipe.variant, revision=recipe.revision
+        )
         self.family = recipe.family or family_of(self.folder)
         self.spec = self.family.spec(self.folder)
         self.card = self.family.card(self.folder)

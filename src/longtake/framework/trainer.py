@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Literal, final
 
 import lightning.pytorch as pl
@@ -24,6 +25,7 @@ from longtake.framework.models_report import cards
 from longtake.framework.models_report import show as show_models
 from longtake.framework.module import Generator
 from longtake.framework.plan_report import report_of, show
+from longtake.framework.preflight import check_weights
 from longtake.framework.recipe import Recipe
 from longtake.framework.run_plan import RunPlan, longest
 from longtake.models import Defaults
@@ -179,6 +181,10 @@ class InferenceTrainer(pl.Trainer):
             hardware=None if profile is None else hardware_profile(profile, dtype),
         )
         check_text(plan.folder)
+        if plan.folder.is_whole:  # a plan may be made before anything is fetched
+            check_weights(plan.folder, plan.family)
+        elif (download := plan.folder.to_fetch()) is not None:
+            sys.stderr.write(f"longtake: a run would download {download}\n")
         datamodule.settle(plan.defaults)
         requests = datamodule.requests().items
         plan.check(requests)

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
+from longtake.models.encoders import load_encoder
 from longtake.models.folder import ModelFolder
 from longtake.models.tokenizers import load_tokenizer
 
@@ -47,7 +47,7 @@ def encode_with_pipeline(
     """
     parts: dict[str, Any] = {"vae": None, "scheduler": None, "transformer": None, **(others or {})}
     for name, encoder_class in encoders.items():
-        parts[name] = _load_encoder(folder, name, encoder_class, place)
+        parts[name] = load_encoder(folder, name, encoder_class, place)
         tokenizer = name.replace("text_encoder", "tokenizer")
         parts[tokenizer] = load_tokenizer(folder, tokenizer)
     pipeline = pipeline_class(**parts)
@@ -89,13 +89,3 @@ def unpack_prompts(data: Tensor) -> PromptStates:
     """Return the states that ``pack_prompts`` has packed."""
     states: PromptStates = load(data.numpy().tobytes())
     return states
-
-
-def _load_encoder(folder: ModelFolder, name: str, encoder_class: Any, place: Placement) -> Any:
-    folder.weight_files(name)  # safetensors, or a refusal that says why
-    try:
-        return encoder_class.from_pretrained(
-            folder.path / name, dtype=place.dtype, use_safetensors=True
-        ).to(place.device)
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-        raise ModelError(f"the {name} in {folder.path} cannot be loaded: {error}") from error

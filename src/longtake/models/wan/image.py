@@ -8,6 +8,8 @@ from torch import Tensor
 from transformers import CLIPVisionModel
 
 from longtake.errors import ModelError
+from longtake.models.base import Placement
+from longtake.models.encoders import load_encoder
 from longtake.models.folder import ModelFolder
 
 
@@ -30,21 +32,21 @@ def encode_image(folder: ModelFolder, image: Tensor, device: torch.device) -> Te
     from diffusers import WanImageToVideoPipeline
     from transformers import CLIPImageProcessor
 
-    folder.weight_files("image_encoder")  # safetensors, or a refusal that says why
+    place = Placement(device, torch.float32)
+    encoder = load_encoder(folder, "image_encoder", CLIPVisionModel, place)
     try:
-        encoder = CLIPVisionModel.from_pretrained(
-            folder.path / "image_encoder", dtype=torch.float32, use_safetensors=True
-        )
         processor = CLIPImageProcessor.from_pretrained(folder.path / "image_processor")
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-        raise ModelError(f"the image_encoder in {folder.path} cannot be loaded: {error}") from error
+        raise ModelError(
+            f"the image_processor in {folder.path} cannot be loaded: {error}"
+        ) from error
     pipeline = WanImageToVideoPipeline(
         tokenizer=None,
         text_encoder=None,
         vae=None,
         scheduler=None,
         image_processor=processor,
-        image_encoder=encoder.to(device),
+        image_encoder=encoder,
     )
     states: Tensor = pipeline.encode_image(Image.fromarray(image.cpu().numpy()), device)
     return states.float().cpu()
