@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # make check T=... runs other tests than these, the quick ones that hold for every change.
-T ?= tests/unit/test_contracts.py tests/unit/test_strategies.py tests/unit/test_schedulers.py tests/unit/test_noise.py \
-	tests/unit/test_caches.py tests/unit/test_sampler.py tests/unit/test_tiles.py tests/unit/test_plan_compiler.py \
-	tests/unit/test_plan_validate.py tests/unit/test_mistakes.py tests/cli/test_frozen_options.py
+T ?= tests/unit/testing/test_contracts.py tests/unit/strategies/test_strategies.py tests/unit/schedulers/test_schedulers.py tests/unit/noise/test_noise.py \
+	tests/unit/caches/test_caches.py tests/unit/models/samplers/test_sampler.py tests/unit/models/decoders/test_tiles.py tests/unit/plan/ir/test_compiler.py \
+	tests/unit/plan/check/test_validator.py tests/unit/framework/console/test_messages.py tests/cli/test_frozen_options.py
 # make test-kernels K="--kernels aten-default --threads 2" runs a part.
 K ?=
 

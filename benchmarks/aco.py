@@ -29,7 +29,7 @@ from benchmarks.decode_group_runs import Setting, save_model
 from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
 from longtake.schedulers import FullSequence
 from longtake.strategies import Peers, SingleDevice
-from longtake.strategies.head_share import HeadShare, Rates
+from longtake.strategies.pipedit.head_share import HeadShare, Rates
 from longtake.testing.ranks import RankPool
 
 STEPS, HEADS = 8, 8

@@ -4,7 +4,7 @@
 
 Every run is a prompt and a seed. Each is made as a long video with every cache, same noise, and as
 one native clip (``FullSequence``, 33 frames), which is the yardstick: what the model can do without
-any cutting. ``longtake.testing.judge`` reads from every video frame what it shows:
+any cutting. ``longtake.demo.judge`` reads from every video frame what it shows:
 
 - *right*: share of the frames that show the prompt's color and shape; *last quarter*: of those
   alone, to see decay; *ground*: share with the prompt's background;
@@ -38,15 +38,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import ROOT, machine, spread, table
 
 from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
-from longtake.framework.engine import Engine
-from longtake.framework.events import FramesDecoded
-from longtake.framework.recipe import Recipe
-from longtake.framework.request import PromptAt, Request
+from longtake.demo import shapes
+from longtake.demo.judge import judge
+from longtake.framework.engine.engine import Engine
+from longtake.framework.engine.events import FramesDecoded
+from longtake.framework.engine.generation_config import Recipe
+from longtake.framework.engine.request import PromptAt, Request
 from longtake.models import open_folder
 from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
 from longtake.strategies import SingleDevice
-from longtake.testing import shapes
-from longtake.testing.judge import judge
 
 CACHES: dict[str, FeatureCache] = {
     "NoCache": NoCache(),

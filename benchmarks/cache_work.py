@@ -35,9 +35,9 @@ from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV, peak
 from longtake.models import BackboneSpec, Compression, Sampler
 from longtake.models.wan import WanBackbone
 from longtake.noise import NoiseSource, SharedPool
-from longtake.plan import Task
 from longtake.schedulers import FifoQueue
 from longtake.strategies import Denoising, Guidance, Layout, SingleDevice, TaskDone
+from longtake.task import Task
 
 CACHES: tuple[FeatureCache, ...] = (NoCache(), NextBlockKV(), SameStepKV())
 CUTS = ((8, 8), (8, 4), (16, 2))

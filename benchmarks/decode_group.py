@@ -56,10 +56,10 @@ from benchmarks.decode_group_runs import (
 )
 
 from longtake.framework import Engine, Recipe
-from longtake.plan.choose_decoders import seconds_of
-from longtake.plan.cost import Hardware
-from longtake.plan.hardware import profile
-from longtake.plan.simulate import Simulation, simulate
+from longtake.plan.cost.profiles import profile
+from longtake.plan.cost.simulator import Simulation, simulate
+from longtake.plan.devices import Hardware
+from longtake.plan.search.decoders import seconds_of
 from longtake.strategies import SingleDevice
 from longtake.testing.ranks import RankPool
 
@@ -88,7 +88,8 @@ def simulated(
 def measured_hardware(recipe: Recipe, lengths: list[int], alone: Run) -> Hardware:
     """Return the hardware on which one device takes what it was measured to take.
 
-    Links are those of ``plan/hardware.py`` for gloo: tasks take so long that they hardly count.
+    Links are those of ``plan/cost/profiles.py`` for gloo: tasks take so long that they hardly
+    count.
     """
     engine = Engine(recipe, SingleDevice(), hardware=UNIT)
     engine.check(requests_of(lengths))

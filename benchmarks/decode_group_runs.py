@@ -13,8 +13,8 @@ from benchmarks.common import PEAK, reset_peak, resident
 from diffusers import AutoencoderKLWan, WanPipeline
 
 from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
-from longtake.plan.actions import Decode
-from longtake.plan.cost import Hardware
+from longtake.plan.devices import Hardware
+from longtake.plan.ir.actions import Decode
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
     ActionDone,
@@ -25,7 +25,7 @@ from longtake.strategies import (
     SingleDevice,
 )
 from longtake.testing.ranks import RankPool
-from longtake.testing.tiny import (
+from longtake.testing.tiny.base import (
     CHANNELS,
     randomize,
     tiny_scheduler,

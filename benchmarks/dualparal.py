@@ -35,14 +35,15 @@ from benchmarks.common import machine, middle, table
 
 from longtake.caches import NextBlockKV
 from longtake.models import BackboneSpec, Compression, Sampler
+from longtake.models.flops import Work
 from longtake.models.wan import WanBackbone
 from longtake.noise import NoiseSource, SharedPool
-from longtake.plan.actions import Advance, Compute, Guide, Open
-from longtake.plan.cost import Hardware, Work
-from longtake.plan.job import Job
+from longtake.plan.cost.simulator import simulate
+from longtake.plan.devices import Hardware
+from longtake.plan.ir.actions import Advance, Compute, Guide, Open
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
-from longtake.plan.simulate import simulate
+from longtake.plan.workload import Job
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
     ActionDone,
@@ -54,7 +55,7 @@ from longtake.strategies import (
     SingleDevice,
 )
 from longtake.testing.ranks import RankPool
-from longtake.testing.tiny import randomize, tiny_scheduler
+from longtake.testing.tiny.base import randomize, tiny_scheduler
 
 HEAD_DIM, TEXT, TOKENS, CHANNELS = 128, 64, 64, 16
 BLOCK = 8

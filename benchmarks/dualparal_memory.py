@@ -36,7 +36,7 @@ from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
 from longtake.strategies import Denoising, DualParal, Guidance, Peers
 from longtake.testing.ranks import RankPool
-from longtake.testing.tiny import tiny_scheduler, tiny_tokenizer, tiny_wan_vae
+from longtake.testing.tiny.base import tiny_scheduler, tiny_tokenizer, tiny_wan_vae
 
 LAYERS, HEADS, FFN, TEXT, TOKENS = 30, 6, 4480, 4096, 64
 SIDE, BLOCK, BLOCKS, STEPS = 8, 4, 3, 2

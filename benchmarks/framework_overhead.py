@@ -40,7 +40,7 @@ from benchmarks.common import machine, table
 from longtake.caches import SameStepKV
 from longtake.framework.callbacks.base import LongtakeCallback
 from longtake.framework.data import PromptData
-from longtake.framework.events import FramesDecoded
+from longtake.framework.engine.events import FramesDecoded
 from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer
 from longtake.models import (
@@ -55,10 +55,10 @@ from longtake.models import (
     load_scheduler,
     open_folder,
 )
-from longtake.models.kernel import attention_kernel
+from longtake.models.layers.kernel import attention_kernel
 from longtake.noise import NoiseSource, SharedPool
-from longtake.plan import FrameRange
 from longtake.schedulers import FifoQueue
+from longtake.task import FrameRange
 
 PROMPT = "a red circle moving diagonally on a teal background"
 BLOCK, SCALE, SEED = 6, 4.0, 0

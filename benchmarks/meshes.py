@@ -25,14 +25,15 @@ from benchmarks.common import machine, table
 
 from longtake.caches import NextBlockKV
 from longtake.models import BackboneSpec, Compression
+from longtake.models.flops import Work
 from longtake.models.wan import WanDecoder
-from longtake.plan.choose import candidates
-from longtake.plan.cost import Hardware, Work
-from longtake.plan.hardware import profile
-from longtake.plan.job import Job
+from longtake.plan.cost.profiles import profile
+from longtake.plan.cost.simulator import bounded, simulate
+from longtake.plan.devices import Hardware
 from longtake.plan.layout import Layout
-from longtake.plan.meshes import Asked
-from longtake.plan.simulate import bounded, simulate
+from longtake.plan.search.layouts import candidates
+from longtake.plan.search.meshes import Asked
+from longtake.plan.workload import Job
 from longtake.schedulers import FifoQueue, FullSequence
 
 DEVICES, STEPS, TEXT = 8, 50, 512

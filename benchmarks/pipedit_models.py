@@ -13,9 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from longtake.caches import NextBlockKV
 from longtake.models import BackboneSpec, Compression
-from longtake.plan.cost import Hardware, Work
-from longtake.plan.hardware import profile
-from longtake.plan.job import Job
+from longtake.models.flops import Work
+from longtake.plan.cost.profiles import profile
+from longtake.plan.devices import Hardware
+from longtake.plan.workload import Job
 from longtake.schedulers import FullSequence
 
 CLIPS, VIDEO_FRAMES = 10, 97

@@ -15,7 +15,7 @@ compares two ways to use 8 GPUs, with Open-Sora-Plan 1.3 2B (Ulysses) and Hunyua
 - *inline*: base without moving anything, as if all of it had room: what decode ranks themselves
   are worth.
 
-Peaks are those of ``plan/hardware.py`` (half of the bf16 peak for products; its 40 % for
+Peaks are those of ``plan/cost/profiles.py`` (half of the bf16 peak for products; its 40 % for
 convolutions, here of the same peak: both models run their VAE in half precision, longtake in fp32).
 Operations: HunyuanVideo's VAE is counted on the meta device, tile by tile as diffusers cuts it; its
 layers are ``24 M^2`` per token (dual and single ones alike, text included) and attention. For
@@ -46,11 +46,11 @@ from benchmarks.pipedit_models import (
     job_of,
 )
 
-from longtake.plan.choose import choose
-from longtake.plan.hardware import profile
+from longtake.plan.cost.profiles import profile
+from longtake.plan.cost.simulator import simulate
 from longtake.plan.layout import Layout
-from longtake.plan.meshes import Asked
-from longtake.plan.simulate import simulate
+from longtake.plan.search.layouts import choose
+from longtake.plan.search.meshes import Asked
 
 DEVICES, STEPS, MOST_DECODERS = 8, (10, 30, 50), 3
 PUBLISHED: Final = {

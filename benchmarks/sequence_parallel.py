@@ -40,14 +40,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, table
 from benchmarks.dualparal import Size, denoising, prompts_of, transformer
 
-from longtake.plan.job import Job
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
+from longtake.plan.workload import Job
 from longtake.schedulers import FullSequence
 from longtake.strategies import BlockDone, Peers, SequenceParallel, SingleDevice
-from longtake.strategies.exchange.lse import attention_with_lse
+from longtake.strategies.exchange.log_sum_exp import attention_with_lse
 from longtake.testing.ranks import RankPool
-from longtake.testing.tiny import tiny_scheduler
+from longtake.testing.tiny.base import tiny_scheduler
 
 SCALE, TOLERANCE = 5.0, 1e-4
 

@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, table
 
 from longtake.models import Grid, PromptStates
-from longtake.models.groups import TokenGroups
-from longtake.models.kernel import attend_with, attention_kernel
+from longtake.models.layers.groups import TokenGroups
+from longtake.models.layers.kernel import attend_with, attention_kernel
 from longtake.models.open_sora_plan import (
     OpenSoraPlanBackbone,
     OpenSoraPlanConfig,
@@ -39,8 +39,8 @@ from longtake.models.open_sora_plan import (
 )
 from longtake.models.open_sora_plan.attention import KeyValue
 from longtake.models.spec import BackboneSpec, Compression
-from longtake.plan import FrameRange
 from longtake.strategies.exchange import in_groups, split
+from longtake.task import FrameRange
 from longtake.testing.window import Run
 
 CASE = Path(__file__).parent.parent / "tests" / "cases" / "opensora-plan-a"

@@ -2,7 +2,7 @@
 
     python benchmarks/start_noise.py --runs 6
 
-The bundled model continues clips that ``longtake.testing.shapes`` renders: the last frame of each
+The bundled model continues clips that ``longtake.demo.shapes`` renders: the last frame of each
 as an image, or its last 29 frames as a video. Every run is a prompt and a seed, alike for every
 share (``model.start_noise``). Read from the video:
 
@@ -28,10 +28,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, table
 
+from longtake.demo import shapes
+from longtake.demo.judge import judge
 from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
 from longtake.strategies import SingleDevice
-from longtake.testing import shapes
-from longtake.testing.judge import judge
 
 SHARES = (1.0, 0.5, 0.25, 0.0)
 FRAMES, CLIP, SIDE = 57, 33, 64

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import longtake.models as lm
 from longtake.models import ModelFolder as Folder
 from longtake.models import Placement
-from longtake.models.patches import unpatchify
-from longtake.models.weights import load_module
+from longtake.models.layers.patches import unpatchify
+from longtake.models.loading.weights import load_module
 from sketch_dit import CHANNELS, LETTERS, PIXELS, SketchDiT, SketchVAE
 
 Condition = lm.Condition[Tensor, Tensor]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from longtake.framework.models_report import cards
+from longtake.framework.console.models_report import cards
 from longtake.models import ModelCard, registered
 
 ROOT = Path(__file__).parents[1]

@@ -1,17 +1,18 @@
 """longtake: minute-long and endless videos from ordinary video diffusion transformers.
 
-A stranger's map of the package:
+A stranger's map of the package; imports go from the end of this list towards its beginning only:
 
+- ``errors``, ``task``: what users are told when something cannot be; frame ranges and tasks.
 - ``schedulers``: what is denoised, in which order (pure data).
 - ``noise``: the starting noise of a block.
 - ``caches``: which keys and values outlive a task.
-- ``strategies``: where layers, heads, tokens and guidance branches run.
 - ``models``: diffusion transformers and their VAEs behind one contract each.
-- ``plan``: tasks as data.
+- ``plan``: runs as data: actions, their check, their cost, the search for layouts.
+- ``comm``: ranks talking: communicator, point-to-point channels, watchdog.
+- ``strategies``: where layers, heads, tokens and guidance branches run.
 - ``framework``: engine, events, and the only place that imports Lightning.
+- ``demo``: what the bundled model draws.
 - ``testing``: contract suites for plug-in authors, tiny models.
-
-Importing it sets ``OMP_WAIT_POLICY``, unless the user has: see ``longtake.threads``.
 """
 
 import os

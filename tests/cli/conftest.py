@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from longtake.testing.tiny import tiny_wan_folder
+from longtake.testing.tiny.base import tiny_wan_folder
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from longtake.testing.shapes import clip_of_prompt, render_clips
+from longtake.demo.shapes import clip_of_prompt, render_clips
 from tests.cli.command import predict, report_of
 
 PROMPT = "a red circle moving diagonally on a teal background"

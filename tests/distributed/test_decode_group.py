@@ -15,7 +15,7 @@ import torch.distributed as dist
 from longtake.errors import RankFailure
 from longtake.framework import Engine, Event, FramesDecoded, PromptAt, Recipe, Request
 from longtake.models.wan import WanDecoder, WanFamily
-from longtake.plan.actions import Decode
+from longtake.plan.ir.actions import Decode
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
     ActionDone,
@@ -26,9 +26,9 @@ from longtake.strategies import (
     SequenceParallel,
     SingleDevice,
 )
-from longtake.strategies.head_share import HeadShare
+from longtake.strategies.pipedit.head_share import HeadShare
 from longtake.testing.ranks import rank_pool
-from longtake.testing.tiny import tiny_wan_folder
+from longtake.testing.tiny.base import tiny_wan_folder
 
 VIDEO = Request(prompts=(PromptAt(text="red shape"),), num_frames=37, height=32, width=48)
 REQUESTS = [VIDEO, replace(VIDEO, index=1, num_frames=25), replace(VIDEO, index=2, seed=4)]

@@ -8,7 +8,6 @@ from typing import ClassVar
 import pytest
 import torch
 
-from longtake.plan import Task
 from longtake.strategies import (
     BlockDone,
     DualParal,
@@ -18,10 +17,11 @@ from longtake.strategies import (
     SingleDevice,
     TaskDone,
 )
+from longtake.task import Task
 from longtake.testing.contracts import ParallelStrategyContract
 from longtake.testing.contracts.strategies import CASES, close_early, run_requests, serial
 from longtake.testing.ranks import rank_pool
-from longtake.testing.tiny import TinyCase
+from longtake.testing.tiny.base import TinyCase
 
 
 class DualParalContract(ParallelStrategyContract):

@@ -14,7 +14,7 @@ from longtake.models.wan import WanFamily
 from longtake.schedulers import FifoQueue
 from longtake.strategies import ActionDone, BlockDone, DualParal, Peers, SingleDevice
 from longtake.testing.ranks import rank_pool
-from longtake.testing.tiny import LAYERS, tiny_wan_folder
+from longtake.testing.tiny.base import LAYERS, tiny_wan_folder
 
 VIDEO = Request(prompts=(PromptAt(text="red shape"),), num_frames=37, height=32, width=48)
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from longtake.models import Operand
-from longtake.models.kernel import attention_kernel
+from longtake.models.layers.kernel import attention_kernel
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.strategies import Peers

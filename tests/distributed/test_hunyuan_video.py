@@ -12,8 +12,8 @@ from longtake.caches import FeatureCache, NextBlockKV, SameStepKV
 from longtake.plan.mesh import Mesh
 from longtake.strategies import BlockDone, DualParal, Layout, Peers, SingleDevice
 from longtake.testing.ranks import rank_pool
-from longtake.testing.tiny import LAYERS, TinyCase
-from longtake.testing.tiny_hunyuan import tiny_hunyuan_denoising
+from longtake.testing.tiny.base import LAYERS, TinyCase
+from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_denoising
 
 STAGES = {1: [4], 2: [2, 2], 3: [1, 2, 1], 4: [1, 1, 1, 1]}
 """Layers of each stage: cut between dual and single layers, and within both."""

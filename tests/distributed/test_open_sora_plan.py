@@ -12,8 +12,8 @@ from longtake.caches import FeatureCache, NextBlockKV, SameStepKV
 from longtake.plan.mesh import Mesh
 from longtake.strategies import BlockDone, DualParal, Layout, Peers, SingleDevice
 from longtake.testing.ranks import rank_pool
-from longtake.testing.tiny import LAYERS, TinyCase
-from longtake.testing.tiny_open_sora_plan import tiny_open_sora_plan_denoising
+from longtake.testing.tiny.base import LAYERS, TinyCase
+from longtake.testing.tiny.open_sora_plan import tiny_open_sora_plan_denoising
 
 STAGES = {1: [4], 2: [3, 1], 3: [1, 2, 1]}
 """Layers of each stage: two full ones, then a sparse one of each kind."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from longtake.plan.actions import Action
-from longtake.plan.compiler import compile_rank
+from longtake.plan.ir.actions import Action
+from longtake.plan.ir.compiler import compile_rank
 from longtake.strategies import ActionDone, BlockDone, DualParal, ParallelStrategy, Peers
 from longtake.testing.contracts.strategies import CASES, serial
 from longtake.testing.ranks import rank_pool
-from longtake.testing.tiny import tiny_denoising
+from longtake.testing.tiny.base import tiny_denoising
 
 CASE = "next-block-kv"
 

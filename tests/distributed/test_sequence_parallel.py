@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
+from longtake.comm.bandwidth import Links, measure_links
 from longtake.models import Grid, Operand
-from longtake.models.kernel import attention_kernel, made
-from longtake.plan import FrameRange
-from longtake.plan.choose import choose_chunks
-from longtake.plan.cost import Hardware
+from longtake.models.layers.kernel import attention_kernel, made
+from longtake.plan.devices import Hardware
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
+from longtake.plan.search.layouts import choose_chunks
 from longtake.schedulers import FullSequence
 from longtake.strategies import (
     BlockDone,
@@ -27,10 +27,10 @@ from longtake.strategies import (
     SequenceParallel,
     SingleDevice,
 )
-from longtake.strategies.exchange.links import Links, measure_links
+from longtake.task import FrameRange
 from longtake.testing.contracts import ParallelStrategyContract
 from longtake.testing.ranks import rank_pool
-from longtake.testing.tiny import (
+from longtake.testing.tiny.base import (
     CHANNELS,
     TINY_HARDWARE,
     TinyCase,

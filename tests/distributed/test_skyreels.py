@@ -13,8 +13,8 @@ from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
 from longtake.strategies import BlockDone, DualParal, Layout, Peers, SingleDevice
 from longtake.testing.ranks import rank_pool
-from longtake.testing.tiny import LAYERS, TinyCase
-from longtake.testing.tiny_skyreels import tiny_skyreels_denoising
+from longtake.testing.tiny.base import LAYERS, TinyCase
+from longtake.testing.tiny.skyreels_v2 import tiny_skyreels_denoising
 
 STAGES = {1: [4], 2: [2, 2], 3: [1, 2, 1]}
 """Layers of each stage."""

@@ -26,8 +26,8 @@ from longtake.strategies import (
     SingleDevice,
 )
 from longtake.testing.ranks import rank_pool
-from longtake.testing.tiny import LAYERS, TinyCase, tiny_denoising, tiny_wan_folder
-from longtake.testing.tiny_wan_i2v import tiny_start, tiny_wan_i2v_denoising, tiny_wan_i2v_folder
+from longtake.testing.tiny.base import LAYERS, TinyCase, tiny_denoising, tiny_wan_folder
+from longtake.testing.tiny.wan_i2v import tiny_start, tiny_wan_i2v_denoising, tiny_wan_i2v_folder
 
 STAGES = {1: [4], 2: [3, 1], 3: [1, 2, 1]}
 

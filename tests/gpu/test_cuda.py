@@ -13,7 +13,7 @@ from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
 from longtake.framework.trainer import InferenceTrainer
 from longtake.schedulers import FifoQueue
 from longtake.strategies import BlockDone, SingleDevice
-from longtake.testing.tiny import tiny_wan_folder
+from longtake.testing.tiny.base import tiny_wan_folder
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from demo_model import encode_stage, frames_vae, loop, vae_stage
-from longtake.testing import shapes
+from longtake.demo import shapes
 
 BATCH = 6
 NOISE = 0.15  # largest noise on the latents, relative to their spread

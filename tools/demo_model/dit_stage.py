@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from demo_model import loop, text
-from longtake.testing import shapes
+from longtake.demo import shapes
 
 FRAMES_PER_BATCH = 288
 WINDOWS = (6, 6, 9, 9, 9, 12, 12, 18)

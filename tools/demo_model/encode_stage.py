@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from demo_model import frames_vae, loop, vae_stage
-from longtake.testing import shapes
+from longtake.demo import shapes
 
 CLIPS = 2400
 FRAMES = 97  # 25 latent frames

@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from longtake.testing import shapes
+from longtake.demo import shapes
 
 WIDTH = 64
 LENGTHS = (16, 64, 226, 512)

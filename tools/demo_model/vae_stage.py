@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from demo_model import frames_vae, loop
-from longtake.testing import shapes
+from longtake.demo import shapes
 
 BATCH = 6
 FRAMES = 17  # five latent frames; the last two depend on nothing outside of the clip

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 
-from longtake.plan import FrameRange, Task
+from longtake.task import FrameRange, Task
 
 
 class Part(StrEnum):

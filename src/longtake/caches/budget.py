@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from longtake.caches.base import FeatureCache, FeatureKey
-from longtake.plan import Task
+from longtake.task import Task
 
 
 def peak_held_frames(cache: FeatureCache, tasks: Iterable[Task]) -> int:

@@ -7,7 +7,7 @@ from typing import final
 from typing_extensions import override
 
 from longtake.caches.base import FeatureCache, FeatureKey, Part, Window
-from longtake.plan import FrameRange, Task
+from longtake.task import FrameRange, Task
 
 
 @final

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from longtake.caches.base import FeatureCache, FeatureKey, Part, Window
 from longtake.caches.next_block_kv import head_for_previous, head_of_next
-from longtake.plan import FrameRange, Task
+from longtake.task import FrameRange, Task
 
 
 @final

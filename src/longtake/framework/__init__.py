@@ -4,16 +4,16 @@ What is exported here needs no Lightning: a video from Python is ``Engine(...).g
 The command line is ``longtake.framework.cli``.
 """
 
-from longtake.framework.engine import Engine
-from longtake.framework.events import (
+from longtake.framework.engine.engine import Engine
+from longtake.framework.engine.events import (
     Event,
     ExitReason,
     FramesDecoded,
     RequestEnded,
     RequestStarted,
 )
-from longtake.framework.recipe import Recipe
-from longtake.framework.request import PromptAt, Request
+from longtake.framework.engine.generation_config import Recipe
+from longtake.framework.engine.request import PromptAt, Request
 
 __all__ = [
     "Engine",

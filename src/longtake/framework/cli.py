@@ -28,16 +28,16 @@ from longtake.framework.callbacks import (
     VideoWriter,
     progress_callback,
 )
+from longtake.framework.console.messages import one_line
+from longtake.framework.console.parser import OneSentenceParser
 from longtake.framework.data import PromptData
-from longtake.framework.environment import is_first_here
-from longtake.framework.mistakes import one_line
+from longtake.framework.engine.run_folder import CONFIG_HEADER, RunFolder
+from longtake.framework.engine.run_plan import RunPlan
+from longtake.framework.launch.environment import is_first_here
+from longtake.framework.launch.processes import leave
 from longtake.framework.module import Generator
-from longtake.framework.parser import OneSentenceParser
-from longtake.framework.processes import leave
-from longtake.framework.run_folder import CONFIG_HEADER, RunFolder
-from longtake.framework.run_plan import RunPlan
 from longtake.framework.trainer import InferenceTrainer
-from longtake.plan.hardware import match_name
+from longtake.plan.cost.profiles import match_name
 
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError, nearest
-from longtake.framework.request import PromptAt, Request
+from longtake.framework.engine.request import PromptAt, Request
 from longtake.models import Defaults
 
 _LINE_KEYS = {

@@ -12,18 +12,18 @@ from typing_extensions import override
 
 from longtake.caches import FeatureCache, NextBlockKV
 from longtake.framework.callbacks.base import dispatch, dispatch_failure
-from longtake.framework.engine import Engine
-from longtake.framework.events import (
+from longtake.framework.engine.engine import Engine
+from longtake.framework.engine.events import (
     Event,
     ExitReason,
     FramesDecoded,
     RequestEnded,
     RequestStarted,
 )
-from longtake.framework.interrupt import StopFlag
-from longtake.framework.launch import RankStrategy
-from longtake.framework.recipe import Dtype, Recipe
-from longtake.framework.request import Request
+from longtake.framework.engine.generation_config import Dtype, Recipe
+from longtake.framework.engine.request import Request
+from longtake.framework.launch.interrupt import StopFlag
+from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.models import Lora, ModelFamily
 from longtake.noise import NoiseInit, SharedPool
 from longtake.schedulers import BlockScheduler, FifoQueue

@@ -14,23 +14,23 @@ from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.console.messages import one_line
+from longtake.framework.console.models_report import cards
+from longtake.framework.console.models_report import show as show_models
+from longtake.framework.console.plan_report import report_of, show
 from longtake.framework.data import PromptData
-from longtake.framework.deterministic import use_full_precision
-from longtake.framework.engine import Engine
-from longtake.framework.environment import check_launch, cluster_environment
-from longtake.framework.interrupt import stop_on_interrupt
-from longtake.framework.launch import RankStrategy
-from longtake.framework.mistakes import one_line
-from longtake.framework.models_report import cards
-from longtake.framework.models_report import show as show_models
+from longtake.framework.engine.engine import Engine
+from longtake.framework.engine.generation_config import Recipe
+from longtake.framework.engine.preflight import check_weights
+from longtake.framework.engine.run_plan import RunPlan, longest
+from longtake.framework.launch.deterministic import use_full_precision
+from longtake.framework.launch.environment import check_launch, cluster_environment
+from longtake.framework.launch.interrupt import stop_on_interrupt
+from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.module import Generator
-from longtake.framework.plan_report import report_of, show
-from longtake.framework.preflight import check_weights
-from longtake.framework.recipe import Recipe
-from longtake.framework.run_plan import RunPlan, longest
 from longtake.models import Defaults
-from longtake.models.tokenizers import check_text
-from longtake.plan.hardware import profile as hardware_profile
+from longtake.models.loading.tokenizers import check_text
+from longtake.plan.cost.profiles import profile as hardware_profile
 from longtake.strategies import DualParal, ParallelStrategy, SequenceParallel, SingleDevice
 from longtake.threads import brief_spins
 

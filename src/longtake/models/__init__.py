@@ -25,13 +25,14 @@ from longtake.models.base import (
     VideoDecoder,
 )
 from longtake.models.card import ModelCard
+from longtake.models.conditioning import Start
 from longtake.models.defaults import Defaults
-from longtake.models.folder import ModelFolder, open_folder
-from longtake.models.groups import TokenGroups
-from longtake.models.known_frames import BlockSteps, KnownFrames
-from longtake.models.lora import Lora
+from longtake.models.layers.groups import TokenGroups
+from longtake.models.loading.folder import ModelFolder, open_folder
+from longtake.models.loading.lora import Lora
 from longtake.models.registry import ModelFamily, family_of, register, registered
-from longtake.models.sampler import (
+from longtake.models.samplers.known_frames import BlockSteps, KnownFrames
+from longtake.models.samplers.sampler import (
     BlockSampler,
     Sampler,
     applied_shift,
@@ -39,7 +40,6 @@ from longtake.models.sampler import (
     load_scheduler,
 )
 from longtake.models.spec import BackboneSpec, Compression
-from longtake.models.start import Start
 
 __all__ = [
     "AnyBackbone",

@@ -14,10 +14,10 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from longtake.models.groups import TokenGroups
+from longtake.models.conditioning import Start
+from longtake.models.layers.groups import TokenGroups
 from longtake.models.spec import BackboneSpec
-from longtake.models.start import Start
-from longtake.plan import FrameRange
+from longtake.task import FrameRange
 
 TextT = TypeVar("TextT")
 """What a backbone makes of a prompt, once per prompt."""

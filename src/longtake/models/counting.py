@@ -16,12 +16,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from longtake.models.base import AnyBackbone, Grid, LayerContext, Operand, Placement
-from longtake.models.folder import ModelFolder
-from longtake.models.kernel import attention_kernel, made
+from longtake.models.flops import Work
+from longtake.models.layers.kernel import attention_kernel, made
+from longtake.models.loading.folder import ModelFolder
 from longtake.models.registry import ModelFamily
 from longtake.models.spec import BackboneSpec
-from longtake.plan import FrameRange
-from longtake.plan.cost import Work
+from longtake.task import FrameRange
 
 NO_WORK: Final = Work(embed=0.0, layer=0.0, attention=0.0, head=0.0, decode=0.0)
 """Where nothing is to be predicted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from longtake.models.card import ModelCard
-from longtake.models.folder import ModelFolder
+from longtake.models.loading.folder import ModelFolder
 
 _FRONT_MATTER = re.compile(r"\A\ufeff?---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 _ENTRY = re.compile(r"""^(license(?:_name)?):\s*["']?([^"'#\n]+?)["']?\s*(?:#.*)?$""", re.MULTILINE)

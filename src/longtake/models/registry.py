@@ -14,13 +14,13 @@ from torch import Tensor
 from longtake.errors import ModelError
 from longtake.models.base import AnyBackbone, AnyDecoder, Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.config import prompt_shape
+from longtake.models.conditioning import Start
 from longtake.models.defaults import Defaults
-from longtake.models.folder import ModelFolder
-from longtake.models.lora import NameTable
+from longtake.models.loading.config import prompt_shape
+from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.lora import NameTable
 from longtake.models.similar import instead_of
 from longtake.models.spec import BackboneSpec
-from longtake.models.start import Start
 
 ENTRY_POINT_GROUP = "longtake.models"
 """Packages name modules in this entry-point group; importing one registers its families."""

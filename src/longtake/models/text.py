@@ -10,9 +10,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from longtake.models.base import Placement, PromptStates
-from longtake.models.encoders import load_encoder
-from longtake.models.folder import ModelFolder
-from longtake.models.tokenizers import load_tokenizer
+from longtake.models.loading.encoders import load_encoder
+from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.tokenizers import load_tokenizer
 
 _BATCH = 8
 """Prompts per forward: enough to fill a device, few enough to fit beside a large encoder."""

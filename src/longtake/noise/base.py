@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from longtake.plan import FrameRange
+from longtake.task import FrameRange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

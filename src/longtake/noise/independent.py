@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from longtake.noise.base import NoiseInit, NoiseSource
-from longtake.plan import FrameRange
+from longtake.task import FrameRange
 
 
 @final

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.noise.base import NoiseInit, NoiseSource
-from longtake.plan import FrameRange
+from longtake.task import FrameRange
 
 
 @final

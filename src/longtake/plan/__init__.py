@@ -1,5 +1,1 @@
-"""Tasks as data: what is computed, said without tensors and without processes."""
-
-from longtake.plan.task import FrameRange, Neighbor, Task
-
-__all__ = ["FrameRange", "Neighbor", "Task"]
+"""Runs as data: actions, their check, their cost, the search for layouts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-from longtake.plan import FrameRange, Task
+from longtake.task import FrameRange, Task
 
 
 class BlockScheduler(ABC):

@@ -8,8 +8,8 @@ from typing import final
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError
-from longtake.plan import FrameRange, Task
 from longtake.schedulers.base import BlockScheduler
+from longtake.task import FrameRange, Task
 
 
 @final

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Literal
 
-from longtake.plan.job import Job
+from longtake.comm.communicator import Peers
 from longtake.plan.layout import Layout
-from longtake.strategies.peers import Peers
-from longtake.strategies.work import Denoising, Progress
+from longtake.plan.workload import Job
+from longtake.strategies.runtime.denoising import Denoising, Progress
 
 
 class ParallelStrategy(ABC):

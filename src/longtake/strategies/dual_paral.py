@@ -6,8 +6,8 @@ from typing import Literal, final
 
 from typing_extensions import override
 
-from longtake.plan.meshes import Asked
-from longtake.strategies.chosen import ChosenStrategy, given
+from longtake.plan.search.meshes import Asked
+from longtake.strategies.planned import ChosenStrategy, given
 
 
 @final

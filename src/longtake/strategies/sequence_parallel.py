@@ -7,13 +7,13 @@ from typing import Literal, final
 
 from typing_extensions import override
 
-from longtake.plan.choose import choose_chunks
-from longtake.plan.job import Job
+from longtake.comm.bandwidth import measure_links
+from longtake.comm.communicator import Peers
 from longtake.plan.layout import Layout
-from longtake.plan.meshes import Asked
-from longtake.strategies.chosen import ChosenStrategy, given
-from longtake.strategies.exchange.links import measure_links
-from longtake.strategies.peers import Peers
+from longtake.plan.search.layouts import choose_chunks
+from longtake.plan.search.meshes import Asked
+from longtake.plan.workload import Job
+from longtake.strategies.planned import ChosenStrategy, given
 
 
 @final

@@ -8,12 +8,12 @@ from typing import final
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError
-from longtake.plan.job import Job
 from longtake.plan.layout import Layout
+from longtake.plan.workload import Job
 from longtake.strategies.base import ParallelStrategy
-from longtake.strategies.forward import TaskForward
-from longtake.strategies.queue import BlockQueue
-from longtake.strategies.work import BlockDone, Denoising, Progress, TaskDone
+from longtake.strategies.runtime.block_queue import BlockQueue
+from longtake.strategies.runtime.denoising import BlockDone, Denoising, Progress, TaskDone
+from longtake.strategies.runtime.task_forward import TaskForward
 
 
 @final

@@ -86,7 +86,7 @@ class RankPool:
     def _start(self) -> None:
         context = get_context("forkserver")
         # Imported once and forked: a rank starts in milliseconds instead of seconds.
-        context.set_forkserver_preload(["longtake.testing.tiny"])
+        context.set_forkserver_preload(["longtake.testing.tiny.base"])
         self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         threads = torch.get_num_threads()
         for rank in range(self.world_size):

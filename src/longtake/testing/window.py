@@ -8,8 +8,8 @@ from typing import Any, final
 from torch import Tensor
 
 from longtake.models import AnyBackbone, Attend, Grid, LayerContext, PromptStates, Start
-from longtake.models.kernel import attend_with, attention_kernel, without_padding
-from longtake.models.levels import level_runs
+from longtake.models.layers.kernel import attend_with, attention_kernel, without_padding
+from longtake.models.layers.levels import level_runs
 from longtake.models.text import split_prompts
 from longtake.strategies.exchange import in_groups, split
 

@@ -6,14 +6,14 @@ from contextlib import suppress
 
 import lightning.pytorch as pl
 
-from longtake.framework.events import (
+from longtake.framework.engine.events import (
     Event,
     ExitReason,
     FramesDecoded,
     RequestEnded,
     RequestStarted,
 )
-from longtake.framework.request import Request
+from longtake.framework.engine.request import Request
 from longtake.strategies import ActionDone, BlockDone, TaskDone
 
 

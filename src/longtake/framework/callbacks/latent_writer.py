@@ -11,9 +11,9 @@ from typing_extensions import override
 
 from longtake.errors import OutputError
 from longtake.framework.callbacks.base import LongtakeCallback
-from longtake.framework.events import RequestStarted
-from longtake.framework.run_folder import RunFolder, replacing
-from longtake.framework.timings import Timings
+from longtake.framework.engine.events import RequestStarted
+from longtake.framework.engine.run_folder import RunFolder, replacing
+from longtake.framework.engine.timings import Timings
 from longtake.strategies import BlockDone
 
 

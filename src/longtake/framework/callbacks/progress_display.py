@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from longtake.framework.callbacks.base import LongtakeCallback
 from longtake.framework.callbacks.progress_state import ProgressState
-from longtake.framework.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
+from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
 from longtake.strategies import BlockDone, TaskDone
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TypeAlias, final
+from typing import final
 
 import lightning.pytorch as pl
 from typing_extensions import override
@@ -11,20 +11,8 @@ from typing_extensions import override
 from longtake.framework.callbacks.memory import MEGABYTE, device_bytes, resident_bytes
 from longtake.framework.callbacks.progress_display import ProgressDisplay
 from longtake.framework.callbacks.progress_state import ProgressState
-from longtake.framework.events import ExitReason
-
-Value: TypeAlias = int | float | str | None
-
-
-def line_of(**values: Value) -> str:
-    """Return ``key=value`` pairs on one line: ``none`` for ``None``, seconds to the millisecond."""
-    return " ".join(f"{key}={_text(value)}" for key, value in values.items())
-
-
-def _text(value: Value) -> str:
-    if value is None:
-        return "none"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+from longtake.framework.console.lines import Value, line_of
+from longtake.framework.engine.events import ExitReason
 
 
 @final

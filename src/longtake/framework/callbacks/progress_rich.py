@@ -17,7 +17,7 @@ from typing_extensions import override
 from longtake.framework.callbacks.memory import MEGABYTE, device_bytes, resident_bytes
 from longtake.framework.callbacks.progress_display import ProgressDisplay
 from longtake.framework.callbacks.progress_state import ProgressState
-from longtake.framework.events import ExitReason
+from longtake.framework.engine.events import ExitReason
 
 LEVELS: Final = "▁▂▃▄▅▆▇"
 WAITING: Final = "·"

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, final
 
-from longtake.framework.events import FramesDecoded, RequestStarted
+from longtake.framework.engine.events import FramesDecoded, RequestStarted
 from longtake.strategies import BlockDone, TaskDone
 
 RECENT_TASKS: Final = 64

@@ -14,18 +14,18 @@ from rich.table import Table
 from typing_extensions import override
 
 from longtake.errors import OutputError
-from longtake.framework.applied import Applied, model_of, settings_of
 from longtake.framework.callbacks.base import LongtakeCallback
 from longtake.framework.callbacks.memory import MEGABYTE, peak_device_bytes, peak_resident_bytes
 from longtake.framework.callbacks.progress import ProgressKind, resolved_kind
-from longtake.framework.callbacks.progress_plain import line_of
 from longtake.framework.callbacks.progress_state import ProgressState
 from longtake.framework.callbacks.versions import versions
-from longtake.framework.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
-from longtake.framework.request import Request
-from longtake.framework.run_folder import REPORT, RunFolder
-from longtake.framework.run_plan import RunPlan
-from longtake.framework.timings import Timings
+from longtake.framework.console.lines import line_of
+from longtake.framework.engine.applied import Applied, model_of, settings_of
+from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
+from longtake.framework.engine.request import Request
+from longtake.framework.engine.run_folder import REPORT, RunFolder
+from longtake.framework.engine.run_plan import RunPlan
+from longtake.framework.engine.timings import Timings
 from longtake.strategies import BlockDone, TaskDone
 
 _SHOWN = ("guidance_scale", "guidance_scale_2", "sampler", "flow_shift")

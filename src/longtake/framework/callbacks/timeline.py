@@ -12,11 +12,11 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from longtake.framework.callbacks.base import LongtakeCallback
-from longtake.framework.request import Request
-from longtake.framework.run_folder import RunFolder
-from longtake.plan.actions import Action, Compute
-from longtake.plan.picture import Box, draw
-from longtake.plan.text import format_action, parse_action
+from longtake.framework.engine.request import Request
+from longtake.framework.engine.run_folder import RunFolder
+from longtake.plan.cost.timeline import Box, draw
+from longtake.plan.ir.actions import Action, Compute
+from longtake.plan.ir.text import format_action, parse_action
 from longtake.strategies import ActionDone, Peers
 
 LONGEST: Final = 100_000

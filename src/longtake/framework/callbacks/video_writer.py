@@ -13,10 +13,10 @@ from typing_extensions import override
 
 from longtake.errors import ConfigurationError, OutputError
 from longtake.framework.callbacks.base import LongtakeCallback
-from longtake.framework.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
-from longtake.framework.request import Request
-from longtake.framework.run_folder import RunFolder
-from longtake.framework.timings import Timings
+from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
+from longtake.framework.engine.request import Request
+from longtake.framework.engine.run_folder import RunFolder
+from longtake.framework.engine.timings import Timings
 from longtake.framework.writers import FrameWriter, VideoShape, frame_writer
 
 DISK_ERRORS: Final = (OSError, FFmpegError)

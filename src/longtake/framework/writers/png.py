@@ -7,7 +7,7 @@ from typing import final
 from PIL import Image
 from typing_extensions import override
 
-from longtake.framework.run_folder import temporary_name
+from longtake.framework.engine.run_folder import temporary_name
 from longtake.framework.writers.base import FrameWriter, Picture
 
 

@@ -8,7 +8,7 @@ from typing import Any, final
 import av
 from typing_extensions import override
 
-from longtake.framework.run_folder import commit, temporary_name
+from longtake.framework.engine.run_folder import commit, temporary_name
 from longtake.framework.writers.base import FrameWriter, Picture, VideoShape
 from longtake.framework.writers.color import yuv420p
 

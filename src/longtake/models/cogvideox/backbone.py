@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from longtake.models.base import Attend, Backbone, Condition, Grid, LayerContext, PromptStates
 from longtake.models.cogvideox.positions import CogVideoXRotary, CogVideoXWaves
-from longtake.models.joint_attention import OneStreamAttention, split_text
-from longtake.models.patches import unpatchify_channels_first
+from longtake.models.layers.joint_attention import OneStreamAttention, split_text
+from longtake.models.layers.patches import unpatchify_channels_first
 from longtake.models.spec import BackboneSpec
 
 CogVideoXCondition: TypeAlias = Condition[Tensor, Tensor]

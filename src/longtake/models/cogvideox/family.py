@@ -18,13 +18,13 @@ from longtake.models.card import ModelCard
 from longtake.models.cogvideox.backbone import CogVideoXBackbone
 from longtake.models.cogvideox.decoder import CogVideoXDecoder
 from longtake.models.cogvideox.lora_names import LORA_NAMES
-from longtake.models.config import prompt_shape, with_defaults
 from longtake.models.defaults import Defaults
-from longtake.models.folder import ModelFolder
+from longtake.models.loading.config import prompt_shape, with_defaults
+from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
-from longtake.models.weights import load_module
 
 _DEFAULTS = Defaults(guidance_scale=6.0, height=480, width=720, frames=49, fps=8)
 _ROTARY = "use_rotary_positional_embeddings"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from longtake.models.lora.names import NameTable
+from longtake.models.loading.lora.names import NameTable
 
 _THEIRS, _OURS = "transformer.layers.*", "transformer_blocks.*"
 LORA_NAMES: Final[NameTable] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor
 
-from longtake.models.overlap import OverlapDecoder, TimeTiles
+from longtake.models.decoders.overlap import OverlapDecoder, TimeTiles
 
 
 def hunyuan_video_decoder(vae: AutoencoderKLHunyuanVideo) -> OverlapDecoder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from longtake.models.lora.names import NameTable, Swapped
+from longtake.models.loading.lora.names import NameTable, Swapped
 
 REFINER: Final[NameTable] = tuple(
     (f"txt_in.{theirs}", f"context_embedder.{ours}")

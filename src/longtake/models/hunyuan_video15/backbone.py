@@ -14,9 +14,9 @@ from typing_extensions import override
 
 from longtake.models.base import Attend, Backbone, Condition, Grid, LayerContext, PromptStates
 from longtake.models.hunyuan_video.step import HunyuanVideoStep
-from longtake.models.joint_attention import TwoStreamAttention, count_padding, split_text
-from longtake.models.patches import unpatchify_channels_first
-from longtake.models.rotary import AxialRotary
+from longtake.models.layers.joint_attention import TwoStreamAttention, count_padding, split_text
+from longtake.models.layers.patches import unpatchify_channels_first
+from longtake.models.layers.rotary import AxialRotary
 from longtake.models.spec import BackboneSpec
 
 

@@ -21,16 +21,16 @@ from typing_extensions import override
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.config import prompt_shape, with_defaults
 from longtake.models.defaults import Defaults
-from longtake.models.folder import ModelFolder
 from longtake.models.hunyuan_video15.backbone import HunyuanVideo15Backbone
 from longtake.models.hunyuan_video15.decoder import HunyuanVideo15Decoder
 from longtake.models.hunyuan_video15.lora_names import LORA_NAMES
+from longtake.models.loading.config import prompt_shape, with_defaults
+from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
-from longtake.models.weights import load_module
 
 _PROMPT_TOKENS, _GLYPH_TOKENS = 1000, 256
 """Tokens of a prompt and of the texts in quotes in it, padding included: what the pipeline has."""

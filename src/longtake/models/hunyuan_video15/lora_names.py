@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from longtake.models.hunyuan_video.lora_names import DOUBLE, HEAD, REFINER
-from longtake.models.lora.names import NameTable
+from longtake.models.loading.lora.names import NameTable
 
 LORA_NAMES: Final[NameTable] = (
     *REFINER,

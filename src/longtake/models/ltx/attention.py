@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, cast, final
 from torch import Tensor
 
 from longtake.models.base import Attend, Kernel, Rotary
-from longtake.models.rotary import rotate
+from longtake.models.layers.rotary import rotate
 
 KeyValue: TypeAlias = tuple[Tensor, Tensor]
 """Keys and values of one cross-attention, each ``(B, L, N, D)``."""

@@ -12,10 +12,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from longtake.models.base import Attend, Backbone, Condition, Grid, LayerContext, PromptStates
-from longtake.models.kernel import without_padding
+from longtake.models.layers.kernel import without_padding
+from longtake.models.layers.patches import unpatchify
 from longtake.models.ltx.attention import CrossAttention, KeyValue, SelfAttention, project
 from longtake.models.ltx.positions import LTXPositions
-from longtake.models.patches import unpatchify
 from longtake.models.spec import BackboneSpec
 
 

@@ -14,16 +14,16 @@ from typing_extensions import override
 
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.config import prompt_shape, with_defaults
 from longtake.models.defaults import Defaults
-from longtake.models.folder import ModelFolder
+from longtake.models.loading.config import prompt_shape, with_defaults
+from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.weights import load_module
 from longtake.models.ltx.backbone import LTXBackbone
 from longtake.models.ltx.decoder import LTXDecoder
 from longtake.models.ltx.lora_names import LORA_NAMES
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
-from longtake.models.weights import load_module
 
 _TEXT_TOKENS = 128
 """Tokens of a prompt, padding included: what the pipeline asks for."""

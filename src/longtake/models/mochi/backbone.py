@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from longtake.models.base import Attend, Backbone, Condition, Grid, LayerContext, PromptStates
-from longtake.models.joint_attention import TwoStreamAttention, split_text
+from longtake.models.layers.joint_attention import TwoStreamAttention, split_text
+from longtake.models.layers.patches import unpatchify
 from longtake.models.mochi.positions import MochiPositions
-from longtake.models.patches import unpatchify
 from longtake.models.spec import BackboneSpec
 
 

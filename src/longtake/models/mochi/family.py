@@ -16,16 +16,16 @@ from typing_extensions import override
 
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.config import prompt_shape, with_defaults
 from longtake.models.defaults import Defaults
-from longtake.models.folder import ModelFolder
+from longtake.models.loading.config import prompt_shape, with_defaults
+from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.weights import load_module
 from longtake.models.mochi.backbone import MochiBackbone
 from longtake.models.mochi.decoder import MochiDecoder
 from longtake.models.mochi.lora_names import LORA_NAMES
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline, join_prompts
-from longtake.models.weights import load_module
 
 _TEXT_TOKENS = 256
 """Tokens of a prompt, padding included: what the pipeline asks for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from longtake.models.lora.names import NameTable, Swapped
+from longtake.models.loading.lora.names import NameTable, Swapped
 
 _LAYER: Final = "transformer_blocks.*"
 _ATTENTION: Final = f"{_LAYER}.attn1"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longtake.models.base import Rotary
-from longtake.models.groups import TokenGroups
+from longtake.models.layers.groups import TokenGroups
 
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values, each ``(B, S, N, D)``."""

@@ -19,11 +19,11 @@ from longtake.models.base import (
     LayerContext,
     PromptStates,
 )
-from longtake.models.groups import TokenGroups
-from longtake.models.kernel import without_padding
+from longtake.models.layers.groups import TokenGroups
+from longtake.models.layers.kernel import without_padding
+from longtake.models.layers.patches import unpatchify
 from longtake.models.open_sora_plan.attention import KeyValue
 from longtake.models.open_sora_plan.transformer import OpenSoraPlanTransformer
-from longtake.models.patches import unpatchify
 from longtake.models.spec import BackboneSpec
 
 

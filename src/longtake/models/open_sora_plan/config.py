@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final, Self, final
 
 from longtake.errors import ModelError
-from longtake.models.groups import TokenGroups
+from longtake.models.layers.groups import TokenGroups
 
 _FIXED: Final = {
     "activation_fn": "gelu-approximate",

@@ -9,7 +9,7 @@ from typing import Any, Final
 from diffusers import DPMSolverMultistepScheduler
 
 from longtake.errors import ModelError
-from longtake.models.folder import ModelFolder, open_folder
+from longtake.models.loading.folder import ModelFolder, open_folder
 from longtake.models.open_sora_plan.config import OpenSoraPlanConfig
 from longtake.models.open_sora_plan.family import PIPELINE
 

@@ -16,7 +16,8 @@ from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
 from longtake.models.defaults import Defaults
-from longtake.models.folder import ModelFolder
+from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.weights import load_module
 from longtake.models.open_sora_plan.backbone import OpenSoraPlanBackbone
 from longtake.models.open_sora_plan.config import OpenSoraPlanConfig
 from longtake.models.open_sora_plan.transformer import OpenSoraPlanTransformer
@@ -24,7 +25,6 @@ from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
 from longtake.models.wan import WanDecoder
-from longtake.models.weights import load_module
 
 _MAX_TOKENS = 512
 """Tokens of a prompt, padding included."""

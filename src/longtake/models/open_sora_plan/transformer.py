@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longtake.models.base import Grid, Rotary
+from longtake.models.layers.rotary import AxialRotary
 from longtake.models.open_sora_plan.attention import (
     MASKED,
     Projections,
@@ -24,8 +25,7 @@ from longtake.models.open_sora_plan.attention import (
     sparse_attention,
 )
 from longtake.models.open_sora_plan.config import OpenSoraPlanConfig
-from longtake.models.rotary import AxialRotary
-from longtake.plan import FrameRange
+from longtake.task import FrameRange
 
 SelfAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From queries, keys and values of the video ``(B, S, N, D)`` to the result."""

@@ -15,16 +15,16 @@ from typing_extensions import override
 from longtake.errors import ModelError
 from longtake.models.base import AnyDecoder, Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.config import with_defaults
 from longtake.models.defaults import Defaults
-from longtake.models.folder import ModelFolder
+from longtake.models.loading.config import with_defaults
+from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.skyreels_v2.backbone import skyreels_v2_backbone
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.wan import WanBackbone, WanFamily
 from longtake.models.wan.family import keep_layers
 from longtake.models.wan.lora_names import LORA_NAMES
-from longtake.models.weights import load_module
 
 _DIFFUSION_FORCING = "SkyReelsV2DiffusionForcingPipeline"
 _SHIFT = 8.0

@@ -21,9 +21,9 @@ from longtake.models.base import (
     PromptStates,
     Rotary,
 )
-from longtake.models.levels import InPieces, in_pieces, pieces
-from longtake.models.patches import unpatchify
-from longtake.models.rotary import AxialRotary, rotate
+from longtake.models.layers.levels import InPieces, in_pieces, pieces
+from longtake.models.layers.patches import unpatchify
+from longtake.models.layers.rotary import AxialRotary, rotate
 from longtake.models.spec import BackboneSpec
 from longtake.models.wan.cross_attention import CrossAttention, KeyValue, keys_and_values
 
@@ -33,7 +33,8 @@ WanText = list[dict[int, list[KeyValue]]]
 
 @dataclass(frozen=True, slots=True)
 class WanStep:
-    """One noise level, or those of the ``P`` pieces of a window (``longtake.models.levels``).
+    """One noise level, or those of the ``P`` pieces of a window
+    (``longtake.models.layers.levels``).
 
     Args:
         expert: Which expert works.

@@ -10,8 +10,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 from torch import Tensor, nn
 
 from longtake.models.base import Placement
-from longtake.models.folder import ModelFolder
-from longtake.models.weights import load_module
+from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.weights import load_module
 
 _CHUNK: Final = 4
 """Video frames that the encoder takes at once after the first one, as in diffusers."""

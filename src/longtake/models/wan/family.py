@@ -16,18 +16,18 @@ from typing_extensions import override
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
+from longtake.models.conditioning import Start
 from longtake.models.defaults import Defaults
-from longtake.models.folder import ModelFolder
+from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
-from longtake.models.start import Start
 from longtake.models.text import encode_with_pipeline
 from longtake.models.wan.backbone import WanBackbone
 from longtake.models.wan.decoder import WanDecoder
 from longtake.models.wan.encoder import WanEncoder, image_channels
 from longtake.models.wan.image import encode_image
 from longtake.models.wan.lora_names import LORA_NAMES
-from longtake.models.weights import load_module
 
 _MAX_TOKENS = 512
 _DEFAULTS = {

@@ -9,8 +9,8 @@ from transformers import CLIPVisionModel
 
 from longtake.errors import ModelError
 from longtake.models.base import Placement
-from longtake.models.encoders import load_encoder
-from longtake.models.folder import ModelFolder
+from longtake.models.loading.encoders import load_encoder
+from longtake.models.loading.folder import ModelFolder
 
 
 @torch.no_grad()

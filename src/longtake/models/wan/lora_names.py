@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from longtake.models.lora.names import NameTable
+from longtake.models.loading.lora.names import NameTable
 
 _ATTENTIONS: Final = {"self_attn": "attn1", "cross_attn": "attn2"}
 _PROJECTIONS: Final = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longtake.models.base import Kernel
-from longtake.models.groups import TokenGroups
+from longtake.models.layers.groups import TokenGroups
 
 
 @final

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from longtake.strategies.exchange.lse import attention_with_lse, merge
+from longtake.strategies.exchange.log_sum_exp import attention_with_lse, merge
 
 
 @final

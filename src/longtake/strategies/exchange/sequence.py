@@ -9,14 +9,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from longtake.comm.communicator import Peers
 from longtake.models import Kernel, Operand
-from longtake.models.kernel import made, without_padding
+from longtake.models.layers.kernel import made, without_padding
 from longtake.plan.layout import Layout
 from longtake.strategies.exchange.groups import Group, in_groups
 from longtake.strategies.exchange.ring import RingKernel
 from longtake.strategies.exchange.shares import overlap, shares
 from longtake.strategies.exchange.ulysses import Extend, Ulysses
-from longtake.strategies.peers import Peers
 
 
 @final

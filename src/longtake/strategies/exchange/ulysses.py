@@ -8,10 +8,10 @@ from typing import TypeAlias, final
 import torch.distributed as dist
 from torch import Tensor
 
+from longtake.comm.all_to_all import Swap
 from longtake.models import Kernel, Operand
-from longtake.models.kernel import made
+from longtake.models.layers.kernel import made
 from longtake.strategies.exchange.shares import lined_up, shares
-from longtake.strategies.exchange.swap import Swap
 
 Extend: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Adds to keys and values what a feature cache holds."""

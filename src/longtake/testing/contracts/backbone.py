@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from longtake.models import AnyBackbone, Attend, Grid, Operand, PromptStates, Start
-from longtake.models.kernel import made
+from longtake.models.layers.kernel import made
 from longtake.models.text import join_prompts, split_prompts
-from longtake.plan import FrameRange
+from longtake.task import FrameRange
 from longtake.testing.window import Run
 
 FRAMES = 3

@@ -9,8 +9,8 @@ from itertools import islice
 import pytest
 
 from longtake.caches import FeatureCache, FeatureKey, peak_held_frames
-from longtake.plan import FrameRange, Task
 from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
+from longtake.task import FrameRange, Task
 
 SCHEDULES: dict[str, tuple[BlockScheduler, int, int]] = {
     "paper": (FifoQueue(3, 2), 23, 5),

@@ -9,8 +9,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from longtake.models import LayerContext, Operand, PromptStates
-from longtake.models.kernel import attention_kernel, made
-from longtake.models.levels import level_runs
+from longtake.models.layers.kernel import attention_kernel, made
+from longtake.models.layers.levels import level_runs
 from longtake.testing.contracts.backbone import FRAMES, BackboneContract
 from longtake.testing.window import Run
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longtake.noise import NoiseInit, NoiseSource
-from longtake.plan import FrameRange
+from longtake.task import FrameRange
 
 CUT = [FrameRange(0, 5), FrameRange(5, 8), FrameRange(8, 11), FrameRange(11, 13)]
 """A longer first block and a shorter last one, as ``FifoQueue`` cuts."""

@@ -10,8 +10,8 @@ from typing import ClassVar
 import pytest
 
 from longtake.errors import ConfigurationError
-from longtake.plan import FrameRange, Neighbor, Task
 from longtake.schedulers import BlockScheduler
+from longtake.task import FrameRange, Neighbor, Task
 
 VIDEOS = [(1, 1), (1, 3), (2, 4), (5, 1), (7, 3), (7, 6), (16, 4), (19, 5)]
 """Latent frames and denoising steps: with small blocks, one block or many, whole ones or not."""

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from longtake.caches import NoCache, SameStepKV
 from longtake.errors import ConfigurationError
-from longtake.plan import Task
 from longtake.schedulers import FifoQueue, FullSequence
 from longtake.strategies import (
     BlockDone,
@@ -25,8 +24,9 @@ from longtake.strategies import (
     SingleDevice,
     TaskDone,
 )
+from longtake.task import Task
 from longtake.testing.ranks import rank_pool
-from longtake.testing.tiny import TinyCase, tiny_denoising
+from longtake.testing.tiny.base import TinyCase, tiny_denoising
 
 CASES: dict[str, TinyCase] = {
     "next-block-kv": TinyCase(),

@@ -1,0 +1,1 @@
+"""Communication of ranks: communicator, point-to-point channels, watchdog, bandwidth."""

@@ -1,0 +1,296 @@
+"""The ranks of a run, as one of them sees the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Final, NoReturn, Self, final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+
+from longtake.comm.headers import header_of, of_header
+from longtake.comm.p2p import FOREVER, Delivery, Wire, device_wire, host_wire
+from longtake.comm.watchdog import Watch
+from longtake.errors import RankFailure
+from longtake.plan.ir.actions import Kind
+
+_LOOK: Final = 0.2
+"""Seconds after which a rank that waits looks whether the others are well."""
+
+
+@final
+class Peers:
+    """Process groups of a run, made once and kept for all its requests.
+
+    Args:
+        rank: This rank.
+        world_size: Number of ranks.
+        device: This rank's device.
+        wires: Messages per kind; empty for one rank.
+        host: A group for tensors on the CPU; ``None`` for one rank.
+        store: The run's key-value store; ``None`` for one rank.
+        watch: Signs of life; ``None`` for one rank.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        world_size: int,
+        device: torch.device,
+        wires: Mapping[Kind, Wire],
+        host: dist.ProcessGroup | None = None,
+        store: Store | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        self.device = device
+        self.wires = wires
+        self._host = host
+        self._store = store
+        self._watch = watch
+        self._begun: Counter[frozenset[int]] = Counter()
+        self._request = ""
+        self._agreed = 0
+        self._groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
+        self._open: set[tuple[Kind, int, int]] = set()
+
+    @classmethod
+    def alone(cls) -> Self:
+        """Return the peers of a run of one rank: no process group is needed."""
+        return cls(0, 1, torch.device("cpu"), {})
+
+    @classmethod
+    def connect(
+        cls,
+        device: torch.device,
+        stall: timedelta = timedelta(seconds=10),
+        abandon: Callable[[str], None] | None = None,
+    ) -> Self:
+        """Make the process groups of a run.
+
+        Collective: every rank calls it once, after ``torch.distributed.init_process_group``.
+
+        Args:
+            device: This rank's device.
+            stall: How long a rank may give no sign of life before the others give up.
+            abandon: What to do, in a thread, when this rank hangs where it cannot be told that
+                the run is over: end the process.
+        """
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        store = dist.distributed_c10d._get_default_store()
+        watch = Watch(store, rank, world_size, stall.total_seconds(), abandon)
+        host = dist.new_group(backend="gloo")
+        wires = {kind: device_wire(device) for kind in Kind}
+        dist.barrier(host)
+        watch.start()
+        store = PrefixStore("longtake/peers", store)
+        return cls(rank, world_size, device, wires, host, store, watch)
+
+    def check(self, waiting_for: str) -> None:
+        """Refuse to wait on when another rank is gone.
+
+        Args:
+            waiting_for: What this rank waits for, in words: ``receive hop of block 3, ...``.
+
+        Raises:
+            RankFailure: Names this rank, what it waited for, and the cause.
+        """
+        cause = None if self._watch is None else self._watch.cause()
+        if cause is not None:
+            raise RankFailure(f"rank {self.rank} waited to {waiting_for}, but {cause}.")
+
+    def wait(self, delivery: Delivery, waiting_for: str, other: int) -> None:
+        """Wait until a message is through.
+
+        Args:
+            delivery: From one of ``wires``.
+            waiting_for: In words.
+            other: The rank on the other side.
+
+        Raises:
+            RankFailure: That rank, or any other one, is gone.
+        """
+        while not self.is_through(delivery, waiting_for, other, _LOOK):
+            self.check(waiting_for)
+
+    def is_through(
+        self, delivery: Delivery, waiting_for: str, other: int, seconds: float = 0.0
+    ) -> bool:
+        """Return whether a message is through after at most ``seconds``; see ``wait``."""
+        try:
+            return delivery.wait(seconds)
+        except ConnectionError as error:
+            self._blame(waiting_for, other, str(error))
+
+    @contextmanager
+    def meeting(self, purpose: str) -> Iterator[None]:
+        """Turn a collective that another rank has left into the reason why it has.
+
+        Args:
+            purpose: What the ranks meet for, in words: ``compute block 3, step 4``.
+
+        Raises:
+            RankFailure: Another rank is gone.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            # The backends have no class of error of their own.
+            if self._watch is None or not ("gloo" in str(error) or "NCCL" in str(error)):
+                raise
+            # Unlike a message, a collective does not tell which rank is gone: the watch does.
+            self._watch.find_cause()
+            self.check(purpose)
+
+    def _blame(self, waiting_for: str, other: int, error: str) -> NoReturn:
+        """Raise for a lost connection: a rank that failed has told why, one that died has not."""
+        assert self._watch is not None
+        self._watch.fail(f"rank {other} is gone")
+        self.check(waiting_for)
+        raise RankFailure(f"rank {self.rank} waited to {waiting_for}, but lost it: {error}.")
+
+    def fail(self, cause: str) -> None:
+        """Tell every rank that this one has failed, so that all of them can say why they end.
+
+        Args:
+            cause: In words, such as the error's type and message.
+        """
+        if self._watch is not None:
+            self._watch.fail(f"rank {self.rank} failed: {cause}")
+
+    def begin(
+        self, links: Iterable[tuple[Kind, int, int]], groups: Sequence[tuple[int, ...]] = ()
+    ) -> None:
+        """Begin a request; make the links and groups that it needs where they are not there yet.
+
+        NCCL makes the communicator of a pair of ranks with their first message, and both sides
+        wait for one another there: unless that is done link by link in the same order on all
+        ranks, a ring of posted receives would wait for ever.
+
+        Collective: all ranks of the mesh begin the same requests.
+
+        Args:
+            links: Kind, source and target of messages, in the same order on all ranks.
+            groups: Ranks with collectives of their own, in the same order on all ranks.
+        """
+        self.make_groups(groups)
+        links = list(links)
+        # Decode ranks begin no request, so requests are counted by who takes part.
+        ranks = frozenset(rank for _, *ends in links for rank in ends).union(*groups)
+        self._begun[ranks] += 1
+        self._request = f"end/{sorted(ranks)}/{self._begun[ranks]}"
+        for kind, source, target in links:
+            if (kind, source, target) in self._open:
+                continue
+            self._open.add((kind, source, target))
+            if self.rank == source:
+                delivery = self.wires[kind].send(torch.zeros(1, device=self.device), target)
+                self.wait(delivery, f"open the link to rank {target}", target)
+            elif self.rank == target:
+                delivery = self.wires[kind].post(torch.zeros(1, device=self.device), source)
+                self.wait(delivery, f"open the link from rank {source}", source)
+
+    def make_groups(self, groups: Iterable[tuple[int, ...]]) -> None:
+        """Make groups of ranks where they are not there yet; see ``begin``.
+
+        Collective: all ranks of the run, also those that are in none of the groups. Where some
+        do not begin requests, as decode ranks, it has to be done before.
+        """
+        for ranks in groups:
+            if ranks not in self._groups:
+                self._groups[ranks] = dist.new_group(list(ranks), timeout=FOREVER)
+
+    def group(self, ranks: tuple[int, ...]) -> dist.ProcessGroup:
+        """Return the group of some ranks, this one among them, that has been made."""
+        return self._groups[ranks]
+
+    def announce_end(self, tasks: int) -> None:
+        """Tell the other ranks that the current request ends after so many tasks (rank 0)."""
+        if self._store is not None:
+            self._store.set(self._request, str(tasks))
+
+    def announced_end(self) -> int | None:
+        """Return after how many tasks the current request ends, if rank 0 has ended it early."""
+        assert self._store is not None
+        ended = self._store.check([self._request])
+        return int(self._store.get(self._request).decode()) if ended else None
+
+    def wire(self) -> Wire:
+        """Make a wire for tensors on the device. Collective."""
+        return device_wire(self.device)
+
+    def host_wire(self) -> Wire:
+        """Make a wire for tensors on the CPU, whatever the device. Collective."""
+        return host_wire()
+
+    def agree(self, value: bool) -> bool:
+        """Return rank 0's ``value`` on every rank. Rank 0 does not wait for the others.
+
+        Collective: all ranks call it equally often.
+        """
+        if self._store is None:
+            return value
+        self._agreed += 1
+        key = f"agreed/{self._agreed}"
+        if self.rank == 0:
+            self._store.set(key, str(int(value)))
+            return value
+        while True:
+            self.check("hear from rank 0")
+            with suppress(dist.DistError):  # not yet, or the store is gone: then ``check`` says so
+                self._store.wait([key], timedelta(seconds=_LOOK))
+                return bool(int(self._store.get(key)))
+
+    def share(self, tensor: Tensor | None) -> Tensor:
+        """Return rank 0's ``tensor`` (any shape and dtype, on the CPU) on every rank. Collective.
+
+        Args:
+            tensor: What rank 0 shares; ``None`` on the others.
+        """
+        if self._host is None:
+            assert tensor is not None
+            return tensor
+        with self.meeting("share what rank 0 has made"):
+            return self._share(tensor)
+
+    def _share(self, tensor: Tensor | None) -> Tensor:
+        header = header_of(tensor)
+        dist.broadcast(header, 0, group=self._host)
+        tensor = of_header(header) if tensor is None else tensor
+        assert tensor is not None
+        tensor = tensor.contiguous()
+        if tensor.numel():
+            # As bytes: gloo does not know every dtype.
+            dist.broadcast(tensor.reshape(-1).view(torch.uint8), 0, group=self._host)
+        return tensor
+
+    def gather(self, text: str) -> list[str]:
+        """Return every rank's ``text`` on rank 0, and nothing elsewhere. Collective."""
+        if self._host is None:
+            return [text]
+        with self.meeting("gather on rank 0"):
+            return self._gather(text)
+
+    def _gather(self, text: str) -> list[str]:
+        data = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
+        dist.all_gather(lengths, torch.tensor([len(data)]), group=self._host)
+        padded = torch.zeros(1 + max(int(length) for length in lengths), dtype=torch.uint8)
+        padded[: len(data)] = data
+        texts = [torch.empty_like(padded) for _ in lengths] if self.rank == 0 else []
+        dist.gather(padded, texts or None, 0, group=self._host)
+        return [
+            bytes(data[: int(length)].tolist()).decode()
+            for data, length in zip(texts, lengths, strict=False)
+        ]
+
+    def close(self) -> None:
+        """Leave in good order; not collective."""
+        if self._watch is not None:
+            self._watch.close()

@@ -1,0 +1,1 @@
+"""The bundled model's world: its clips, and a judge of what its videos show."""

@@ -1,0 +1,1 @@
+"""Console output: messages for mistakes, reports."""

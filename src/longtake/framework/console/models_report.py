@@ -1,0 +1,105 @@
+"""Table of models, for ``longtake models``: what each takes, its defaults and its licence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+from rich.console import Console
+from rich.table import Table
+
+from longtake.framework.console.lines import Value, line_of
+from longtake.models import Defaults, ModelCard, registered
+
+Row: TypeAlias = dict[str, Value]
+"""A line of the table: value by column."""
+
+_COLUMNS = ("made_from", "guidance", "timestep_per", "native_frames", "decoder", "axes")
+"""What the table on a terminal has a column for, besides the names."""
+_NAMES = 32
+"""Smallest width of the names, however narrow the terminal is."""
+_STARTS = {"none": "text", "optional": "text,image,video", "always": "image,video"}
+"""What a video is made from."""
+
+
+def cards() -> list[ModelCard]:
+    """Return the cards of every registered family, plug-ins included, by pipeline class.
+
+    A plug-in that says nothing about itself has a card that names its pipeline only.
+    """
+    found: list[ModelCard] = []
+    for pipeline, family in sorted(registered().items()):
+        own = [card for card in family.cards if card.pipeline == pipeline]
+        found += own or [ModelCard(pipeline=pipeline)]
+    return found
+
+
+def show(models: Sequence[ModelCard]) -> None:
+    """Print models to stdout: as a table on a terminal, as ``key=value`` lines elsewhere."""
+    if not sys.stdout.isatty():
+        for line in lines_of(models):
+            sys.stdout.write(line + "\n")
+        return
+    table = Table(title="models", show_lines=True)
+    title = "model, pipeline, licence, defaults, examples"
+    table.add_column(title, overflow="fold", min_width=_NAMES)
+    for name in _COLUMNS:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for card in models:
+        row = row_of(card)
+        licence = card.licence or "licence unknown"
+        about = [card.model or "unknown", card.pipeline, licence, *_defaults(card.defaults)]
+        names = "\n".join([*about, *card.examples])
+        table.add_row(names, *(_cell(row[name]) for name in _COLUMNS))
+    Console().print(table)
+
+
+def lines_of(models: Sequence[ModelCard]) -> Iterator[str]:
+    """Return models as lines for programs: ``event=model``, then what each takes."""
+    for card in models:
+        yield line_of(event="model", **row_of(card))
+
+
+def row_of(card: ModelCard) -> Row:
+    """Return a card as columns; what is not known is ``None``.
+
+    A ``flow_shift`` of ``None`` is the one in the folder's scheduler, a ``guidance_scale_2`` of
+    ``None`` the same as ``guidance_scale``.
+    """
+    own = card.defaults
+    return {
+        "pipeline": card.pipeline,
+        "made_from": None if card.start is None else _STARTS[card.start],
+        "guidance": card.guidance,
+        "timestep_per": card.timestep,
+        "native_frames": card.native_frames,
+        "decoder": card.decoder,
+        "axes": ",".join(card.axes),
+        "licence": card.licence,
+        "height": own.height,
+        "width": own.width,
+        "num_frames": own.frames,
+        "fps": own.fps,
+        "steps": own.steps,
+        "guidance_scale": own.guidance_scale,
+        "guidance_scale_2": own.guidance_scale_2,
+        "flow_shift": own.flow_shift,
+        "examples": ",".join(card.examples) or None,
+        "model": card.model,
+    }
+
+
+def _defaults(own: Defaults) -> list[str]:
+    """Return defaults as lines, none longer than the narrowest names."""
+    second = "" if own.guidance_scale_2 is None else f" and {own.guidance_scale_2:g}"
+    shift = [] if own.flow_shift is None else [f"shift {own.flow_shift:g}"]
+    return [
+        f"{own.width} x {own.height}, {own.frames} frames at {own.fps}/s",
+        f"{own.steps} steps, guidance {own.guidance_scale:g}{second}",
+        *shift,
+    ]
+
+
+def _cell(value: Value) -> str:
+    return "unknown" if value is None else str(value).replace(",", "\n")

@@ -1,0 +1,47 @@
+"""The command line's parser: one sentence for a mistake, exit status 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser
+from typing_extensions import override
+
+from longtake.framework.console.messages import explain
+from longtake.framework.launch.environment import is_first_here
+
+
+class OneSentenceParser(LightningArgumentParser):
+    """Says what is wrong in one sentence instead of the whole usage."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # An abbreviated option would silently become another one as soon as options are added.
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    @override
+    def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Add a class's options; an option's value is never the name of a file to read it from.
+
+        Otherwise ``--data.prompts prompts.jsonl`` would take the raw lines as prompts.
+        """
+        kwargs["sub_configs"] = False
+        return super().add_class_arguments(*args, **kwargs)  # type: ignore[no-any-return]
+
+    @override
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message as one line and exit with status 2."""
+        if is_first_here(os.environ):
+            sys.stderr.write(f"longtake: error: {explain(message, set(_options(self)))}\n")
+        self.exit(2)
+
+
+def _options(parser: ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        yield from (name.removeprefix("--") for name in action.option_strings if "--" in name)
+        if isinstance(action.choices, dict):  # the parsers of the subcommands
+            for choice in action.choices.values():
+                yield from _options(choice)

@@ -1,0 +1,191 @@
+"""What ``longtake plan`` prints: which rank holds and runs what, and how long it would take."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from rich.console import Console
+from rich.table import Table
+
+from longtake.framework.console.lines import Value, line_of
+from longtake.framework.engine.applied import model_of, settings_of
+from longtake.framework.engine.preflight import cache_bytes, weight_bytes
+from longtake.framework.engine.request import Request
+from longtake.framework.engine.run_plan import RunPlan
+from longtake.plan.cost.simulator import Simulation, bounded, message_bytes, simulate
+from longtake.plan.ir.actions import Kind, Message
+from longtake.plan.layout import Layout
+from longtake.plan.mesh import Axis
+from longtake.plan.search.layouts import warnings_of
+from longtake.plan.workload import Job
+
+Row: TypeAlias = Mapping[str, Value]
+"""A line of a table: value by column."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanReport:
+    """A plan in words and numbers.
+
+    Args:
+        figures: Of the whole run.
+        settings: The model, its licence and what its longest video is made with.
+        ranks: Of every rank.
+        alternatives: Of every layout that the strategy weighed; none where it weighed one.
+        warnings: What the user might want to change, in sentences.
+    """
+
+    figures: Row
+    settings: Row
+    ranks: Sequence[Row]
+    alternatives: Sequence[Row]
+    warnings: Sequence[str]
+
+
+def report_of(plan: RunPlan, request: Request) -> PlanReport:
+    """Put the report of a checked plan together. Plays the run on a clock; reads headers only.
+
+    Args:
+        plan: The run's.
+        request: The longest one.
+    """
+    layout = plan.layout
+    job = replace(bounded(plan.counted_job()), requests=max(1, layout.decoders))
+    simulation = simulate(layout, job)
+    choices = plan.alternatives()
+    return PlanReport(
+        figures=_figures(plan.job, job, layout, simulation),
+        settings={**model_of(plan), **settings_of(plan, request)},
+        ranks=list(_ranks(plan, job, simulation)),
+        alternatives=list(_alternatives(choices, job, layout)) if len(choices) > 1 else [],
+        warnings=[*plan.skipped, *warnings_of(job, layout, simulation)],
+    )
+
+
+def show(report: PlanReport) -> None:
+    """Print a report to stdout: as tables on a terminal, as ``key=value`` lines elsewhere."""
+    if not sys.stdout.isatty():
+        for line in lines_of(report):
+            sys.stdout.write(line + "\n")
+        return
+    console = Console()
+    for title, row in (("plan", report.figures), ("settings", report.settings)):
+        figures = Table(title=title, show_header=False)
+        for name, value in row.items():
+            figures.add_row(_title(name), _shown(value))
+        console.print(figures)
+    for title, rows in (("ranks", report.ranks), ("alternatives", report.alternatives)):
+        if rows:
+            console.print(_table(title, rows))
+    for warning in report.warnings:
+        console.print(f"[yellow]warning:[/] {warning}")
+
+
+def lines_of(report: PlanReport) -> Iterator[str]:
+    """Return a report as lines for programs: ``event=plan``, then a line per rank and so on."""
+    yield line_of(event="plan", **report.figures)
+    yield line_of(event="settings", **report.settings)
+    for row in report.ranks:
+        yield line_of(event="rank", **row)
+    for row in report.alternatives:
+        yield line_of(event="alternative", **row)
+    for warning in report.warnings:
+        yield f"longtake: warning: {warning}"
+
+
+def _figures(whole: Job, job: Job, layout: Layout, simulation: Simulation) -> Row:
+    windows = [len(job.cache.window(task).frames) for task in job.tasks()]
+    hop = Message(kind=Kind.HOP, block=0, step=0, branches=layout.batches[0], frames=max(windows))
+    return {
+        "devices": layout.size,
+        **_mesh(layout),
+        "hardware": job.hardware.name,
+        "blocks": None if whole.latent_frames is None else _blocks(whole),
+        "simulated_blocks": _blocks(job),
+        "simulated_requests": job.requests,
+        "blocks_in_flight": job.blocks_in_flight,
+        "seconds": simulation.makespan,
+        "first_block_seconds": simulation.first_block,
+        "idle_percent": 100 * simulation.idle,
+        "hop_mb": message_bytes(job, hop) / 1e6 if layout.mesh.pipe > 1 else 0.0,
+        "sent_mb": sum(simulation.sent_bytes) / 1e6,
+    }
+
+
+def _blocks(job: Job) -> int:
+    return sum(1 for _ in job.scheduler.blocks(job.latent_frames))
+
+
+def _ranks(plan: RunPlan, job: Job, simulation: Simulation) -> Iterator[Row]:
+    layout, weights = plan.layout, plan.count_weights()
+    for rank, busy in enumerate(simulation.busy):
+        share: Row = {"stage": "decode", "layers": "", "branches": "", "weights_gb": 0.0}
+        cached = 0.0
+        if rank < layout.mesh.size:
+            coordinate, layers = layout.mesh.coordinate(rank), layout.layers(rank)
+            branches = layout.batches_at(coordinate[Axis.CFG])
+            held = weight_bytes(job, layout, rank, weights)
+            share = {
+                "stage": coordinate[Axis.PIPE],
+                "layers": f"{layers.start}-{layers.stop - 1}",
+                "branches": "+".join(",".join(map(str, batch)) for batch in branches),
+                "weights_gb": held / 1e9 if weights else None,
+            }
+            cached = cache_bytes(plan.job, layout, rank) / 1e9
+        yield {
+            "rank": rank,
+            **share,
+            "cache_gb": cached,
+            "busy_seconds": busy,
+            "idle_percent": 100 * simulation.idle_of_ranks[rank],
+        }
+
+
+def _alternatives(layouts: Sequence[Layout], job: Job, chosen: Layout) -> Iterator[Row]:
+    for layout in layouts:
+        simulation = simulate(layout, job)
+        yield {
+            **_mesh(layout),
+            "seconds": simulation.makespan,
+            "first_block_seconds": simulation.first_block,
+            "idle_percent": 100 * simulation.idle,
+            "chosen": "yes" if layout == chosen else "no",
+        }
+
+
+def _mesh(layout: Layout) -> dict[str, Value]:
+    together = len(layout.batches) == 1
+    degrees = zip(Axis, layout.mesh.degrees, strict=True)
+    return {
+        "mesh": "x".join(f"{axis}{degree}" for axis, degree in degrees if degree > 1) or "1",
+        "guidance": "together" if together else "apart",
+        "layers_per_stage": ",".join(str(len(stage)) for stage in layout.stages),
+        "decode_devices": layout.decoders,
+    }
+
+
+def _table(title: str, rows: Sequence[Row]) -> Table:
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(_title(name), justify="right")
+    for row in rows:
+        table.add_row(*(_shown(value) for value in row.values()))
+    return table
+
+
+def _title(name: str) -> str:
+    return (
+        name.replace("_percent", ", %")
+        .replace("_gb", ", GB")
+        .replace("_mb", ", MB")
+        .replace("_", " ")
+    )
+
+
+def _shown(value: Value) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Engine: noise and prompts in, video frames out. No Lightning here."""

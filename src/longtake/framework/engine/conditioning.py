@@ -1,0 +1,73 @@
+"""Which frames a request starts from."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from longtake.errors import ConfigurationError
+from longtake.framework.engine.conditioning_file import StartFile
+from longtake.framework.engine.request import Request
+from longtake.models import BackboneSpec, Compression
+
+KEPT: Final = 8
+"""Latent frames of a video that are kept where the user names no number: a usual block."""
+
+
+def check_start(request: Request, spec: BackboneSpec) -> None:
+    """Refuse a start that the model or the file cannot give, and a missing one.
+
+    Raises:
+        ConfigurationError: Names what was asked for and the nearest valid choice.
+    """
+    if request.start is not None:
+        if spec.start == "refused":
+            raise ConfigurationError(
+                f"data.start is {request.start}, but longtake cannot encode frames for "
+                f"{spec.name} yet; leave it out, or choose a Wan model."
+            )
+        kept_frames(request, spec)
+    elif spec.start == "channels":
+        raise ConfigurationError(
+            f"{spec.name} continues a first frame, but there is no data.start; give an image or a "
+            f"video file, or choose a text-to-video model."
+        )
+
+
+def kept_frames(request: Request, spec: BackboneSpec) -> int:
+    """Return how many video frames of the end of its start a request keeps.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or has not as many as were asked for.
+    """
+    assert request.start is not None
+    compression, count = spec.compression, StartFile(request.start).count()
+    limits = [(count, f"{request.start} has {count} video frame{'' if count == 1 else 's'}")]
+    if request.num_frames is not None:
+        made = f"data.num_frames is {request.num_frames}, some of which are to be made"
+        limits.append((request.num_frames - 1, made))
+    if spec.start == "channels":
+        native = compression.video_frames(spec.native_frames)
+        limits.append((native - 1, f"{spec.name} makes clips of {native}"))
+    limit, reason = min(limits)
+    if limit < 1:
+        raise ConfigurationError(
+            f"data.num_frames is {request.num_frames}, but data.start gives 1 already; the nearest "
+            f"is {compression.video_frames(2)}."
+        )
+    most = _at_most(limit, compression)
+    if request.start_frames is None:
+        return min(compression.video_frames(KEPT), most)
+    try:
+        compression.latent_frames(request.start_frames, "start_frames")
+    except ValueError as error:
+        raise ConfigurationError(f"data.{error}") from error
+    if request.start_frames > most:
+        raise ConfigurationError(
+            f"data.start_frames is {request.start_frames}, but {reason}; the most is {most}."
+        )
+    return request.start_frames
+
+
+def _at_most(frames: int, compression: Compression) -> int:
+    """Return the largest length up to ``frames`` that some latent frames decode to."""
+    return 1 + (frames - 1) // compression.temporal * compression.temporal

@@ -1,0 +1,60 @@
+"""A request as strategies see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from longtake.framework.engine.request import Request
+from longtake.framework.engine.run_plan import RunPlan
+from longtake.models import AnyBackbone, Start
+from longtake.noise import NoiseSource
+from longtake.strategies import Denoising, Peers
+from longtake.task import FrameRange
+
+
+def denoising(
+    plan: RunPlan,
+    request: Request,
+    backbone: AnyBackbone,
+    text: Callable[[FrameRange, range], Any],
+    peers: Peers,
+    start: Start | None = None,
+) -> Denoising:
+    """Return the denoising of a request.
+
+    Args:
+        plan: The run's.
+        request: What to make.
+        backbone: With this rank's layers.
+        text: Gives what the backbone made of the prompt of some latent frames.
+        peers: The ranks of the run.
+        start: What is known of the video before it is made.
+    """
+    spatial, recipe = plan.spec.compression.spatial, plan.recipe
+    height, width = request.height // spatial, request.width // spatial
+    latent_frames = plan.latent_frames(request)
+    source = NoiseSource(
+        seed=request.seed,
+        request=request.index,
+        channels=plan.spec.channels,
+        height=height,
+        width=width,
+    )
+    return Denoising(
+        backbone=backbone,
+        tasks=recipe.scheduler.tasks(latent_frames, plan.settings.steps),
+        noise=recipe.noise.blocks(source, recipe.scheduler.blocks(latent_frames)),
+        cache=recipe.cache,
+        sampler=plan.sampler_of(request),
+        guidance=plan.guidance,
+        text=text,
+        height=height,
+        width=width,
+        device=plan.place.device,
+        attention=recipe.attention,
+        dtype=plan.place.dtype,
+        peers=peers,
+        start=start,
+        start_noise=recipe.start_noise,
+    )

@@ -1,0 +1,62 @@
+"""What is known of the videos before they are made: encoded on one rank, kept for a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from longtake.framework.engine.conditioning import kept_frames
+from longtake.framework.engine.conditioning_file import StartFile
+from longtake.framework.engine.request import Request
+from longtake.framework.engine.run_plan import RunPlan
+from longtake.framework.engine.timings import Timings
+from longtake.models import Start
+from longtake.models.text import pack_prompts, unpack_prompts
+from longtake.strategies import Peers
+
+_Key = tuple[str | None, int | None, int | None, int, int]
+
+
+@final
+class Starts:
+    """What the VAE's encoder, and an image encoder if there is one, made of the given frames.
+
+    Args:
+        plan: The run's.
+        timings: Gets the seconds of part ``start``.
+    """
+
+    def __init__(self, plan: RunPlan, timings: Timings) -> None:
+        self._plan = plan
+        self._timings = timings
+        self._made: dict[_Key, Start] = {}
+
+    def encode(self, requests: Sequence[Request], peers: Peers) -> None:
+        """Encode the starts that are not known yet, on the output rank. Collective."""
+        for request in requests:
+            if request.start is None or _key(request) in self._made:
+                continue
+            with self._timings.part("start"):
+                packed = None
+                if peers.rank == self._plan.layout.output_rank:  # read once, where no VAE is yet
+                    packed = pack_prompts(self._encode(request).states())
+                start = Start.of_states(unpack_prompts(peers.share(packed)))
+                self._made[_key(request)] = start.to(self._plan.place.device)
+
+    def of(self, request: Request) -> Start | None:
+        """Return what is known of a request's video; ``None``: nothing."""
+        return None if request.start is None else self._made[_key(request)]
+
+    def _encode(self, request: Request) -> Start:
+        assert request.start is not None
+        plan, count = self._plan, kept_frames(request, self._plan.spec)
+        file = StartFile(request.start)
+        frames = file.last(count, request.height, request.width)
+        # Only a model that was made for given frames may want one as it was.
+        original = file.original(count) if plan.spec.start == "channels" else None
+        return plan.family.encode_start(plan.folder, plan.spec, frames, plan.place, original)
+
+
+def _key(request: Request) -> _Key:
+    size = (request.height, request.width)
+    return (request.start, request.start_frames, request.num_frames, *size)

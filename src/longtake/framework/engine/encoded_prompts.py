@@ -1,0 +1,66 @@
+"""Prompts as the text encoders see them: encoded on one rank, kept for all requests of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+from longtake.framework.engine.request import Request
+from longtake.framework.engine.run_plan import RunPlan
+from longtake.models import AnyBackbone, PromptStates, Start
+from longtake.models.text import (
+    join_prompts,
+    move_prompts,
+    pack_prompts,
+    split_prompts,
+    unpack_prompts,
+)
+from longtake.strategies import Peers
+
+
+@final
+class EncodedPrompts:
+    """What the text encoders made of the prompts of a run.
+
+    Args:
+        plan: The run's.
+    """
+
+    def __init__(self, plan: RunPlan) -> None:
+        self._plan = plan
+        self._states: dict[str, PromptStates] = {}
+
+    def encode(self, requests: Sequence[Request], peers: Peers) -> None:
+        """Encode the prompts that are not known yet, on the output rank. Collective."""
+        needed = [prompt.text for request in requests for prompt in request.prompts]
+        if self._plan.guidance.branches == 2:
+            needed += [request.negative_prompt for request in requests]
+        missing = [text for text in dict.fromkeys(needed) if text not in self._states]
+        if missing:
+            packed = None
+            if peers.rank == self._plan.layout.output_rank:
+                # Text encoders are as large as a transformer: read once, where no VAE is yet.
+                plan = self._plan
+                packed = pack_prompts(plan.family.encode_text(plan.folder, missing, plan.place))
+            states = unpack_prompts(peers.share(packed))
+            self._states.update(zip(missing, split_prompts(states), strict=True))
+
+    def condition(
+        self, request: Request, backbone: AnyBackbone, start: Start | None = None
+    ) -> Callable[[str, range], Any]:
+        """Return what conditions a backbone on one of the request's prompts, for some branches.
+
+        Args:
+            request: Whose prompts.
+            backbone: With this rank's layers.
+            start: What is known of the video before it is made.
+        """
+
+        def condition(text: str, branches: range) -> Any:
+            prompts = (text, request.negative_prompt)
+            states = join_prompts([self._states[prompts[branch]] for branch in branches])
+            if start is not None:
+                states |= start.prompt_rows(len(branches))
+            return backbone.condition_text(move_prompts(states, self._plan.place))
+
+        return condition

@@ -1,0 +1,305 @@
+"""The engine: noise and prompts in, video frames out, as a stream of events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import final
+
+import torch
+
+from longtake.errors import ConfigurationError
+from longtake.framework.engine.decode_group import DecodeGroup
+from longtake.framework.engine.decoding import Decoding, OwnDecoding
+from longtake.framework.engine.denoising import denoising
+from longtake.framework.engine.encoded_conditioning import Starts
+from longtake.framework.engine.encoded_prompts import EncodedPrompts
+from longtake.framework.engine.events import Event, ExitReason, RequestStarted
+from longtake.framework.engine.generation_config import Recipe
+from longtake.framework.engine.prompt_schedule import PromptSchedule
+from longtake.framework.engine.ready_weights import ReadyWeights
+from longtake.framework.engine.request import Request
+from longtake.framework.engine.run_plan import RunPlan
+from longtake.framework.engine.timings import Timings
+from longtake.framework.engine.videos import Videos
+from longtake.models import AnyBackbone, AnyDecoder
+from longtake.models.decoders.tiles import AllTiles, TiledDecoder
+from longtake.models.layers.kernel import attention_kernel, check_backend
+from longtake.models.loading.tokenizers import check_text
+from longtake.plan.devices import Hardware
+from longtake.strategies import (
+    ActionDone,
+    BlockDone,
+    ParallelStrategy,
+    Peers,
+    Progress,
+    TaskDone,
+)
+
+
+@final
+class Engine:
+    """Makes videos: text, noise, tasks, strategy, decoder. No Lightning in it.
+
+    Creating it reads configuration files and refuses what cannot work; ``check`` settles which
+    rank holds what; ``load`` reads weights; ``generate`` makes one video, in memory that does not
+    grow with its length. With several ranks each has its own engine, ``join`` connects them, and
+    all call ``load`` and ``generate`` for the same requests in the same order.
+
+    Args:
+        recipe: How videos are made.
+        strategy: Where things run.
+        world_size: Number of ranks.
+        rank: This rank.
+        device: This rank's device.
+        hardware: What devices and links can do; left out: found out from ``device``.
+
+    Raises:
+        LongtakeError: The recipe cannot work; nothing has been loaded.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        strategy: ParallelStrategy,
+        *,
+        world_size: int = 1,
+        rank: int = 0,
+        device: torch.device | str = "cpu",
+        hardware: Hardware | None = None,
+    ) -> None:
+        self._rank = rank
+        self.plan = RunPlan(
+            recipe,
+            strategy,
+            world_size=world_size,
+            device=torch.device(device),
+            hardware=hardware,
+        )
+        check_backend(recipe.attention, self.plan.place)
+        check_text(self.plan.folder)
+        self._weights = ReadyWeights(self.plan.folder, self.plan.family)
+        self.timings = Timings()
+        self._peers = Peers.alone()
+        self._prompts = EncodedPrompts(self.plan)
+        self._starts = Starts(self.plan, self.timings)
+        self._group: DecodeGroup | None = None
+        self._videos = Videos()
+        self._videos_begun = 0
+        self._backbone: AnyBackbone | None = None
+        self._decoder: AnyDecoder | None = None
+
+    @property
+    def peers(self) -> Peers:
+        """The ranks of the run."""
+        return self._peers
+
+    @property
+    def is_output(self) -> bool:
+        """Whether the video comes out on this rank."""
+        return self._rank == self.plan.layout.output_rank
+
+    @property
+    def _decodes_only(self) -> bool:
+        """Whether this rank stands beside the mesh."""
+        return self._rank >= self.plan.layout.mesh.size
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Refuse requests that cannot be served; settle which rank holds and runs what.
+
+        Raises:
+            ConfigurationError: Names the number that was asked for and the nearest valid ones.
+        """
+        self.plan.check(requests)
+
+    def join(self, peers: Peers) -> None:
+        """Connect this rank's engine with those of the others, after ``check``. Collective.
+
+        Raises:
+            ConfigurationError: The ranks' machines are so unlike that their layouts differ.
+        """
+        self._peers = peers
+        layouts = dict.fromkeys(peers.gather(str(self.plan.layout)))
+        if len(layouts) > 1:
+            raise ConfigurationError(
+                f"the devices are unlike, so the ranks would not agree on who holds what "
+                f"({' and '.join(layouts)}); choose the layout yourself, in trainer.strategy."
+            )
+        commits = dict.fromkeys(peers.gather(self.plan.folder.revision or ""))
+        if len(commits) > 1:
+            raise ConfigurationError(
+                f"the ranks found other commits of {self.plan.recipe.pipeline} "
+                f"({' and '.join(commits)}); set model.revision to one of them."
+            )
+        peers.make_groups(self.plan.layout.groups)
+        self.plan.connect(peers)
+        if self.plan.layout.decoders:
+            kernel = partial(attention_kernel, backend=self.plan.recipe.attention)
+            heads = self.plan.spec.heads
+            self._group = DecodeGroup(peers, self.plan.layout, heads, kernel, self.timings)
+
+    def load(self, requests: Sequence[Request]) -> None:
+        """Encode the requests' prompts and starts, free the encoders, read this rank's weights.
+
+        Idempotent: what is loaded stays loaded. Collective.
+
+        Raises:
+            ConfigurationError: A request cannot be served.
+            ModelError: A tensor is missing or misshapen.
+        """
+        self.check(requests)
+        with self.timings.part("load"):
+            self._weights.make_ready()
+        with self.timings.part("text"):
+            self._prompts.encode(requests, self._peers)
+        self._starts.encode(requests, self._peers)
+        with self.timings.part("load"):
+            if not self._decodes_only:
+                self._load_backbone()
+            if self._decodes_only or (self.is_output and not self.plan.layout.decoders):
+                self._load_decoder()
+
+    def generate(
+        self, request: Request, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[Event]:
+        """Make one video and tell about it.
+
+        Collective: every rank calls it for the same requests in the same order.
+
+        Args:
+            request: What to make.
+            stop: Asked on the output rank, between tasks and before the first; when it says so,
+                the video ends there on all ranks, complete so far.
+
+        Yields:
+            On the output rank ``RequestStarted`` first, ``RequestEnded`` last; nothing where
+            ``stop`` says so before the first task. On other ranks the strategy's progress alone.
+        """
+        yield from self.generate_ahead(request, stop)
+        yield from self.finish()
+
+    @torch.no_grad()
+    def generate_ahead(
+        self, request: Request, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[Event]:
+        """Make one video as ``generate`` does, but do not wait for decode ranks to decode it.
+
+        What is left of it is told by the next call, before anything of the next video, or by
+        ``finish``. Collective, as ``generate``.
+        """
+        self.load([request])
+        if self._peers.agree(self.is_output and stop()):
+            return
+        video, self._videos_begun = self._videos_begun, self._videos_begun + 1
+        if self._group is not None and self._decodes_only:
+            frames = self.plan.latent_frames(request)
+            yield from self._group.serve(video, self._load_decoder(), frames)
+            return
+        progress = self._denoise(request)
+        if not self.is_output:
+            yield from self.timings.each("denoise", progress)
+            return
+        decoding = self._decoding(video, self.plan.latent_frames(request))
+        yield from self._videos.tell(self._started(request))
+        reason = yield from self._make(request, progress, decoding, stop)
+        decoding.end()
+        yield from self._videos.leave(request, reason, decoding)
+        if self._group is None:
+            yield from self._videos.finish()
+
+    @torch.no_grad()
+    def finish(self) -> Iterator[Event]:
+        """Tell what is left of the last video. Collective, after the last ``generate_ahead``."""
+        yield from self._videos.finish()
+        if self._group is not None:
+            self._group.flush()
+
+    def _make(
+        self,
+        request: Request,
+        progress: Generator[Progress, None, None],
+        decoding: Decoding,
+        stop: Callable[[], bool],
+    ) -> Generator[Event, None, ExitReason]:
+        """Denoise a video, have its blocks decoded, and tell of both (output rank)."""
+        latent_frames = self.plan.latent_frames(request)
+        for done in self.timings.each("denoise", progress):
+            yield from self._videos.tell(done)
+            if isinstance(done, BlockDone):
+                while not decoding.has_room:
+                    yield from self._videos.decoded(decoding, patient=True)
+                yield from decoding.take(done.latents)
+            if isinstance(done, BlockDone | TaskDone):
+                yield from self._videos.decoded(decoding)
+            if _goes_on(done, latent_frames) and stop():
+                progress.close()
+                return ExitReason.STOPPED
+        return ExitReason.FINISHED
+
+    def _decoding(self, video: int, latent_frames: int | None) -> Decoding:
+        if self._group is not None:
+            return self._group.hand_over(video)
+        alone = self.plan.world_size == 1
+        decoder = self._load_decoder()
+        return OwnDecoding(decoder, self.timings, at_once=alone, latent_frames=latent_frames)
+
+    def _denoise(self, request: Request) -> Generator[Progress, None, None]:
+        backbone = self._load_backbone()
+        start = self._starts.of(request)
+        condition = self._prompts.condition(request, backbone, start)
+        prompts = PromptSchedule(request, condition, self.plan.spec.compression)
+        work = denoising(self.plan, request, backbone, prompts.condition, self._peers, start)
+        if self._group is not None:
+            work = replace(work, cooperation=self._group.cooperation)
+        progress = self.plan.strategy.run(work, self.plan.layout, self._rank)
+        try:
+            for done in progress:
+                if isinstance(done, TaskDone) and done.task.last_step:
+                    prompts.finish(done.task.frames)
+                if isinstance(done, BlockDone) and self.plan.place.device.type == "cuda":
+                    # So that its time counts as denoising, not as decoding.
+                    torch.cuda.synchronize(self.plan.place.device)
+                yield done
+        finally:
+            if isinstance(progress, Generator):
+                progress.close()  # now, not when it is collected: other ranks wait for it
+
+    def _started(self, request: Request) -> RequestStarted:
+        blocks, latent_frames = None, self.plan.latent_frames(request)
+        if latent_frames is not None:
+            blocks = sum(1 for _ in self.plan.recipe.scheduler.blocks(latent_frames))
+        return RequestStarted(
+            request=request,
+            blocks=blocks,
+            steps=self.plan.settings.steps,
+            video_frames=request.num_frames,
+        )
+
+    def _load_backbone(self) -> AnyBackbone:
+        if self._backbone is None:
+            layers = self.plan.layout.layers(self._rank)
+            self._backbone = self.plan.family.load_backbone(
+                self.plan.folder, self.plan.spec, layers, self.plan.place
+            )
+        return self._backbone
+
+    def _load_decoder(self) -> AnyDecoder:
+        if self._decoder is None:
+            plan, tile = self.plan, self.plan.recipe.vae_tile
+            self._decoder = plan.family.load_decoder(plan.folder, plan.place.device)
+            if tile is not None:
+                owners = AllTiles() if self._group is None else self._group.tiles
+                self._decoder = TiledDecoder(self._decoder, plan.spec.compression, tile, owners)
+        return self._decoder
+
+
+def _goes_on(done: Progress, latent_frames: int | None) -> bool:
+    """Whether a video may end here early: between two tasks, and not when it is all made."""
+    match done:
+        case ActionDone():
+            return False
+        case TaskDone(task):
+            return not task.last_step  # its block comes next
+        case BlockDone(frames=frames):
+            return frames.stop != latent_frames

@@ -1,0 +1,213 @@
+"""Everything that can be refused, before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+
+import torch
+
+from longtake.caches import peak_held_frames
+from longtake.errors import ConfigurationError, LongtakeError, ModelError
+from longtake.framework.engine.request import Request
+from longtake.models import BackboneSpec, ModelFamily, ModelFolder, Placement
+from longtake.models.counting import WeightCount
+from longtake.models.loading.encoders import check_encoder
+from longtake.models.loading.headers import read_headers
+from longtake.models.loading.lora import LoraFile
+from longtake.plan.layout import Layout
+from longtake.plan.mesh import Axis
+from longtake.plan.workload import Job
+from longtake.schedulers import BlockScheduler
+
+TRANSFORMERS = ("transformer", "transformer_2")
+"""Components whose layers are divided among ranks."""
+_ENCODERS = ("text_encoder", "image_encoder")
+"""How the names of components from transformers begin (``text_encoder_2``)."""
+
+
+@contextmanager
+def naming(request: Request) -> Iterator[None]:
+    """Begin refusals of a request with where it was asked for."""
+    try:
+        yield
+    except ConfigurationError as error:
+        if not request.origin:
+            raise
+        raise ConfigurationError(f"{request.origin}: {error}") from error
+
+
+def check_weights(folder: ModelFolder, family: ModelFamily) -> None:
+    """Refuse weights that are missing, pickles, broken, quantized, or not those of the model.
+
+    Reads headers, no tensors: every name and shape is compared with the modules that they are
+    for, built on the meta device.
+
+    Args:
+        folder: The pipeline folder, with all its weights on this machine.
+        family: Knows the folder.
+
+    Raises:
+        ModelError: Names the file or folder, the tensor, and what is there instead.
+    """
+    for component in folder.components:
+        if component.startswith("tokenizer") and not (folder.path / component).is_dir():
+            raise ModelError(f"{folder.path} has no {component} folder.")
+    for component in folder.weighted:
+        if component.startswith(_ENCODERS):
+            check_encoder(folder, component)
+        else:
+            read_headers(folder, component)
+    spec = family.spec(folder)
+    place = Placement(torch.device("meta"), torch.float32)
+    loads: list[Callable[[], object]] = [
+        lambda: family.load_backbone(folder, spec, range(spec.layers), place),
+        lambda: family.load_decoder(folder, place.device),
+    ]
+    for load in loads:
+        try:
+            load()
+        except LongtakeError:
+            raise
+        except Exception:  # a plug-in's code may fail on the meta device in any way
+            continue
+
+
+def check_loras(folder: ModelFolder, family: ModelFamily, spec: BackboneSpec) -> list[str]:
+    """Refuse LoRAs that do not fit the transformers. Reads the LoRAs whole, no weights.
+
+    Returns:
+        What is skipped, in sentences.
+
+    Raises:
+        ModelError: Names the key, the file and the shapes.
+    """
+    if not folder.loras:
+        return []
+    for lora in folder.loras:
+        LoraFile(lora).check_values()
+    skipped: list[str] = []
+    place = Placement(torch.device("meta"), torch.float32)
+    try:
+        family.load_backbone(
+            replace(folder, report=skipped.append), spec, range(spec.layers), place
+        )
+    except LongtakeError:
+        raise
+    except Exception:  # a plug-in's code may fail on the meta device in any way: checked at load
+        pass
+    return list(dict.fromkeys(skipped))
+
+
+def check_request(request: Request, spec: BackboneSpec, scheduler: BlockScheduler) -> None:
+    """Refuse a request that the model cannot serve.
+
+    Raises:
+        ConfigurationError: Names the number that was asked for and the nearest valid ones.
+    """
+    _check_size("height", request.height, spec.compression.spatial * spec.patch[1])
+    _check_size("width", request.width, spec.compression.spatial * spec.patch[2])
+    if request.fps < 1:
+        raise ConfigurationError(f"data.fps is {request.fps}, but a video has at least 1.")
+    if request.num_frames is not None:
+        try:
+            latent_frames = spec.compression.latent_frames(request.num_frames)
+        except ValueError as error:
+            raise ConfigurationError(f"data.{error}") from error
+    else:
+        latent_frames = None
+    # Asks the scheduler for its first block: it refuses what it cannot cut.
+    next(iter(scheduler.blocks(latent_frames)))
+
+
+def check_guidance(guidance_scale_2: float | None, spec: BackboneSpec) -> None:
+    """Refuse a second guidance scale where there is no second expert.
+
+    Raises:
+        ConfigurationError: The model has one expert.
+    """
+    if guidance_scale_2 is not None and spec.experts == 1:
+        raise ConfigurationError(
+            f"model.guidance_scale_2 is {guidance_scale_2}, but {spec.name} has one expert; leave "
+            f"it out, or set model.guidance_scale."
+        )
+
+
+def check_schedule(request: Request, spec: BackboneSpec, scheduler: BlockScheduler) -> None:
+    """Refuse a prompt that no block of a finite video would be conditioned on.
+
+    Raises:
+        ConfigurationError: Names the prompt's time and the blocks' times around it.
+    """
+    if request.num_frames is None or len(request.prompts) == 1:
+        return
+    latent_frames = spec.compression.latent_frames(request.num_frames)
+    starts = [
+        spec.compression.start_second(block.start, request.fps)
+        for block in scheduler.blocks(latent_frames)
+    ]
+    used = {request.prompt_at(start) for start in starts}
+    for prompt in request.prompts:
+        if prompt.text not in used:
+            raise ConfigurationError(
+                f"the prompt at {prompt.at:g} s would never be seen: prompts change where a block "
+                f"begins, and this video of {request.num_frames / request.fps:.1f} s has blocks at "
+                f"{', '.join(f'{start:.1f}' for start in starts[:8])}"
+                f"{', ...' if len(starts) > 8 else ''} s."
+            )
+
+
+def check_memory(job: Job, layout: Layout, weights: WeightCount | None) -> None:
+    """Refuse weights and a feature cache that together are larger than a device's whole memory.
+
+    Raises:
+        ConfigurationError: Names the sizes and what takes less.
+    """
+    for rank in range(layout.mesh.size):
+        held, cached = weight_bytes(job, layout, rank, weights), cache_bytes(job, layout, rank)
+        if held + cached <= job.hardware.memory:
+            continue
+        beside = f" beside {held / 2**30:,.1f} GiB of weights" if held else ""
+        raise ConfigurationError(
+            f"the cache {type(job.cache).__name__} would hold {cached / 2**30:,.1f} GiB of keys "
+            f"and values{beside} on rank {rank}, but its device has "
+            f"{job.hardware.memory / 2**30:,.1f} GiB; NextBlockKV holds less, and so do fewer "
+            f"steps, a larger stride, fewer context_frames, or more pipeline stages."
+        )
+
+
+def weight_bytes(job: Job, layout: Layout, rank: int, weights: WeightCount | None) -> int:
+    """Return the bytes of a rank's transformer weights, or 0 where they are not known yet.
+
+    Norms and embeddings that stay in fp32 count as the rest does, and what is outside the layers
+    counts on every rank: both are small.
+    """
+    if weights is None:
+        return 0
+    own = sum(weights.layers[layer] for layer in layout.layers(rank))
+    return (own + weights.rest) * job.item_bytes
+
+
+def cache_bytes(job: Job, layout: Layout, rank: int) -> int:
+    """Return the bytes of keys and values that a rank's feature cache holds at its peak.
+
+    Plays the schedule until the queue is full and a few blocks longer: nothing grows after that.
+    """
+    first = list(islice(job.scheduler.blocks(job.latent_frames), job.blocks_in_flight + 3))
+    tasks = job.scheduler.tasks(first[-1].stop, job.steps)
+    coordinate = layout.mesh.coordinate(rank)
+    branches = sum(len(batch) for batch in layout.batches_at(coordinate[Axis.CFG]))
+    per_frame = 2 * job.tokens_per_frame * job.spec.model_dim * job.item_bytes
+    layers = len(layout.layers(rank))
+    return peak_held_frames(job.cache, tasks) * per_frame * layers * branches
+
+
+def _check_size(name: str, pixels: int, multiple: int) -> None:
+    if pixels < multiple or pixels % multiple:
+        below = max(multiple, pixels // multiple * multiple)
+        raise ConfigurationError(
+            f"data.{name} is {pixels}, but it must be a multiple of {multiple} pixels (VAE "
+            f"compression times patch); the nearest are {below} and {below + multiple}."
+        )

@@ -1,0 +1,280 @@
+"""What a run will do, settled from configuration files before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import final
+
+import torch
+
+from longtake.errors import ConfigurationError, ModelError
+from longtake.framework.engine.conditioning import check_start
+from longtake.framework.engine.generation_config import Recipe
+from longtake.framework.engine.preflight import (
+    TRANSFORMERS,
+    check_guidance,
+    check_loras,
+    check_memory,
+    check_request,
+    check_schedule,
+    naming,
+)
+from longtake.framework.engine.request import Request
+from longtake.framework.engine.settings import Settings
+from longtake.models import (
+    BackboneSpec,
+    Placement,
+    Sampler,
+    applied_shift,
+    family_of,
+    load_sampler,
+    open_folder,
+)
+from longtake.models.counting import NO_WORK, WeightCount, count_weights, count_work
+from longtake.models.decoders.tiles import TileGrid, tile_grid
+from longtake.models.samplers.shift import shift_of
+from longtake.plan.cost.profiles import hardware_of
+from longtake.plan.cost.simulator import bounded, simulate
+from longtake.plan.devices import Hardware
+from longtake.plan.layout import Layout
+from longtake.plan.search.decoders import choose_decoders, with_cooperation
+from longtake.plan.search.layouts import warnings_of
+from longtake.plan.workload import Job
+from longtake.strategies import Guidance, ParallelStrategy, Peers
+
+
+@final
+class RunPlan:
+    """The model as its configuration describes it, and which rank holds and runs what.
+
+    Every rank makes the same one by itself.
+
+    Args:
+        recipe: How videos are made.
+        strategy: Where things run.
+        world_size: Number of ranks.
+        device: A rank's device.
+        hardware: What devices and links can do; left out: found out from ``device``.
+
+    Raises:
+        LongtakeError: The recipe cannot work.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        strategy: ParallelStrategy,
+        *,
+        world_size: int,
+        device: torch.device,
+        hardware: Hardware | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.strategy = strategy
+        self.world_size = world_size
+        self.place = Placement(device, recipe.torch_dtype)
+        self.folder = open_folder(
+            recipe.pipeline, recipe.loras, variant=recipe.variant, revision=recipe.revision
+        )
+        self.family = recipe.family or family_of(self.folder)
+        self.spec = self.family.spec(self.folder)
+        self.card = self.family.card(self.folder)
+        self.defaults = self.family.defaults(self.folder)
+        check_guidance(recipe.guidance_scale_2, self.spec)
+        self.skipped = check_loras(self.folder, self.family, self.spec)
+        self.settings = Settings.of(recipe, self.defaults, self.spec.experts)
+        self._load_sampler()  # or a refusal
+        self.guidance = _guidance(self.settings, self.spec)
+        self._hardware = hardware or hardware_of(device, recipe.torch_dtype)
+        self._settled: tuple[Job, Layout] | None = None
+        self._weights: WeightCount | None = None
+
+    @property
+    def job(self) -> Job:
+        """The request that the layout was made for: the longest one of those first checked."""
+        return self._settle()[0]
+
+    @property
+    def layout(self) -> Layout:
+        """Which rank holds and runs what."""
+        return self._settle()[1]
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Refuse requests that cannot be served; make the layout, once, for the longest of them.
+
+        Raises:
+            ConfigurationError: Names the number that was asked for and the nearest valid ones.
+        """
+        if not requests:
+            raise ConfigurationError("data.prompts is empty: give at least one prompt, or a file.")
+        for request in requests:
+            with naming(request):
+                check_request(request, self.spec, self.recipe.scheduler)
+                check_schedule(request, self.spec, self.recipe.scheduler)
+                check_start(request, self.spec)
+        if self._settled is None:
+            self._settled = self._lay_out(longest(requests), len(requests))
+        weights = self.count_weights()
+        for request in requests:
+            with naming(request):
+                check_memory(self.job_of(request), self.layout, weights)
+
+    def connect(self, peers: Peers) -> None:
+        """Settle what depends on the run's own links. Collective, once, after ``check``."""
+        job, layout = self._settle()
+        self._settled = job, self.strategy.connected(layout, job, peers)
+
+    def count_weights(self) -> WeightCount | None:
+        """Count the transformers' weights; ``None`` where they are not on this machine."""
+        if self._weights is None:  # read from every file's header: once
+            transformers = [name for name in TRANSFORMERS if self.folder.has(name)]
+            # A plan may be made before anything is fetched.
+            with suppress(ModelError):
+                self._weights = count_weights(
+                    self.folder, transformers, self.spec.layers, self.family.layer_lists
+                )
+        return self._weights
+
+    def alternatives(self) -> list[Layout]:
+        """Return every layout that the strategy weighed, with as many decode ranks."""
+        decoders = self.layout.decoders
+        found = self.strategy.alternatives(self.world_size - decoders, self.counted_job())
+        return [replace(layout, decoders=decoders) for layout in found]
+
+    def warnings(self) -> list[str]:
+        """Return what of LoRAs is skipped, and what to change about a run on several devices."""
+        if self.world_size == 1:
+            return list(self.skipped)
+        simulation = simulate(self.layout, bounded(self.job))
+        return [*self.skipped, *warnings_of(self.job, self.layout, simulation)]
+
+    def job_of(self, request: Request) -> Job:
+        """Return a request as strategies see it, its operations not counted."""
+        spatial = self.spec.compression.spatial
+        return Job(
+            spec=self.spec,
+            scheduler=self.recipe.scheduler,
+            latent_frames=self.latent_frames(request),
+            steps=self.settings.steps,
+            cache=self.recipe.cache,
+            branches=self.guidance.branches,
+            height=request.height // spatial,
+            width=request.width // spatial,
+            item_bytes=self.recipe.torch_dtype.itemsize,
+            work=NO_WORK,
+            hardware=self._hardware,
+            tiles=len(self._tiles(request.height // spatial, request.width // spatial).tiles),
+        )
+
+    def _tiles(self, height: int, width: int) -> TileGrid:
+        """Return how the VAE's pictures of a latent size are cut: not at all by default."""
+        compression, tile = self.spec.compression, self.recipe.vae_tile
+        if tile is None:
+            return TileGrid(height, width, max(height, width), compression.spatial)
+        return tile_grid(height, width, tile, compression)
+
+    def sampler_of(self, request: Request) -> Sampler:
+        """Return the noise levels of a request."""
+        return self._load_sampler(self._tokens_of_clip(request))
+
+    def flow_shift_of(self, request: Request) -> float | None:
+        """Return by how much a request's noise levels are shifted; ``None``: no such thing."""
+        return applied_shift(
+            self.folder,
+            self.recipe.sampler,
+            self.settings.flow_shift,
+            self._tokens_of_clip(request),
+        )
+
+    @property
+    def fixed_flow_shift(self) -> float | None:
+        """By how much all noise levels are shifted; ``None``: not, or by each clip's size."""
+        given = self.settings.flow_shift
+        if given is None and shift_of(self.folder.config("scheduler"), None) is not None:
+            return None
+        return applied_shift(self.folder, self.recipe.sampler, given, None)
+
+    def _tokens_of_clip(self, request: Request) -> int:
+        """Return the video tokens that a model shifts its noise levels by.
+
+        Of a video that is one block, those of all its frames, as in a pipeline. Of a queue, those
+        of a clip of the training, or of the whole video where it is shorter: no window is longer,
+        and the levels depend neither on the blocks nor on their number.
+        """
+        job, native = self.job_of(request), self.spec.native_frames
+        frames = native if job.latent_frames is None else min(job.latent_frames, native)
+        first = next(iter(job.scheduler.blocks(job.latent_frames)))
+        if job.latent_frames == first.stop:
+            frames = first.stop
+        return frames * job.tokens_per_frame
+
+    def latent_frames(self, request: Request) -> int | None:
+        """Return a video's length in latent frames; ``None`` for an endless one."""
+        if request.num_frames is None:
+            return None
+        return self.spec.compression.latent_frames(request.num_frames)
+
+    def counted_job(self) -> Job:
+        """Return ``job`` with its operations counted, also where the layout did not need them."""
+        return self._counted(self.job)
+
+    def _load_sampler(self, tokens: int | None = None) -> Sampler:
+        sampler, settings = self.recipe.sampler, self.settings
+        return load_sampler(
+            self.folder, sampler, settings.flow_shift, settings.steps, tokens, self.family
+        )
+
+    def _counted(self, job: Job) -> Job:
+        if job.work != NO_WORK:
+            return job
+        work = count_work(self.family, self.folder, self.spec, job.height, job.width)
+        tiles = self._tiles(job.height, job.width)
+        return replace(job, work=replace(work, decode=work.decode * tiles.work))
+
+    def _lay_out(self, request: Request, requests: int) -> tuple[Job, Layout]:
+        job = replace(self.job_of(request), requests=requests)
+        if self.world_size > 1:  # one device needs no prediction, and this takes about a second
+            job = self._counted(job)
+            weights = self.count_weights()
+            if weights is not None:
+                layer = max(weights.layers) * self.recipe.torch_dtype.itemsize
+                job = replace(job, layer_bytes=layer)
+        layout = choose_decoders(
+            self.world_size,
+            job,
+            self.strategy.decode_devices,
+            lambda ranks: self.strategy.layout(ranks, job),
+        )
+        if self.strategy.aco:
+            text = job.spec.text_tokens > 0
+            layout = with_cooperation(layout, text_in_attention=text, sparse=job.spec.sparse)
+        if layout.size != self.world_size:
+            raise ConfigurationError(
+                f"the strategy {type(self.strategy).__name__} lays out {layout.size} "
+                f"devices, but trainer.devices times trainer.num_nodes is {self.world_size}."
+            )
+        return job, layout
+
+    def _settle(self) -> tuple[Job, Layout]:
+        if self._settled is None:
+            raise RuntimeError("the layout is made by check, for the requests of the run")
+        return self._settled
+
+
+def _guidance(settings: Settings, spec: BackboneSpec) -> Guidance:
+    scale, second = settings.guidance_scale, settings.guidance_scale_2
+    if spec.guidance == "embedded":  # the model is told the scale: there is no second branch
+        return Guidance(scales=(1.0,), embedded=scale)
+    return Guidance(scales=(scale, scale if second is None else second))
+
+
+def longest(requests: Sequence[Request]) -> Request:
+    """Return the request that keeps the most devices busy: the longest one, then the largest."""
+
+    def size(request: Request) -> tuple[float, int]:
+        frames = float("inf") if request.num_frames is None else request.num_frames
+        return frames, request.height * request.width
+
+    return max(requests, key=size)

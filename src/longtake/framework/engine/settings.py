@@ -1,0 +1,49 @@
+"""Settings of a run: what the user gave, and the model's own where nothing was given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from longtake.framework.engine.generation_config import Recipe
+from longtake.models import Defaults
+
+Setting: TypeAlias = int | float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A recipe's numbers, none of them open.
+
+    Args:
+        steps: Denoising steps of each block.
+        guidance_scale: Of classifier-free guidance, or embedded.
+        guidance_scale_2: Of a second expert; ``None`` where the model has one expert.
+        flow_shift: Shift of the noise levels that is asked of the scheduler; ``None``: its own.
+    """
+
+    steps: int
+    guidance_scale: float
+    guidance_scale_2: float | None
+    flow_shift: float | None
+
+    @classmethod
+    def of(cls, recipe: Recipe, defaults: Defaults, experts: int) -> Settings:
+        """Settle a recipe.
+
+        Args:
+            recipe: What the user gave.
+            defaults: Of the model.
+            experts: Sets of weights that the model has.
+        """
+        scale, second = recipe.guidance_scale, recipe.guidance_scale_2
+        if second is None:  # whoever gives one scale means both
+            second = defaults.guidance_scale_2 if scale is None else scale
+        if scale is None:
+            scale = defaults.guidance_scale
+        return cls(
+            steps=defaults.steps if recipe.steps is None else recipe.steps,
+            guidance_scale=scale,
+            guidance_scale_2=(scale if second is None else second) if experts > 1 else None,
+            flow_shift=defaults.flow_shift if recipe.flow_shift is None else recipe.flow_shift,
+        )

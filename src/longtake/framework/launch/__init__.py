@@ -1,0 +1,1 @@
+"""Launch of ranks: Lightning strategy, processes, environment, interrupts."""

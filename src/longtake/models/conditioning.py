@@ -1,0 +1,85 @@
+"""What is known of a video before it is made: its first frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, final
+
+import torch
+from torch import Tensor
+
+from longtake.task import FrameRange
+
+_OF_PROMPT: Final = "prompt."
+"""What the names of a start's prompt tensors begin with, among its states."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """The first frames of a video, known before it is made: an image, or the end of a video.
+
+    Every rank of a run has the same one.
+
+    Args:
+        latents: Of the known frames, ``(1, C, F, H, W)`` fp32, as the sampler leaves finished
+            frames.
+        channels: Of a model that has input channels for them (``spec.start`` is ``channels``):
+            what they hold for the first latent frames of the video, ``(1, C', F', H, W)`` fp32.
+            Later frames are all like the last one, so this does not grow with the video.
+        prompts: What goes with every prompt, one row: an image encoder's states, say.
+    """
+
+    latents: Tensor
+    channels: Tensor | None = None
+    prompts: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> FrameRange:
+        """The latent frames that are known, absolute in the video."""
+        return FrameRange(0, self.latents.shape[2])
+
+    def known(self, frames: FrameRange) -> Tensor:
+        """Return the latents of those of ``frames`` that are known: the first ones, or none."""
+        return self.latents[:, :, frames.start : frames.stop]
+
+    def channels_of(self, frames: FrameRange) -> Tensor:
+        """Return what the input channels for known frames hold: ``(1, C', F, H, W)``.
+
+        Args:
+            frames: Latent frames anywhere in the video.
+        """
+        assert self.channels is not None
+        last = self.channels.shape[2] - 1
+        index = torch.arange(frames.start, frames.stop).clamp(max=last)
+        return self.channels[:, :, index.to(self.channels.device)]
+
+    def prompt_rows(self, rows: int) -> dict[str, Tensor]:
+        """Return ``prompts`` for so many guidance branches: all see the same."""
+        return {name: row.expand(rows, *row.shape[1:]) for name, row in self.prompts.items()}
+
+    def to(self, device: torch.device) -> Start:
+        """Return this with the latents and channels on a device; prompts stay where they are."""
+        return Start(
+            latents=self.latents.to(device),
+            channels=None if self.channels is None else self.channels.to(device),
+            prompts=self.prompts,
+        )
+
+    def states(self) -> dict[str, Tensor]:
+        """Return this as named tensors, for another rank."""
+        tensors = {_OF_PROMPT + name: tensor for name, tensor in self.prompts.items()}
+        tensors["latents"] = self.latents
+        if self.channels is not None:
+            tensors["channels"] = self.channels
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+    @classmethod
+    def of_states(cls, states: dict[str, Tensor]) -> Start:
+        """Return what ``states`` has made into named tensors."""
+        prompts = {
+            name.removeprefix(_OF_PROMPT): tensor
+            for name, tensor in states.items()
+            if name.startswith(_OF_PROMPT)
+        }
+        return cls(latents=states["latents"], channels=states.get("channels"), prompts=prompts)

@@ -1,0 +1,1 @@
+"""Decoding in tiles, in space and in time."""

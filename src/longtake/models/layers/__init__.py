@@ -1,0 +1,1 @@
+"""Parts of transformers that families share: attention, positions, noise levels."""

@@ -1,0 +1,1 @@
+"""Model folders on disk: found, checked, read; LoRA files merged into weights."""

@@ -1,0 +1,50 @@
+"""Models in single files: not read, and what to use instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from longtake.errors import ModelError
+from longtake.models.loading.weight_files import PICKLES, SAFETENSORS
+
+_INSTEAD: Final = (
+    "give the model as a diffusers pipeline folder: a hub id whose files have a model_index.json "
+    "(longtake models lists some; often the same name with -Diffusers), or what diffusers makes "
+    "of the file with SomePipeline.from_single_file(...).save_pretrained(folder)."
+)
+
+
+def refuse_file(path: Path) -> ModelError:
+    """Return the refusal of a file that was given as a pipeline."""
+    return ModelError(f"model.pipeline is {path}, {_kind(path.name)}; {_INSTEAD}")
+
+
+def refuse_folder(path: Path, shown: str) -> ModelError:
+    """Return the refusal of a folder that has no ``model_index.json``.
+
+    Args:
+        path: The folder.
+        shown: As it is named to the user.
+    """
+    names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    models = [name for name in names if name.endswith((SAFETENSORS, ".gguf", *PICKLES))]
+    if "config.json" in names and all(name.endswith(SAFETENSORS) for name in models):
+        return ModelError(
+            f"{shown} has no model_index.json: it seems to be one component of a model, and "
+            f"model.pipeline takes the diffusers pipeline folder around it."
+        )
+    holds = f" It holds {models[-1]}, {_kind(models[-1])}; {_INSTEAD}" if models else ""
+    return ModelError(
+        f"{shown} has no model_index.json: model.pipeline takes a diffusers pipeline folder.{holds}"
+    )
+
+
+def _kind(name: str) -> str:
+    if name.endswith(".gguf"):
+        return "a file of quantized blocks (GGUF), which longtake does not read"
+    if name.endswith(PICKLES):
+        return "a pickle, which can run any code when it is read, so longtake does not"
+    if name.endswith(SAFETENSORS):
+        return "a single file, in its trainer's own layout, which says too little about the model"
+    return "a file"

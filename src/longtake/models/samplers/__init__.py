@@ -1,0 +1,1 @@
+"""Samplers: diffusers' schedulers, one copy per block; frames that are known."""

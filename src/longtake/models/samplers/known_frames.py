@@ -1,0 +1,56 @@
+"""A block's sampler where the block's first frames are known."""
+
+from __future__ import annotations
+
+from typing import Protocol, final
+
+import torch
+from torch import Tensor
+
+from longtake.models.samplers.sampler import BlockSampler
+
+
+class BlockSteps(Protocol):
+    """A block's sampler as the queue of blocks sees it."""
+
+    def step(self, prediction: Tensor, latents: Tensor) -> Tensor:
+        """Take the next step; see ``BlockSampler.step``."""
+
+
+@final
+class KnownFrames(BlockSteps):
+    """Steps a block, and keeps its first frames at what they are known to be.
+
+    The method of replacement, which needs no training: after each step the known frames are put
+    back, with noise of the level that the others are at. At a full ``share`` what the model sees
+    is like the clips it was trained on, but while a picture is decided, in the first steps, noise
+    hides what is known; with less of it the others follow the known frames more closely. After
+    the last step they are the known latents, exactly.
+
+    Args:
+        sampler: The block's own, which steps all frames.
+        clean: Latents of the known frames ``(1, C, F, H, W)``: the block's first ones, or all.
+        noise: Their starting noise, of the same shape.
+        share: Of the noise that the other frames have, from 0 to 1. 0, clean at every step, for a
+            model whose timestep may differ per frame.
+    """
+
+    def __init__(self, sampler: BlockSampler, clean: Tensor, noise: Tensor, share: float) -> None:
+        self._sampler = sampler
+        self._clean = clean
+        self._noise = noise
+        self._share = share
+
+    def hold(self, latents: Tensor) -> Tensor:
+        """Return a block's latents with the known frames as the next step is to see them.
+
+        Args:
+            latents: ``(1, C, F, H, W)`` fp32; not changed.
+        """
+        noised = self._sampler.noised(self._clean, self._noise)
+        known = torch.lerp(self._clean, noised, self._share)
+        return torch.cat([known, latents[:, :, known.shape[2] :]], dim=2)
+
+    def step(self, prediction: Tensor, latents: Tensor) -> Tensor:
+        """Take the next step; the known frames of the result are known again."""
+        return self.hold(self._sampler.step(prediction, latents))

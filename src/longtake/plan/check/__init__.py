@@ -1,0 +1,1 @@
+"""Validation of plans: all ranks' actions played together without tensors."""

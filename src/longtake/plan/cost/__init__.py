@@ -1,0 +1,1 @@
+"""Costs of plans: hardware profiles, the simulator, the picture of a timeline."""

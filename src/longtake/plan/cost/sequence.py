@@ -1,0 +1,74 @@
+"""What sharing a window's tokens among ranks saves, and what the exchange costs."""
+
+from __future__ import annotations
+
+from longtake.plan.ir.actions import Compute
+from longtake.plan.layout import Layout
+from longtake.plan.workload import Job
+
+
+def _projection_seconds(layout: Layout, job: Job, action: Compute) -> float:
+    """Return how long a rank takes to project its queries in a layer, or its keys, or values."""
+    tokens = job.window_tokens(action.frames) / layout.sequence
+    return 2 * len(action.branches) * tokens * job.spec.model_dim**2 / job.hardware.matmul
+
+
+def attention_share(layout: Layout, heads: int) -> float:
+    """Return the largest share of a layer's self-attention that a rank computes."""
+    ulysses = layout.mesh.ulysses
+    return -(-heads // ulysses) / heads / layout.mesh.ring
+
+
+def ulysses_bytes(layout: Layout, job: Job, action: Compute) -> tuple[float, float]:
+    """Return the bytes that a rank sends per layer before and after attention.
+
+    With ``S`` tokens, ``U`` ranks in the group and ``P`` that share the window, ``B`` branches and
+    model dim ``M``, in numbers: ``3 B S M (U - 1) / (P U)`` before attention (queries, keys and
+    values of the own tokens, without the own heads) and ``B S M (U - 1) / (P U)`` after it.
+    """
+    ulysses = layout.mesh.ulysses
+    tokens = job.window_tokens(action.frames) / layout.sequence
+    numbers = len(action.branches) * tokens * job.spec.model_dim * (ulysses - 1) / ulysses
+    return 3 * numbers * job.item_bytes, numbers * job.item_bytes
+
+
+def ring_bytes(layout: Layout, job: Job, action: Compute) -> float:
+    """Return the bytes that a rank passes on in one turn: its part of the keys and values.
+
+    ``2 B (S + C) M / (R U)`` numbers, ``C`` being the tokens of cached context; a layer has
+    ``R - 1`` turns.
+    """
+    keys = job.window_tokens(action.frames + action.context) / layout.sequence
+    return 2 * len(action.branches) * keys * job.spec.model_dim * job.item_bytes
+
+
+def layer_bytes(layout: Layout, job: Job, action: Compute) -> float:
+    """Return the bytes that a rank sends to those with which it shares its tokens, per layer."""
+    turns = layout.mesh.ring - 1
+    return sum(ulysses_bytes(layout, job, action)) + turns * ring_bytes(layout, job, action)
+
+
+def exchange_seconds(layout: Layout, job: Job, action: Compute, attention: float) -> float:
+    """Return how much longer a layer takes because of the exchange.
+
+    Args:
+        layout: Which rank holds and runs what.
+        job: The model's work and the hardware.
+        action: The micro-task.
+        attention: Seconds that the rank's attention takes in a layer.
+    """
+    hardware, seconds = job.hardware, 0.0
+    if layout.mesh.ulysses > 1:
+        before, after = (size / hardware.bandwidth for size in ulysses_bytes(layout, job, action))
+        messages, hidden = 2, 0.0
+        if layout.chunks > 1:
+            messages = 3 + layout.chunks
+            # Two of queries, keys and values travel while the next is projected, ...
+            hidden = 2 * min(before / 3, _projection_seconds(layout, job, action))
+            # ... and all chunks of the result but the last while the next is attended.
+            hidden += (1 - 1 / layout.chunks) * min(after, attention)
+        seconds += before + after + messages * hardware.latency - hardware.hiding * hidden
+    if layout.mesh.ring > 1:
+        turn = ring_bytes(layout, job, action) / hardware.bandwidth + hardware.latency
+        seconds += (layout.mesh.ring - 1) * max(0.0, turn - attention / layout.mesh.ring)
+    return seconds

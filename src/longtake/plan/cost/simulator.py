@@ -1,0 +1,270 @@
+"""How long a plan takes: all ranks' actions on a clock, from the model's work and the hardware."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final, final
+
+from longtake.plan.check.replay import Link, replay
+from longtake.plan.cost.sequence import attention_share, exchange_seconds, layer_bytes
+from longtake.plan.cost.timeline import Box
+from longtake.plan.ir.actions import (
+    Action,
+    Advance,
+    Compute,
+    Decode,
+    Emit,
+    Kind,
+    Message,
+    Open,
+    Post,
+    Receive,
+    Send,
+)
+from longtake.plan.ir.decode_group import compile_run
+from longtake.plan.layout import Layout
+from longtake.plan.workload import Job
+
+ENOUGH_BLOCKS: Final = 32
+"""Blocks that a choice is made on; about a minute of video at 8 latent frames each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """What a run would take. For choices and pictures: the hardware's speeds are rough.
+
+    Args:
+        makespan: Seconds until the last rank is done.
+        first_block: Seconds until the first frames have been decoded.
+        busy: Seconds that each rank computes or decodes.
+        link_bytes: Bytes that go over each link.
+        exchanged_bytes: Bytes that each rank sends to those with which it shares its tokens.
+    """
+
+    makespan: float
+    first_block: float
+    busy: tuple[float, ...]
+    link_bytes: Mapping[Link, int]
+    exchanged_bytes: tuple[float, ...]
+
+    @property
+    def idle(self) -> float:
+        """Share of all ranks' time in which they wait."""
+        shares = self.idle_of_ranks
+        return sum(shares) / len(shares)
+
+    @property
+    def idle_of_ranks(self) -> tuple[float, ...]:
+        """Share of each rank's time in which it waits."""
+        if not self.makespan:
+            return tuple(0.0 for _ in self.busy)
+        return tuple(1 - busy / self.makespan for busy in self.busy)
+
+    @property
+    def sent_bytes(self) -> tuple[int, ...]:
+        """Bytes that each rank sends."""
+        sent = [0] * len(self.busy)
+        for link, count in self.link_bytes.items():
+            sent[link.source] += count
+        return tuple(sent)
+
+
+def simulate(
+    layout: Layout, job: Job, streams: Sequence[Iterable[Action]] | None = None
+) -> Simulation:
+    """Return what a run would take.
+
+    Args:
+        layout: Which rank holds and runs what.
+        job: The model's work and the hardware; finite (see :func:`bounded`).
+        streams: Each rank's actions; left out: compiled from the job.
+
+    Raises:
+        PlanError: The actions are no run.
+    """
+    busy, exchanged = [0.0] * layout.size, [0.0] * layout.size
+    makespan, first_block = 0.0, math.inf
+    link_bytes: dict[Link, int] = {}
+    for box in timeline(layout, job, streams):
+        makespan = max(makespan, box.stop)
+        match box.action:
+            case Compute():
+                busy[box.rank] += box.stop - box.start
+                exchanged[box.rank] += layer_bytes(layout, job, box.action) * len(box.action.layers)
+            case Decode():
+                busy[box.rank] += box.stop - box.start
+                if box.action.frames:
+                    first_block = min(first_block, box.stop)
+            case Send(message=message, target=target):
+                link = Link(box.rank, target, message.kind)
+                link_bytes[link] = link_bytes.get(link, 0) + message_bytes(
+                    job, message, layout.sequence
+                )
+            case _:
+                pass
+    return Simulation(
+        makespan=makespan,
+        first_block=first_block,
+        busy=tuple(busy),
+        link_bytes=link_bytes,
+        exchanged_bytes=tuple(exchanged),
+    )
+
+
+def timeline(
+    layout: Layout, job: Job, streams: Sequence[Iterable[Action]] | None = None
+) -> Iterator[Box]:
+    """Yield every action with its time, each rank's in order; lazily, so also for endless jobs.
+
+    Computing and decoding take time, a receive lasts until its message is here, everything else
+    is instant. A message starts when it is sent, its receive is posted and the one before it on
+    its link is through; it takes its bytes over the bandwidth and the latency, whatever both
+    ranks do meanwhile. Without decode ranks, where other ranks would wait, a finished block is
+    decoded a latent frame after each task, as the engine does.
+
+    Args:
+        layout: Which rank holds and runs what.
+        job: The model's work and the hardware.
+        streams: Each rank's actions; left out: compiled from the job.
+    """
+    if streams is None:
+        streams = compile_run(layout, job)
+    clocks = [0.0] * len(streams)
+    free: dict[Link, float] = {}
+    # On a link messages are sent, posted and received in one order; requests' are alike.
+    sent: dict[Link, deque[float]] = defaultdict(deque)
+    posted: dict[Link, deque[float]] = defaultdict(deque)
+    between = _BetweenTasks(at_once=layout.mesh.size == 1)
+    frame_seconds = decode_seconds(layout, job)
+    for rank, action in replay(streams):
+        start = stop = clocks[rank]
+        match action:
+            case Compute():
+                stop += compute_seconds(layout, job, action)
+            case Decode():
+                stop += action.frames * frame_seconds
+            case Send(message=message, target=target):
+                sent[Link(rank, target, message.kind)].append(start)
+            case Post(message=message, source=source):
+                posted[Link(source, rank, message.kind)].append(start)
+            case Receive(message=message, source=source):
+                link = Link(source, rank, message.kind)
+                through = max(sent[link].popleft(), posted[link].popleft(), free.get(link, 0.0))
+                through += message_bytes(job, message, layout.sequence) / job.hardware.bandwidth
+                free[link] = through
+                stop = max(start, through + job.hardware.latency)
+            case _:
+                pass
+        yield Box(rank, action, start, stop)
+        if not layout.decoders and rank == layout.output_rank:
+            due = between.due(action)
+            if due.frames:
+                yield Box(rank, due, stop, stop + due.frames * frame_seconds)
+                stop += due.frames * frame_seconds
+        clocks[rank] = stop
+    if between.rest.frames:
+        start = clocks[layout.output_rank]
+        stop = start + between.rest.frames * frame_seconds
+        yield Box(layout.output_rank, between.rest, start, stop)
+
+
+@final
+class _BetweenTasks:
+    """What the output rank decodes between its actions, where no other rank decodes.
+
+    Args:
+        at_once: Whether no other rank waits, so that a block is decoded in one go.
+    """
+
+    def __init__(self, *, at_once: bool) -> None:
+        self.rest = Decode(block=0, frames=0)
+        self._at_once = at_once
+
+    def due(self, action: Action) -> Decode:
+        """Return what is decoded right after an action."""
+        due = replace(self.rest, frames=0)
+        match action:
+            case Emit(block=block, frames=frames):
+                due, self.rest = self.rest, Decode(block=block, frames=frames)
+                if self._at_once:
+                    due, self.rest = self.rest, due
+            case Open(block=0, step=0):  # the next request
+                due, self.rest = self.rest, due
+            case Advance() if self.rest.frames:
+                due = replace(self.rest, frames=1)
+                self.rest = replace(self.rest, frames=self.rest.frames - 1)
+            case _:
+                pass
+        return due
+
+
+def decode_seconds(layout: Layout, job: Job) -> float:
+    """Return how long a latent frame takes to decode; of several decode ranks, the slowest."""
+    ranks = layout.decoders if layout.tiled else 1
+    share = math.ceil(job.tiles / ranks) / job.tiles
+    return share * job.work.decode / job.hardware.convolution
+
+
+def compute_seconds(layout: Layout, job: Job, action: Compute) -> float:
+    """Return how long a stage takes for one batch of branches.
+
+    Branches that run apart cost what they cost together, plus a second ``launch`` and a second
+    embedding: even one frame of a 480p window has more tokens than a GPU needs to be full.
+
+    Args:
+        layout: Which rank holds and runs what.
+        job: The model's work and the hardware.
+        action: The micro-task.
+    """
+    work, tokens, branches = job.work, job.tokens_per_frame, len(action.branches)
+    queries = job.window_tokens(action.frames)
+    keys = job.window_tokens(action.frames + action.context)
+    own_queries = -(-queries // layout.sequence)
+    linear = branches * work.layer * own_queries / job.hardware.matmul
+    attention = branches * work.attention * queries * keys / job.hardware.matmul
+    attention *= attention_share(layout, job.spec.heads)
+    layer = linear + attention + exchange_seconds(layout, job, action, attention)
+    outside = 0.0
+    if action.layers.start == 0:
+        outside += work.embed * action.frames * tokens
+    if action.layers.stop == job.spec.layers:
+        outside += work.head * action.own * tokens * branches
+    return job.hardware.launch + len(action.layers) * layer + outside / job.hardware.matmul
+
+
+def message_bytes(job: Job, message: Message, sequence: int = 1) -> int:
+    """Return the size of a message: hidden states in the model's dtype, pictures in fp32.
+
+    Args:
+        job: The model and the size of the picture.
+        message: Which one.
+        sequence: Ranks that share a window's tokens, each with hops of its own.
+    """
+    if message.kind is Kind.HOP:
+        tokens = -(-job.window_tokens(message.frames) // sequence)
+        return len(message.branches) * tokens * job.spec.model_dim * job.item_bytes
+    rows = len(message.branches) if message.kind is Kind.PREDICTION else 1
+    return rows * job.spec.channels * message.frames * job.height * job.width * 4
+
+
+def bounded(job: Job, blocks: int = ENOUGH_BLOCKS) -> Job:
+    """Return the job of one video's first ``blocks`` blocks, or all of them if it has no more.
+
+    What tells layouts apart is how they fill and drain, and whether the blocks in flight keep
+    every stage busy in between. Both show within twice as many blocks as there are stages; a
+    longer video only makes the idle share smaller.
+
+    Args:
+        job: Of a video of any length, or an endless one.
+        blocks: The most blocks.
+    """
+    if job.requests > 1:
+        job = replace(job, requests=1)
+    first = list(islice(job.scheduler.blocks(job.latent_frames), blocks + 1))
+    if len(first) <= blocks:
+        return job
+    return replace(job, latent_frames=first[blocks - 1].stop)

@@ -1,0 +1,1 @@
+"""Actions of ranks, their text form, and the compilers that make them."""

@@ -1,0 +1,268 @@
+"""One readable line per action, which reads back as the same action.
+
+    open b3s4 frames 24:40 sees b2@5 b3@4
+    post hop b3s4 0:2 16 frames from 1
+    receive hop b3s4 0:2 16 frames from 1
+    compute b3s4 branches 0:2 layers 0:4 frames 16 context 8 own 8 reads b4s3.head keeps b3s4.head
+    send prediction b3s4 1:2 8 frames to 3
+    guide b3s4 8 frames
+    advance b3s4 8 frames
+    emit b3 8 frames
+    decode b3 8 frames
+
+``b3s4`` is block 3 at step 4, ``b2@5`` block 2 with 5 steps behind it, ``0:2`` branches 0 and 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from longtake.caches import FeatureKey, Part
+from longtake.plan.errors import PlanError
+from longtake.plan.ir.actions import (
+    Action,
+    Advance,
+    Compute,
+    Decode,
+    Emit,
+    Guide,
+    Kind,
+    Message,
+    Open,
+    Post,
+    Receive,
+    Send,
+)
+from longtake.task import FrameRange
+
+
+def format_action(action: Action) -> str:
+    """Return an action as one line, which :func:`parse_action` reads."""
+    match action:
+        case Open():
+            sees = " ".join(f"b{block}@{steps}" for block, steps in action.sees)
+            return f"open {_task(action)} frames {action.frames}" + (
+                f" sees {sees}" if sees else ""
+            )
+        case Post():
+            return f"post {_message(action.message)} from {action.source}"
+        case Receive():
+            return f"receive {_message(action.message)} from {action.source}"
+        case Send():
+            return f"send {_message(action.message)} to {action.target}"
+        case Compute():
+            return (
+                f"compute {_task(action)} branches {_span(action.branches)} "
+                f"layers {_span(action.layers)} frames {action.frames} context {action.context} "
+                f"own {action.own}{_entries('reads', action.reads)}"
+                f"{_entries('keeps', action.keeps)}"
+            )
+        case Guide():
+            return f"guide {_task(action)} {action.frames} frames"
+        case Advance():
+            return f"advance {_task(action)} {action.frames} frames"
+        case Emit() | Decode():
+            return f"{_verb(action)} b{action.block} {action.frames} frames"
+
+
+def parse_action(line: str) -> Action:
+    """Return the action of a line.
+
+    Raises:
+        PlanError: The line is no action; says what was expected.
+    """
+    words = line.split()
+    verb = words[0] if words else ""
+    if verb not in _GRAMMAR:
+        raise PlanError(f"{line!r} is no action: expected one of {', '.join(_GRAMMAR)} first.")
+    expected, pattern, build = _GRAMMAR[verb]
+    found = pattern.fullmatch(" ".join(words))
+    if found is None:
+        raise PlanError(f"{line!r} is no action: expected `{expected}`.")
+    try:
+        return build(found)
+    except ValueError as error:
+        raise PlanError(f"{line!r} is no action: {error}; expected `{expected}`.") from error
+
+
+def format_plan(plan: Mapping[int, Iterable[Action]]) -> Iterator[str]:
+    """Yield a plan's lines, rank after rank: ``1: compute b3s4 ...``. For plans that end."""
+    for rank, actions in plan.items():
+        for action in actions:
+            yield f"{rank}: {format_action(action)}"
+
+
+def parse_plan(lines: Iterable[str]) -> dict[int, list[Action]]:
+    """Return each rank's actions; the lines of several ranks may be mixed, empty ones are skipped.
+
+    Raises:
+        PlanError: A line is no action of a rank; names it by its number.
+    """
+    plan: dict[int, list[Action]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        rank, colon, action = line.partition(":")
+        if not colon or not rank.strip().isdecimal():
+            raise PlanError(f"line {number}, {line!r}, names no rank: expected `RANK: ACTION`.")
+        try:
+            plan.setdefault(int(rank), []).append(parse_action(action))
+        except PlanError as error:
+            raise PlanError(f"line {number}: {error}") from error
+    return plan
+
+
+def describe(action: Action) -> str:
+    """Return an action in a few words, for messages."""
+    match action:
+        case Post() | Receive():
+            return f"{_verb(action)} {describe_message(action.message)} from rank {action.source}"
+        case Send():
+            return f"send {describe_message(action.message)} to rank {action.target}"
+        case Compute():
+            return f"compute {_place(action)}, branches {_span(action.branches)}"
+        case Emit() | Decode():
+            return f"{_verb(action)} block {action.block}"
+        case Open() | Guide() | Advance():
+            return f"{_verb(action)} {_place(action)}"
+
+
+def describe_message(message: Message) -> str:
+    """Return a message in a few words: ``hop of block 3, step 4, branches 0:2``."""
+    branches = f", branches {_span(message.branches)}"
+    whole = message.kind in (Kind.LATENTS, Kind.GUIDED, Kind.BLOCK)
+    return f"{message.kind} of {_place(message)}{'' if whole else branches}"
+
+
+_OfTask: TypeAlias = Open | Compute | Guide | Advance | Message
+
+
+def _verb(action: Action) -> str:
+    return type(action).__name__.lower()
+
+
+def _place(item: _OfTask) -> str:
+    return f"block {item.block}, step {item.step}"
+
+
+def _task(item: _OfTask) -> str:
+    return f"b{item.block}s{item.step}"
+
+
+def _span(span: range) -> str:
+    return f"{span.start}:{span.stop}"
+
+
+def _message(message: Message) -> str:
+    return f"{message.kind} {_task(message)} {_span(message.branches)} {message.frames} frames"
+
+
+def _entries(word: str, keys: tuple[FeatureKey, ...]) -> str:
+    return "".join([f" {word}", *(f" b{k.block}s{k.step}.{k.part}" for k in keys)]) if keys else ""
+
+
+def _parse_span(text: str) -> range:
+    start, stop = text.split(":")
+    return range(int(start), int(stop))
+
+
+def _parse_entries(text: str | None) -> tuple[FeatureKey, ...]:
+    found = re.findall(r"b(\d+)s(\d+)\.(\w+)", text or "")
+    return tuple(FeatureKey(block=int(b), step=int(s), part=Part(part)) for b, s, part in found)
+
+
+def _of_task(found: re.Match[str]) -> dict[str, Any]:
+    return {"block": int(found["block"]), "step": int(found["step"])}
+
+
+def _parse_message(found: re.Match[str]) -> Message:
+    return Message(
+        kind=Kind(found["kind"]),
+        branches=_parse_span(found["branches"]),
+        frames=int(found["frames"]),
+        **_of_task(found),
+    )
+
+
+def _parse_open(found: re.Match[str]) -> Open:
+    start, stop = found["frames"].split(":")
+    sees = re.findall(r"b(\d+)@(\d+)", found["sees"] or "")
+    return Open(
+        frames=FrameRange(int(start), int(stop)),
+        sees=tuple((int(block), int(steps)) for block, steps in sees),
+        **_of_task(found),
+    )
+
+
+def _parse_compute(found: re.Match[str]) -> Compute:
+    return Compute(
+        branches=_parse_span(found["branches"]),
+        layers=_parse_span(found["layers"]),
+        frames=int(found["frames"]),
+        context=int(found["context"]),
+        own=int(found["own"]),
+        reads=_parse_entries(found["reads"]),
+        keeps=_parse_entries(found["keeps"]),
+        **_of_task(found),
+    )
+
+
+_TASK = r"b(?P<block>\d+)s(?P<step>\d+)"
+_MESSAGE = rf"(?P<kind>{'|'.join(Kind)}) {_TASK} (?P<branches>\d+:\d+) (?P<frames>\d+) frames"
+_ENTRIES = rf"(?: b\d+s\d+\.(?:{'|'.join(Part)}))+"
+_COMPUTE = (
+    rf"compute {_TASK} branches (?P<branches>\d+:\d+) layers (?P<layers>\d+:\d+) "
+    r"frames (?P<frames>\d+) context (?P<context>\d+) own (?P<own>\d+)"
+    rf"(?: reads(?P<reads>{_ENTRIES}))?(?: keeps(?P<keeps>{_ENTRIES}))?"
+)
+
+# Verb -> what a line looks like in words, as a pattern, and what it makes.
+_GRAMMAR: dict[str, tuple[str, re.Pattern[str], Callable[[re.Match[str]], Action]]] = {
+    "open": (
+        "open bBsS frames START:STOP sees bB@STEPS ...",
+        re.compile(rf"open {_TASK} frames (?P<frames>\d+:\d+)(?: sees(?P<sees>(?: b\d+@\d+)+))?"),
+        _parse_open,
+    ),
+    "post": (
+        "post KIND bBsS BRANCHES F frames from RANK",
+        re.compile(rf"post {_MESSAGE} from (?P<peer>\d+)"),
+        lambda found: Post(message=_parse_message(found), source=int(found["peer"])),
+    ),
+    "receive": (
+        "receive KIND bBsS BRANCHES F frames from RANK",
+        re.compile(rf"receive {_MESSAGE} from (?P<peer>\d+)"),
+        lambda found: Receive(message=_parse_message(found), source=int(found["peer"])),
+    ),
+    "compute": (
+        "compute bBsS branches A:B layers A:B frames F context F own F reads KEYS keeps KEYS",
+        re.compile(_COMPUTE),
+        _parse_compute,
+    ),
+    "guide": (
+        "guide bBsS F frames",
+        re.compile(rf"guide {_TASK} (?P<frames>\d+) frames"),
+        lambda found: Guide(frames=int(found["frames"]), **_of_task(found)),
+    ),
+    "send": (
+        "send KIND bBsS BRANCHES F frames to RANK",
+        re.compile(rf"send {_MESSAGE} to (?P<peer>\d+)"),
+        lambda found: Send(message=_parse_message(found), target=int(found["peer"])),
+    ),
+    "advance": (
+        "advance bBsS F frames",
+        re.compile(rf"advance {_TASK} (?P<frames>\d+) frames"),
+        lambda found: Advance(frames=int(found["frames"]), **_of_task(found)),
+    ),
+    "emit": (
+        "emit bB F frames",
+        re.compile(r"emit b(?P<block>\d+) (?P<frames>\d+) frames"),
+        lambda found: Emit(block=int(found["block"]), frames=int(found["frames"])),
+    ),
+    "decode": (
+        "decode bB F frames",
+        re.compile(r"decode b(?P<block>\d+) (?P<frames>\d+) frames"),
+        lambda found: Decode(block=int(found["block"]), frames=int(found["frames"])),
+    ),
+}

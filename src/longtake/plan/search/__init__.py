@@ -1,0 +1,1 @@
+"""Search for layouts: meshes, splits of layers, numbers of decode ranks."""

@@ -1,0 +1,194 @@
+"""Which layout a number of devices is used in: the fastest in a simulation of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Final
+
+from longtake.plan.cost.simulator import ENOUGH_BLOCKS, Simulation, bounded, simulate
+from longtake.plan.layout import Layout
+from longtake.plan.mesh import Mesh
+from longtake.plan.search.meshes import Asked, meshes
+from longtake.plan.search.splits import (
+    check_split,
+    split_layers,
+    split_layers_for_decoding,
+    stages_of,
+)
+from longtake.plan.workload import Job
+
+CLOSE: Final = 1.02
+"""Makespans this near to the shortest are as good: the hardware's speeds are not known better."""
+
+
+FEW_BLOCKS: Final = 4
+"""Blocks that layouts without stages are weighed on."""
+WEIGHTS_SHARE: Final = 0.9
+"""Of a device's memory that the layers may take; the rest is for windows, caches and the VAE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A possible layout.
+
+    Args:
+        layout: Which rank holds and runs what.
+        simulation: What the run, or its first blocks, would take.
+    """
+
+    layout: Layout
+    simulation: Simulation
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a rank's operands are those of the serial run, so that it is bit-equal to it."""
+        return len(self.layout.batches) == 1 and self.layout.sequence == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen, and from what.
+
+    Args:
+        best: The chosen one.
+        candidates: All that were weighed.
+    """
+
+    best: Candidate
+    candidates: tuple[Candidate, ...]
+
+
+ANYTHING: Final = Asked()
+"""Stages and guidance to be chosen, tokens not shared."""
+
+
+def choose(world_size: int, job: Job, asked: Asked = ANYTHING) -> Choice:
+    """Simulate every candidate and return the best.
+
+    Layouts whose weights do not fit into a device are left out, unless none fits. Of those that
+    take at most 2 % longer than the fastest, one that is bit-equal to the serial run is best;
+    then one without PipeSP; then one of more stages, since each holds fewer weights.
+
+    Args:
+        world_size: Number of devices; all are used.
+        job: What is to be made, and on what.
+        asked: What is given.
+
+    Raises:
+        ConfigurationError: What is given is impossible; names what is possible.
+    """
+    layouts = list(candidates(world_size, job, asked))
+    layouts = [layout for layout in layouts if _fits(layout, job)] or layouts
+    deepest = max(layout.mesh.pipe for layout in layouts)
+    # Without stages nothing fills and drains, and every block is like the others.
+    job = bounded(job, max(ENOUGH_BLOCKS, 2 * deepest) if deepest > 1 else FEW_BLOCKS)
+    weighed = tuple(Candidate(layout, simulate(layout, job)) for layout in layouts)
+    enough = CLOSE * min(candidate.simulation.makespan for candidate in weighed)
+    best = min(
+        (candidate for candidate in weighed if candidate.simulation.makespan <= enough),
+        key=lambda one: (
+            not one.is_exact,
+            one.layout.chunks > 1,
+            -one.layout.mesh.pipe,
+            one.simulation.makespan,
+        ),
+    )
+    return Choice(best, weighed)
+
+
+def candidates(world_size: int, job: Job, asked: Asked = ANYTHING) -> Iterator[Layout]:
+    """Yield every layout that uses all devices and has what is given; see :func:`choose`.
+
+    Raises:
+        ConfigurationError: There is none; names what is possible.
+    """
+    if asked.split is not None and asked.stages is None:
+        asked = replace(asked, stages=len(asked.split))
+    for mesh in meshes(world_size, job, asked):
+        if asked.split is not None:
+            check_split(asked.split, job.spec.layers, mesh.pipe)
+        for batches, chunks in product(
+            _batches(mesh, job.branches, asked.together), _chunks(mesh, job, asked.chunks)
+        ):
+            splits = [stages_of(asked.split)] if asked.split else _splits(job, mesh, batches)
+            for stages in splits:
+                yield Layout(mesh=mesh, stages=stages, batches=batches, chunks=chunks)
+
+
+def choose_chunks(layout: Layout, job: Job) -> Layout:
+    """Return a layout with the number of chunks that is fastest; 1 where that is as good.
+
+    Args:
+        layout: Which rank holds and runs what.
+        job: What is to be made; its hardware says how fast the links are.
+    """
+    job = bounded(job, FEW_BLOCKS)
+    weighed = [replace(layout, chunks=chunks) for chunks in _chunks(layout.mesh, job, None)]
+    makespans = [simulate(one, job).makespan for one in weighed]
+    if makespans[0] <= CLOSE * min(makespans):
+        return weighed[0]
+    return weighed[makespans.index(min(makespans))]
+
+
+def warnings_of(job: Job, layout: Layout, simulation: Simulation) -> list[str]:
+    """Return what the user might want to change: a sentence each, with numbers and a remedy.
+
+    Args:
+        job: What is to be made, and on what.
+        layout: Which rank holds and runs what.
+        simulation: What the run would take with it.
+    """
+    stages, in_flight = layout.mesh.pipe, job.blocks_in_flight
+    if stages <= in_flight:
+        return []
+    why = f", one for each of the {job.steps} steps" if in_flight == job.steps else ""
+    degrees = Asked(ring=layout.mesh.ring, ulysses=layout.mesh.ulysses)
+    least = min(
+        choose(layout.mesh.size, job, degrees).candidates, key=lambda one: one.simulation.idle
+    )
+    remedy = "a longer video, more steps, a smaller stride or fewer devices would help"
+    if least.simulation.idle < simulation.idle - 0.01:
+        remedy = f"{_words(least.layout)} would idle {least.simulation.idle:.0%}"
+    return [
+        f"{stages} pipeline stages share at most {in_flight} block{'s' * (in_flight != 1)} in "
+        f"flight{why}, so devices will idle about {simulation.idle:.0%} of the time; {remedy}."
+    ]
+
+
+def _batches(mesh: Mesh, branches: int, together: bool | None) -> Iterator[tuple[range, ...]]:
+    apart = tuple(range(branch, branch + 1) for branch in range(branches))
+    if mesh.cfg > 1 or branches == 1:
+        yield apart  # one branch each: there is nothing to put together
+        return
+    if together is not False:
+        yield (range(branches),)
+    if together is not True:
+        yield apart
+
+
+def _chunks(mesh: Mesh, job: Job, asked: int | None) -> list[int]:
+    if asked is not None:
+        return [asked]
+    least = job.spec.heads // mesh.ulysses
+    return [chunks for chunks in (1, 2, 4) if chunks == 1 or (mesh.ulysses > 1 and chunks <= least)]
+
+
+def _fits(layout: Layout, job: Job) -> bool:
+    most = max(map(len, layout.stages))
+    return most * job.layer_bytes <= WEIGHTS_SHARE * job.hardware.memory
+
+
+def _splits(job: Job, mesh: Mesh, batches: Sequence[range]) -> list[tuple[range, ...]]:
+    share = batches[: len(batches) // mesh.cfg]
+    even = split_layers(job, mesh.pipe, share)
+    uneven = split_layers_for_decoding(job, mesh.pipe, share)
+    return [even] if uneven == even else [even, uneven]
+
+
+def _words(layout: Layout) -> str:
+    words = f"stages {layout.mesh.pipe} with cfg {layout.mesh.cfg}"
+    if layout.mesh.cfg == 1 and len(layout.batches) > 1:
+        words += " and guidance apart"
+    return words

@@ -1,0 +1,68 @@
+"""What is known of a request before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from longtake.caches import FeatureCache
+from longtake.models import BackboneSpec
+from longtake.models.flops import Work
+from longtake.plan.devices import Hardware
+from longtake.schedulers import BlockScheduler
+from longtake.task import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything that a strategy may base its layout on, and a simulation needs.
+
+    Args:
+        spec: Of the backbone.
+        scheduler: Cuts and orders.
+        latent_frames: Length of the video in latent frames; ``None`` for an endless one.
+        steps: Denoising steps of each block.
+        cache: How tasks see their neighbors.
+        branches: Guidance branches: 1, or 2 with guidance.
+        height: Latent height ``H``.
+        width: Latent width ``W``.
+        item_bytes: Bytes of one number of the hidden states.
+        work: Floating-point operations of the model's parts.
+        hardware: What the devices and the links between them can do.
+        layer_bytes: Of one layer's weights; 0 where that is not known.
+        requests: How many such videos are made, one after another.
+        tiles: In which a picture is decoded.
+    """
+
+    spec: BackboneSpec
+    scheduler: BlockScheduler
+    latent_frames: int | None
+    steps: int
+    cache: FeatureCache
+    branches: int
+    height: int
+    width: int
+    item_bytes: int
+    work: Work
+    hardware: Hardware
+    layer_bytes: float = 0.0
+    requests: int = 1
+    tiles: int = 1
+
+    def tasks(self) -> Iterator[Task]:
+        """Return the schedule anew, in serial order."""
+        return self.scheduler.tasks(self.latent_frames, self.steps)
+
+    @property
+    def blocks_in_flight(self) -> int:
+        """The largest number of blocks that are between their first and last step at once."""
+        return self.scheduler.blocks_in_flight(self.latent_frames, self.steps)
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Tokens of one latent frame."""
+        return self.spec.tokens_per_frame(self.height, self.width)
+
+    def window_tokens(self, frames: int) -> int:
+        """Return the tokens that pass through the layers with so many latent frames: text too."""
+        return frames * self.tokens_per_frame + self.spec.text_tokens

@@ -1,0 +1,1 @@
+"""PipeDiT's parts: attention co-processing (Aco), decoding tiles together."""

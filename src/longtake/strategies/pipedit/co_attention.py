@@ -1,0 +1,259 @@
+"""Attention co-processing: decode ranks with nothing to decode attend some of the mesh's heads.
+
+PipeDiT's Aco (AAAI 2026, section 3.3). Attention is independent for each head, so who attends a
+head cannot be seen in the result. The unit is the micro-task: for each, the output rank says how
+many heads of every rank are given away, 0 while a decode rank has something to decode or where
+the transfer would take longer than it saves.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from longtake.comm.communicator import Peers
+from longtake.comm.headers import header_of, of_header
+from longtake.comm.mailboxes import Inbox, Outbox
+from longtake.comm.p2p import Delivery, Wire
+from longtake.models import Kernel
+from longtake.strategies.pipedit.head_share import HeadShare, Rates
+
+WORDS: Final = 4
+"""Words on their way: each is read by the micro-task after next."""
+WORD: Final = "how many heads to attend"
+"""What a word says, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoWires:
+    """What ranks that attend together are connected with. Making it is collective.
+
+    Args:
+        words: Sizes and decisions, on the CPU.
+        operands: Queries, keys and values, to the decode ranks.
+        results: What attention gives, back.
+    """
+
+    words: Wire
+    operands: Wire
+    results: Wire
+
+    @classmethod
+    def between(cls, peers: Peers) -> CoWires:
+        """Make the wires."""
+        return cls(peers.host_wire(), peers.wire(), peers.wire())
+
+
+class Decision(ABC):
+    """How many heads each rank gives away in a micro-task; the same on all ranks of the mesh."""
+
+    @abstractmethod
+    def heads(self, calls: int, size: tuple[int, ...]) -> int:
+        """Return the number of heads.
+
+        Args:
+            calls: Layers of the micro-task: each attends once.
+            size: What tells micro-tasks of different cost apart.
+        """
+
+    @abstractmethod
+    def measured(self, size: tuple[int, ...], rates: Rates) -> None:
+        """Take the seconds that a micro-task's attention took."""
+
+
+@final
+class OwnDecision(Decision):
+    """Decides, and tells the other ranks of the mesh and the decode ranks (output rank).
+
+    Args:
+        share: Chooses from what was measured.
+        others: To the other ranks of the mesh.
+        call: Asks the decode ranks to attend in so many calls.
+        is_idle: Whether no decode rank has anything to decode.
+    """
+
+    def __init__(
+        self,
+        share: HeadShare,
+        others: Sequence[Outbox],
+        call: Callable[[int], None],
+        is_idle: Callable[[], bool],
+    ) -> None:
+        self._share = share
+        self._others = others
+        self._call = call
+        self._is_idle = is_idle
+
+    @override
+    def heads(self, calls: int, size: tuple[int, ...]) -> int:
+        heads = self._share.heads(size) if self._is_idle() else 0
+        for outbox in self._others:
+            outbox.send(torch.tensor([heads]))
+        if heads:
+            self._call(calls)
+        return heads
+
+    @override
+    def measured(self, size: tuple[int, ...], rates: Rates) -> None:
+        self._share.measured(size, rates)
+
+
+@final
+class HeardDecision(Decision):
+    """Hears from the output rank (other ranks of the mesh).
+
+    Args:
+        words: From the output rank.
+    """
+
+    def __init__(self, words: Inbox) -> None:
+        self._words = words
+
+    @override
+    def heads(self, calls: int, size: tuple[int, ...]) -> int:
+        word = self._words.receive()
+        assert word is not None
+        return int(word)
+
+    @override
+    def measured(self, size: tuple[int, ...], rates: Rates) -> None:
+        pass  # the output rank's own measure counts
+
+
+@final
+class CoAttention:
+    """A rank of the mesh that gives heads away.
+
+    Args:
+        peers: The ranks of the run.
+        wires: To and from the decode rank.
+        helper: The decode rank.
+        decision: How many heads.
+    """
+
+    def __init__(self, peers: Peers, wires: CoWires, helper: int, decision: Decision) -> None:
+        self._peers = peers
+        self._wires = wires
+        self._helper = helper
+        self._decision = decision
+        self._words = Outbox(peers, wires.words, helper, WORDS, "sizes")
+        self._sending: deque[Delivery] = deque()
+
+    def kernel(self, kernel: Kernel, calls: int, size: tuple[int, ...]) -> Kernel:
+        """Return the attention kernel of one micro-task.
+
+        Collective: every rank of the mesh calls it for the same micro-tasks in the same order,
+        and calls the kernel ``calls`` times, each time with operands of the same shapes.
+
+        Args:
+            kernel: That of one device.
+            calls: Layers of the micro-task.
+            size: What tells micro-tasks of different cost apart.
+        """
+        heads = self._decision.heads(calls, size)
+        spent: list[Rates] = []
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            if heads and not spent:
+                given = (tensor[:, :, -heads:] for tensor in (q, k))
+                self._words.send(torch.stack([header_of(one) for one in given]))
+            out, rates = self._attend(kernel, q, k, v, heads)
+            spent.append(rates)
+            if len(spent) == calls:
+                self._decision.measured(size, Rates.median(spent))
+            return out
+
+        return attend
+
+    def _attend(
+        self, kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, heads: int
+    ) -> tuple[Tensor, Rates]:
+        start = _now(q)
+        own = q.shape[2] - heads
+        if not heads:
+            out = kernel(q, k, v)
+            return out, Rates(own, _now(out) - start, 0, 0.0)
+        flat = torch.cat([one[:, :, own:].reshape(-1) for one in (q, k, v)])
+        while len(self._sending) > 1:
+            self._peers.wait(self._sending.popleft(), "send heads to attend", self._helper)
+        self._sending.append(self._wires.operands.send(flat, self._helper))
+        theirs = torch.empty_like(q[:, :, own:], memory_format=torch.contiguous_format)
+        delivery = self._wires.results.post(theirs, self._helper)
+        mine = kernel(q[:, :, :own], k[:, :, :own], v[:, :, :own])
+        own_seconds = _now(mine) - start
+        self._peers.wait(delivery, "receive attended heads", self._helper)
+        rates = Rates(own, own_seconds, heads, _now(mine) - start)
+        return torch.cat((mine, theirs), dim=2), rates
+
+
+@final
+class CoDecoder:
+    """A decode rank that attends.
+
+    Args:
+        peers: The ranks of the run.
+        wires: To and from the ranks of the mesh.
+        served: Those that give it heads.
+        kernel: The attention kernel of one device.
+    """
+
+    def __init__(self, peers: Peers, wires: CoWires, served: Sequence[int], kernel: Kernel) -> None:
+        self._peers = peers
+        self._wires = wires
+        self._served = served
+        self._kernel = kernel
+        self._words = {rank: Inbox(peers, wires.words, rank, "sizes") for rank in served}
+        self._sending: deque[tuple[Delivery, int]] = deque()
+
+    def attend(self, calls: int) -> None:
+        """Attend what the ranks give away in one micro-task.
+
+        Args:
+            calls: How often each of them does.
+        """
+        shapes = {rank: self._shapes(rank) for rank in self._served}
+        coming = {rank: self._post(rank, shapes[rank]) for rank in self._served}
+        for call in range(calls):
+            for rank in self._served:
+                flat, delivery = coming[rank]
+                self._peers.wait(delivery, "receive heads to attend", rank)
+                if call + 1 < calls:  # the next one travels meanwhile
+                    coming[rank] = self._post(rank, shapes[rank])
+                queries, keys = shapes[rank]
+                sizes = [queries.numel(), keys.numel(), keys.numel()]
+                q, k, v = torch.split(flat, sizes)
+                out = self._kernel(q.view_as(queries), k.view_as(keys), v.view_as(keys))
+                while len(self._sending) > len(self._served):
+                    sent, target = self._sending.popleft()
+                    self._peers.wait(sent, "send attended heads", target)
+                self._sending.append((self._wires.results.send(out.contiguous(), rank), rank))
+
+    def _shapes(self, rank: int) -> tuple[Tensor, Tensor]:
+        """Return empty tensors of a rank's queries and of its keys."""
+        headers = self._words[rank].receive()
+        assert headers is not None
+        queries, keys = (of_header(header) for header in headers)
+        assert queries is not None
+        assert keys is not None
+        return queries, keys
+
+    def _post(self, rank: int, shapes: tuple[Tensor, Tensor]) -> tuple[Tensor, Delivery]:
+        queries, keys = shapes
+        numbers = queries.numel() + 2 * keys.numel()
+        flat = torch.empty(numbers, dtype=queries.dtype, device=self._peers.device)
+        return flat, self._wires.operands.post(flat, rank)
+
+
+def _now(tensor: Tensor) -> float:
+    """Return the time, when everything that was queued for the tensor's device is done."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+    return time.perf_counter()

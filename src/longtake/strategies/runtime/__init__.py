@@ -1,0 +1,1 @@
+"""Runtime of strategies: what executes the actions of one rank."""

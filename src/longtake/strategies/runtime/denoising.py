@@ -1,0 +1,152 @@
+"""What a strategy is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from longtake.caches import FeatureCache
+from longtake.comm.communicator import Peers
+from longtake.models import AnyBackbone, BlockSteps, KnownFrames, Sampler, Start
+from longtake.plan.ir.actions import Action
+from longtake.strategies.pipedit.co_attention import CoAttention
+from longtake.task import FrameRange, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guidance:
+    """Guidance by a second branch (classifier-free guidance), by an embedded scale, or by both.
+
+    Args:
+        scales: Scale of the branches per expert of the backbone; 1 or less in all of them turns
+            the second branch off.
+        embedded: Scale that a model with embedded guidance is told.
+    """
+
+    scales: tuple[float, ...]
+    embedded: float = 1.0
+
+    @property
+    def branches(self) -> int:
+        """Rows of the batch dim: 1, or 2 for the prompt (row 0) and the negative prompt (row 1)."""
+        return 2 if max(self.scales) > 1 else 1
+
+    def combine(self, prediction: Tensor, expert: int) -> Tensor:
+        """Join the branches' predictions ``(branches, C, F, H, W)`` to ``(1, C, F, H, W)``."""
+        if self.branches == 1:
+            return prediction
+        conditional, unconditional = prediction.float().chunk(2)
+        return unconditional + self.scales[expert] * (conditional - unconditional)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denoising:
+    """The denoising of one request: everything that a strategy needs, and no more.
+
+    Args:
+        backbone: With the layers that the strategy asked for on this rank.
+        tasks: The schedule, in serial order; endless for an endless video. Read once.
+        noise: The starting noise of block 0, 1, 2, ..., fp32 on the CPU. Read once.
+        cache: How tasks see their neighbors.
+        sampler: Noise levels, and the start of every block's sampler state.
+        guidance: Classifier-free guidance.
+        text: Gives what ``Backbone.condition_text`` made of the prompt of some latent frames,
+            for a range of guidance branches.
+        height: Latent height ``H``.
+        width: Latent width ``W``.
+        device: Where the backbone's weights are.
+        attention: diffusers' attention backend.
+        dtype: Of hidden states.
+        peers: The ranks of the run.
+        start: What is known of the video before it is made; ``None``: nothing.
+        start_noise: Share of a block's noise that its known frames are seen with, where all
+            frames have one timestep.
+        cooperation: With decode ranks that attend some of this rank's heads.
+    """
+
+    backbone: AnyBackbone
+    tasks: Iterable[Task]
+    noise: Iterator[Tensor]
+    cache: FeatureCache
+    sampler: Sampler
+    guidance: Guidance
+    text: Callable[[FrameRange, range], Any]
+    height: int
+    width: int
+    device: torch.device
+    attention: str = "native"
+    dtype: torch.dtype = torch.float32
+    peers: Peers = field(default_factory=Peers.alone)
+    start: Start | None = None
+    start_noise: float = 0.5
+    cooperation: CoAttention | None = None
+
+    def begin(self, frames: FrameRange, noise: Tensor) -> tuple[Tensor, BlockSteps]:
+        """Return the latents that a block's first step sees, and the block's sampler.
+
+        Args:
+            frames: The block's latent frames.
+            noise: Its starting noise ``(1, C, F, H, W)`` on the device.
+        """
+        spec, sampler = self.backbone.spec, self.sampler.start()
+        if self.start is None or spec.start != "replaced":
+            return noise, sampler
+        clean = self.start.known(frames)
+        if not clean.shape[2]:
+            return noise, sampler
+        share = self.start_noise if spec.timestep == "clip" else 0.0
+        steps = KnownFrames(sampler, clean, noise[:, :, : clean.shape[2]], share)
+        return steps.hold(noise), steps
+
+    def guide(self, task: Task, predictions: Tensor) -> Tensor:
+        """Join all branches' predictions of a task: ``(branches, C, F, H, W)`` to ``(1, ...)``."""
+        timestep = self.sampler.timesteps[task.step]
+        return self.guidance.combine(predictions, self.backbone.spec.expert(timestep))
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDone:
+    """A task has run.
+
+    Args:
+        task: Which one.
+    """
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDone:
+    """A block is finished. Blocks finish in the order of time.
+
+    Args:
+        block: Index of the block.
+        frames: Its latent frames.
+        latents: ``(1, C, F, H, W)`` fp32 on the rank's device.
+    """
+
+    block: int
+    frames: FrameRange
+    latents: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ActionDone:
+    """This rank has done an action of its plan: for timelines and measures of idle time.
+
+    Args:
+        action: Which one.
+        start: When it began, in seconds of ``time.perf_counter``.
+        stop: When it ended; on a GPU, when its work was queued.
+    """
+
+    action: Action
+    start: float
+    stop: float
+
+
+Progress: TypeAlias = TaskDone | BlockDone | ActionDone

@@ -1,0 +1,1 @@
+"""Random-weight models small enough for a test, one module per family."""

@@ -1,0 +1,164 @@
+"""A random-weight CogVideoX small enough for a test: a pipeline folder on disk, or in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXPipeline, CogVideoXTransformer3DModel
+from torch import nn
+from transformers import T5Config, T5EncoderModel
+
+from longtake.models import BackboneSpec, Compression, ModelFolder, Sampler, open_folder
+from longtake.models.cogvideox import CogVideoXBackbone
+from longtake.models.text import join_prompts, split_prompts
+from longtake.strategies import Denoising, Peers
+from longtake.task import FrameRange
+from longtake.testing.tiny.base import (
+    CHANNELS,
+    LAYERS,
+    TEXT_DIM,
+    TOKENS,
+    TinyCase,
+    randomize,
+    tiny_denoising,
+    tiny_prompts,
+    tiny_tokenizer,
+)
+
+
+def tiny_cogvideox_folder(
+    path: Path,
+    *,
+    rotary: bool = True,
+    sampler: str = "CogVideoXDDIMScheduler",
+    shard_size: str | None = None,
+    seed: int = 0,
+) -> ModelFolder:
+    """Save a random-weight ``CogVideoXPipeline`` as diffusers does, and open it.
+
+    Args:
+        path: Where to.
+        rotary: Positions as in CogVideoX-5B; else as in 2B.
+        sampler: diffusers' scheduler class.
+        shard_size: Largest weight file (``"20KB"``); ``None`` for one file per component.
+        seed: Of the weights.
+    """
+    tokenizer = tiny_tokenizer()
+    encoder = T5Config(
+        vocab_size=len(tokenizer), d_model=TEXT_DIM, d_kv=4, d_ff=16, num_layers=1, num_heads=2
+    )
+    pipeline = CogVideoXPipeline(
+        tokenizer=tokenizer,
+        text_encoder=randomize(T5EncoderModel(encoder), seed),
+        vae=tiny_cogvideox_vae(seed),
+        transformer=tiny_cogvideox_transformer(rotary, seed),
+        scheduler=tiny_cogvideox_scheduler(sampler),
+    )
+    options = {} if shard_size is None else {"max_shard_size": shard_size}
+    pipeline.save_pretrained(path, **options)
+    return open_folder(str(path))
+
+
+def tiny_cogvideox_transformer(rotary: bool = True, seed: int = 0) -> Any:
+    """Return a ``CogVideoXTransformer3DModel`` of random weights.
+
+    Its own picture is higher than wide, so that a test's picture is cropped from the midst of it.
+    """
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=3,
+        attention_head_dim=16,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        time_embed_dim=8,
+        text_embed_dim=TEXT_DIM,
+        num_layers=LAYERS,
+        sample_width=8,
+        sample_height=12,
+        max_text_seq_length=TOKENS,
+        use_rotary_positional_embeddings=rotary,
+    )
+    return randomize(transformer, seed)
+
+
+def tiny_cogvideox_vae(seed: int = 0) -> Any:
+    """Return an ``AutoencoderKLCogVideoX`` of random weights: 8 times smaller, 4 times fewer."""
+    vae = AutoencoderKLCogVideoX(
+        latent_channels=CHANNELS,
+        block_out_channels=(4, 4, 4, 4),
+        layers_per_block=1,
+        norm_num_groups=2,
+        sample_height=96,
+        sample_width=80,
+    )
+    return randomize(vae, seed)
+
+
+def tiny_cogvideox_scheduler(sampler: str = "CogVideoXDDIMScheduler", **changes: Any) -> Any:
+    """Return a diffusers scheduler of class ``sampler``, configured as CogVideoX-2B ships it."""
+    config = {
+        "beta_end": 0.012,
+        "clip_sample": False,
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": True,
+        "snr_shift_scale": 3.0,
+        "timestep_spacing": "trailing",
+    }
+    return getattr(diffusers, sampler).from_config(config | changes)
+
+
+def tiny_cogvideox_spec() -> BackboneSpec:
+    """Return the spec of ``tiny_cogvideox_backbone``."""
+    return BackboneSpec(
+        name="tiny CogVideoX",
+        channels=CHANNELS,
+        patch=(1, 2, 2),
+        heads=3,
+        head_dim=16,
+        layers=LAYERS,
+        native_frames=13,
+        compression=Compression(temporal=4, spatial=8),
+        text_tokens=TOKENS,
+    )
+
+
+def tiny_cogvideox_backbone(
+    layers: Collection[int] = range(LAYERS), rotary: bool = True, seed: int = 0
+) -> CogVideoXBackbone:
+    """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
+    transformer = tiny_cogvideox_transformer(rotary, seed)
+    for index in set(range(LAYERS)).difference(layers):
+        transformer.transformer_blocks[index] = nn.Identity()
+    return CogVideoXBackbone(tiny_cogvideox_spec(), transformer, layers)
+
+
+@torch.no_grad()
+def tiny_cogvideox_denoising(
+    case: TinyCase,
+    layers: Collection[int] = range(LAYERS),
+    peers: Peers | None = None,
+    rotary: bool = True,
+) -> Denoising:
+    """Return the work of one rank that holds ``layers``, under DDIM. It can be run once.
+
+    Args:
+        case: What is denoised.
+        layers: What the strategy asked for on this rank.
+        peers: The ranks of the run; ``None`` for one rank.
+        rotary: Positions as in CogVideoX-5B; else as in 2B.
+    """
+    work = tiny_denoising(case, layers, peers)
+    backbone = tiny_cogvideox_backbone(layers, rotary, case.seed)
+    rows = split_prompts(tiny_prompts(work.guidance.branches))
+
+    @cache
+    def text(_frames: FrameRange, branches: range) -> Any:
+        return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
+
+    sampler = Sampler(tiny_cogvideox_scheduler(), case.steps)
+    return replace(work, backbone=backbone, sampler=sampler, text=text)

@@ -1,0 +1,202 @@
+"""A random-weight HunyuanVideo small enough for a test: a pipeline folder on disk, or in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+)
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from torch import nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedTokenizerFast,
+)
+
+from longtake.models import BackboneSpec, Compression, ModelFolder, PromptStates, open_folder
+from longtake.models.hunyuan_video import HunyuanVideoBackbone
+from longtake.models.text import join_prompts, split_prompts
+from longtake.strategies import Denoising, Guidance, Peers
+from longtake.task import FrameRange
+from longtake.testing.tiny.base import (
+    CHANNELS,
+    LAYERS,
+    TEXT_DIM,
+    TOKENS,
+    TinyCase,
+    randomize,
+    tiny_denoising,
+    tiny_scheduler,
+)
+
+DUAL = LAYERS // 2
+"""How many of the layers have two streams; as many follow with one."""
+
+EMBEDDED_SCALE = 6.0
+"""Guidance scale that the model is told."""
+
+POOLED_DIM = 6
+"""Width of the pooled prompt."""
+
+_WORDS = ["<pad>", "</s>", "<unk>", "red", "blue", "bird", "sea", "moves", "slow", "user", "video"]
+
+
+def tiny_hunyuan_folder(
+    path: Path, *, shard_size: str | None = None, seed: int = 0, **changes: Any
+) -> ModelFolder:
+    """Save a random-weight ``HunyuanVideoPipeline`` as diffusers does, and open it.
+
+    Args:
+        path: Where to.
+        shard_size: Largest weight file (``"20KB"``); ``None`` for one file per component.
+        seed: Of the weights.
+        changes: To the transformer's configuration.
+    """
+    llama = LlamaConfig(
+        vocab_size=len(_WORDS),
+        hidden_size=TEXT_DIM,
+        intermediate_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+    )
+    clip = CLIPTextConfig(
+        vocab_size=len(_WORDS),
+        hidden_size=POOLED_DIM,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    pipeline = HunyuanVideoPipeline(
+        text_encoder=randomize(LlamaModel(llama), seed),
+        tokenizer=_tokenizer(),
+        transformer=tiny_hunyuan_transformer(seed, **changes),
+        vae=tiny_hunyuan_vae(seed),
+        scheduler=tiny_scheduler("FlowMatchEulerDiscreteScheduler"),
+        text_encoder_2=randomize(CLIPTextModel(clip), seed),
+        tokenizer_2=_tokenizer(),
+    )
+    options = {} if shard_size is None else {"max_shard_size": shard_size}
+    pipeline.save_pretrained(path, **options)
+    return open_folder(str(path))
+
+
+def tiny_hunyuan_transformer(seed: int = 0, **changes: Any) -> Any:
+    """Return a ``HunyuanVideoTransformer3DModel`` of random weights."""
+    config = {
+        "in_channels": CHANNELS,
+        "out_channels": CHANNELS,
+        "num_attention_heads": 2,
+        "attention_head_dim": 12,
+        "num_layers": DUAL,
+        "num_single_layers": LAYERS - DUAL,
+        "num_refiner_layers": 1,
+        "mlp_ratio": 2.0,
+        "text_embed_dim": TEXT_DIM,
+        "pooled_projection_dim": POOLED_DIM,
+        "rope_axes_dim": (4, 4, 4),
+    }
+    return randomize(HunyuanVideoTransformer3DModel(**config | changes), seed)
+
+
+def tiny_hunyuan_vae(seed: int = 0) -> Any:
+    """Return an ``AutoencoderKLHunyuanVideo`` of random weights: 8 times smaller, 4 times fewer."""
+    vae = AutoencoderKLHunyuanVideo(
+        latent_channels=CHANNELS,
+        block_out_channels=(4, 4, 4, 4),
+        layers_per_block=1,
+        norm_num_groups=2,
+    )
+    return randomize(vae, seed)
+
+
+def tiny_hunyuan_spec() -> BackboneSpec:
+    """Return the spec of ``tiny_hunyuan_backbone``."""
+    return BackboneSpec(
+        name="tiny HunyuanVideo",
+        channels=CHANNELS,
+        patch=(1, 2, 2),
+        heads=2,
+        head_dim=12,
+        layers=LAYERS,
+        native_frames=33,
+        compression=Compression(temporal=4, spatial=8),
+        text_tokens=TOKENS,
+        guidance="embedded",
+    )
+
+
+def tiny_hunyuan_backbone(
+    layers: Collection[int] = range(LAYERS), seed: int = 0
+) -> HunyuanVideoBackbone:
+    """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
+    transformer = tiny_hunyuan_transformer(seed)
+    for index in set(range(LAYERS)).difference(layers):
+        if index < DUAL:
+            transformer.transformer_blocks[index] = nn.Identity()
+        else:
+            transformer.single_transformer_blocks[index - DUAL] = nn.Identity()
+    return HunyuanVideoBackbone(tiny_hunyuan_spec(), transformer, layers)
+
+
+def tiny_hunyuan_prompts(rows: int, seed: int = 0) -> PromptStates:
+    """Return text encoder states of made-up prompts, each one token shorter than the one before."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = TOKENS - 2 - torch.arange(rows)
+    return {
+        "states": torch.randn(rows, TOKENS, TEXT_DIM, generator=generator),
+        "mask": torch.arange(TOKENS) < lengths[:, None],
+        "pooled": torch.randn(rows, POOLED_DIM, generator=generator),
+    }
+
+
+@torch.no_grad()
+def tiny_hunyuan_denoising(
+    case: TinyCase,
+    layers: Collection[int] = range(LAYERS),
+    peers: Peers | None = None,
+    prompts: PromptStates | None = None,
+) -> Denoising:
+    """Return the work of one rank that holds ``layers``. It can be run once.
+
+    Args:
+        case: What is denoised; its scales are those of true guidance, by a second branch.
+        layers: What the strategy asked for on this rank.
+        peers: The ranks of the run; ``None`` for one rank.
+        prompts: One row per branch; ``None`` for made-up ones.
+    """
+    backbone = tiny_hunyuan_backbone(layers, case.seed)
+    guidance = Guidance(scales=case.scales, embedded=EMBEDDED_SCALE)
+    rows = split_prompts(prompts or tiny_hunyuan_prompts(guidance.branches))
+
+    @cache
+    def text(_frames: FrameRange, branches: range) -> Any:
+        return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
+
+    work = tiny_denoising(case, layers, peers)
+    return replace(work, backbone=backbone, guidance=guidance, text=text)
+
+
+def _tokenizer() -> Any:
+    words = {word: index for index, word in enumerate(_WORDS)}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )

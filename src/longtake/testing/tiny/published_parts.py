@@ -1,0 +1,302 @@
+"""The parts of published pipelines, with few layers and heads and random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import diffusers
+import transformers
+
+from longtake.testing.tiny.base import randomize
+
+Tokens = Mapping[str, int]
+"""How many tokens each tokenizer has, by component."""
+Parts = dict[str, Any]
+"""Components of a pipeline, and settings of its constructor."""
+
+_WIDTH: Final = 32
+"""Of the text encoders."""
+_LAYERS: Final = {"num_attention_heads": 2, "num_layers": 2}
+
+
+def t5(tokens: int, kind: str = "T5", width: int = _WIDTH) -> Any:
+    """Return the encoder of a T5 1.1 or UMT5."""
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=tokens,
+        d_model=width,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+    )
+    return randomize(getattr(transformers, f"{kind}EncoderModel")(config), 1)
+
+
+def _wan_transformer(kind: str = "Wan", seed: int = 0, **changes: Any) -> Any:
+    config = {**_LAYERS, "ffn_dim": 64, "text_dim": _WIDTH, **changes}
+    return randomize(getattr(diffusers, f"{kind}Transformer3DModel")(**config), seed)
+
+
+def _wan_vae(**changes: Any) -> Any:
+    config: dict[str, Any] = {"base_dim": 4, "num_res_blocks": 1, **changes}
+    return randomize(diffusers.AutoencoderKLWan(**config), 2)
+
+
+def _wan_scheduler(shift: float) -> Any:
+    return diffusers.UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
+    )
+
+
+def wan(tokens: Tokens, shift: float = 3.0, **changes: Any) -> Parts:
+    """Return Wan 2.1's; ``changes`` are further parts, or other ones."""
+    parts = {
+        "text_encoder": t5(tokens["tokenizer"], "UMT5"),
+        "vae": _wan_vae(),
+        "scheduler": _wan_scheduler(shift),
+    }
+    return (
+        parts | ({} if "transformer" in changes else {"transformer": _wan_transformer()}) | changes
+    )
+
+
+def wan_ti2v(tokens: Tokens) -> Parts:
+    """Return Wan 2.2 TI2V's: a timestep per frame, and a VAE of 48 channels."""
+    vae = _wan_vae(
+        decoder_base_dim=8,
+        z_dim=48,
+        is_residual=True,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_spatial=16,
+        latents_mean=[0.01 * index - 0.2 for index in range(48)],
+        latents_std=[0.4 + 0.01 * index for index in range(48)],
+    )
+    transformer = _wan_transformer(in_channels=48, out_channels=48)
+    return wan(tokens, 5.0, transformer=transformer, vae=vae, expand_timesteps=True)
+
+
+def wan_two_experts(tokens: Tokens, boundary: float = 0.875, **changes: Any) -> Parts:
+    """Return Wan 2.2 A14B's; ``changes`` go to both transformers."""
+    experts = {
+        "transformer": _wan_transformer(**changes),
+        "transformer_2": _wan_transformer(seed=7, **changes),
+    }
+    return wan(tokens, boundary_ratio=boundary, **experts)
+
+
+def wan_i2v(tokens: Tokens) -> Parts:
+    """Return Wan 2.1 I2V's: channels for given frames, and cross-attention to CLIP's image."""
+    clip = transformers.CLIPVisionConfig(
+        hidden_size=_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=224,
+        patch_size=14,
+        projection_dim=_WIDTH,
+        hidden_act="gelu",
+    )
+    width = 2 * 128
+    return wan(
+        tokens,
+        transformer=_wan_transformer(in_channels=36, image_dim=_WIDTH, added_kv_proj_dim=width),
+        image_encoder=randomize(transformers.CLIPVisionModelWithProjection(clip), 4),
+        image_processor=transformers.CLIPImageProcessor(
+            size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224}
+        ),
+    )
+
+
+def skyreels(tokens: Tokens, *, told_rate: bool) -> Parts:
+    """Return SkyReels-V2's; 1.3B of diffusion forcing is told the frame rate."""
+    transformer = _wan_transformer("SkyReelsV2", inject_sample_info=told_rate)
+    return wan(tokens, 1.0, transformer=transformer)
+
+
+def hunyuan_video(tokens: Tokens) -> Parts:
+    """Return HunyuanVideo's: Llama and CLIP, and a guidance scale that is embedded."""
+    llama = transformers.LlamaConfig(
+        vocab_size=tokens["tokenizer"],
+        hidden_size=_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+    )
+    clip = transformers.CLIPTextConfig(
+        vocab_size=tokens["tokenizer_2"],
+        hidden_size=_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        bos_token_id=tokens["tokenizer_2"] - 2,
+        eos_token_id=tokens["tokenizer_2"] - 1,
+    )
+    transformer = diffusers.HunyuanVideoTransformer3DModel(
+        **_LAYERS,
+        num_single_layers=2,
+        num_refiner_layers=2,
+        text_embed_dim=_WIDTH,
+        pooled_projection_dim=_WIDTH,
+    )
+    vae = diffusers.AutoencoderKLHunyuanVideo(
+        block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
+    )
+    return {
+        "text_encoder": randomize(transformers.LlamaModel(llama), 1),
+        "text_encoder_2": randomize(transformers.CLIPTextModel(clip), 3),
+        "transformer": randomize(transformer, 0),
+        "vae": randomize(vae, 2),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+    }
+
+
+def hunyuan_video15(tokens: Tokens) -> Parts:
+    """Return HunyuanVideo 1.5's: Qwen and ByT5, and a guider."""
+    qwen = transformers.Qwen2_5_VLTextConfig(
+        vocab_size=tokens["tokenizer"],
+        hidden_size=_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+    )
+    transformer = diffusers.HunyuanVideo15Transformer3DModel(
+        **_LAYERS,
+        text_embed_dim=_WIDTH,
+        text_embed_2_dim=_WIDTH,
+        image_embed_dim=16,
+        task_type="t2v",
+    )
+    vae = diffusers.AutoencoderKLHunyuanVideo15(
+        block_out_channels=(16, 16, 32, 32, 32), layers_per_block=1
+    )
+    return {
+        "text_encoder": randomize(transformers.Qwen2_5_VLTextModel(qwen), 1),
+        "text_encoder_2": t5(tokens["tokenizer_2"]),
+        "transformer": randomize(transformer, 0),
+        "vae": randomize(vae, 2),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0),
+        "guider": diffusers.ClassifierFreeGuidance(guidance_scale=6.0),
+    }
+
+
+def cogvideox(tokens: Tokens, *, rotary: bool) -> Parts:
+    """Return CogVideoX-5B's (with rotary positions) or 2B's (without)."""
+    scheduler = diffusers.CogVideoXDDIMScheduler(
+        beta_end=0.012,
+        clip_sample=False,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        snr_shift_scale=1.0 if rotary else 3.0,
+        timestep_spacing="trailing",
+    )
+    transformer = diffusers.CogVideoXTransformer3DModel(
+        **_LAYERS,
+        text_embed_dim=_WIDTH,
+        time_embed_dim=64,
+        use_rotary_positional_embeddings=rotary,
+    )
+    vae = diffusers.AutoencoderKLCogVideoX(
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        scaling_factor=0.7 if rotary else 1.15258426,
+    )
+    return {
+        "text_encoder": t5(tokens["tokenizer"]),
+        "transformer": randomize(transformer, 0),
+        "vae": randomize(vae, 2),
+        "scheduler": scheduler,
+    }
+
+
+def ltx(tokens: Tokens, version: str) -> Parts:
+    """Return LTX-Video's.
+
+    Args:
+        tokens: Of the tokenizer.
+        version: ``0.9.0``, ``0.9.1`` or ``0.9.5``.
+    """
+    width = 2 * 64
+    transformer = diffusers.LTXVideoTransformer3DModel(
+        **_LAYERS, cross_attention_dim=width, caption_channels=_WIDTH
+    )
+    shift: Parts = {"use_dynamic_shifting": False}
+    if version != "0.9.5":
+        shift = {
+            "use_dynamic_shifting": True,
+            "base_shift": 0.95,
+            "max_shift": 2.05,
+            "base_image_seq_len": 1024,
+            "max_image_seq_len": 4096,
+            "shift_terminal": 0.1,
+        }
+    return {
+        "text_encoder": t5(tokens["tokenizer"]),
+        "transformer": randomize(transformer, 0),
+        "vae": _ltx_vae(version),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(**shift),
+    }
+
+
+def _ltx_vae(version: str) -> Any:
+    plain = {
+        "block_out_channels": (8, 8, 8, 8),
+        "decoder_block_out_channels": (8, 8, 8, 8),
+        "layers_per_block": (1, 1, 1, 1, 1),
+        "decoder_layers_per_block": (1, 1, 1, 1, 1),
+    }
+    since_091 = {
+        "decoder_block_out_channels": (8, 16, 32),
+        "decoder_layers_per_block": (1, 1, 1, 1),
+        "decoder_spatio_temporal_scaling": (True, True, True),
+        "decoder_inject_noise": (True, True, True, False),
+        "upsample_residual": (True, True, True),
+        "upsample_factor": (2, 2, 2),
+        "timestep_conditioning": True,
+    }
+    since_095 = {
+        "block_out_channels": (8, 8, 8, 8, 8),
+        "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
+        "layers_per_block": (1, 1, 1, 1, 1),
+        "spatio_temporal_scaling": (True, True, True, True),
+        "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+        "decoder_inject_noise": (False, False, False, False),
+        "spatial_compression_ratio": 32,
+        "temporal_compression_ratio": 8,
+    }
+    changes = {"0.9.0": {}, "0.9.1": since_091, "0.9.5": since_091 | since_095}[version]
+    vae = diffusers.AutoencoderKLLTXVideo(**plain | changes)
+    decoder = vae.decoder
+    # A single number, which is no weight.
+    multiplier, decoder.timestep_scale_multiplier = decoder.timestep_scale_multiplier, None
+    randomize(vae, 2)
+    decoder.timestep_scale_multiplier = multiplier
+    return vae
+
+
+def mochi(tokens: Tokens) -> Parts:
+    """Return Mochi 1's."""
+    transformer = diffusers.MochiTransformer3DModel(
+        **_LAYERS, pooled_projection_dim=64, text_embed_dim=_WIDTH
+    )
+    vae = diffusers.AutoencoderKLMochi(
+        encoder_block_out_channels=(32, 32, 32, 32),
+        decoder_block_out_channels=(32, 32, 32, 32),
+        layers_per_block=(1, 1, 1, 1, 1),
+    )
+    return {
+        "text_encoder": t5(tokens["tokenizer"]),
+        "transformer": randomize(transformer, 0),
+        "vae": randomize(vae, 2),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
+        "force_zeros_for_empty_prompt": True,
+    }

@@ -1,0 +1,130 @@
+"""A random-weight SkyReels-V2 small enough for a test: a pipeline folder on disk, or in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    SkyReelsV2DiffusionForcingPipeline,
+    SkyReelsV2Pipeline,
+    SkyReelsV2Transformer3DModel,
+)
+from torch import nn
+
+from longtake.models import BackboneSpec, ModelFolder, open_folder
+from longtake.models.skyreels_v2 import skyreels_v2_backbone
+from longtake.models.text import join_prompts, split_prompts
+from longtake.models.wan import WanBackbone
+from longtake.strategies import Denoising, Peers
+from longtake.task import FrameRange
+from longtake.testing.tiny.base import (
+    CHANNELS,
+    LAYERS,
+    TEXT_DIM,
+    TinyCase,
+    randomize,
+    tiny_denoising,
+    tiny_prompts,
+    tiny_scheduler,
+    tiny_text_encoder,
+    tiny_tokenizer,
+    tiny_wan_spec,
+    tiny_wan_vae,
+)
+
+
+def tiny_skyreels_folder(
+    path: Path,
+    *,
+    diffusion_forcing: bool = True,
+    sampler: str = "UniPCMultistepScheduler",
+    shard_size: str | None = None,
+    seed: int = 0,
+    **changes: Any,
+) -> ModelFolder:
+    """Save a random-weight SkyReels-V2 pipeline as diffusers does, and open it.
+
+    Args:
+        path: Where to.
+        diffusion_forcing: Whether the timestep may differ per frame, and the frame rate is
+            embedded beside it.
+        sampler: diffusers' scheduler class.
+        shard_size: Largest weight file (``"20KB"``); ``None`` for one file per component.
+        seed: Of the weights.
+        changes: To the transformer's configuration.
+    """
+    forcing = SkyReelsV2DiffusionForcingPipeline
+    changes = {"inject_sample_info": diffusion_forcing} | changes
+    pipeline = (forcing if diffusion_forcing else SkyReelsV2Pipeline)(
+        tokenizer=tiny_tokenizer(),
+        text_encoder=tiny_text_encoder(seed),
+        transformer=tiny_skyreels_transformer(seed, **changes),
+        vae=tiny_wan_vae(seed),
+        scheduler=tiny_scheduler(sampler),
+    )
+    options = {} if shard_size is None else {"max_shard_size": shard_size}
+    pipeline.save_pretrained(path, **options)
+    return open_folder(str(path))
+
+
+def tiny_skyreels_transformer(seed: int = 0, **changes: Any) -> Any:
+    """Return a ``SkyReelsV2Transformer3DModel`` of random weights."""
+    config = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 12,
+        "in_channels": CHANNELS,
+        "out_channels": CHANNELS,
+        "text_dim": TEXT_DIM,
+        "freq_dim": 16,
+        "ffn_dim": 32,
+        "num_layers": LAYERS,
+        "rope_max_seq_len": 64,
+        "inject_sample_info": True,
+    }
+    return randomize(SkyReelsV2Transformer3DModel(**config | changes), seed)
+
+
+def tiny_skyreels_spec() -> BackboneSpec:
+    """Return the spec of ``tiny_skyreels_backbone``."""
+    return replace(
+        tiny_wan_spec(),
+        name="tiny SkyReels-V2",
+        native_frames=25,
+        start="replaced",
+        timestep="frame",
+    )
+
+
+def tiny_skyreels_backbone(layers: Collection[int] = range(LAYERS), seed: int = 0) -> WanBackbone:
+    """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
+    transformer = tiny_skyreels_transformer(seed)
+    for index in set(range(LAYERS)).difference(layers):
+        transformer.blocks[index] = nn.Identity()
+    return skyreels_v2_backbone(tiny_skyreels_spec(), transformer, layers)
+
+
+@torch.no_grad()
+def tiny_skyreels_denoising(
+    case: TinyCase, layers: Collection[int] = range(LAYERS), peers: Peers | None = None
+) -> Denoising:
+    """Return the work of one rank that holds ``layers``. It can be run once.
+
+    Args:
+        case: What is denoised.
+        layers: What the strategy asked for on this rank.
+        peers: The ranks of the run; ``None`` for one rank.
+    """
+    work = tiny_denoising(case, layers, peers)
+    backbone = tiny_skyreels_backbone(layers, case.seed)
+    rows = split_prompts(tiny_prompts(work.guidance.branches, 1))
+
+    @cache
+    def text(_frames: FrameRange, branches: range) -> Any:
+        return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
+
+    return replace(work, backbone=backbone, text=text)

@@ -1,0 +1,156 @@
+"""Random-weight Wan image-to-video models, beside the text-to-video ones of ``tiny``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import WanImageToVideoPipeline
+from torch import nn
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
+
+from longtake.models import BackboneSpec, ModelFolder, PromptStates, Start, open_folder
+from longtake.models.text import join_prompts, split_prompts
+from longtake.models.wan import WanBackbone
+from longtake.strategies import Denoising, Peers
+from longtake.task import FrameRange
+from longtake.testing.tiny.base import (
+    BOUNDARY,
+    CHANNELS,
+    HEIGHT,
+    LAYERS,
+    TEXT_DIM,
+    WIDTH,
+    TinyCase,
+    randomize,
+    tiny_denoising,
+    tiny_scheduler,
+    tiny_text_encoder,
+    tiny_tokenizer,
+    tiny_wan_spec,
+    tiny_wan_transformer,
+    tiny_wan_vae,
+)
+
+IMAGE_DIM, IMAGE_TOKENS = 8, 5
+"""Width of the image encoder, and tokens that it makes of an image."""
+
+TEXT_TOKENS = 512
+"""Tokens of a prompt: diffusers' Wan 2.1 I2V takes no other number."""
+
+
+def tiny_wan_i2v_folder(path: Path, *, experts: int = 1, seed: int = 0) -> ModelFolder:
+    """Save a random-weight ``WanImageToVideoPipeline`` as diffusers does, and open it.
+
+    Args:
+        path: Where to.
+        experts: 1 as in Wan 2.1 (with an image encoder), 2 as in Wan 2.2 A14B (without).
+        seed: Of the weights.
+    """
+    tokenizer = tiny_tokenizer()
+    tokenizer.model_max_length = TEXT_TOKENS
+    image = experts == 1
+    clip = CLIPVisionConfig(
+        hidden_size=IMAGE_DIM,
+        intermediate_size=16,
+        projection_dim=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+    )
+    processor = CLIPImageProcessor(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+    )
+    WanImageToVideoPipeline(
+        tokenizer=tokenizer,
+        text_encoder=tiny_text_encoder(seed),
+        vae=tiny_wan_vae(seed),
+        scheduler=tiny_scheduler(),
+        image_processor=processor if image else None,
+        image_encoder=randomize(CLIPVisionModel(clip), seed) if image else None,
+        transformer=tiny_wan_i2v_transformer(seed, image=image),
+        transformer_2=None if image else tiny_wan_i2v_transformer(seed + 1, image=image),
+        boundary_ratio=None if image else BOUNDARY,
+    ).save_pretrained(path)
+    return open_folder(str(path))
+
+
+def tiny_wan_i2v_transformer(seed: int = 0, *, image: bool) -> Any:
+    """Return a ``WanTransformer3DModel`` with input channels for given frames.
+
+    Args:
+        seed: Of the weights.
+        image: Whether its cross-attention reads an encoded image as well.
+    """
+    further = {"image_dim": IMAGE_DIM, "added_kv_proj_dim": 24} if image else {}
+    return tiny_wan_transformer(seed, in_channels=CHANNELS + 4 + CHANNELS, **further)
+
+
+def tiny_wan_i2v_spec(experts: int = 1) -> BackboneSpec:
+    """Return the spec of ``tiny_wan_i2v_backbone``."""
+    return replace(tiny_wan_spec(experts), name="tiny Wan I2V", start="channels")
+
+
+def tiny_wan_i2v_backbone(
+    layers: Collection[int] = range(LAYERS), experts: int = 1, seed: int = 0
+) -> WanBackbone:
+    """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
+    transformers = [
+        tiny_wan_i2v_transformer(seed + expert, image=experts == 1) for expert in range(experts)
+    ]
+    for transformer in transformers:
+        for index in set(range(LAYERS)).difference(layers):
+            transformer.blocks[index] = nn.Identity()
+    return WanBackbone(tiny_wan_i2v_spec(experts), transformers, layers)
+
+
+def tiny_wan_i2v_prompts(rows: int, seed: int = 0) -> PromptStates:
+    """Return text encoder states of made-up prompts, each with an image of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "states": torch.randn(rows, TEXT_TOKENS, TEXT_DIM, generator=generator),
+        "image": torch.randn(rows, IMAGE_TOKENS, IMAGE_DIM, generator=generator),
+    }
+
+
+def tiny_start(known: int = 1, described: int = 5, seed: int = 0) -> Start:
+    """Return a made-up start.
+
+    Args:
+        known: Latent frames that are known.
+        described: Latent frames whose input channels differ from the last one's.
+        seed: Of everything.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return Start(
+        latents=torch.randn(1, CHANNELS, known, HEIGHT, WIDTH, generator=generator),
+        channels=torch.randn(1, 4 + CHANNELS, described, HEIGHT, WIDTH, generator=generator),
+        prompts={"image": torch.randn(1, IMAGE_TOKENS, IMAGE_DIM, generator=generator)},
+    )
+
+
+@torch.no_grad()
+def tiny_wan_i2v_denoising(
+    case: TinyCase, layers: Collection[int] = range(LAYERS), peers: Peers | None = None
+) -> Denoising:
+    """Return the work of one rank that holds ``layers``. It can be run once.
+
+    Args:
+        case: What is denoised; with two scales the model is like Wan 2.2.
+        layers: What the strategy asked for on this rank.
+        peers: The ranks of the run; ``None`` for one rank.
+    """
+    backbone = tiny_wan_i2v_backbone(layers, len(case.scales), case.seed)
+    rows = split_prompts(tiny_wan_i2v_prompts(2))
+
+    @cache
+    def text(_frames: FrameRange, branches: range) -> Any:
+        return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
+
+    work = tiny_denoising(case, layers, peers)
+    return replace(work, backbone=backbone, text=text, start=tiny_start())

@@ -1,0 +1,148 @@
+"""What is settled before any weight is read, and how it is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typing_extensions import override
+
+from longtake.errors import ConfigurationError
+from longtake.framework import PromptAt, Recipe, Request
+from longtake.framework.cli import main
+from longtake.framework.engine.run_plan import RunPlan, longest
+from longtake.plan.cost.profiles import profile
+from longtake.schedulers import FifoQueue
+from longtake.strategies import (
+    Denoising,
+    DualParal,
+    Job,
+    Layout,
+    Mesh,
+    ParallelStrategy,
+    Progress,
+    SingleDevice,
+)
+from longtake.testing.tiny.base import LAYERS, tiny_wan_folder
+
+VIDEO = Request(prompts=(PromptAt(text="red shape"),), num_frames=37, height=32, width=48)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_wan_folder(tmp_path_factory.mktemp("model") / "tiny", shard_size="20KB").path
+
+
+@pytest.fixture(scope="module")
+def recipe(model: Path) -> Recipe:
+    return Recipe(pipeline=str(model), scheduler=FifoQueue(3, 2), steps=3, dtype="float32")
+
+
+def plan_of(
+    recipe: Recipe, strategy: ParallelStrategy, world_size: int, memory: float = 1e9
+) -> RunPlan:
+    hardware = replace(profile("H200"), memory=memory)
+    device = torch.device("cpu")
+    return RunPlan(recipe, strategy, world_size=world_size, device=device, hardware=hardware)
+
+
+class Recording(ParallelStrategy):
+    """Puts the layers on two ranks, and remembers the jobs that it was asked about."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    @override
+    def layout(self, world_size: int, job: Job) -> Layout:
+        self.jobs.append(job)
+        half = job.spec.layers // 2
+        return Layout(
+            mesh=Mesh(pipe=2),
+            stages=(range(half), range(half, job.spec.layers)),
+            batches=(range(job.branches),),
+        )
+
+    @override
+    def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
+        raise AssertionError("nothing runs here")
+
+
+def test_one_layout_is_made_for_the_longest_request(recipe: Recipe) -> None:
+    strategy = Recording()
+    plan = plan_of(recipe, strategy, 2)
+    plan.check([VIDEO, replace(VIDEO, num_frames=81), replace(VIDEO, num_frames=5)])
+    plan.check([replace(VIDEO, num_frames=161)])
+    assert [job.latent_frames for job in strategy.jobs] == [21]
+    assert plan.job.work.layer > 0, "a strategy weighs layouts with the model's own operations"
+
+
+def test_an_endless_video_is_the_longest() -> None:
+    endless = replace(VIDEO, num_frames=None)
+    large = replace(VIDEO, height=64)
+    assert longest([VIDEO, endless, replace(VIDEO, num_frames=4001)]) is endless
+    assert longest([VIDEO, large]) is large
+
+
+def test_a_layout_for_another_number_of_devices_is_refused(recipe: Recipe) -> None:
+    with pytest.raises(ConfigurationError, match=r"lays out 2 devices, but .* is 3"):
+        plan_of(recipe, Recording(), 3).check([VIDEO])
+
+
+def test_weights_are_counted_per_layer_from_headers(recipe: Recipe) -> None:
+    weights = plan_of(recipe, SingleDevice(), 1).count_weights()
+    assert weights is not None
+    assert len(weights.layers) == LAYERS
+    assert len(set(weights.layers)) == 1, "all layers are alike"
+    assert 0 < weights.rest < weights.layers[0] * LAYERS
+
+
+def test_weights_and_cache_that_do_not_fit_a_rank_are_refused(recipe: Recipe) -> None:
+    weights = plan_of(recipe, SingleDevice(), 1).count_weights()
+    assert weights is not None
+    memory = 4 * (sum(weights.layers) + weights.rest)
+    plan_of(recipe, SingleDevice(), 1, memory + 100_000).check([VIDEO])
+    with pytest.raises(ConfigurationError, match="GiB of weights on rank 0, but its device has"):
+        plan_of(recipe, SingleDevice(), 1, memory).check([VIDEO])
+    plan_of(recipe, DualParal(split=[2, 2]), 2, memory).check([VIDEO])  # half of the layers each
+
+
+def test_a_plan_is_printed_without_processes_weights_or_gpus(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "long.yaml"
+    config.write_text(f"""\
+trainer: {{accelerator: cuda, devices: 4, strategy: {{class_path: DualParal}}}}
+model: {{pipeline: {model}, steps: 5}}
+data: {{prompts: [bird], num_frames: null, height: 32, width: 48}}
+output: {tmp_path / "out"}
+""")
+    main(["plan", "--config", str(config), "--profile", "h200"])
+    printed = capsys.readouterr()
+    figures, *lines = printed.out.splitlines()
+    assert "event=plan devices=4 mesh=" in figures
+    assert "hardware=H200 blocks=none" in figures
+    (settings,) = [line for line in lines if line.startswith("event=settings")]
+    assert settings == (
+        f"event=settings model={model} pipeline=WanPipeline revision=none variant=none "
+        f"licence=apache-2.0 steps=5 "
+        f"guidance_scale=5.000 guidance_scale_2=none sampler=UniPCMultistepScheduler "
+        f"flow_shift=3.000 num_frames=none height=32 width=48 fps=16"
+    )
+    assert sum(line.startswith("event=rank") for line in lines) == 4
+    chosen = [line for line in lines if line.startswith("event=alternative")]
+    assert sum(line.endswith("chosen=yes") for line in chosen) == 1
+    assert len(chosen) > 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_profile_is_refused_in_a_sentence(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("--data.prompts", "bird", "--data.height", "32", "--data.width", "48")
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "--model.pipeline", str(model), *settings, "--profile", "H20"])
+    assert ended.value.code == 2
+    assert "no hardware profile is named 'H20'; the nearest is" in capsys.readouterr().err

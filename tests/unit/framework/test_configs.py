@@ -1,0 +1,415 @@
+"""Every file in configs/ is a run that passes all checks that need no weights.
+
+The real models cannot be downloaded here, so folders with the published configurations and no
+weights stand in for them: what is fetched before a run is known to be possible.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import diffusers
+import psutil
+import pytest
+import torch
+import yaml
+from diffusers import (
+    ClassifierFreeGuidance,
+    CogVideoXDDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+from PIL import Image
+
+from longtake.framework.callbacks import ReportWriter
+from longtake.framework.cli import LongtakeCLI, quiet
+from longtake.framework.console.models_report import cards
+from longtake.framework.engine.applied import model_of, settings_of
+from longtake.framework.engine.events import RequestStarted
+from longtake.framework.engine.generation_config import Recipe
+from longtake.framework.engine.preflight import check_request
+from longtake.framework.engine.request import PromptAt, Request
+from longtake.framework.engine.run_folder import RunFolder
+from longtake.framework.engine.run_plan import RunPlan
+from longtake.framework.engine.settings import Settings
+from longtake.framework.engine.timings import Timings
+from longtake.models import family_of, open_folder
+from longtake.models.loading import folder as folders
+from longtake.schedulers import FullSequence
+from longtake.strategies import SingleDevice
+
+CPU = torch.device("cpu")
+
+CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
+_WAN = {"patch_size": [1, 2, 2], "attention_head_dim": 128, "in_channels": 16}
+_SMALL = _WAN | {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
+_LARGE = _WAN | {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40}
+_IMAGE = _LARGE | {"in_channels": 36, "out_channels": 16}
+_WAN_VAE = {"z_dim": 16, "scale_factor_temporal": 4, "scale_factor_spatial": 8}
+_UNIPC = UniPCMultistepScheduler(
+    prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+)
+_UNSHIFTED = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
+_COG = CogVideoXDDIMScheduler(
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    prediction_type="v_prediction",
+    rescale_betas_zero_snr=True,
+    timestep_spacing="trailing",
+)
+_DYNAMIC = FlowMatchEulerDiscreteScheduler(
+    use_dynamic_shifting=True,
+    base_shift=0.95,
+    max_shift=2.05,
+    base_image_seq_len=1024,
+    max_image_seq_len=4096,
+    shift_terminal=0.1,
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a published folder says of itself; what is left out are the classes' own defaults."""
+
+    pipeline: str = "WanPipeline"
+    transformer: dict[str, Any] = field(default_factory=dict)
+    vae: dict[str, Any] = field(default_factory=lambda: _WAN_VAE)
+    vae_class: str = "AutoencoderKLWan"
+    scheduler: Any = _UNIPC
+    index: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+FORCING = "SkyReelsV2DiffusionForcingPipeline"
+TWO = {"boundary_ratio": 0.875}
+PUBLISHED = {
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": Published(transformer=_SMALL),
+    "Wan-AI/Wan2.1-T2V-14B-Diffusers": Published(transformer=_LARGE),
+    "Wan-AI/Wan2.2-T2V-A14B-Diffusers": Published(
+        transformer=_LARGE, index=TWO, parts={"transformer_2": _LARGE}
+    ),
+    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": Published(
+        transformer=_SMALL
+        | {"num_attention_heads": 24, "ffn_dim": 14336, "in_channels": 48, "out_channels": 48},
+        vae={"z_dim": 48, "scale_factor_temporal": 4, "scale_factor_spatial": 16},
+        index={"expand_timesteps": True},
+    ),
+    "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers": Published(
+        "WanImageToVideoPipeline",
+        _IMAGE | {"image_dim": 1280, "added_kv_proj_dim": 5120},
+        parts={"image_encoder": {}},
+    ),
+    "Wan-AI/Wan2.2-I2V-A14B-Diffusers": Published(
+        "WanImageToVideoPipeline", _IMAGE, index=TWO, parts={"transformer_2": _IMAGE}
+    ),
+    "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers": Published(FORCING, _SMALL, scheduler=_UNSHIFTED),
+    "Skywork/SkyReels-V2-DF-14B-540P-Diffusers": Published(FORCING, _LARGE, scheduler=_UNSHIFTED),
+    "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers": Published(
+        "SkyReelsV2Pipeline", _LARGE, scheduler=_UNSHIFTED
+    ),
+    "THUDM/CogVideoX-2b": Published(
+        "CogVideoXPipeline", {}, {}, "AutoencoderKLCogVideoX", _COG
+    ),
+    "THUDM/CogVideoX-5b": Published(
+        "CogVideoXPipeline",
+        {"num_layers": 42, "num_attention_heads": 48, "use_rotary_positional_embeddings": True},
+        {},
+        "AutoencoderKLCogVideoX",
+        _COG,
+    ),
+    "hunyuanvideo-community/HunyuanVideo": Published(
+        "HunyuanVideoPipeline",
+        {},
+        {},
+        "AutoencoderKLHunyuanVideo",
+        FlowMatchEulerDiscreteScheduler(shift=7.0),
+    ),
+    "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v": Published(
+        "HunyuanVideo15Pipeline",
+        {},
+        {},
+        "AutoencoderKLHunyuanVideo15",
+        FlowMatchEulerDiscreteScheduler(shift=5.0),
+    ),
+    "Lightricks/LTX-Video": Published(
+        "LTXPipeline", {}, {}, "AutoencoderKLLTXVideo", _DYNAMIC
+    ),
+    "genmo/mochi-1-preview": Published(
+        "MochiPipeline",
+        {},
+        {},
+        "AutoencoderKLMochi",
+        FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
+    ),
+    "./models/open-sora-plan-1.3": Published(
+        "OpenSoraPlanPipeline",
+        {
+            "num_layers": 32, "num_attention_heads": 24, "attention_head_dim": 96,
+            "in_channels": 8, "out_channels": 8, "caption_channels": 2048,
+            "sparse1d": True, "sparse_n": 4,
+        },
+        _WAN_VAE | {"z_dim": 8},
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    ),
+}  # fmt: skip
+
+
+def published(path: Path, name: str) -> Path:
+    """Make a folder with a published model's configuration and no weights."""
+    model = PUBLISHED[name]
+    index = {"_class_name": model.pipeline, **model.index}
+    parts = {"transformer": model.transformer, "vae": model.vae, "text_encoder": {}, **model.parts}
+    for component, config in parts.items():
+        (path / component).mkdir(parents=True)
+        (path / component / "config.json").write_text(json.dumps(config))
+        index[component] = ["diffusers", model.vae_class if component == "vae" else component]
+    model.scheduler.save_pretrained(path / "scheduler")
+    index["scheduler"] = ["diffusers", type(model.scheduler).__name__]
+    if model.pipeline == "HunyuanVideo15Pipeline":
+        ClassifierFreeGuidance(guidance_scale=6.0).save_pretrained(path / "guider")
+        index["guider"] = ["diffusers", "ClassifierFreeGuidance"]
+    (path / "model_index.json").write_text(json.dumps(index))
+    return path
+
+
+def prepared(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str
+) -> LongtakeCLI:
+    """Return the command line after all checks, on published configurations."""
+    model, picture = yaml.safe_load(config.read_text())["model"]["pipeline"], tmp_path / "first.png"
+    if model.startswith("./"):  # not there: by a name that is looked for on the hub
+        more = (*more, "--model.pipeline", model.removeprefix("./"))
+    if "I2V" in model:
+        Image.new("RGB", (64, 48)).save(picture)
+        more = (*more, "--data.start", str(picture))
+    monkeypatch.setattr(
+        folders, "_download", lambda _name, _patterns: published(tmp_path / "model", model)
+    )
+    # The configs are for large GPUs: the check of what the cache holds must not fail for this host.
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=141 * 10**9))
+    monkeypatch.setattr(LongtakeCLI, "_run_subcommand", lambda self, subcommand: None)
+    monkeypatch.setattr("sys.argv", ["longtake"])
+    quiet()
+    arguments = ["predict", "--config", str(config), "--trainer.accelerator", "cpu"]
+    return LongtakeCLI([*arguments, "--output", str(tmp_path / "out"), *more])
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
+def test_a_shipped_config_passes_preflight(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli = prepared(config, tmp_path, monkeypatch)
+    engine = cli.trainer.prepare(cli.model, cli.datamodule)
+    (request,) = cli.datamodule.requests()
+    latent_frames = engine.plan.latent_frames(request)
+    assert latent_frames is not None
+    assert latent_frames > engine.plan.spec.native_frames, "a clip, not a long video"
+    if engine.plan.recipe.pipeline == "demo":
+        return
+    # What it says beside its prompt and length is what the model would be run with anyway.
+    own = replace(engine.plan.recipe, steps=None, guidance_scale=None, guidance_scale_2=None)
+    settings = Settings.of(own, engine.plan.defaults, engine.plan.spec.experts)
+    assert settings.steps == engine.plan.settings.steps
+    assert settings.guidance_scale == engine.plan.settings.guidance_scale
+    assert settings.guidance_scale_2 == engine.plan.settings.guidance_scale_2
+    assert request.fps == engine.plan.defaults.fps
+    assert (request.height, request.width) == (
+        engine.plan.defaults.height,
+        engine.plan.defaults.width,
+    )
+    if engine.plan.defaults.flow_shift is not None:
+        assert engine.plan.settings.flow_shift == engine.plan.defaults.flow_shift
+
+
+def test_every_registered_model_has_a_config() -> None:
+    named = {yaml.safe_load(config.read_text())["model"]["pipeline"] for config in CONFIGS}
+    examples = {example for card in cards() for example in card.examples if "/" in example}
+    assert examples <= named
+    assert "./models/open-sora-plan-1.3" in named  # its folder is made here
+    assert {PUBLISHED[name].pipeline for name in named - {"demo"}} == {
+        card.pipeline for card in cards() if card.model
+    }
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_defaults_are_the_model_s_own(name: str, tmp_path: Path) -> None:
+    """A clip of the length that it was trained on, of sizes that it can make."""
+    folder = open_folder(str(published(tmp_path, name)))
+    family = family_of(folder)
+    spec, own, card = family.spec(folder), family.defaults(folder), family.card(folder)
+    assert own.frames == spec.compression.video_frames(spec.native_frames)
+    assert card.native_frames == spec.native_frames
+    assert card.timestep == spec.timestep
+    assert card.licence
+    assert own == card.defaults
+    if "/" in name and not name.startswith("."):
+        assert name in card.examples
+    request = Request(
+        prompts=(PromptAt(text="red"),),
+        num_frames=own.frames,
+        height=own.height,
+        width=own.width,
+        fps=own.fps,
+    )
+    check_request(request, spec, FullSequence())
+
+
+CALLED = [
+    (diffusers.WanPipeline, "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"),
+    (diffusers.WanImageToVideoPipeline, "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"),
+    (diffusers.CogVideoXPipeline, "THUDM/CogVideoX-5b"),
+    (diffusers.HunyuanVideoPipeline, "hunyuanvideo-community/HunyuanVideo"),
+    (diffusers.HunyuanVideo15Pipeline, "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v"),
+    (diffusers.LTXPipeline, "Lightricks/LTX-Video"),
+    (diffusers.MochiPipeline, "genmo/mochi-1-preview"),
+    (diffusers.SkyReelsV2Pipeline, "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers"),
+    (
+        diffusers.SkyReelsV2DiffusionForcingPipeline,
+        "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers",
+    ),
+]
+
+
+@pytest.mark.parametrize(("pipeline", "name"), CALLED)
+def test_defaults_are_those_of_the_pipelines_of_diffusers(
+    pipeline: Any, name: str, tmp_path: Path
+) -> None:
+    """Where a pipeline has one; Mochi's 19 frames are for small machines, it makes clips of 163."""
+    folder = open_folder(str(published(tmp_path, name)))
+    own = family_of(folder).defaults(folder)
+    called = {
+        key: parameter.default
+        for key, parameter in inspect.signature(pipeline.__call__).parameters.items()
+    }
+    compared = {
+        "num_inference_steps": own.steps,
+        "guidance_scale": own.guidance_scale,
+        "height": own.height,
+        "width": own.width,
+        "num_frames": own.frames,
+        "frame_rate": own.fps,
+        "fps": own.fps,
+    }
+    if pipeline is diffusers.MochiPipeline:
+        assert compared.pop("num_frames") == 163
+    found = {key: called[key] for key in compared if called.get(key) is not None}
+    assert found == {key: compared[key] for key in found}
+    assert "num_inference_steps" in found
+
+
+def test_a_distilled_folder_says_its_scale(tmp_path: Path) -> None:
+    folder = published(tmp_path / "1.5", "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v")
+    ClassifierFreeGuidance(guidance_scale=1.0).save_pretrained(folder / "guider")
+    (folder / "transformer" / "config.json").write_text(json.dumps({"target_size": 960}))
+    plan = RunPlan(Recipe(pipeline=str(folder)), SingleDevice(), world_size=1, device=CPU)
+    assert plan.guidance.branches == 1, "a second branch is computed for nothing"
+    assert (plan.defaults.height, plan.defaults.width) == (720, 1280)
+    given = Recipe(pipeline=str(folder), guidance_scale=5.0)
+    assert RunPlan(given, SingleDevice(), world_size=1, device=CPU).guidance.branches == 2
+
+
+def test_a_shift_in_the_folder_goes_before_that_of_the_family(tmp_path: Path) -> None:
+    name = "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers"
+    folder = published(tmp_path / "model", name)
+    prompts = (PromptAt(text="red"),)
+    request = Request(prompts=prompts, num_frames=97, height=544, width=960)
+
+    def shift(recipe: Recipe) -> float | None:
+        plan = RunPlan(recipe, SingleDevice(), world_size=1, device=CPU)
+        expected = UniPCMultistepScheduler.from_config(
+            _UNIPC.config, flow_shift=plan.flow_shift_of(request)
+        )
+        expected.set_timesteps(50)
+        assert plan.sampler_of(request).timesteps == tuple(map(float, expected.timesteps))
+        return plan.flow_shift_of(request)
+
+    assert shift(Recipe(pipeline=str(folder))) == 8.0
+    assert shift(Recipe(pipeline=str(folder), flow_shift=3.0)) == 3.0
+    UniPCMultistepScheduler.from_config(_UNIPC.config, flow_shift=5.0).save_pretrained(
+        folder / "scheduler"
+    )
+    assert shift(Recipe(pipeline=str(folder))) == 5.0
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (4.0, 3.0)),
+        ({"guidance_scale": 6.0}, (6.0, 6.0)),
+        ({"guidance_scale_2": 2.0}, (4.0, 2.0)),
+    ],
+)
+def test_whoever_gives_one_scale_means_both(
+    given: dict[str, float], expected: tuple[float, float], tmp_path: Path
+) -> None:
+    folder = published(tmp_path, "Wan-AI/Wan2.2-T2V-A14B-Diffusers")
+    recipe = Recipe(pipeline=str(folder), **given)  # type: ignore[arg-type]
+    plan = RunPlan(recipe, SingleDevice(), world_size=1, device=CPU)
+    assert plan.guidance.scales == expected
+    assert plan.settings.steps == 40
+
+
+def test_what_is_left_out_is_shown_resolved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In ``config.yaml``, so that a rerun asks for the same; in plans; in ``report.json``."""
+    config = tmp_path / "short.yaml"
+    config.write_text(
+        "model: {pipeline: Wan-AI/Wan2.2-T2V-A14B-Diffusers}\ndata: {prompts: [a fox]}\n"
+    )
+    cli = prepared(config, tmp_path, monkeypatch)
+    plan = cli.trainer.prepare(cli.model, cli.datamodule).plan
+    (request,) = cli.datamodule.requests()
+    expected = {
+        "steps": 40,
+        "guidance_scale": 4.0,
+        "guidance_scale_2": 3.0,
+        "flow_shift": 3.0,
+        "num_frames": 81,
+        "height": 720,
+        "width": 1280,
+        "fps": 16,
+    }
+    dumped = yaml.safe_load(cli.dump_config(plan))
+    assert {name: (dumped["model"] | dumped["data"])[name] for name in expected} == expected
+    shown = settings_of(plan, request)
+    assert shown == expected | {"sampler": "UniPCMultistepScheduler"}
+    assert model_of(plan) == {
+        "model": "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        "pipeline": "WanPipeline",
+        "licence": "apache-2.0",
+    }
+    report = ReportWriter(RunFolder(tmp_path), Timings(), "none", plan)
+    module = SimpleNamespace(device=CPU)
+    report.on_request_start(
+        cli.trainer,
+        module,  # type: ignore[arg-type]
+        RequestStarted(request=request, blocks=3, steps=40, video_frames=81),
+    )
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["licence"] == "apache-2.0"
+    made = written["requests"][0]
+    for name in ("guidance_scale", "guidance_scale_2", "flow_shift", "sampler", "steps", "fps"):
+        assert made[name] == shown[name]
+
+
+def test_what_is_given_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "short.yaml"
+    config.write_text(
+        "model: {pipeline: genmo/mochi-1-preview, steps: 9}\n"
+        "data: {prompts: [a fox], num_frames: null, fps: 12, height: 96}\n"
+    )
+    cli = prepared(config, tmp_path, monkeypatch)
+    plan = cli.trainer.prepare(cli.model, cli.datamodule).plan
+    (request,) = cli.datamodule.requests()
+    assert (request.num_frames, request.height, request.width) == (None, 96, 848)
+    assert (request.fps, plan.settings.steps, plan.settings.guidance_scale) == (12, 9, 4.5)
+    dumped = yaml.safe_load(cli.dump_config(plan))
+    assert dumped["data"]["num_frames"] is None
+    assert dumped["model"]["steps"] == 9

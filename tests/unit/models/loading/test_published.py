@@ -1,0 +1,238 @@
+"""Folders as they are published: each starts, and denoises as diffusers' own pipeline does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, UniPCMultistepScheduler
+from diffusers.models.transformers.transformer_ltx import LTXVideoRotaryPosEmbed
+from PIL import Image
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from longtake.caches import NoCache
+from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
+from longtake.models import ModelFolder, Placement, family_of
+from longtake.noise import NoiseSource
+from longtake.schedulers import FullSequence
+from longtake.strategies import BlockDone, SingleDevice
+from longtake.testing.tiny.published import published_folder, published_names
+
+# diffusers runs Mochi's rotations under autocast, which has no fp32 on CPUs.
+pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning")
+
+STEPS, LATENT_FRAMES, HEIGHT, WIDTH = 3, 3, 64, 96
+PROMPT, NEGATIVE = "a golden fox jumps over the sea at night", "turns left"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """How a published model is asked for a video, here and in its pipeline.
+
+    Args:
+        scale: Of guidance.
+        scale_2: Of the second expert.
+        options: What its pipeline is called with besides.
+    """
+
+    scale: float = 5.0
+    scale_2: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+EXPERTS = Case(scale=4.0, scale_2=3.0, options={"guidance_scale_2": 3.0})
+CASES = {
+    "Wan2.1-T2V": Case(),
+    "Wan2.2-T2V-A14B": EXPERTS,
+    "Wan2.2-TI2V-5B": Case(),
+    "Wan2.1-I2V": Case(),
+    "Wan2.2-I2V-A14B": EXPERTS,
+    "SkyReels-V2-T2V": Case(scale=6.0),
+    "SkyReels-V2-DF-1.3B": Case(scale=6.0),
+    "SkyReels-V2-DF-14B": Case(scale=6.0),
+    "HunyuanVideo": Case(scale=6.0),
+    "HunyuanVideo-1.5": Case(scale=6.0),
+    "CogVideoX-2b": Case(scale=6.0),
+    "CogVideoX-5b": Case(scale=6.0),
+    "LTX-Video-0.9.0": Case(scale=3.0),
+    "LTX-Video-0.9.1": Case(scale=3.0),
+    "LTX-Video-0.9.5": Case(scale=3.0),
+    "mochi-1-preview": Case(scale=4.5),
+}
+
+
+SLOW = "HunyuanVideo-1.5"  # a thousand tokens of text, whatever the prompt
+MODELS = [pytest.param(name, marks=[pytest.mark.slow] * (name == SLOW)) for name in CASES]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def folder(name: str, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    return published_folder(name, tmp_path_factory.mktemp("published") / name)
+
+
+@pytest.fixture(autouse=True)
+def _no_grad() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def test_every_model_has_its_case() -> None:
+    assert published_names() == list(CASES)
+
+
+def test_it_starts_and_is_the_pipeline(
+    name: str, folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name.startswith("LTX"):
+        monkeypatch.setattr(LTXVideoRotaryPosEmbed, "_prepare_video_coords", exact_coordinates)
+    case, picture = CASES[name], None
+    if folder.pipeline == "WanImageToVideoPipeline":
+        picture = first_picture(tmp_path / "first.png")
+    recipe, request = recipe_of(folder, case), request_of(folder, picture)
+    noise = noise_of(folder, recipe)
+    expected = denoised_by_diffusers(folder, case, request, noise)
+    events = list(Engine(recipe, SingleDevice()).generate(request))
+    [found] = [event.latents for event in events if isinstance(event, BlockDone)]
+    assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
+    assert (found - noise).abs().max() > 0.1, "nothing has been denoised"
+    frames = torch.cat([event.frames for event in events if isinstance(event, FramesDecoded)])
+    assert frames.shape == (request.num_frames, HEIGHT, WIDTH, 3)
+
+
+def test_spaces_and_every_word_matter(folder: ModelFolder) -> None:
+    prompts = [PROMPT, PROMPT.replace(" ", ""), PROMPT.replace("fox", "bird"), ""]
+    place = Placement(torch.device("cpu"), torch.float32)
+    encoded = family_of(folder).encode_text(folder, prompts, place)["states"]
+    assert len({row.numpy().tobytes() for row in encoded}) == len(prompts)
+
+
+def recipe_of(folder: ModelFolder, case: Case) -> Recipe:
+    return Recipe(
+        pipeline=str(folder.path),
+        scheduler=FullSequence(),
+        cache=NoCache(),
+        steps=STEPS,
+        guidance_scale=case.scale,
+        guidance_scale_2=case.scale_2,
+        dtype="float32",
+    )
+
+
+def request_of(folder: ModelFolder, picture: Path | None) -> Request:
+    compression = family_of(folder).spec(folder).compression
+    return Request(
+        prompts=(PromptAt(text=PROMPT),),
+        negative_prompt=NEGATIVE,
+        num_frames=compression.video_frames(LATENT_FRAMES),
+        height=HEIGHT,
+        width=WIDTH,
+        start=None if picture is None else str(picture),
+    )
+
+
+def noise_of(folder: ModelFolder, recipe: Recipe) -> Tensor:
+    """Return the noise that the engine starts from."""
+    spec = family_of(folder).spec(folder)
+    source = NoiseSource(
+        seed=0,
+        request=0,
+        channels=spec.channels,
+        height=HEIGHT // spec.compression.spatial,
+        width=WIDTH // spec.compression.spatial,
+    )
+    blocks = recipe.scheduler.blocks(LATENT_FRAMES)
+    return torch.cat(list(recipe.noise.blocks(source, blocks)), dim=2)
+
+
+def first_picture(file: Path) -> Path:
+    """Save a picture that no resizing changes."""
+    pixels = torch.randint(0, 256, (HEIGHT, WIDTH, 3), generator=torch.Generator().manual_seed(3))
+    Image.fromarray(pixels.byte().numpy()).save(file)
+    return file
+
+
+def denoised_by_diffusers(
+    folder: ModelFolder, case: Case, request: Request, noise: Tensor
+) -> Tensor:
+    """Return the latents that the folder's own pipeline makes, ``(1, C, F, H, W)``."""
+    pipeline = pipeline_of(folder, noise)
+    options: dict[str, Any] = {"guidance_scale": case.scale, **case.options}
+    if folder.pipeline == "HunyuanVideo15Pipeline":
+        options = {}  # its folder says it
+    if request.start is not None:
+        options["image"] = Image.open(request.start)
+    latents: Tensor = pipeline(
+        prompt=PROMPT,
+        negative_prompt=NEGATIVE,
+        height=HEIGHT,
+        width=WIDTH,
+        num_frames=request.num_frames,
+        num_inference_steps=STEPS,
+        latents=packed(folder, noise),
+        output_type="latent",
+        **options,
+    ).frames
+    return unpacked(folder, latents, noise.shape)
+
+
+def pipeline_of(folder: ModelFolder, noise: Tensor) -> Any:
+    parts = {}
+    if folder.pipeline == "HunyuanVideoPipeline":
+        # By the class that the index names it would drop the prompt's spaces (transformers 5.23).
+        parts["tokenizer"] = AutoTokenizer.from_pretrained(folder.path / "tokenizer")
+    pipeline = DiffusionPipeline.from_pretrained(folder.path, **parts)
+    pipeline.set_progress_bar_config(disable=True)
+    if folder.pipeline == "SkyReelsV2DiffusionForcingPipeline":
+        # It cannot take latents of its own (diffusers 0.42): it would unpack them.
+        pipeline.prepare_latents = lambda *_, **__: (noise.clone(), LATENT_FRAMES, None, 0)
+        pipeline.scheduler = Remembering.from_config(pipeline.scheduler.config)
+    return pipeline
+
+
+class Remembering(UniPCMultistepScheduler):  # type: ignore[misc]
+    """UniPC that remembers the sample as it was.
+
+    The diffusion forcing pipeline writes a step's result into the very tensor that the solver
+    remembers as the sample before the step, which its second step then corrects wrongly.
+    """
+
+    def step(self, prediction: Tensor, timestep: Tensor, sample: Tensor, **options: Any) -> Any:
+        return super().step(prediction, timestep, sample.clone(), **options)
+
+
+def packed(folder: ModelFolder, latents: Tensor) -> Tensor:
+    """Return latents as the pipeline takes them."""
+    if folder.pipeline == "CogVideoXPipeline":
+        return latents.transpose(1, 2)
+    if folder.pipeline == "LTXPipeline":
+        return latents.flatten(2).transpose(1, 2)
+    return latents.clone()
+
+
+def unpacked(folder: ModelFolder, latents: Tensor, shape: torch.Size) -> Tensor:
+    """Return a pipeline's latents as ``(1, C, F, H, W)``."""
+    if folder.pipeline == "CogVideoXPipeline":
+        return latents.transpose(1, 2)
+    if folder.pipeline == "LTXPipeline":
+        return latents.transpose(1, 2).reshape(shape)
+    return latents
+
+
+def exact_coordinates(
+    rope: Any, rows: int, *size: int, rope_interpolation_scale: tuple[float, ...], **_: Any
+) -> Tensor:
+    """Return LTX-Video's places in float64: in fp32 the pipeline's own angles are 0.001 off."""
+    axes = [torch.arange(count, dtype=torch.float64) for count in size]
+    bases = torch.tensor([rope.base_num_frames, rope.base_height, rope.base_width])
+    scale = torch.tensor(rope_interpolation_scale, dtype=torch.float64) / bases
+    return (torch.cartesian_prod(*axes) * scale).expand(rows, -1, -1)

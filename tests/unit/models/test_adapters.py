@@ -1,0 +1,93 @@
+"""Adapters stay short, cards and the README say what is so."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+
+import pytest
+
+from longtake.models import ModelFolder, family_of, registered
+from longtake.testing.tiny.base import tiny_wan_folder
+from longtake.testing.tiny.cogvideox import tiny_cogvideox_folder
+from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_folder
+from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_folder
+from longtake.testing.tiny.ltx import tiny_ltx_folder
+from longtake.testing.tiny.mochi import tiny_mochi_folder
+from longtake.testing.tiny.open_sora_plan import tiny_open_sora_plan_folder
+from longtake.testing.tiny.skyreels_v2 import tiny_skyreels_folder
+from longtake.testing.tiny.wan_i2v import tiny_wan_i2v_folder
+from longtake.testing.tiny.wan_ti2v import tiny_ti2v_folder
+
+ROOT = Path(__file__).parents[3]
+LONGEST_MEDIAN = 110
+
+
+def the_tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("adapter_table", ROOT / "tools/adapter_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_median_adapter_is_short() -> None:
+    files = sorted((ROOT / "src/longtake/models").glob("*/backbone.py"))
+    counted = subprocess.run(["wc", "-l", *files], capture_output=True, text=True, check=True)
+    lines = [int(line.split()[0]) for line in counted.stdout.splitlines()[:-1]]
+    assert len(lines) == len(files) >= 8
+    assert median(lines) <= LONGEST_MEDIAN
+    assert list(the_tool().adapters().values()) == lines
+
+
+def test_the_readme_has_the_table_as_it_is_now() -> None:
+    tool = the_tool()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.count(tool.BEGIN) == readme.count(tool.END) == 1
+    assert tool.replaced(readme) == readme, "python tools/adapter_table.py --write"
+
+
+def test_every_bundled_family_has_cards() -> None:
+    bundled = {
+        pipeline: family
+        for pipeline, family in registered().items()
+        if family.__module__.startswith("longtake.models.")
+    }
+    assert len(bundled) >= 10
+    for pipeline, family in bundled.items():
+        assert any(card.pipeline == pipeline for card in family.cards), pipeline
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        tiny_wan_folder,
+        tiny_ti2v_folder,
+        tiny_wan_i2v_folder,
+        tiny_hunyuan_folder,
+        tiny_hunyuan15_folder,
+        tiny_cogvideox_folder,
+        tiny_mochi_folder,
+        tiny_ltx_folder,
+        tiny_open_sora_plan_folder,
+        tiny_skyreels_folder,
+    ],
+)
+def test_cards_agree_with_folders(make: Callable[[Path], ModelFolder], tmp_path: Path) -> None:
+    folder = make(tmp_path / "tiny")
+    family = family_of(folder)
+    spec = family.spec(folder)
+    starts = {"refused": "none", "replaced": "optional", "channels": "always"}
+    card = family.card(folder)
+    assert card in family.cards
+    assert card.pipeline == folder.pipeline
+    assert card.timestep == spec.timestep
+    assert card.start == starts[spec.start]
+    assert card.guidance in (spec.guidance, "either")
+    if folder.pipeline != "CogVideoXPipeline":  # its configuration says how long its clips are
+        assert card.native_frames == spec.native_frames
