@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, middle, table
 from benchmarks.decode_group_runs import Setting, save_model
 
-from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
+from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.schedulers import FullSequence
-from longtake.strategies import Peers, SingleDevice
+from longtake.strategies import Communicator, SingleDevice
 from longtake.strategies.pipedit.head_share import HeadShare, Rates
 from longtake.testing.ranks import RankPool
 
@@ -81,12 +81,14 @@ class Run:
 
 
 @torch.no_grad()
-def make(peers: Peers, recipe: Recipe, size: Size, aco: bool) -> Run:
+def make(
+    communicator: Communicator, generation_config: GenerationConfig, size: Size, aco: bool
+) -> Run:
     """Make a clip as one of two ranks."""
     strategy = SingleDevice(decode_devices=1, aco=aco)
-    engine = Engine(recipe, strategy, world_size=2, rank=peers.rank)
+    engine = Engine(generation_config, strategy, world_size=2, rank=communicator.rank)
     engine.check([size.request])
-    engine.join(peers)
+    engine.join(communicator)
     engine.load([size.request])
     given: Counter[int] = Counter()
     measured = HeadShare.measured
@@ -95,7 +97,7 @@ def make(peers: Peers, recipe: Recipe, size: Size, aco: bool) -> Run:
         given[rates.given] += 1
         measured(share, key, rates)
 
-    peers.gather("loaded")
+    communicator.gather("loaded")
     with patch.object(HeadShare, "measured", counting):
         start = time.perf_counter()
         events = list(engine.generate(size.request))
@@ -114,13 +116,15 @@ def main() -> None:
     pool = RankPool(2, timeout=600)
     with tempfile.TemporaryDirectory() as folder:
         save_model(Setting(name="DiT", heads=HEADS, vae=2), Path(folder))
-        recipe = Recipe(pipeline=folder, scheduler=FullSequence(), steps=STEPS, dtype="float32")
+        generation_config = GenerationConfig(
+            pipeline=folder, scheduler=FullSequence(), steps=STEPS, dtype="float32"
+        )
         for size in SIZES:
             seconds: dict[bool, list[float]] = defaultdict(list)
             given: Counter[int] = Counter()
             videos: dict[bool, Tensor] = {}
             for aco in (False, True) * rounds:
-                output, _ = pool.run(make, recipe, size, aco)
+                output, _ = pool.run(make, generation_config, size, aco)
                 seconds[aco].append(output.denoise)
                 given.update(output.given)
                 assert output.frames is not None
@@ -131,7 +135,14 @@ def main() -> None:
             figures = [middle(seconds[False]), middle(seconds[True]), middle(ratios), heads]
             rows.append([size.name, str(size.tokens), *figures])
     pool.close()
-    header = ["what counts", "tokens", "off, s", "on, s", "off over on", "heads given, micro-tasks"]
+    header = [
+        "what counts",
+        "tokens",
+        "off, s",
+        "on, s",
+        "off over on",
+        "heads given, micro-batchs",
+    ]
     print(f"{STEPS} steps, {HEADS} heads; medians of {rounds} rounds\n\n{table(header, rows)}")
 
 

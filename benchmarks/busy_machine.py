@@ -95,7 +95,7 @@ def main() -> None:
     for policy in policies.values():
         for process in policy.processes:
             process.communicate()
-    _tell(policies)
+    _emit(policies)
 
 
 def serve(frames: int, steps: int) -> None:
@@ -105,16 +105,16 @@ def serve(frames: int, steps: int) -> None:
     import hashlib
     import time
 
-    from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
+    from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
     from longtake.schedulers import FifoQueue
     from longtake.strategies import SingleDevice
     from longtake.threads import brief_spins
 
-    recipe = Recipe(
+    generation_config = GenerationConfig(
         pipeline="demo", scheduler=FifoQueue(8, 8), steps=steps, guidance_scale=2.0, dtype="float32"
     )
     request = Request(prompts=(PromptAt(text=PROMPT),), num_frames=frames, height=64, width=64)
-    engine = Engine(recipe, SingleDevice())
+    engine = Engine(generation_config, SingleDevice())
     engine.load([request])
     print("ready", flush=True)
     with brief_spins(os.environ):
@@ -153,7 +153,7 @@ def _make(processes: Sequence[subprocess.Popen[str]]) -> list[Sample]:
     return samples
 
 
-def _tell(policies: dict[str, Policy]) -> None:
+def _emit(policies: dict[str, Policy]) -> None:
     made = {sample.frames for policy in policies.values() for sample in policy.alone}
     made |= {sample.frames for policy in policies.values() for sample in policy.at_once}
     assert len(made) == 1, "the policies give different frames"

@@ -42,7 +42,7 @@ from longtake.demo import shapes
 from longtake.demo.judge import judge
 from longtake.framework.engine.engine import Engine
 from longtake.framework.engine.events import FramesDecoded
-from longtake.framework.engine.generation_config import Recipe
+from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.request import PromptAt, Request
 from longtake.models import open_folder
 from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
@@ -142,7 +142,7 @@ def _engine(options: argparse.Namespace, kind: str) -> Engine:
     scheduler: BlockScheduler = FullSequence()
     if kind != NATIVE:
         scheduler = FifoQueue(options.block, options.context)
-    recipe = Recipe(
+    generation_config = GenerationConfig(
         pipeline=options.pipeline,
         scheduler=scheduler,
         cache=CACHES.get(kind, NoCache()),
@@ -150,7 +150,7 @@ def _engine(options: argparse.Namespace, kind: str) -> Engine:
         guidance_scale=options.guidance,
         dtype="float32",
     )
-    return Engine(recipe, SingleDevice())
+    return Engine(generation_config, SingleDevice())
 
 
 def _request(options: argparse.Namespace, run: Run) -> Request:

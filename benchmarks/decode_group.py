@@ -55,7 +55,7 @@ from benchmarks.decode_group_runs import (
     took,
 )
 
-from longtake.framework import Engine, Recipe
+from longtake.framework import Engine, GenerationConfig
 from longtake.plan.cost.profiles import profile
 from longtake.plan.cost.simulator import Simulation, simulate
 from longtake.plan.devices import Hardware
@@ -77,23 +77,29 @@ UNIT: Final = Hardware(
 
 
 def simulated(
-    recipe: Recipe, way: Way, lengths: list[int], hardware: Hardware, speeds: Hardware
+    generation_config: GenerationConfig,
+    way: Way,
+    lengths: list[int],
+    hardware: Hardware,
+    speeds: Hardware,
 ) -> Simulation:
     """Return what the simulator says of a run that was laid out for ``hardware``."""
-    engine = Engine(recipe, way.strategy, world_size=way.ranks, hardware=hardware)
+    engine = Engine(generation_config, way.strategy, world_size=way.ranks, hardware=hardware)
     engine.check(requests_of(lengths))
-    return simulate(engine.plan.layout, replace(engine.plan.counted_job(), hardware=speeds))
+    return simulate(engine.plan.layout, replace(engine.plan.counted_workload(), hardware=speeds))
 
 
-def measured_hardware(recipe: Recipe, lengths: list[int], alone: Run) -> Hardware:
+def measured_hardware(
+    generation_config: GenerationConfig, lengths: list[int], alone: Run
+) -> Hardware:
     """Return the hardware on which one device takes what it was measured to take.
 
     Links are those of ``plan/cost/profiles.py`` for gloo: tasks take so long that they hardly
     count.
     """
-    engine = Engine(recipe, SingleDevice(), hardware=UNIT)
+    engine = Engine(generation_config, SingleDevice(), hardware=UNIT)
     engine.check(requests_of(lengths))
-    decode, denoise = (len(lengths) * part for part in seconds_of(engine.plan.counted_job()))
+    decode, denoise = (len(lengths) * part for part in seconds_of(engine.plan.counted_workload()))
     return replace(
         profile("cpu"),
         matmul=denoise / alone.denoise,
@@ -131,23 +137,25 @@ class Measured:
 
 
 def measure(
-    pools: dict[int, RankPool], recipe: Recipe, lengths: list[int], rounds: int
+    pools: dict[int, RankPool], generation_config: GenerationConfig, lengths: list[int], rounds: int
 ) -> Measured:
     """Run every way in turn, after a round that warms up and tells how fast the machine is."""
     first = WAYS[0]
     for way in WAYS:
-        run(pools[max(2, way.ranks)], recipe, way, [2 * BLOCK], None)
-    (alone,) = run(pools[2], recipe, first, lengths, None)
-    hardware = measured_hardware(recipe, lengths, alone)
+        run(pools[max(2, way.ranks)], generation_config, way, [2 * BLOCK], None)
+    (alone,) = run(pools[2], generation_config, first, lengths, None)
+    hardware = measured_hardware(generation_config, lengths, alone)
     runs: dict[str, list[list[Run]]] = defaultdict(list)
     for _ in range(rounds):
         for way in (*WAYS, TWICE):
-            ranks = run(pools[max(2, way.ranks)], recipe, way, lengths, hardware)
+            ranks = run(pools[max(2, way.ranks)], generation_config, way, lengths, hardware)
             assert ranks[0].frames == alone.frames, f"{way.name}: not the same frames"
             runs[way.name].append(ranks)
     alones = sorted((ranks[0] for ranks in runs[first.name]), key=lambda one: one.stop - one.start)
-    speeds = measured_hardware(recipe, lengths, alones[len(alones) // 2])
-    simulations = {way.name: simulated(recipe, way, lengths, hardware, speeds) for way in WAYS}
+    speeds = measured_hardware(generation_config, lengths, alones[len(alones) // 2])
+    simulations = {
+        way.name: simulated(generation_config, way, lengths, hardware, speeds) for way in WAYS
+    }
     return Measured(runs, simulations)
 
 

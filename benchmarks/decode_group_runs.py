@@ -12,16 +12,16 @@ import torch
 from benchmarks.common import PEAK, reset_peak, resident
 from diffusers import AutoencoderKLWan, WanPipeline
 
-from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
+from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.plan.devices import Hardware
 from longtake.plan.ir.actions import Decode
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
     ActionDone,
     BlockDone,
+    Communicator,
     DualParal,
     ParallelStrategy,
-    Peers,
     SingleDevice,
 )
 from longtake.testing.ranks import RankPool
@@ -143,10 +143,10 @@ def save_model(setting: Setting, path: Path) -> None:
     ).save_pretrained(path)
 
 
-def recipe_of(path: str, steps: int = STEPS) -> Recipe:
+def recipe_of(path: str, steps: int = STEPS) -> GenerationConfig:
     """Return how videos are made with a saved model."""
     scheduler = FifoQueue(BLOCK, BLOCK)
-    return Recipe(pipeline=path, scheduler=scheduler, steps=steps, dtype="float32")
+    return GenerationConfig(pipeline=path, scheduler=scheduler, steps=steps, dtype="float32")
 
 
 def requests_of(lengths: list[int]) -> list[Request]:
@@ -166,24 +166,32 @@ def requests_of(lengths: list[int]) -> list[Request]:
 
 @torch.no_grad()
 def make(
-    peers: Peers, recipe: Recipe, way: Way, lengths: list[int], hardware: Hardware | None
+    communicator: Communicator,
+    generation_config: GenerationConfig,
+    way: Way,
+    lengths: list[int],
+    hardware: Hardware | None,
 ) -> Run | None:
     """Make the videos as one of the ranks; ``None`` on those that a single device leaves out."""
-    if peers.rank >= way.ranks * way.copies:
+    if communicator.rank >= way.ranks * way.copies:
         return None
     engine = Engine(
-        recipe, way.strategy, world_size=way.ranks, rank=peers.rank % way.ranks, hardware=hardware
+        generation_config,
+        way.strategy,
+        world_size=way.ranks,
+        rank=communicator.rank % way.ranks,
+        hardware=hardware,
     )
     requests = requests_of(lengths)
     engine.check(requests)
     if way.ranks > 1:
-        engine.join(peers)
+        engine.join(communicator)
     engine.load(requests)
     moments: dict[str, float] = {}
     digest, block_decode = hashlib.sha256(), 0.0
     reset_peak()
     if way.ranks > 1:
-        peers.gather("loaded")
+        communicator.gather("loaded")
     start = time.perf_counter()
     for request in requests:
         for event in engine.generate_ahead(request):
@@ -215,10 +223,16 @@ def make(
 
 
 def run(
-    pool: RankPool, recipe: Recipe, way: Way, lengths: list[int], hardware: Hardware | None
+    pool: RankPool,
+    generation_config: GenerationConfig,
+    way: Way,
+    lengths: list[int],
+    hardware: Hardware | None,
 ) -> list[Run]:
     """Return what every rank that took part measured, the output rank first."""
-    return [one for one in pool.run(make, recipe, way, lengths, hardware) if one is not None]
+    return [
+        one for one in pool.run(make, generation_config, way, lengths, hardware) if one is not None
+    ]
 
 
 def took(runs: list[Run]) -> float:

@@ -10,9 +10,9 @@ one run, on the same two processes:
 - *twice*: two independent serial runs at once: over *alone*, the machine's own ceiling;
 - *DualParal*: one run on both ranks, two stages; its latents must be those of *alone*, bit by bit.
 
-Told are the speed-ups (of *twice*: twice the work over its time) and the share of the ceiling that
-DualParal reaches (bar: 0.95), the idle share of the stages, measured from the ranks' own clocks,
-and the one that the simulator predicts for a machine of this speed (bar: 3 points apart).
+Reported are the speed-ups (of *twice*: twice the work over its time) and the share of the ceiling
+that DualParal reaches (bar: 0.95), the idle share of the stages, measured from the ranks' own
+clocks, and the one that the simulator predicts for a machine of this speed (bar: 3 points apart).
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from benchmarks.common import machine, middle, table
 
 from longtake.caches import NextBlockKV
 from longtake.models import BackboneSpec, Compression, Sampler
-from longtake.models.flops import Work
+from longtake.models.flops import Flops
 from longtake.models.wan import WanBackbone
 from longtake.noise import NoiseSource, SharedPool
 from longtake.plan.cost.simulator import simulate
 from longtake.plan.devices import Hardware
-from longtake.plan.ir.actions import Advance, Compute, Guide, Open
+from longtake.plan.ir.actions import Advance, Combine, Compute, Open
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
     ActionDone,
     BlockDone,
+    Communicator,
     Denoising,
     DualParal,
     Guidance,
-    Peers,
     SingleDevice,
 )
 from longtake.testing.ranks import RankPool
@@ -100,11 +100,11 @@ class Size:
             compression=Compression(temporal=4, spatial=8),
         )
 
-    def job(self, matmul: float) -> Job:
+    def workload(self, matmul: float) -> Workload:
         """Return what the simulator needs, on a machine of so many operations per second."""
         dim = self.spec.model_dim
         linear = 2 * (4 * dim * dim + 2 * dim * dim + 2 * dim * self.ffn) + 4 * TOKENS * dim
-        work = Work(
+        flops = Flops(
             embed=2 * 4 * CHANNELS * dim,
             layer=linear,
             attention=4 * dim,
@@ -120,7 +120,7 @@ class Size:
             launch=0,
             memory=24e9,
         )
-        return Job(
+        return Workload(
             spec=self.spec,
             scheduler=FifoQueue(BLOCK, BLOCK),
             latent_frames=BLOCK * (self.blocks + 1),
@@ -130,7 +130,7 @@ class Size:
             height=self.height,
             width=self.width,
             item_bytes=4,
-            work=work,
+            flops=flops,
             hardware=hardware,
         )
 
@@ -178,34 +178,36 @@ def prompts_of(tokens: int) -> Tensor:
     return torch.randn(2, tokens, TEXT, generator=torch.Generator().manual_seed(1))
 
 
-def denoising(size: Size, job: Job, peers: Peers, tokens: int = TOKENS) -> Denoising:
+def denoising(
+    size: Size, workload: Workload, communicator: Communicator, tokens: int = TOKENS
+) -> Denoising:
     """Return the work of one rank, which runs its own layers only."""
     backbone, prompts = backbone_of(size), prompts_of(tokens)
     text = lru_cache(lambda branches: backbone.condition_text({"states": prompts[list(branches)]}))
     source = NoiseSource(seed=0, request=0, channels=CHANNELS, height=size.height, width=size.width)
     return Denoising(
         backbone=backbone,
-        tasks=job.tasks(),
-        noise=SharedPool().blocks(source, job.scheduler.blocks(job.latent_frames)),
-        cache=job.cache,
+        tasks=workload.tasks(),
+        noise=SharedPool().blocks(source, workload.scheduler.blocks(workload.latent_frames)),
+        cache=workload.cache,
         sampler=Sampler(tiny_scheduler(), size.steps),
         guidance=Guidance(scales=(5.0,)),
         text=lambda _frames, branches: text(branches),
         height=size.height,
         width=size.width,
         device=torch.device("cpu"),
-        peers=peers,
+        communicator=communicator,
     )
 
 
 @torch.no_grad()
-def alone(peers: Peers, size: Size, ranks: int) -> Run | None:
+def alone(communicator: Communicator, size: Size, ranks: int) -> Run | None:
     """Make the video serially, on each of the first ``ranks`` ranks."""
-    if peers.rank >= ranks:
+    if communicator.rank >= ranks:
         return None
     strategy = SingleDevice()
-    layout = strategy.layout(1, size.job(1))
-    work = denoising(size, size.job(1), Peers.alone())
+    layout = strategy.layout(1, size.workload(1))
+    work = denoising(size, size.workload(1), Communicator.alone())
     latents, start = hashlib.sha256(), time.perf_counter()
     for event in strategy.run(work, layout, 0):
         if isinstance(event, BlockDone):
@@ -215,16 +217,16 @@ def alone(peers: Peers, size: Size, ranks: int) -> Run | None:
 
 
 @torch.no_grad()
-def pipelined(peers: Peers, size: Size) -> Run:
+def pipelined(communicator: Communicator, size: Size) -> Run:
     """Make the video on both ranks."""
     layout = two_stages(size)
-    work = denoising(size, size.job(1), peers)
+    work = denoising(size, size.workload(1), communicator)
     latents, busy, start = hashlib.sha256(), 0.0, time.perf_counter()
-    for event in DualParal().run(work, layout, peers.rank):
+    for event in DualParal().run(work, layout, communicator.rank):
         if isinstance(event, BlockDone):
             latents.update(event.latents.numpy().tobytes())
         if isinstance(event, ActionDone) and isinstance(
-            event.action, Compute | Guide | Advance | Open
+            event.action, Compute | Combine | Advance | Open
         ):
             busy += event.stop - event.start
     return Run(start, time.perf_counter(), busy, latents.hexdigest())
@@ -244,8 +246,8 @@ def took(runs: list[Run]) -> float:
 
 def operations(size: Size) -> float:
     """Return the floating-point operations of the whole run, all branches."""
-    job = size.job(1.0)
-    return sum(simulate(SingleDevice().layout(1, job), job).busy)
+    workload = size.workload(1.0)
+    return sum(simulate(SingleDevice().layout(1, workload), workload).busy)
 
 
 def main() -> None:
@@ -279,7 +281,7 @@ def main() -> None:
         singles.append(took([single]))
     # In the pipeline both processes compute at once, as in *twice*.
     speed = operations(size) / median(singles) * median(ceilings) / 2
-    predicted = simulate(two_stages(size), size.job(speed)).idle
+    predicted = simulate(two_stages(size), size.workload(speed)).idle
     rows = [
         ["a task of the serial run, ms", middle([1e3 * one / tasks for one in singles], 0)],
         ["ceiling: two runs at once over one", middle(ceilings, 3)],

@@ -34,7 +34,7 @@ from longtake.noise import NoiseSource, SharedPool
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
-from longtake.strategies import Denoising, DualParal, Guidance, Peers
+from longtake.strategies import Communicator, Denoising, DualParal, Guidance
 from longtake.testing.ranks import RankPool
 from longtake.testing.tiny.base import tiny_scheduler, tiny_tokenizer, tiny_wan_vae
 
@@ -77,13 +77,13 @@ def save_model(path: Path) -> int:
 
 
 @torch.no_grad()
-def measure(peers: Peers, path: str) -> Memory:
+def measure(communicator: Communicator, path: str) -> Memory:
     """Load this rank's layers, run a short video, and tell what it held."""
     stages = tuple(
-        range(LAYERS * i // peers.world_size, LAYERS * (i + 1) // peers.world_size)
-        for i in range(peers.world_size)
+        range(LAYERS * i // communicator.world_size, LAYERS * (i + 1) // communicator.world_size)
+        for i in range(communicator.world_size)
     )
-    layout = Layout(mesh=Mesh(pipe=peers.world_size), stages=stages, batches=(range(2),))
+    layout = Layout(mesh=Mesh(pipe=communicator.world_size), stages=stages, batches=(range(2),))
     gc.collect()
     before = resident()
     reset_peak()
@@ -91,7 +91,7 @@ def measure(peers: Peers, path: str) -> Memory:
     family = family_of(folder)
     place = Placement(torch.device("cpu"), torch.bfloat16)
     spec = family.spec(folder)
-    backbone = family.load_backbone(folder, spec, layout.layers(peers.rank), place)
+    backbone = family.load_backbone(folder, spec, layout.layers(communicator.rank), place)
     prompts = torch.randn(2, TOKENS, TEXT, generator=torch.Generator().manual_seed(1))
     text = lru_cache(
         lambda branches: backbone.condition_text(
@@ -112,9 +112,9 @@ def measure(peers: Peers, path: str) -> Memory:
         width=SIDE,
         device=torch.device("cpu"),
         dtype=torch.bfloat16,
-        peers=peers,
+        communicator=communicator,
     )
-    for _ in DualParal().run(work, layout, peers.rank):
+    for _ in DualParal().run(work, layout, communicator.rank):
         pass
     held = [thing for thing in gc.get_objects() if type(thing) is torch.nn.Parameter]
     weights = sum(parameter.nbytes for parameter in held if not parameter.is_meta)
@@ -153,7 +153,7 @@ def main() -> None:
     print(table(header, rows))
 
 
-def measure_nothing(peers: Peers) -> None:
+def measure_nothing(communicator: Communicator) -> None:
     """Let a rank import and connect before its memory is looked at."""
 
 

@@ -25,7 +25,7 @@ from benchmarks.common import machine, table
 
 from longtake.caches import NextBlockKV
 from longtake.models import BackboneSpec, Compression
-from longtake.models.flops import Work
+from longtake.models.flops import Flops
 from longtake.models.wan import WanDecoder
 from longtake.plan.cost.profiles import profile
 from longtake.plan.cost.simulator import bounded, simulate
@@ -33,7 +33,7 @@ from longtake.plan.devices import Hardware
 from longtake.plan.layout import Layout
 from longtake.plan.search.layouts import candidates
 from longtake.plan.search.meshes import Asked
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 from longtake.schedulers import FifoQueue, FullSequence
 
 DEVICES, STEPS, TEXT = 8, 50, 512
@@ -84,15 +84,15 @@ def decode_operations(height: int, width: int) -> float:
     return float(counter.get_total_flops()) / side**2 * height * width
 
 
-def job_of(name: str, hardware: Hardware, video_frames: int, *, queue: bool) -> Job:
-    """Return a 480p job of Wan 2.1 in bfloat16 with guidance."""
+def workload_of(name: str, hardware: Hardware, video_frames: int, *, queue: bool) -> Workload:
+    """Return a 480p workload of Wan 2.1 in bfloat16 with guidance."""
     spec, height, width = spec_of(name), 60, 104
     dim = spec.model_dim
     # Projections of self-attention and the queries' and output of cross-attention, feed-forward,
     # and cross-attention itself.
     linear = 2 * (6 * dim * dim + 2 * dim * SIZES[name][2]) + 4 * TEXT * dim
     ends = 2.0 * 4 * spec.channels * dim
-    return Job(
+    return Workload(
         spec=spec,
         scheduler=FifoQueue(8, 8) if queue else FullSequence(),
         latent_frames=spec.compression.latent_frames(video_frames),
@@ -102,7 +102,7 @@ def job_of(name: str, hardware: Hardware, video_frames: int, *, queue: bool) -> 
         height=height,
         width=width,
         item_bytes=2,
-        work=Work(
+        flops=Flops(
             embed=ends,
             layer=linear,
             attention=4 * dim,
@@ -126,10 +126,10 @@ def idle_rows() -> list[list[str]]:
     """Return idle shares on 8 devices: published formula, and compiled plans."""
     rows = []
     for frames, blocks in ((1025, 32), (189, 5)):
-        job = job_of("1.3B", FREE, frames, queue=True)
+        workload = workload_of("1.3B", FREE, frames, queue=True)
         # One unit of work per layer and branch: as in the formula, all tasks are alike.
-        job = replace(job, work=Work(embed=0, layer=1, attention=0, head=0, decode=0))
-        job = replace(job, spec=replace(job.spec, layers=32))
+        workload = replace(workload, flops=Flops(embed=0, layer=1, attention=0, head=0, decode=0))
+        workload = replace(workload, spec=replace(workload.spec, layers=32))
         formula = (DEVICES**2 - DEVICES - 1) / (DEVICES**2 - DEVICES - 1 + STEPS * blocks)
         row = [str(blocks), f"{100 * formula:.1f} %"]
         for asked in (
@@ -137,21 +137,21 @@ def idle_rows() -> list[list[str]]:
             Asked(stages=8, together=False),
             Asked(stages=4, cfg=2),
         ):
-            (layout,) = candidates(DEVICES, job, asked)
-            row.append(f"{100 * simulate(layout, job).idle:.1f} %")
+            (layout,) = candidates(DEVICES, workload, asked)
+            row.append(f"{100 * simulate(layout, workload).idle:.1f} %")
         rows.append(row)
     return rows
 
 
-def mesh_rows(job: Job) -> list[list[str]]:
+def mesh_rows(workload: Workload) -> list[list[str]]:
     """Return every mesh of 8 devices, fastest first."""
     every = Asked(ring=None, ulysses=None, together=True)
-    jobs = bounded(job)
+    workloads = bounded(workload)
     found = []
-    for layout in candidates(DEVICES, job, every):
-        simulation = simulate(layout, jobs)
+    for layout in candidates(DEVICES, workload, every):
+        simulation = simulate(layout, workloads)
         sent = sum(simulation.sent_bytes) + sum(simulation.exchanged_bytes)
-        weights = max(map(len, layout.stages)) * job.layer_bytes
+        weights = max(map(len, layout.stages)) * workload.layer_bytes
         found.append((simulation.makespan, layout, simulation.idle, sent, weights))
     return [
         [
@@ -178,10 +178,10 @@ def main() -> None:
     hardware = profile(options.profile)
     header = ["mesh", "seconds", "idle", "sent, GB", "layers of a rank, GB"]
     for queue, frames in ((True, 1025), (False, 81)):
-        job = job_of(options.model, hardware, frames, queue=queue)
+        workload = workload_of(options.model, hardware, frames, queue=queue)
         how = "FifoQueue(8, 8), NextBlockKV" if queue else "FullSequence"
-        print(f"\n{job.spec.name}, 832x480, {frames} frames, {how}, 8 x {hardware.name}\n")
-        print(table(header, mesh_rows(job)))
+        print(f"\n{workload.spec.name}, 832x480, {frames} frames, {how}, 8 x {hardware.name}\n")
+        print(table(header, mesh_rows(workload)))
 
 
 if __name__ == "__main__":

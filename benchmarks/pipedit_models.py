@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from longtake.caches import NextBlockKV
 from longtake.models import BackboneSpec, Compression
-from longtake.models.flops import Work
+from longtake.models.flops import Flops
 from longtake.plan.cost.profiles import profile
 from longtake.plan.devices import Hardware
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 from longtake.schedulers import FullSequence
 
 CLIPS, VIDEO_FRAMES = 10, 97
@@ -96,7 +96,7 @@ def open_sora_plan_decode(height: int, width: int, frames: int) -> float:
     return height * width * frames * (latent + 8 * double + 32 * last)
 
 
-def job_of(model: str, gpu: str, size: tuple[int, int], steps: int) -> Job:
+def workload_of(model: str, gpu: str, size: tuple[int, int], steps: int) -> Workload:
     """Return what the paper has made, on its GPUs, as the simulator sees it."""
     spec, sheet = SPECS[model], profile(GPUS[gpu])
     height, width = (pixels // spec.compression.spatial for pixels in reversed(size))
@@ -109,7 +109,7 @@ def job_of(model: str, gpu: str, size: tuple[int, int], steps: int) -> Job:
         # Two attentions but for the text's keys and values, feed-forward of 4 times the width.
         layer, attention = 28.0 * dim * dim + 4.0 * _TEXT * dim, 4.0 * dim * (4 + 28 / 4) / 32
         decode = open_sora_plan_decode(height, width, frames)
-    return Job(
+    return Workload(
         spec=spec,
         scheduler=FullSequence(),
         latent_frames=frames,
@@ -119,7 +119,9 @@ def job_of(model: str, gpu: str, size: tuple[int, int], steps: int) -> Job:
         height=height,
         width=width,
         item_bytes=HALF,
-        work=Work(embed=ends, layer=layer, attention=attention, head=ends, decode=decode / frames),
+        flops=Flops(
+            embed=ends, layer=layer, attention=attention, head=ends, decode=decode / frames
+        ),
         hardware=half_precision(sheet),
         requests=CLIPS,
     )

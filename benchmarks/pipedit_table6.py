@@ -43,7 +43,7 @@ from benchmarks.pipedit_models import (
     OPEN_SORA_PLAN,
     VIDEO_FRAMES,
     WEIGHTS,
-    job_of,
+    workload_of,
 )
 
 from longtake.plan.cost.profiles import profile
@@ -131,18 +131,18 @@ def layout_of(model: str, gpu: str, size: tuple[int, int], decoders: int) -> Lay
     asked = free if decoders else replace(free, chunks=1)
     if model == OPEN_SORA_PLAN and not decoders:
         asked = replace(asked, ring=1, ulysses=DEVICES)
-    job = job_of(model, gpu, size, steps=2)
-    best = choose(DEVICES - decoders, replace(job, requests=1), asked).best
+    workload = workload_of(model, gpu, size, steps=2)
+    best = choose(DEVICES - decoders, replace(workload, requests=1), asked).best
     return replace(best.layout, decoders=decoders)
 
 
 def row_of(model: str, gpu: str, size: tuple[int, int], steps: int, published: float) -> Row:
     """Return a row of the table."""
-    job = job_of(model, gpu, size, steps)
+    workload = workload_of(model, gpu, size, steps)
     layouts = [layout_of(model, gpu, size, count) for count in range(MOST_DECODERS + 1)]
-    inline, *apart = (simulate(layout, job).makespan for layout in layouts)
+    inline, *apart = (simulate(layout, workload).makespan for layout in layouts)
     pipe = min(apart)
-    moved = CLIPS * 2 * HALF * WEIGHTS[model] / job.hardware.bandwidth
+    moved = CLIPS * 2 * HALF * WEIGHTS[model] / workload.hardware.bandwidth
     layout = layouts[1 + apart.index(pipe)]
     return Row(model, gpu, size, steps, published, inline, pipe, layout, moved)
 

@@ -42,9 +42,9 @@ from benchmarks.dualparal import Size, denoising, prompts_of, transformer
 
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 from longtake.schedulers import FullSequence
-from longtake.strategies import BlockDone, Peers, SequenceParallel, SingleDevice
+from longtake.strategies import BlockDone, Communicator, SequenceParallel, SingleDevice
 from longtake.strategies.exchange.log_sum_exp import attention_with_lse
 from longtake.testing.ranks import RankPool
 from longtake.testing.tiny.base import tiny_scheduler
@@ -91,19 +91,19 @@ class Run:
     latents: Tensor | None
 
 
-def job_of(clip: Clip) -> Job:
-    """Return the clip's job."""
-    return replace(clip.size.job(1.0), scheduler=FullSequence(), latent_frames=clip.frames)
+def workload_of(clip: Clip) -> Workload:
+    """Return the clip's workload."""
+    return replace(clip.size.workload(1.0), scheduler=FullSequence(), latent_frames=clip.frames)
 
 
 @torch.no_grad()
-def ours(peers: Peers, clip: Clip, layout: Layout | None, ranks: int) -> Run | None:
+def ours(communicator: Communicator, clip: Clip, layout: Layout | None, ranks: int) -> Run | None:
     """Make the clip with longtake: serially on each of ``ranks`` ranks, or as ``layout`` says."""
-    if peers.rank >= ranks:
+    if communicator.rank >= ranks:
         return None
     strategy = SingleDevice() if layout is None else SequenceParallel()
-    company = Peers.alone() if layout is None else peers
-    work = denoising(clip.size, job_of(clip), company, clip.text)
+    company = Communicator.alone() if layout is None else communicator
+    work = denoising(clip.size, workload_of(clip), company, clip.text)
     layout = layout or Layout.serial(clip.size.layers, 2)
     start, latents = time.perf_counter(), None
     for event in strategy.run(work, layout, company.rank):
@@ -127,17 +127,17 @@ def telling_lse(_: Any, q: Tensor, k: Tensor, v: Tensor, *__: Any, **___: Any) -
     return attention_with_lse(q, k, v)
 
 
-def their_ring(peers: Peers, clip: Clip) -> Run:
+def their_ring(communicator: Communicator, clip: Clip) -> Run:
     """Make the clip with diffusers' model and its ring."""
     with patch.object(attention_dispatch, "_native_attention_forward_op", telling_lse):
-        return theirs(peers, clip, "ring")
+        return theirs(communicator, clip, "ring")
 
 
 @torch.no_grad()
-def theirs(peers: Peers, clip: Clip, kind: str = "ulysses") -> Run:
+def theirs(communicator: Communicator, clip: Clip, kind: str = "ulysses") -> Run:
     """Make the clip with diffusers' model and its own context parallelism."""
     model, prompts = parallel_transformer(clip.size, kind), prompts_of(clip.text)
-    noise = denoising(clip.size, job_of(clip), Peers.alone(), clip.text).noise
+    noise = denoising(clip.size, workload_of(clip), Communicator.alone(), clip.text).noise
     scheduler = tiny_scheduler()
     scheduler.set_timesteps(clip.size.steps)
     start, latents = time.perf_counter(), next(noise)

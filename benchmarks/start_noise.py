@@ -30,7 +30,7 @@ from benchmarks.common import machine, table
 
 from longtake.demo import shapes
 from longtake.demo.judge import judge
-from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
+from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.strategies import SingleDevice
 
 SHARES = (1.0, 0.5, 0.25, 0.0)
@@ -69,7 +69,7 @@ def _measure(folder: Path, run: int, kept: int, share: float) -> tuple[float, fl
     """Return step, change and share of right frames of one video."""
     prompts = shapes.all_prompts()
     prompt = prompts[run * PROMPT_STRIDE % len(prompts)]
-    recipe = Recipe(
+    generation_config = GenerationConfig(
         pipeline="demo", steps=16, guidance_scale=2.0, dtype="float32", start_noise=share
     )
     request = Request(
@@ -81,7 +81,7 @@ def _measure(folder: Path, run: int, kept: int, share: float) -> tuple[float, fl
         start=str(_clip(folder, prompt, run)),
         start_frames=kept,
     )
-    engine = Engine(recipe, SingleDevice())
+    engine = Engine(generation_config, SingleDevice())
     events = engine.generate(request)
     video = torch.cat([event.frames for event in events if isinstance(event, FramesDecoded)])
     judged = judge(video)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import plug_in_backbone  # noqa: F401  (registers the family)
-from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
+from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.strategies import SingleDevice
 from sketch_dit import save_random
 
@@ -17,7 +17,9 @@ def main() -> None:
     """Print the shape of the video: (frames, height, width, 3)."""
     with tempfile.TemporaryDirectory() as path:
         save_random(Path(path) / "sketch")
-        engine = Engine(Recipe(pipeline=f"{path}/sketch", steps=5, dtype="float32"), SingleDevice())
+        engine = Engine(
+            GenerationConfig(pipeline=f"{path}/sketch", steps=5, dtype="float32"), SingleDevice()
+        )
         prompts = (PromptAt(text="a bird in the sky"),)
         events = engine.generate(Request(prompts=prompts, num_frames=20, height=48, width=64))
         frames = [event.frames for event in events if isinstance(event, FramesDecoded)]

@@ -20,12 +20,12 @@ class BranchByBranch(ls.ParallelStrategy):
     """Run the tasks on one device, a task's guidance branches one after another."""
 
     @override
-    def layout(self, world_size: int, job: ls.Job) -> ls.Layout:
+    def layout(self, world_size: int, workload: ls.Workload) -> ls.Layout:
         if world_size != 1:
             raise ConfigurationError(f"BranchByBranch runs on 1 device, not on {world_size}.")
-        rows = range(job.branches)
+        rows = range(workload.branches)
         batches = tuple(rows[row : row + 1] for row in rows)
-        return ls.Layout(mesh=ls.Mesh(), stages=(range(job.spec.layers),), batches=batches)
+        return ls.Layout(mesh=ls.Mesh(), stages=(range(workload.spec.layers),), batches=batches)
 
     @override
     def run(self, work: ls.Denoising, layout: ls.Layout, rank: int) -> Iterator[ls.Progress]:
@@ -37,7 +37,7 @@ class BranchByBranch(ls.ParallelStrategy):
             for branch in branches:
                 hidden = branch.layers(task, window, branch.embed(task, window, latents), layers)
                 predictions.append(branch.predict(task, window, hidden))
-            finished = queue.advance(task, work.guide(task, torch.cat(predictions)))
+            finished = queue.advance(task, work.combine(task, torch.cat(predictions)))
             yield ls.TaskDone(task)
             if finished is not None:
                 yield ls.BlockDone(task.block, task.frames, finished)

@@ -2,7 +2,7 @@
 
     python tools/train_demo_model.py all --work DIR --out src/longtake/assets/demo_model
 
-Recipe, in the order of the stages:
+GenerationConfig, in the order of the stages:
 
 - ``vae``: an ``AutoencoderKLWan`` whose older taps in time are held at zero, so that it looks back
   two latent frames and stays stable for any length (``demo_model/frames_vae.py``). Clips of 17

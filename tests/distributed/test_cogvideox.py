@@ -13,7 +13,7 @@ from torch import Tensor
 
 from longtake.caches import FeatureCache, NextBlockKV, SameStepKV
 from longtake.plan.mesh import Mesh
-from longtake.strategies import BlockDone, DualParal, Layout, Peers, SingleDevice
+from longtake.strategies import BlockDone, Communicator, DualParal, Layout, SingleDevice
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import LAYERS, TinyCase
 from longtake.testing.tiny.cogvideox import tiny_cogvideox_denoising
@@ -23,11 +23,13 @@ STAGES = {1: [4], 2: [2, 2], 3: [1, 2, 1]}
 
 
 @torch.no_grad()
-def run(peers: Peers, case: TinyCase, rotary: bool, layout: Layout) -> Sequence[Tensor]:
+def run(
+    communicator: Communicator, case: TinyCase, rotary: bool, layout: Layout
+) -> Sequence[Tensor]:
     """Return the blocks, on the output rank."""
-    strategy = SingleDevice() if peers.world_size == 1 else DualParal()
-    work = tiny_cogvideox_denoising(case, layout.layers(peers.rank), peers, rotary)
-    events = strategy.run(work, layout, peers.rank)
+    strategy = SingleDevice() if communicator.world_size == 1 else DualParal()
+    work = tiny_cogvideox_denoising(case, layout.layers(communicator.rank), communicator, rotary)
+    events = strategy.run(work, layout, communicator.rank)
     return [event.latents for event in events if isinstance(event, BlockDone)]
 
 
@@ -56,7 +58,7 @@ def test_ranks_make_the_video_of_the_serial_run(
     mesh: Mesh, tolerance: float, cache: FeatureCache, rotary: bool
 ) -> None:
     case = TinyCase(cache=cache)
-    expected = run(Peers.alone(), case, rotary, Layout.serial(LAYERS, 2))
+    expected = run(Communicator.alone(), case, rotary, Layout.serial(LAYERS, 2))
     found = rank_pool(mesh.size).run(run, case, rotary, laid_out(mesh, 2))[0]
     for block, whole in zip(found, expected, strict=True):
         assert (block - whole).abs().max() <= tolerance * whole.abs().max()
@@ -64,6 +66,6 @@ def test_ranks_make_the_video_of_the_serial_run(
 
 def test_guidance_off_is_one_branch() -> None:
     case = TinyCase(scales=(1.0,))
-    expected = run(Peers.alone(), case, True, Layout.serial(LAYERS, 1))
+    expected = run(Communicator.alone(), case, True, Layout.serial(LAYERS, 1))
     found = rank_pool(2).run(run, case, True, laid_out(Mesh(pipe=2), 1))[0]
     assert all(torch.equal(block, whole) for block, whole in zip(found, expected, strict=True))

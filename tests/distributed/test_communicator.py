@@ -23,7 +23,7 @@ from torch import Tensor
 
 from longtake.caches import SameStepKV
 from longtake.errors import RankFailure
-from longtake.strategies import DualParal, Peers
+from longtake.strategies import Communicator, DualParal
 from longtake.task import FrameRange
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import TinyCase, tiny_denoising
@@ -44,16 +44,16 @@ STALL = timedelta(seconds=2)
 CASE = TinyCase(latent_frames=None, cache=SameStepKV())
 
 
-def agree(peers: Peers, values: list[bool]) -> bool:
-    return peers.agree(values[peers.rank])
+def agree(communicator: Communicator, values: list[bool]) -> bool:
+    return communicator.agree(values[communicator.rank])
 
 
-def share(peers: Peers, tensors: list[Tensor]) -> list[Tensor]:
-    return [peers.share(tensor if peers.rank == 0 else None) for tensor in tensors]
+def share(communicator: Communicator, tensors: list[Tensor]) -> list[Tensor]:
+    return [communicator.share(tensor if communicator.rank == 0 else None) for tensor in tensors]
 
 
-def gather(peers: Peers, texts: list[str]) -> list[str]:
-    return peers.gather(texts[peers.rank])
+def gather(communicator: Communicator, texts: list[str]) -> list[str]:
+    return communicator.gather(texts[communicator.rank])
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
@@ -80,13 +80,13 @@ def test_texts_come_together_on_rank_0(ranks: int, texts: list[str]) -> None:
 
 
 def test_one_rank_needs_no_others() -> None:
-    peers = Peers.alone()
-    assert peers.agree(True)
-    assert not peers.agree(False)
-    assert torch.equal(peers.share(TENSORS[0]), TENSORS[0])
-    assert peers.gather("alone") == ["alone"]
-    peers.check("do anything")
-    peers.close()
+    communicator = Communicator.alone()
+    assert communicator.agree(True)
+    assert not communicator.agree(False)
+    assert torch.equal(communicator.share(TENSORS[0]), TENSORS[0])
+    assert communicator.gather("alone") == ["alone"]
+    communicator.check("do anything")
+    communicator.close()
 
 
 def make_a_video(
@@ -102,10 +102,10 @@ def make_a_video(
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
-    peers = Peers.connect(torch.device("cpu"), STALL)
+    communicator = Communicator.connect(torch.device("cpu"), STALL)
     strategy = DualParal(stages=world_size, cfg=1, guidance="together")
-    layout = strategy.layout(world_size, CASE.job)
-    work = tiny_denoising(CASE, layout.layers(rank), peers)
+    layout = strategy.layout(world_size, CASE.workload)
+    work = tiny_denoising(CASE, layout.layers(rank), communicator)
     change = harmful(work.text, harm, pipe) if rank == victim else slowly(work.text, pause)
     work = replace(work, text=change)
     try:
@@ -114,7 +114,7 @@ def make_a_video(
     except RankFailure as failure:
         pipe.send(str(failure))
     except ArithmeticError as error:
-        peers.fail(f"ArithmeticError: {error}")
+        communicator.fail(f"ArithmeticError: {error}")
     time.sleep(60)  # the test ends it: a rank that ended by itself would be one more to be found
 
 

@@ -13,16 +13,16 @@ import torch
 import torch.distributed as dist
 
 from longtake.errors import RankFailure
-from longtake.framework import Engine, Event, FramesDecoded, PromptAt, Recipe, Request
+from longtake.framework import Engine, Event, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.models.wan import WanDecoder, WanFamily
 from longtake.plan.ir.actions import Decode
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
     ActionDone,
     BlockDone,
+    Communicator,
     DualParal,
     ParallelStrategy,
-    Peers,
     SequenceParallel,
     SingleDevice,
 )
@@ -35,18 +35,18 @@ REQUESTS = [VIDEO, replace(VIDEO, index=1, num_frames=25), replace(VIDEO, index=
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def generation_config(tmp_path_factory: pytest.TempPathFactory) -> GenerationConfig:
     path: Path = tmp_path_factory.mktemp("model") / "tiny"
     tiny_wan_folder(path)
-    return Recipe(pipeline=str(path), scheduler=FifoQueue(3, 2), steps=3, dtype="float32")
+    return GenerationConfig(pipeline=str(path), scheduler=FifoQueue(3, 2), steps=3, dtype="float32")
 
 
 @pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def wide(tmp_path_factory: pytest.TempPathFactory) -> GenerationConfig:
     """Of five heads, which two ranks do not share evenly."""
     path: Path = tmp_path_factory.mktemp("wide") / "tiny"
     tiny_wan_folder(path, heads=5)
-    return Recipe(pipeline=str(path), scheduler=FifoQueue(3, 2), steps=3, dtype="float32")
+    return GenerationConfig(pipeline=str(path), scheduler=FifoQueue(3, 2), steps=3, dtype="float32")
 
 
 @dataclass(slots=True)
@@ -61,8 +61,8 @@ class Told:
 
 
 def told(
-    peers: Peers,
-    recipe: Recipe,
+    communicator: Communicator,
+    generation_config: GenerationConfig,
     strategy: ParallelStrategy,
     requests: list[Request],
     stop_after: int | None = None,
@@ -70,15 +70,17 @@ def told(
     """Make videos as one of the ranks.
 
     Args:
-        peers: The ranks.
-        recipe: How.
+        communicator: The ranks.
+        generation_config: How.
         strategy: Where.
         requests: What.
         stop_after: Blocks of the first request after which the output rank is to stop.
     """
-    engine = Engine(recipe, strategy, world_size=peers.world_size, rank=peers.rank)
+    engine = Engine(
+        generation_config, strategy, world_size=communicator.world_size, rank=communicator.rank
+    )
     engine.check(requests)
-    engine.join(peers)
+    engine.join(communicator)
     events: list[Event] = []
 
     def stop() -> bool:
@@ -122,9 +124,9 @@ def _videos(events: list[Event]) -> list[torch.Tensor]:
     return [torch.cat(video) for video in videos]
 
 
-def alone(recipe: Recipe, request: Request) -> torch.Tensor:
+def alone(generation_config: GenerationConfig, request: Request) -> torch.Tensor:
     """Return the video that one device makes."""
-    return _videos(list(Engine(recipe, SingleDevice()).generate(request)))[0]
+    return _videos(list(Engine(generation_config, SingleDevice()).generate(request)))[0]
 
 
 @pytest.mark.parametrize(
@@ -137,11 +139,11 @@ def alone(recipe: Recipe, request: Request) -> torch.Tensor:
     ids=["single", "pipeline", "two-decoders"],
 )
 def test_the_videos_are_those_of_one_device(
-    recipe: Recipe, strategy: ParallelStrategy, ranks: int
+    generation_config: GenerationConfig, strategy: ParallelStrategy, ranks: int
 ) -> None:
-    output, *others = rank_pool(ranks).run(told, recipe, strategy, REQUESTS)
+    output, *others = rank_pool(ranks).run(told, generation_config, strategy, REQUESTS)
     for request, video in zip(REQUESTS, output.frames, strict=True):
-        assert torch.equal(video, alone(recipe, request))
+        assert torch.equal(video, alone(generation_config, request))
     assert output.decoders == 0, "the output rank holds no VAE"
     assert output.decoded == []
     decoders = [rank for rank in others if rank.decoders]
@@ -151,43 +153,49 @@ def test_the_videos_are_those_of_one_device(
 
 
 @pytest.mark.parametrize("decoders", [1, 2, 3])
-def test_decode_ranks_share_the_tiles_of_a_video(recipe: Recipe, decoders: int) -> None:
-    tiled = replace(recipe, vae_tile=32)
+def test_decode_ranks_share_the_tiles_of_a_video(
+    generation_config: GenerationConfig, decoders: int
+) -> None:
+    tiled = replace(generation_config, vae_tile=32)
     request = replace(VIDEO, height=48, width=64)  # of 2 x 3 tiles
     strategy = SingleDevice(decode_devices=decoders)
     output, *others = rank_pool(1 + decoders).run(told, tiled, strategy, [request])
     assert torch.equal(output.frames[0], alone(tiled, request))
-    assert not torch.equal(output.frames[0], alone(recipe, request)), "tiles leave a trace"
+    assert not torch.equal(output.frames[0], alone(generation_config, request)), (
+        "tiles leave a trace"
+    )
     assert [rank.decoders for rank in others] == [1] * decoders
 
 
-def test_events_come_one_video_after_another(recipe: Recipe) -> None:
-    output, _ = rank_pool(2).run(told, recipe, SingleDevice(decode_devices=1), REQUESTS)
+def test_events_come_one_video_after_another(generation_config: GenerationConfig) -> None:
+    output, _ = rank_pool(2).run(told, generation_config, SingleDevice(decode_devices=1), REQUESTS)
     marks = [kind for kind in output.kinds if kind.startswith("Request")]
     assert marks == ["RequestStarted", "RequestEnded"] * 3
 
 
-def test_sequence_parallel_ranks_and_a_decode_rank(recipe: Recipe) -> None:
+def test_sequence_parallel_ranks_and_a_decode_rank(generation_config: GenerationConfig) -> None:
     strategy = SequenceParallel(ulysses=2, ring=1, cfg=1, decode_devices=1)
-    output, *_ = rank_pool(3).run(told, recipe, strategy, REQUESTS[:1])
-    expected = alone(recipe, VIDEO)
+    output, *_ = rank_pool(3).run(told, generation_config, strategy, REQUESTS[:1])
+    expected = alone(generation_config, VIDEO)
     # Split heads sum in another order; a level of 256 is what rounding to bytes can turn.
     difference = (output.frames[0].int() - expected.int()).abs().max()
     assert difference <= 1
 
 
-def test_a_stop_leaves_what_was_finished_and_the_next_video_is_whole(recipe: Recipe) -> None:
+def test_a_stop_leaves_what_was_finished_and_the_next_video_is_whole(
+    generation_config: GenerationConfig,
+) -> None:
     requests = [replace(VIDEO, num_frames=None), REQUESTS[1]]
     strategy = SingleDevice(decode_devices=1)
-    output, _ = rank_pool(2).run(told, recipe, strategy, requests, 2)
+    output, _ = rank_pool(2).run(told, generation_config, strategy, requests, 2)
     assert len(output.frames[0]) == 1 + 4 * (5 + 3 - 1), "the two blocks that were finished"
-    assert torch.equal(output.frames[1], alone(recipe, requests[1]))
+    assert torch.equal(output.frames[1], alone(generation_config, requests[1]))
 
 
-def overlapping(peers: Peers, recipe: Recipe) -> int:
+def overlapping(communicator: Communicator, generation_config: GenerationConfig) -> int:
     """Let the first video's last block be decoded only when the second video is being denoised."""
     store = dist.distributed_c10d._get_default_store()
-    key = f"second-video/{peers._agreed}"
+    key = f"second-video/{communicator._agreed}"
     decode, run = WanDecoder.decode, SingleDevice.run
     blocks = [0]
     videos = [0]
@@ -209,16 +217,20 @@ def overlapping(peers: Peers, recipe: Recipe) -> int:
         mock.patch.object(SingleDevice, "run", telling),
     ):
         requests = [VIDEO, replace(VIDEO, index=1)]
-        return len(told(peers, recipe, SingleDevice(decode_devices=1), requests).frames)
+        return len(
+            told(communicator, generation_config, SingleDevice(decode_devices=1), requests).frames
+        )
 
 
-def test_a_video_is_decoded_while_the_next_one_is_denoised(recipe: Recipe) -> None:
+def test_a_video_is_decoded_while_the_next_one_is_denoised(
+    generation_config: GenerationConfig,
+) -> None:
     """Otherwise the two would wait for each other."""
-    output, _ = rank_pool(2).run(overlapping, recipe)
+    output, _ = rank_pool(2).run(overlapping, generation_config)
     assert output == 2
 
 
-def broken(peers: Peers, recipe: Recipe) -> str:
+def broken(communicator: Communicator, generation_config: GenerationConfig) -> str:
     """Let the decode rank fail in the midst of a video, and return what a rank says."""
 
     def fail(decoder: WanDecoder, state: Any, latents: torch.Tensor) -> Any:
@@ -226,27 +238,32 @@ def broken(peers: Peers, recipe: Recipe) -> str:
 
     with mock.patch.object(WanDecoder, "decode", fail):
         try:
-            told(peers, recipe, SingleDevice(decode_devices=1), [VIDEO])
+            told(communicator, generation_config, SingleDevice(decode_devices=1), [VIDEO])
         except ValueError as error:
-            peers.fail(str(error))
+            communicator.fail(str(error))
             return "failed"
         except RankFailure as error:
             return str(error)
     return "ended"
 
 
-def test_a_decode_rank_that_fails_ends_the_run(recipe: Recipe) -> None:
+def test_a_decode_rank_that_fails_ends_the_run(generation_config: GenerationConfig) -> None:
     pool = rank_pool(2)
-    output, other = pool.run(broken, recipe)
-    pool.close()  # its peers have given up
+    output, other = pool.run(broken, generation_config)
+    pool.close()  # its communicator have given up
     assert other == "failed"
     assert "rank 0 waited to receive video frames, but rank 1 failed: no picture" in output
 
 
-def helped(peers: Peers, recipe: Recipe, strategy: ParallelStrategy, heads: int) -> Told:
+def helped(
+    communicator: Communicator,
+    generation_config: GenerationConfig,
+    strategy: ParallelStrategy,
+    heads: int,
+) -> Told:
     """Make videos with so many heads of each rank given away, whatever is measured."""
     with mock.patch.object(HeadShare, "heads", return_value=heads):
-        return told(peers, recipe, strategy, REQUESTS[:2])
+        return told(communicator, generation_config, strategy, REQUESTS[:2])
 
 
 @pytest.mark.parametrize(
@@ -260,7 +277,7 @@ def helped(peers: Peers, recipe: Recipe, strategy: ParallelStrategy, heads: int)
     ids=["single", "two-decoders", "cfg", "ulysses"],
 )
 def test_heads_that_decode_ranks_attend_change_nothing(
-    wide: Recipe, strategy: ParallelStrategy, ranks: int, heads: int
+    wide: GenerationConfig, strategy: ParallelStrategy, ranks: int, heads: int
 ) -> None:
     output, *_ = rank_pool(ranks).run(helped, wide, strategy, heads)
     for request, video in zip(REQUESTS, output.frames, strict=False):

@@ -10,9 +10,9 @@ import torch
 
 from longtake.strategies import (
     BlockDone,
+    Communicator,
     DualParal,
     ParallelStrategy,
-    Peers,
     Progress,
     SingleDevice,
     TaskDone,
@@ -58,7 +58,7 @@ class TestUnevenSplit(ParallelStrategyContract):
         return DualParal(stages=3, cfg=1, guidance="together", split=[1, 2, 1])
 
     def test_the_split_is_the_one_asked_for(self) -> None:
-        layout = self.strategy().layout(3, CASES["next-block-kv"].job)
+        layout = self.strategy().layout(3, CASES["next-block-kv"].workload)
         assert layout.stages == (range(1), range(1, 3), range(3, 4))
 
 
@@ -102,13 +102,15 @@ def test_every_rank_of_a_pipeline_takes_part_in_every_task() -> None:
     case = CASES["same-step-kv"]
     for strategy in (DualParal(3, 1, "together"), DualParal(3, 1, "apart")):
         for (events,) in rank_pool(3).run(run_requests, strategy, [case]):
-            assert tasks_of(events) == list(case.job.tasks())
+            assert tasks_of(events) == list(case.workload.tasks())
 
 
 def close_everywhere(
-    peers: Peers, strategy: ParallelStrategy, case: TinyCase, counts: Sequence[int]
+    communicator: Communicator, strategy: ParallelStrategy, case: TinyCase, counts: Sequence[int]
 ) -> list[tuple[list[Progress], list[Progress]]]:
-    return [close_early(peers, strategy, case, count, CASES["one-block"]) for count in counts]
+    return [
+        close_early(communicator, strategy, case, count, CASES["one-block"]) for count in counts
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ def close_everywhere(
 def test_a_video_can_be_closed_after_any_event(strategy: DualParal) -> None:
     """All ranks end after the same task, and the next request finds no message of this one."""
     case, world_size = CASES["two-blocks"], 3 if strategy.stages == 3 else 4
-    (whole,) = run_requests(Peers.alone(), SingleDevice(), [case])
+    (whole,) = run_requests(Communicator.alone(), SingleDevice(), [case])
     counts = range(1, len(whole) + 1)
     ranks = rank_pool(world_size).run(close_everywhere, strategy, case, counts)
     (expected,) = serial("one-block")

@@ -14,7 +14,7 @@ from longtake.models import Operand
 from longtake.models.layers.kernel import attention_kernel
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
-from longtake.strategies import Peers
+from longtake.strategies import Communicator
 from longtake.strategies.exchange import RingKernel, TokenShare, Ulysses, overlap, shares
 from longtake.testing.ranks import rank_pool
 
@@ -33,14 +33,17 @@ def own(tensor: Tensor, part: range) -> Tensor:
 
 
 def ulysses_of_one_rank(
-    peers: Peers, tokens: int, heads: int, chunks: int, cached: int
+    communicator: Communicator, tokens: int, heads: int, chunks: int, cached: int
 ) -> tuple[Tensor, int]:
     """Return this rank's result, and how many numbers it sent by its own count."""
-    parts = shares(tokens, peers.world_size)
-    mine, my_heads = parts[peers.rank], shares(heads, peers.world_size)[peers.rank]
+    parts = shares(tokens, communicator.world_size)
+    mine, my_heads = (
+        parts[communicator.rank],
+        shares(heads, communicator.world_size)[communicator.rank],
+    )
     group = dist.group.WORLD
     assert group is not None
-    exchange = Ulysses(group, peers.rank, [len(part) for part in parts], heads, chunks)
+    exchange = Ulysses(group, communicator.rank, [len(part) for part in parts], heads, chunks)
     _, more_k, more_v = (
         t[:, :, my_heads.start : my_heads.stop] for t in operands(cached, heads, seed=1)
     )
@@ -53,7 +56,7 @@ def ulysses_of_one_rank(
     return out, exchange.sent_numbers(BATCH, DIM)
 
 
-def under_way_when_made(peers: Peers, chunks: int) -> list[tuple[str, int]]:
+def under_way_when_made(communicator: Communicator, chunks: int) -> list[tuple[str, int]]:
     """Return how many exchanges had begun when values, keys and queries were made."""
     group, begin, made = dist.group.WORLD, dist.batch_isend_irecv, []
     assert group is not None
@@ -73,7 +76,7 @@ def under_way_when_made(peers: Peers, chunks: int) -> list[tuple[str, int]]:
 
     operand = torch.ones(BATCH, 1, 4, DIM)
     q, k, v = (late(name, operand) for name in "qkv")
-    exchange = Ulysses(group, peers.rank, [1, 1], 4, chunks)
+    exchange = Ulysses(group, communicator.rank, [1, 1], 4, chunks)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dist, "batch_isend_irecv", counting)
         exchange.attend(q, k, v, lambda k, v: (k, v), attention_kernel)
@@ -81,17 +84,19 @@ def under_way_when_made(peers: Peers, chunks: int) -> list[tuple[str, int]]:
     return made
 
 
-def ring_of_one_rank(peers: Peers, tokens: int, keys: int, heads: int) -> Tensor:
+def ring_of_one_rank(communicator: Communicator, tokens: int, keys: int, heads: int) -> Tensor:
     q, *_ = operands(tokens, heads)
     _, k, v = operands(keys, heads, seed=1)
-    mine = shares(tokens, peers.world_size)[peers.rank]
+    mine = shares(tokens, communicator.world_size)[communicator.rank]
     # Not evenly: the last rank holds most keys, and rank 0 none where there are few.
-    bounds = [keys * rank**2 // peers.world_size**2 for rank in range(peers.world_size + 1)]
+    bounds = [
+        keys * rank**2 // communicator.world_size**2 for rank in range(communicator.world_size + 1)
+    ]
     held = [range(*bound) for bound in pairwise(bounds)]
     group = dist.group.WORLD
     assert group is not None
-    kernel = RingKernel(group, peers.rank, [len(part) for part in held])
-    return kernel(own(q, mine), own(k, held[peers.rank]), own(v, held[peers.rank]))
+    kernel = RingKernel(group, communicator.rank, [len(part) for part in held])
+    return kernel(own(q, mine), own(k, held[communicator.rank]), own(v, held[communicator.rank]))
 
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
@@ -129,13 +134,13 @@ def test_ring_with_uneven_tokens_and_keys(degree: int) -> None:
 
 
 def share_of_one_rank(
-    peers: Peers, ulysses: int, tokens: int, padding: list[int], filling: float
+    communicator: Communicator, ulysses: int, tokens: int, padding: list[int], filling: float
 ) -> Tensor:
     """Return this rank's result where the last keys of each row are padding."""
-    mesh = Mesh(ring=peers.world_size // ulysses, ulysses=ulysses)
+    mesh = Mesh(ring=communicator.world_size // ulysses, ulysses=ulysses)
     layout = Layout(mesh=mesh, stages=(range(1),), batches=(range(BATCH),))
-    peers.make_groups(layout.groups)
-    share = TokenShare.of(layout, peers.rank, 5, peers)
+    communicator.make_groups(layout.groups)
+    share = TokenShare.of(layout, communicator.rank, 5, communicator)
     q, k, v = operands(tokens, 5)
     for row, count in enumerate(padding):
         k[row, tokens - count :] = filling
@@ -166,7 +171,9 @@ def test_padded_keys_are_seen_by_no_query_of_any_rank(ulysses: int, degree: int)
         assert_close(found, torch.cat(rows))
 
 
-def sent_by_one_rank(peers: Peers, tokens: int, heads: int, chunks: int) -> tuple[int, int]:
+def sent_by_one_rank(
+    communicator: Communicator, tokens: int, heads: int, chunks: int
+) -> tuple[int, int]:
     """Return the numbers that really go to other ranks in a layer, and the exchange's own count."""
     sent = 0
     message = dist.P2POp
@@ -178,7 +185,7 @@ def sent_by_one_rank(peers: Peers, tokens: int, heads: int, chunks: int) -> tupl
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dist, "P2POp", counting)
-        _, count = ulysses_of_one_rank(peers, tokens, heads, chunks, 0)
+        _, count = ulysses_of_one_rank(communicator, tokens, heads, chunks, 0)
     return sent, count
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from longtake.caches import FeatureCache, NextBlockKV, SameStepKV
 from longtake.plan.mesh import Mesh
-from longtake.strategies import BlockDone, DualParal, Layout, Peers, SingleDevice
+from longtake.strategies import BlockDone, Communicator, DualParal, Layout, SingleDevice
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import LAYERS, TinyCase
 from longtake.testing.tiny.mochi import tiny_mochi_denoising
@@ -20,11 +20,11 @@ STAGES = {1: [4], 2: [1, 3], 3: [1, 2, 1]}
 
 
 @torch.no_grad()
-def run(peers: Peers, case: TinyCase, layout: Layout) -> Sequence[Tensor]:
+def run(communicator: Communicator, case: TinyCase, layout: Layout) -> Sequence[Tensor]:
     """Return the blocks, on the output rank."""
-    strategy = SingleDevice() if peers.world_size == 1 else DualParal()
-    work = tiny_mochi_denoising(case, layout.layers(peers.rank), peers)
-    events = strategy.run(work, layout, peers.rank)
+    strategy = SingleDevice() if communicator.world_size == 1 else DualParal()
+    work = tiny_mochi_denoising(case, layout.layers(communicator.rank), communicator)
+    events = strategy.run(work, layout, communicator.rank)
     return [event.latents for event in events if isinstance(event, BlockDone)]
 
 
@@ -54,7 +54,7 @@ def test_ranks_make_the_video_of_the_serial_run(
 ) -> None:
     case = TinyCase(cache=cache, scales=(scale,))
     branches = 2 if scale > 1 else 1
-    expected = run(Peers.alone(), case, Layout.serial(LAYERS, branches))
+    expected = run(Communicator.alone(), case, Layout.serial(LAYERS, branches))
     found = rank_pool(mesh.size).run(run, case, laid_out(mesh, branches))[0]
     for block, whole in zip(found, expected, strict=True):
         assert (block - whole).abs().max() <= tolerance * whole.abs().max()

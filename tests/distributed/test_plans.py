@@ -6,7 +6,7 @@ import torch
 
 from longtake.plan.ir.actions import Action
 from longtake.plan.ir.compiler import compile_rank
-from longtake.strategies import ActionDone, BlockDone, DualParal, ParallelStrategy, Peers
+from longtake.strategies import ActionDone, BlockDone, Communicator, DualParal, ParallelStrategy
 from longtake.testing.contracts.strategies import CASES, serial
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import tiny_denoising
@@ -15,12 +15,14 @@ CASE = "next-block-kv"
 
 
 @torch.no_grad()
-def run_on(peers: Peers, strategy: ParallelStrategy) -> tuple[list[Action], list[torch.Tensor]]:
+def run_on(
+    communicator: Communicator, strategy: ParallelStrategy
+) -> tuple[list[Action], list[torch.Tensor]]:
     """Return the actions that this rank has done, and the blocks that it yielded."""
     case = CASES[CASE]
-    layout = strategy.layout(peers.world_size, case.job)
-    work = tiny_denoising(case, layout.layers(peers.rank), peers)
-    events = list(strategy.run(work, layout, peers.rank))
+    layout = strategy.layout(communicator.world_size, case.workload)
+    work = tiny_denoising(case, layout.layers(communicator.rank), communicator)
+    events = list(strategy.run(work, layout, communicator.rank))
     return (
         [event.action for event in events if isinstance(event, ActionDone)],
         [event.latents for event in events if isinstance(event, BlockDone)],
@@ -28,10 +30,10 @@ def run_on(peers: Peers, strategy: ParallelStrategy) -> tuple[list[Action], list
 
 
 def test_ranks_do_what_was_compiled_and_nothing_else() -> None:
-    strategy, job = DualParal(stages=2, cfg=2), CASES[CASE].job
-    layout = strategy.layout(4, job)
+    strategy, workload = DualParal(stages=2, cfg=2), CASES[CASE].workload
+    layout = strategy.layout(4, workload)
     for rank, (done, _) in enumerate(rank_pool(4).run(run_on, strategy)):
-        assert done == list(compile_rank(job.tasks(), job.cache, layout, rank))
+        assert done == list(compile_rank(workload.tasks(), workload.cache, layout, rank))
 
 
 def test_stages_ulysses_and_guidance_on_8_ranks_are_the_serial_run() -> None:

@@ -20,52 +20,52 @@ from torch import Tensor
 from longtake.errors import ConfigurationError
 from longtake.strategies import (
     BlockDone,
+    Communicator,
     Denoising,
-    Job,
     Layout,
     Mesh,
     ParallelStrategy,
-    Peers,
     Progress,
     SingleDevice,
+    Workload,
 )
 from longtake.testing.contracts import ParallelStrategyContract
 from longtake.testing.ranks import RankPool, rank_pool
 
 
-def add_up(peers: Peers, tensor: Tensor) -> tuple[int, Tensor]:
-    total = tensor * peers.rank
+def add_up(communicator: Communicator, tensor: Tensor) -> tuple[int, Tensor]:
+    total = tensor * communicator.rank
     dist.all_reduce(total)
     return os.getpid(), total
 
 
-def fail_on(peers: Peers, rank: int) -> None:
-    if peers.rank == rank:
+def fail_on(communicator: Communicator, rank: int) -> None:
+    if communicator.rank == rank:
         raise ValueError(f"{rank} is a bad rank")
     dist.barrier()
 
 
-def die_on(peers: Peers, rank: int) -> None:
-    if peers.rank == rank:
+def die_on(communicator: Communicator, rank: int) -> None:
+    if communicator.rank == rank:
         os._exit(3)
 
 
-def sleep_on(peers: Peers, rank: int) -> None:
-    if peers.rank == rank:
+def sleep_on(communicator: Communicator, rank: int) -> None:
+    if communicator.rank == rank:
         time.sleep(60)
 
 
-def stop_on(peers: Peers, rank: int) -> None:
-    if peers.rank == rank:
+def stop_on(communicator: Communicator, rank: int) -> None:
+    if communicator.rank == rank:
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def interrupt(peers: Peers) -> int:
+def interrupt(communicator: Communicator) -> int:
     os.kill(os.getpid(), signal.SIGINT)
-    return peers.rank
+    return communicator.rank
 
 
-def process_of(peers: Peers) -> int:
+def process_of(communicator: Communicator) -> int:
     return os.getpid()
 
 
@@ -130,10 +130,10 @@ def test_the_test_process_keeps_no_thread_of_a_closed_pool() -> None:
 class OneWorks(ParallelStrategy):
     """Rank 0 runs everything, the others look on."""
 
-    def layout(self, world_size: int, job: Job) -> Layout:
+    def layout(self, world_size: int, workload: Workload) -> Layout:
         if world_size != 2:
             raise ConfigurationError(f"OneWorks runs on 2 devices, not on {world_size}.")
-        layers, branches = range(job.spec.layers), range(job.branches)
+        layers, branches = range(workload.spec.layers), range(workload.branches)
         return Layout(mesh=Mesh(ulysses=2), stages=(layers,), batches=(branches,))
 
     def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:

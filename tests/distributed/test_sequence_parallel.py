@@ -21,9 +21,9 @@ from longtake.plan.search.layouts import choose_chunks
 from longtake.schedulers import FullSequence
 from longtake.strategies import (
     BlockDone,
+    Communicator,
     DualParal,
     ParallelStrategy,
-    Peers,
     SequenceParallel,
     SingleDevice,
 )
@@ -111,15 +111,15 @@ CACHES: dict[str, FeatureCache] = {
 
 @cache
 def serial(case: TinyCase) -> list[Tensor]:
-    return blocks(Peers.alone(), SingleDevice(), case)
+    return blocks(Communicator.alone(), SingleDevice(), case)
 
 
 @torch.no_grad()
-def blocks(peers: Peers, strategy: ParallelStrategy, case: TinyCase) -> list[Tensor]:
+def blocks(communicator: Communicator, strategy: ParallelStrategy, case: TinyCase) -> list[Tensor]:
     """Return what the output rank makes."""
-    layout = strategy.layout(peers.world_size, case.job)
-    work = tiny_denoising(case, layout.layers(peers.rank), peers)
-    events = strategy.run(work, layout, peers.rank)
+    layout = strategy.layout(communicator.world_size, case.workload)
+    work = tiny_denoising(case, layout.layers(communicator.rank), communicator)
+    events = strategy.run(work, layout, communicator.rank)
     return [event.latents for event in events if isinstance(event, BlockDone)]
 
 
@@ -175,7 +175,7 @@ def chunks_on(hardware: Hardware) -> int:
     """Return how many chunks are chosen for a long clip on two devices."""
     case = TinyCase(heads=8, scheduler=FullSequence(), latent_frames=200)
     layout = Layout(mesh=Mesh(ulysses=2), stages=(range(4),), batches=(range(2),))
-    return choose_chunks(layout, replace(case.job, hardware=hardware)).chunks
+    return choose_chunks(layout, replace(case.workload, hardware=hardware)).chunks
 
 
 def test_chunks_are_taken_where_they_are_predicted_to_win() -> None:
@@ -185,17 +185,22 @@ def test_chunks_are_taken_where_they_are_predicted_to_win() -> None:
     assert chunks_on(replace(slow, latency=1.0)) == 1, "more messages cost more"
     assert chunks_on(replace(slow, bandwidth=1e13)) == 1, "nothing to hide"
     alone = Layout.serial(4, 2)
-    assert choose_chunks(alone, TinyCase().job) == alone
+    assert choose_chunks(alone, TinyCase().workload) == alone
 
 
-def links_of_one_rank(peers: Peers, layout: Layout) -> Links:
-    return measure_links(layout, peers)
+def links_of_one_rank(communicator: Communicator, layout: Layout) -> Links:
+    return measure_links(layout, communicator)
 
 
-def connected(peers: Peers) -> Layout:
+def connected(communicator: Communicator) -> Layout:
     """Return a rank's layout after the links were measured."""
-    strategy, job = SequenceParallel(ulysses=2, cfg=1, overlap="auto"), TinyCase(heads=5).job
-    return strategy.connected(strategy.layout(peers.world_size, job), job, peers)
+    strategy, workload = (
+        SequenceParallel(ulysses=2, cfg=1, overlap="auto"),
+        TinyCase(heads=5).workload,
+    )
+    return strategy.connected(
+        strategy.layout(communicator.world_size, workload), workload, communicator
+    )
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
@@ -212,11 +217,11 @@ def test_ranks_agree_on_what_they_measured(ranks: int) -> None:
 
 
 def test_a_given_number_of_chunks_is_kept() -> None:
-    strategy, job = SequenceParallel(ulysses=2, ring=1, cfg=1, overlap=3), TinyCase().job
-    layout = strategy.layout(2, job)
+    strategy, workload = SequenceParallel(ulysses=2, ring=1, cfg=1, overlap=3), TinyCase().workload
+    layout = strategy.layout(2, workload)
     assert layout.chunks == 3
     # Nobody to measure with: an attempt would fail.
-    assert strategy.connected(layout, job, Peers.alone()) == layout
+    assert strategy.connected(layout, workload, Communicator.alone()) == layout
 
 
 @torch.no_grad()

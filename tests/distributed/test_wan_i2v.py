@@ -13,16 +13,16 @@ from PIL import Image
 from torch import Tensor
 
 from longtake.caches import FeatureCache, NextBlockKV, SameStepKV
-from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
+from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
     BlockDone,
+    Communicator,
     Denoising,
     DualParal,
     Layout,
     ParallelStrategy,
-    Peers,
     SingleDevice,
 )
 from longtake.testing.ranks import rank_pool
@@ -44,18 +44,22 @@ class Given:
     case: TinyCase
     known: int = 0
 
-    def work(self, layers: Sequence[int], peers: Peers) -> Denoising:
+    def work(self, layers: Sequence[int], communicator: Communicator) -> Denoising:
         """Return the work of one rank."""
         if not self.known:
-            return tiny_wan_i2v_denoising(self.case, layers, peers)
-        return replace(tiny_denoising(self.case, layers, peers), start=tiny_start(self.known))
+            return tiny_wan_i2v_denoising(self.case, layers, communicator)
+        return replace(
+            tiny_denoising(self.case, layers, communicator), start=tiny_start(self.known)
+        )
 
 
 @torch.no_grad()
-def run(peers: Peers, given: Given, layout: Layout) -> Sequence[Tensor]:
+def run(communicator: Communicator, given: Given, layout: Layout) -> Sequence[Tensor]:
     """Return the blocks, on the output rank."""
-    strategy = SingleDevice() if peers.world_size == 1 else DualParal()
-    events = strategy.run(given.work(layout.layers(peers.rank), peers), layout, peers.rank)
+    strategy = SingleDevice() if communicator.world_size == 1 else DualParal()
+    events = strategy.run(
+        given.work(layout.layers(communicator.rank), communicator), layout, communicator.rank
+    )
     return [event.latents for event in events if isinstance(event, BlockDone)]
 
 
@@ -84,20 +88,24 @@ def test_ranks_make_the_video_of_the_serial_run(
 ) -> None:
     case = TinyCase(cache=cache, scales=(3.0, 2.0) if model == "2.2" else (3.0,))
     given = Given(case, known=7 if model == "replaced" else 0)
-    expected = run(Peers.alone(), given, Layout.serial(LAYERS, 2))
+    expected = run(Communicator.alone(), given, Layout.serial(LAYERS, 2))
     found = rank_pool(mesh.size).run(run, given, laid_out(mesh))[0]
     for block, whole in zip(found, expected, strict=True):
         assert (block - whole).abs().max() <= tolerance * whole.abs().max()
 
 
-def frames(peers: Peers, recipe: Recipe, request: Request) -> Tensor | None:
+def frames(
+    communicator: Communicator, generation_config: GenerationConfig, request: Request
+) -> Tensor | None:
     """Return the video that the engine makes, on the output rank."""
     strategy: ParallelStrategy = SingleDevice()
-    if peers.world_size > 1:
+    if communicator.world_size > 1:
         strategy = DualParal(split=[2, 2], guidance="together")
-    engine = Engine(recipe, strategy, world_size=peers.world_size, rank=peers.rank)
+    engine = Engine(
+        generation_config, strategy, world_size=communicator.world_size, rank=communicator.rank
+    )
     engine.check([request])
-    engine.join(peers)
+    engine.join(communicator)
     decoded = [
         event.frames for event in engine.generate(request) if isinstance(event, FramesDecoded)
     ]
@@ -114,7 +122,9 @@ def test_what_one_rank_encodes_all_ranks_see(model: str, tmp_path: Path) -> None
     image = tmp_path / "first.png"
     pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
     Image.fromarray(pixels).save(image)
-    recipe = Recipe(pipeline=str(tmp_path), scheduler=FifoQueue(3, 2), steps=2, dtype="float32")
+    generation_config = GenerationConfig(
+        pipeline=str(tmp_path), scheduler=FifoQueue(3, 2), steps=2, dtype="float32"
+    )
     request = Request(
         prompts=(PromptAt(text="red shape"),),
         num_frames=29,
@@ -122,8 +132,8 @@ def test_what_one_rank_encodes_all_ranks_see(model: str, tmp_path: Path) -> None
         width=48,
         start=str(image),
     )
-    expected = frames(Peers.alone(), recipe, request)
-    found, nothing = rank_pool(2).run(frames, recipe, request)
+    expected = frames(Communicator.alone(), generation_config, request)
+    found, nothing = rank_pool(2).run(frames, generation_config, request)
     assert nothing is None
     assert found is not None
     assert expected is not None

@@ -21,7 +21,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, A
         folder: Where the run's checkpoints lie; made when absent.
         step: Steps done.
         tensors: State to keep.
-        facts: Further JSON values, for example the recipe it belongs to.
+        facts: Further JSON values, for example the generation config it belongs to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{step:06d}"

@@ -17,19 +17,21 @@ from longtake.demo import shapes
 BATCH = 6
 NOISE = 0.15  # largest noise on the latents, relative to their spread
 
-RECIPE = loop.Recipe(
+RECIPE = loop.GenerationConfig(
     stage="decoder", steps=1000, rate=1e-3, warmup=50, decay=0.0, average=0.995, save_every=200
 )
 
 
-def train(vae_folder: Path, encoded: Path, folder: Path, recipe: loop.Recipe = RECIPE) -> None:
+def train(
+    vae_folder: Path, encoded: Path, folder: Path, generation_config: loop.GenerationConfig = RECIPE
+) -> None:
     """Runs the stage.
 
     Args:
         vae_folder: Checkpoints of the autoencoder.
         encoded: File of the encoded clips, for the latents' spread.
         folder: Where the decoder's checkpoints go.
-        recipe: How long and how fast.
+        generation_config: How long and how fast.
     """
     vae = encode_stage.trained_vae(vae_folder)
     vae.decoder.requires_grad_(True).train()
@@ -48,4 +50,4 @@ def train(vae_folder: Path, encoded: Path, folder: Path, recipe: loop.Recipe = R
         loss = vae_stage.reconstruction_loss(made, real, covered)
         return loss, float((made.detach() - real).square().mean())
 
-    loop.train(vae.decoder, loss_of, recipe, folder)
+    loop.train(vae.decoder, loss_of, generation_config, folder)

@@ -25,7 +25,9 @@ FROM_START = 0.25
 STAGGERED = 0.3
 """Share of the batches whose frames differ in noise as the blocks of a long video do."""
 
-RECIPE = loop.Recipe(stage="dit", steps=5200, rate=1.5e-3, warmup=200, decay=0.01, average=0.999)
+RECIPE = loop.GenerationConfig(
+    stage="dit", steps=5200, rate=1.5e-3, warmup=200, decay=0.01, average=0.999
+)
 
 
 class PaddedText:
@@ -123,13 +125,13 @@ def _batches(latents: Tensor, rows: Tensor) -> Callable[[torch.Generator], tuple
     return draw
 
 
-def train(encoded: Path, folder: Path, recipe: loop.Recipe = RECIPE) -> None:
+def train(encoded: Path, folder: Path, generation_config: loop.GenerationConfig = RECIPE) -> None:
     """Runs the stage.
 
     Args:
         encoded: File of the encoded clips.
         folder: Where the checkpoints go.
-        recipe: How long and how fast.
+        generation_config: How long and how fast.
     """
     data = load_file(encoded)
     draw = _batches(data["latents"], data["prompts"].long())
@@ -154,4 +156,4 @@ def train(encoded: Path, folder: Path, recipe: loop.Recipe = RECIPE) -> None:
         loss = (made - (noise - clean)).square().mean()
         return loss, float(loss.detach())
 
-    loop.train(model, loss_of, recipe, folder)
+    loop.train(model, loss_of, generation_config, folder)

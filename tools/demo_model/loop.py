@@ -16,7 +16,7 @@ from demo_model import checkpoint
 
 
 @dataclass(frozen=True)
-class Recipe:
+class GenerationConfig:
     """What one run needs to be repeated.
 
     Attributes:
@@ -46,9 +46,13 @@ def generator(seed: int, stage: str, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
-def _rate(recipe: Recipe, step: int) -> float:
-    cosine = 0.5 * (1.0 + math.cos(math.pi * step / recipe.steps))
-    return recipe.rate * min(1.0, (step + 1) / recipe.warmup) * (0.02 + 0.98 * cosine)
+def _rate(generation_config: GenerationConfig, step: int) -> float:
+    cosine = 0.5 * (1.0 + math.cos(math.pi * step / generation_config.steps))
+    return (
+        generation_config.rate
+        * min(1.0, (step + 1) / generation_config.warmup)
+        * (0.02 + 0.98 * cosine)
+    )
 
 
 def _state(
@@ -79,14 +83,19 @@ def _restore(
 
 
 def _resume(
-    model: nn.Module, optimizer: torch.optim.AdamW, recipe: Recipe, folder: Path
+    model: nn.Module,
+    optimizer: torch.optim.AdamW,
+    generation_config: GenerationConfig,
+    folder: Path,
 ) -> tuple[int, dict[str, Tensor]]:
     """Takes up the newest checkpoint, if any; returns the steps done and the running average."""
     found = checkpoint.load_newest(folder)
     if found is None:
         return 0, {k: v.detach().clone() for k, v in model.state_dict().items()}
-    if found[1]["recipe"] != asdict(recipe):
-        raise ValueError(f"{folder} holds a run of another recipe: {found[1]['recipe']}")
+    if found[1]["generation_config"] != asdict(generation_config):
+        raise ValueError(
+            f"{folder} holds a run of another generation_config: {found[1]['generation_config']}"
+        )
     return int(found[1]["step"]), _restore(found[0], model, optimizer)
 
 
@@ -115,21 +124,21 @@ def _update(model: nn.Module, optimizer: torch.optim.AdamW, loss: Tensor, rate: 
 class _Progress:
     """Prints a line every 50 steps: the smoothed figure, the pace, the time left."""
 
-    def __init__(self, recipe: Recipe, first: int) -> None:
-        self._recipe, self._first = recipe, first
+    def __init__(self, generation_config: GenerationConfig, first: int) -> None:
+        self._generation_config, self._first = generation_config, first
         self._begin = time.monotonic()
         self._shown: float | None = None
 
     def show(self, done: int, figure: float) -> None:
         """Takes in the figure of a step; ``done`` counts the steps with it."""
-        recipe = self._recipe
+        generation_config = self._generation_config
         self._shown = figure if self._shown is None else 0.97 * self._shown + 0.03 * figure
-        if done % 50 and done != recipe.steps:
+        if done % 50 and done != generation_config.steps:
             return
         pace = (time.monotonic() - self._begin) / (done - self._first)
         print(
-            f"{recipe.stage} {done}/{recipe.steps} loss {self._shown:.4f}"
-            f" {pace:.3f} s/step, {pace * (recipe.steps - done) / 60.0:.1f} min left",
+            f"{generation_config.stage} {done}/{generation_config.steps} loss {self._shown:.4f}"
+            f" {pace:.3f} s/step, {pace * (generation_config.steps - done) / 60.0:.1f} min left",
             flush=True,
         )
 
@@ -137,7 +146,7 @@ class _Progress:
 def train(
     model: nn.Module,
     loss_of: Callable[[int, torch.Generator], tuple[Tensor, float]],
-    recipe: Recipe,
+    generation_config: GenerationConfig,
     folder: Path,
 ) -> None:
     """Trains a model, from its newest checkpoint if there is one.
@@ -145,26 +154,31 @@ def train(
     Args:
         model: Changed in place.
         loss_of: Of a step and its random numbers: the loss and the number to print.
-        recipe: How long and how fast.
+        generation_config: How long and how fast.
         folder: Where the checkpoints lie.
 
     Raises:
-        ValueError: If the checkpoint belongs to another recipe.
+        ValueError: If the checkpoint belongs to another generation_config.
     """
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=recipe.decay
+        model.parameters(),
+        lr=generation_config.rate,
+        betas=(0.9, 0.98),
+        weight_decay=generation_config.decay,
     )
-    first, average = _resume(model, optimizer, recipe, folder)
-    progress = _Progress(recipe, first)
-    for step in range(first, recipe.steps):
-        loss, figure = loss_of(step, generator(recipe.seed, recipe.stage, step))
-        _update(model, optimizer, loss, _rate(recipe, step))
-        keep = min(recipe.average, (step + 1) / (step + 10))
+    first, average = _resume(model, optimizer, generation_config, folder)
+    progress = _Progress(generation_config, first)
+    for step in range(first, generation_config.steps):
+        loss, figure = loss_of(
+            step, generator(generation_config.seed, generation_config.stage, step)
+        )
+        _update(model, optimizer, loss, _rate(generation_config, step))
+        keep = min(generation_config.average, (step + 1) / (step + 10))
         with torch.no_grad():
             for key, value in model.state_dict().items():
                 average[key].lerp_(value, 1.0 - keep)
         done = step + 1
         progress.show(done, figure)
-        if done % recipe.save_every == 0 or done == recipe.steps:
+        if done % generation_config.save_every == 0 or done == generation_config.steps:
             tensors = _state(model, average, optimizer)
-            checkpoint.save(folder, done, tensors, {"recipe": asdict(recipe)})
+            checkpoint.save(folder, done, tensors, {"generation_config": asdict(generation_config)})

@@ -17,7 +17,9 @@ FRAMES = 17  # five latent frames; the last two depend on nothing outside of the
 KL = 1e-4
 NOISE = 0.15  # largest noise on the latents, relative to their spread: what a sampler leaves over
 
-RECIPE = loop.Recipe(stage="vae", steps=3600, rate=1.5e-3, warmup=100, decay=1e-4, average=0.998)
+RECIPE = loop.GenerationConfig(
+    stage="vae", steps=3600, rate=1.5e-3, warmup=100, decay=1e-4, average=0.998
+)
 
 
 def new_vae() -> AutoencoderKLWan:
@@ -62,7 +64,7 @@ def reconstruction_loss(made: Tensor, real: Tensor, covered: Tensor) -> Tensor:
     return value + 0.5 * (across + down)
 
 
-def train(folder: Path, recipe: loop.Recipe = RECIPE) -> None:
+def train(folder: Path, generation_config: loop.GenerationConfig = RECIPE) -> None:
     """Runs the stage; checkpoints go to ``folder``."""
     vae = new_vae().train()
 
@@ -82,4 +84,4 @@ def train(folder: Path, recipe: loop.Recipe = RECIPE) -> None:
         loss = reconstruction_loss(made, real, covered) + KL * kl
         return loss, float((made.detach() - real).square().mean())
 
-    loop.train(vae, loss_of, recipe, folder)
+    loop.train(vae, loss_of, generation_config, folder)

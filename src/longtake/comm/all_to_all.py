@@ -13,7 +13,7 @@ from torch import Tensor
 
 @final
 @dataclass(frozen=True, slots=True)
-class Swap:
+class AllToAll:
     """A swap under way. Computing may go on meanwhile.
 
     Args:
@@ -33,7 +33,7 @@ class Swap:
         index: int,
         parts: Sequence[Sequence[Tensor]],
         places: Sequence[Sequence[Tensor]],
-    ) -> Swap:
+    ) -> AllToAll:
         """Begin to give every rank its part.
 
         Collective: all ranks of the group begin the same swaps in the same order. What goes from

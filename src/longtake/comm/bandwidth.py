@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from longtake.comm.all_to_all import Swap
-from longtake.comm.communicator import Peers
+from longtake.comm.all_to_all import AllToAll
+from longtake.comm.communicator import Communicator
 from longtake.plan.layout import Layout
 
 SMALL: Final = 1 << 16
@@ -40,44 +40,54 @@ class Links:
     hiding: float
 
 
-def measure_links(layout: Layout, peers: Peers) -> Links:
+def measure_links(layout: Layout, communicator: Communicator) -> Links:
     """Swap a few messages in every Ulysses group, alone and beside matrix products.
 
     Takes a fraction of a second. Collective: all ranks of the run call it, and all get the same.
 
     Args:
         layout: Which rank holds and runs what.
-        peers: The ranks of the run.
+        communicator: The ranks of the run.
     """
-    peers.make_groups(layout.groups)
-    ranks = layout.ulysses_ranks(peers.rank) if peers.rank < layout.mesh.size else ()
+    communicator.make_groups(layout.groups)
+    ranks = layout.ulysses_ranks(communicator.rank) if communicator.rank < layout.mesh.size else ()
     seconds = [0.0, 0.0, 0.0]
     if len(ranks) > 1:
-        with peers.meeting("measure the links"):
-            seconds = _measure(peers.group(ranks), ranks.index(peers.rank), len(ranks), peers)
-    told = [list(map(float, text.split())) for text in peers.gather(" ".join(map(repr, seconds)))]
-    slowest = torch.tensor(told, dtype=torch.float64).amax(dim=0) if peers.rank == 0 else None
-    small, large, shown = peers.share(slowest).tolist()
+        with communicator.meeting("measure the links"):
+            seconds = _measure(
+                communicator.group(ranks), ranks.index(communicator.rank), len(ranks), communicator
+            )
+    reported = [
+        list(map(float, text.split())) for text in communicator.gather(" ".join(map(repr, seconds)))
+    ]
+    slowest = (
+        torch.tensor(reported, dtype=torch.float64).amax(dim=0) if communicator.rank == 0 else None
+    )
+    small, large, shown = communicator.share(slowest).tolist()
     bandwidth = (LARGE - SMALL) / max(large - small, 1e-9)
     return Links(bandwidth, max(small - SMALL / bandwidth, 0.0), 1.0 - shown)
 
 
-def _measure(group: dist.ProcessGroup, index: int, degree: int, peers: Peers) -> list[float]:
+def _measure(
+    group: dist.ProcessGroup, index: int, degree: int, communicator: Communicator
+) -> list[float]:
     """Return the seconds of a small and a large swap, and what share of it computing shows."""
 
     def swap(size: int, products: int = 0) -> float:
-        parts = _pieces(size // (degree - 1), degree, peers.device)
-        places = _pieces(size // (degree - 1), degree, peers.device)
+        parts = _pieces(size // (degree - 1), degree, communicator.device)
+        places = _pieces(size // (degree - 1), degree, communicator.device)
         # What was queued before must not count, and the ranks begin together.
-        Swap.begin(group, index, [[part[:1]] for part in parts], [[p[:1]] for p in places]).end()
-        start = _now(peers.device)
-        under_way = Swap.begin(group, index, [[p] for p in parts], [[p] for p in places])
+        AllToAll.begin(
+            group, index, [[part[:1]] for part in parts], [[p[:1]] for p in places]
+        ).end()
+        start = _now(communicator.device)
+        under_way = AllToAll.begin(group, index, [[p] for p in parts], [[p] for p in places])
         for _ in range(products):
             torch.mm(square, square)
         under_way.end()
-        return _now(peers.device) - start
+        return _now(communicator.device) - start
 
-    square = torch.ones(_SIDE, _SIDE, device=peers.device)
+    square = torch.ones(_SIDE, _SIDE, device=communicator.device)
     small, large = (min(swap(size) for _ in range(_TURNS)) for size in (SMALL, LARGE))
     product = min(_product_seconds(square) for _ in range(_TURNS))
     products = max(1, round(large / product))

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from longtake.comm.headers import header_of, of_header
-from longtake.comm.p2p import FOREVER, Delivery, Wire, device_wire, host_wire
-from longtake.comm.watchdog import Watch
+from longtake.comm.p2p import FOREVER, Channel, Delivery, device_channel, host_channel
+from longtake.comm.watchdog import Watchdog
 from longtake.errors import RankFailure
 from longtake.plan.ir.actions import Kind
 
@@ -24,14 +24,14 @@ _LOOK: Final = 0.2
 
 
 @final
-class Peers:
+class Communicator:
     """Process groups of a run, made once and kept for all its requests.
 
     Args:
         rank: This rank.
         world_size: Number of ranks.
         device: This rank's device.
-        wires: Messages per kind; empty for one rank.
+        channels: Messages per kind; empty for one rank.
         host: A group for tensors on the CPU; ``None`` for one rank.
         store: The run's key-value store; ``None`` for one rank.
         watch: Signs of life; ``None`` for one rank.
@@ -42,15 +42,15 @@ class Peers:
         rank: int,
         world_size: int,
         device: torch.device,
-        wires: Mapping[Kind, Wire],
+        channels: Mapping[Kind, Channel],
         host: dist.ProcessGroup | None = None,
         store: Store | None = None,
-        watch: Watch | None = None,
+        watch: Watchdog | None = None,
     ) -> None:
         self.rank = rank
         self.world_size = world_size
         self.device = device
-        self.wires = wires
+        self.channels = channels
         self._host = host
         self._store = store
         self._watch = watch
@@ -62,7 +62,7 @@ class Peers:
 
     @classmethod
     def alone(cls) -> Self:
-        """Return the peers of a run of one rank: no process group is needed."""
+        """Return the communicator of a run of one rank: no process group is needed."""
         return cls(0, 1, torch.device("cpu"), {})
 
     @classmethod
@@ -84,13 +84,13 @@ class Peers:
         """
         rank, world_size = dist.get_rank(), dist.get_world_size()
         store = dist.distributed_c10d._get_default_store()
-        watch = Watch(store, rank, world_size, stall.total_seconds(), abandon)
+        watch = Watchdog(store, rank, world_size, stall.total_seconds(), abandon)
         host = dist.new_group(backend="gloo")
-        wires = {kind: device_wire(device) for kind in Kind}
+        channels = {kind: device_channel(device) for kind in Kind}
         dist.barrier(host)
         watch.start()
-        store = PrefixStore("longtake/peers", store)
-        return cls(rank, world_size, device, wires, host, store, watch)
+        store = PrefixStore("longtake/communicator", store)
+        return cls(rank, world_size, device, channels, host, store, watch)
 
     def check(self, waiting_for: str) -> None:
         """Refuse to wait on when another rank is gone.
@@ -109,7 +109,7 @@ class Peers:
         """Wait until a message is through.
 
         Args:
-            delivery: From one of ``wires``.
+            delivery: From one of ``channels``.
             waiting_for: In words.
             other: The rank on the other side.
 
@@ -144,12 +144,14 @@ class Peers:
             # The backends have no class of error of their own.
             if self._watch is None or not ("gloo" in str(error) or "NCCL" in str(error)):
                 raise
-            # Unlike a message, a collective does not tell which rank is gone: the watch does.
+            # Unlike a message, a collective does not report which rank is gone: the watchdog does.
             self._watch.find_cause()
             self.check(purpose)
 
     def _blame(self, waiting_for: str, other: int, error: str) -> NoReturn:
-        """Raise for a lost connection: a rank that failed has told why, one that died has not."""
+        """Raise for a lost connection: a rank that failed has reported why, one that died has
+        not.
+        """
         assert self._watch is not None
         self._watch.fail(f"rank {other} is gone")
         self.check(waiting_for)
@@ -190,10 +192,10 @@ class Peers:
                 continue
             self._open.add((kind, source, target))
             if self.rank == source:
-                delivery = self.wires[kind].send(torch.zeros(1, device=self.device), target)
+                delivery = self.channels[kind].send(torch.zeros(1, device=self.device), target)
                 self.wait(delivery, f"open the link to rank {target}", target)
             elif self.rank == target:
-                delivery = self.wires[kind].post(torch.zeros(1, device=self.device), source)
+                delivery = self.channels[kind].post(torch.zeros(1, device=self.device), source)
                 self.wait(delivery, f"open the link from rank {source}", source)
 
     def make_groups(self, groups: Iterable[tuple[int, ...]]) -> None:
@@ -221,13 +223,13 @@ class Peers:
         ended = self._store.check([self._request])
         return int(self._store.get(self._request).decode()) if ended else None
 
-    def wire(self) -> Wire:
-        """Make a wire for tensors on the device. Collective."""
-        return device_wire(self.device)
+    def channel(self) -> Channel:
+        """Make a channel for tensors on the device. Collective."""
+        return device_channel(self.device)
 
-    def host_wire(self) -> Wire:
-        """Make a wire for tensors on the CPU, whatever the device. Collective."""
-        return host_wire()
+    def host_channel(self) -> Channel:
+        """Make a channel for tensors on the CPU, whatever the device. Collective."""
+        return host_channel()
 
     def agree(self, value: bool) -> bool:
         """Return rank 0's ``value`` on every rank. Rank 0 does not wait for the others.

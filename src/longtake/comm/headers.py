@@ -1,4 +1,4 @@
-"""What tells another rank the dtype and shape of a tensor that is about to come."""
+"""Headers: the dtype and shape of a tensor that is about to come."""
 
 from __future__ import annotations
 

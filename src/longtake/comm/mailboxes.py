@@ -11,9 +11,9 @@ from typing import final
 
 from torch import Tensor
 
-from longtake.comm.communicator import Peers
+from longtake.comm.communicator import Communicator
 from longtake.comm.headers import header_of, of_header
-from longtake.comm.p2p import Delivery, Wire
+from longtake.comm.p2p import Channel, Delivery
 
 
 @final
@@ -21,16 +21,18 @@ class Outbox:
     """The sending side. Nothing waits but for the limit, so memory stays bounded.
 
     Args:
-        peers: The ranks of the run.
-        wire: A wire for tensors on the CPU that nothing else uses between these two ranks.
+        communicator: The ranks of the run.
+        channel: A channel for tensors on the CPU that nothing else uses between these two ranks.
         target: The rank that receives.
         limit: The most tensors that may be on their way.
         what: They are, in words, should the other rank be gone: ``video frames``.
     """
 
-    def __init__(self, peers: Peers, wire: Wire, target: int, limit: int, what: str) -> None:
-        self._peers = peers
-        self._wire = wire
+    def __init__(
+        self, communicator: Communicator, channel: Channel, target: int, limit: int, what: str
+    ) -> None:
+        self._communicator = communicator
+        self._channel = channel
         self._target = target
         self._limit = limit
         self._what = f"send {what}"
@@ -48,12 +50,12 @@ class Outbox:
         while not self.has_room:
             self._wait()
         tensor = tensor.contiguous()
-        header = self._wire.send(header_of(tensor), self._target)
-        self._sending.append([header, self._wire.send(tensor, self._target)])
+        header = self._channel.send(header_of(tensor), self._target)
+        self._sending.append([header, self._channel.send(tensor, self._target)])
 
     def end(self) -> None:
-        """Tell the other side that nothing more comes for this video; never waits."""
-        self._sending.append([self._wire.send(header_of(None), self._target)])
+        """Report to the other side that nothing more comes for this video; never waits."""
+        self._sending.append([self._channel.send(header_of(None), self._target)])
 
     def flush(self) -> None:
         """Wait until the other side has everything."""
@@ -61,11 +63,11 @@ class Outbox:
             self._wait()
 
     def _is_through(self, delivery: Delivery) -> bool:
-        return self._peers.is_through(delivery, self._what, self._target)
+        return self._communicator.is_through(delivery, self._what, self._target)
 
     def _wait(self) -> None:
         for delivery in self._sending.popleft():
-            self._peers.wait(delivery, self._what, self._target)
+            self._communicator.wait(delivery, self._what, self._target)
 
 
 @final
@@ -73,15 +75,17 @@ class Inbox:
     """The receiving side.
 
     Args:
-        peers: The ranks of the run.
-        wire: The sender's.
+        communicator: The ranks of the run.
+        channel: The sender's.
         source: The rank that sends.
         what: In words: ``a finished block``.
     """
 
-    def __init__(self, peers: Peers, wire: Wire, source: int, what: str) -> None:
-        self._peers = peers
-        self._wire = wire
+    def __init__(
+        self, communicator: Communicator, channel: Channel, source: int, what: str
+    ) -> None:
+        self._communicator = communicator
+        self._channel = channel
         self._source = source
         self._what = f"receive {what}"
         self._header: tuple[Tensor, Delivery] | None = None
@@ -89,21 +93,23 @@ class Inbox:
     def arrived(self, seconds: float = 0.0) -> bool:
         """Return whether there is something to receive, after at most ``seconds``."""
         _, delivery = self._posted()
-        self._peers.check(self._what)
-        return self._peers.is_through(delivery, self._what, self._source, seconds)
+        self._communicator.check(self._what)
+        return self._communicator.is_through(delivery, self._what, self._source, seconds)
 
     def receive(self) -> Tensor | None:
         """Wait for the next tensor and return it; ``None`` when the video has ended."""
         header, delivery = self._posted()
-        self._peers.wait(delivery, self._what, self._source)
+        self._communicator.wait(delivery, self._what, self._source)
         self._header = None
         tensor = of_header(header)
         if tensor is not None and tensor.numel():
-            self._peers.wait(self._wire.post(tensor, self._source), self._what, self._source)
+            self._communicator.wait(
+                self._channel.post(tensor, self._source), self._what, self._source
+            )
         return tensor
 
     def _posted(self) -> tuple[Tensor, Delivery]:
         if self._header is None:
             header = header_of(None)
-            self._header = header, self._wire.post(header, self._source)
+            self._header = header, self._channel.post(header, self._source)
         return self._header

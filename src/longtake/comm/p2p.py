@@ -33,10 +33,10 @@ class Delivery(ABC):
         """
 
 
-class Wire(ABC):
+class Channel(ABC):
     """Messages of one kind, between this rank and others, in order per pair of ranks.
 
-    Between two ranks a wire is used in one direction only: with NCCL both directions would share
+    Between two ranks a channel is used in one direction only: with NCCL both directions would share
     a stream, and a receive that waits would hold up the send behind it.
     """
 
@@ -50,15 +50,15 @@ class Wire(ABC):
 
 
 @final
-class HostWire(Wire):
+class HostChannel(Channel):
     """Messages over gloo. Its transfers go on in threads of its own.
 
-    A gloo ``Work`` tells that it is through to ``wait`` alone, and an interrupted ``wait`` breaks
+    A gloo ``Work`` reports that it is through to ``wait`` alone, and an interrupted ``wait`` breaks
     the connection, so one thread per direction waits without limit and the rank looks at an
     event.
 
     Args:
-        group: A process group that no other wire uses.
+        group: A process group that no other channel uses.
     """
 
     def __init__(self, group: dist.ProcessGroup) -> None:
@@ -109,8 +109,8 @@ class _Waiter:
         self._thread: threading.Thread | None = None
 
     def deliver(self, start: Callable[[], Any], tensor: Tensor) -> Delivery:
-        if self._thread is None:  # most wires are used in one direction, many in none
-            self._thread = threading.Thread(target=self._run, name="longtake-wire", daemon=True)
+        if self._thread is None:  # most channels are used in one direction, many in none
+            self._thread = threading.Thread(target=self._run, name="longtake-channel", daemon=True)
             self._thread.start()
         delivery = _HostDelivery(tensor)
         try:
@@ -130,11 +130,11 @@ class _Waiter:
 
 
 @final
-class DeviceWire(Wire):
+class DeviceChannel(Channel):
     """Messages over NCCL, on streams of their own beside the compute stream.
 
     Args:
-        group: A process group that no other wire uses.
+        group: A process group that no other channel uses.
         device: This rank's device.
     """
 
@@ -178,16 +178,16 @@ class _DeviceDelivery(Delivery):
         return True
 
 
-def host_wire() -> Wire:
-    """Make a wire for tensors on the CPU. Collective."""
-    return HostWire(dist.new_group(backend="gloo", timeout=FOREVER))
+def host_channel() -> Channel:
+    """Make a channel for tensors on the CPU. Collective."""
+    return HostChannel(dist.new_group(backend="gloo", timeout=FOREVER))
 
 
-def device_wire(device: torch.device) -> Wire:
-    """Make a wire for tensors on a device. Collective.
+def device_channel(device: torch.device) -> Channel:
+    """Make a channel for tensors on a device. Collective.
 
     One for each kind of message: between two ranks, messages of a kind go in one direction.
     """
     if device.type == "cuda":
-        return DeviceWire(dist.new_group(backend="nccl"), device)
-    return host_wire()
+        return DeviceChannel(dist.new_group(backend="nccl"), device)
+    return host_channel()

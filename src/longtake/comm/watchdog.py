@@ -17,7 +17,7 @@ _GONE: Final = "gone"
 
 
 @final
-class Watch:
+class Watchdog:
     """Tells the others that this rank lives, watches its neighbor, and hears of failures.
 
     Each rank watches the one after it, so two messages per beat and rank suffice, and publishes
@@ -75,7 +75,7 @@ class Watch:
             self.fail("another rank is gone")
 
     def fail(self, cause: str) -> None:
-        """Tell every rank that the run cannot go on. The first one to tell is believed."""
+        """Report to every rank that the run cannot go on. The first report is believed."""
         self._cause = cause
         with suppress(RuntimeError, OSError):  # the store's rank may be the one that is gone
             self._cause = self._store.compare_set("failed", "", cause).decode()

@@ -12,7 +12,7 @@ from longtake.framework.engine.events import (
     RequestEnded,
     RequestStarted,
 )
-from longtake.framework.engine.generation_config import Recipe
+from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.request import PromptAt, Request
 
 __all__ = [
@@ -20,8 +20,8 @@ __all__ = [
     "Event",
     "ExitReason",
     "FramesDecoded",
+    "GenerationConfig",
     "PromptAt",
-    "Recipe",
     "Request",
     "RequestEnded",
     "RequestStarted",

@@ -161,7 +161,7 @@ class LongtakeCLI(LightningCLI):
         engine = self.trainer.prepare(self.model, self.datamodule)
         for request in self.datamodule.requests():
             self.config_init.predict.video.check(request)
-        timeline = [TimelineWriter(folder, lambda: engine.peers)] if config.timeline else []
+        timeline = [TimelineWriter(folder, lambda: engine.communicator)] if config.timeline else []
         if not self.trainer.is_global_zero:
             self.trainer.attach([*timeline])
             return

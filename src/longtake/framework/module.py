@@ -20,7 +20,7 @@ from longtake.framework.engine.events import (
     RequestEnded,
     RequestStarted,
 )
-from longtake.framework.engine.generation_config import Dtype, Recipe
+from longtake.framework.engine.generation_config import Dtype, GenerationConfig
 from longtake.framework.engine.request import Request
 from longtake.framework.launch.interrupt import StopFlag
 from longtake.framework.launch.rank_strategy import RankStrategy
@@ -95,7 +95,7 @@ class Generator(pl.LightningModule):
         lora: list[Lora | str] | Lora | str | None = None,
     ) -> None:
         super().__init__()
-        self.recipe = Recipe(
+        self.generation_config = GenerationConfig(
             pipeline=pipeline,
             variant=variant,
             revision=revision,
@@ -133,7 +133,7 @@ class Generator(pl.LightningModule):
         """Join the other ranks and read this one's weights: processes exist only now."""
         engine, strategy = self._engine(), self.trainer.strategy
         if isinstance(strategy, RankStrategy):
-            engine.join(strategy.peers)
+            engine.join(strategy.communicator)
         engine.load(self._requests)
 
     @override
@@ -145,7 +145,7 @@ class Generator(pl.LightningModule):
 
     @override
     def predict_step(self, batch: Request, batch_idx: int) -> None:
-        """Make one video; what happens is told to the callbacks, nothing is returned.
+        """Make one video; what happens is reported to the callbacks, nothing is returned.
 
         With decode ranks the next video may begin before this one is all decoded; its events come
         after those of this one.
@@ -176,9 +176,9 @@ class Generator(pl.LightningModule):
             for event in events:
                 if self._engine().is_output:
                     self._note(event)
-                    self._tell(event)
+                    self._emit(event)
                 elif isinstance(event, ActionDone):
-                    self._tell(event)
+                    self._emit(event)
         except BaseException:
             if self._open is not None:
                 callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
@@ -199,7 +199,7 @@ class Generator(pl.LightningModule):
             case _:
                 pass
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         dispatch(self.trainer.callbacks, self.trainer, self, event)  # type: ignore[attr-defined]
 
     def _engine(self) -> Engine:

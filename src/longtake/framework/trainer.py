@@ -20,7 +20,7 @@ from longtake.framework.console.models_report import show as show_models
 from longtake.framework.console.plan_report import report_of, show
 from longtake.framework.data import PromptData
 from longtake.framework.engine.engine import Engine
-from longtake.framework.engine.generation_config import Recipe
+from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.preflight import check_weights
 from longtake.framework.engine.run_plan import RunPlan, longest
 from longtake.framework.launch.deterministic import use_full_precision
@@ -105,8 +105,8 @@ class InferenceTrainer(pl.Trainer):
             LongtakeError: The run cannot work.
         """
         engine = Engine(
-            model.recipe,
-            self._strategy_for(model.recipe),
+            model.generation_config,
+            self._strategy_for(model.generation_config),
             world_size=self.ranks,
             rank=self.global_rank,
             device=self.strategy.root_device,
@@ -117,7 +117,7 @@ class InferenceTrainer(pl.Trainer):
         model.prepare(engine, requests)
         return engine
 
-    def _strategy_for(self, recipe: Recipe) -> ParallelStrategy:
+    def _strategy_for(self, generation_config: GenerationConfig) -> ParallelStrategy:
         """Return the strategy that was given, or the one for users who have given none."""
         if self._given is not None:
             return self._given
@@ -125,8 +125,8 @@ class InferenceTrainer(pl.Trainer):
             return SingleDevice()
         # With one block in flight a pipeline would idle: its tokens are shared instead. (A model's
         # own number of steps is large; which one it is makes no difference.)
-        steps = Defaults().steps if recipe.steps is None else recipe.steps
-        alone = recipe.scheduler.blocks_in_flight(None, steps) == 1
+        steps = Defaults().steps if generation_config.steps is None else generation_config.steps
+        alone = generation_config.scheduler.blocks_in_flight(None, steps) == 1
         return SequenceParallel() if alone else DualParal()
 
     def attach(self, callbacks: list[LongtakeCallback]) -> None:
@@ -172,10 +172,10 @@ class InferenceTrainer(pl.Trainer):
             profile: Devices to plan for: ``H200``, ``A100``, ``RTX 4090``, ``cpu``, ...; left out:
                 this machine's.
         """
-        dtype = model.recipe.torch_dtype
+        dtype = model.generation_config.torch_dtype
         plan = RunPlan(
-            model.recipe,
-            self._strategy_for(model.recipe),
+            model.generation_config,
+            self._strategy_for(model.generation_config),
             world_size=self.ranks,
             device=torch.device("cpu"),
             hardware=None if profile is None else hardware_profile(profile, dtype),

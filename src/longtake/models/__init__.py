@@ -25,7 +25,7 @@ from longtake.models.base import (
     VideoDecoder,
 )
 from longtake.models.card import ModelCard
-from longtake.models.conditioning import Start
+from longtake.models.conditioning import ConditioningFrames
 from longtake.models.defaults import Defaults
 from longtake.models.layers.groups import TokenGroups
 from longtake.models.loading.folder import ModelFolder, open_folder
@@ -51,6 +51,7 @@ __all__ = [
     "BlockSteps",
     "Compression",
     "Condition",
+    "ConditioningFrames",
     "Defaults",
     "Grid",
     "Kernel",
@@ -66,7 +67,6 @@ __all__ = [
     "PromptStates",
     "Rotary",
     "Sampler",
-    "Start",
     "TokenGroups",
     "VideoDecoder",
     "applied_shift",

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from longtake.models.conditioning import Start
+from longtake.models.conditioning import ConditioningFrames
 from longtake.models.layers.groups import TokenGroups
 from longtake.models.spec import BackboneSpec
 from longtake.task import FrameRange
@@ -120,7 +120,7 @@ class Condition(Generic[TextT, StepT]):
 
     text: TextT
     step: StepT
-    start: Start | None = None
+    start: ConditioningFrames | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ _OF_PROMPT: Final = "prompt."
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class ConditioningFrames:
     """The first frames of a video, known before it is made: an image, or the end of a video.
 
     Every rank of a run has the same one.
@@ -58,9 +58,9 @@ class Start:
         """Return ``prompts`` for so many guidance branches: all see the same."""
         return {name: row.expand(rows, *row.shape[1:]) for name, row in self.prompts.items()}
 
-    def to(self, device: torch.device) -> Start:
+    def to(self, device: torch.device) -> ConditioningFrames:
         """Return this with the latents and channels on a device; prompts stay where they are."""
-        return Start(
+        return ConditioningFrames(
             latents=self.latents.to(device),
             channels=None if self.channels is None else self.channels.to(device),
             prompts=self.prompts,
@@ -75,7 +75,7 @@ class Start:
         return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
     @classmethod
-    def of_states(cls, states: dict[str, Tensor]) -> Start:
+    def of_states(cls, states: dict[str, Tensor]) -> ConditioningFrames:
         """Return what ``states`` has made into named tensors."""
         prompts = {
             name.removeprefix(_OF_PROMPT): tensor

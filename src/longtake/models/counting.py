@@ -16,14 +16,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from longtake.models.base import AnyBackbone, Grid, LayerContext, Operand, Placement
-from longtake.models.flops import Work
+from longtake.models.flops import Flops
 from longtake.models.layers.kernel import attention_kernel, made
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.registry import ModelFamily
 from longtake.models.spec import BackboneSpec
 from longtake.task import FrameRange
 
-NO_WORK: Final = Work(embed=0.0, layer=0.0, attention=0.0, head=0.0, decode=0.0)
+NO_FLOPS: Final = Flops(embed=0.0, layer=0.0, attention=0.0, head=0.0, decode=0.0)
 """Where nothing is to be predicted."""
 _META: Final = torch.device("meta")
 """A device like any other to the models: they must put everything where their weights are."""
@@ -56,9 +56,9 @@ class _Backbone:
     head: float
 
 
-def count_work(
+def count_flops(
     family: ModelFamily, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
-) -> Work:
+) -> Flops:
     """Count floating-point operations on the meta device.
 
     Those of the transformer in a clip of its native length: a window's work on its text is shared
@@ -79,7 +79,7 @@ def count_work(
         lambda: _count_backbone(family, folder, spec, grid), _estimate_backbone(spec)
     )
     decode = _counted_or(lambda: _count_decoder(family, folder, spec), _estimate_decoder(spec))
-    return Work(
+    return Flops(
         embed=backbone.embed,
         layer=backbone.layer,
         attention=backbone.attention,

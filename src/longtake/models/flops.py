@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class Flops:
     """Floating-point operations of a model's parts, counted on the model itself.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 from longtake.errors import ModelError
 from longtake.models.base import AnyBackbone, AnyDecoder, Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.conditioning import Start
+from longtake.models.conditioning import ConditioningFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import prompt_shape
 from longtake.models.loading.folder import ModelFolder
@@ -103,7 +103,7 @@ class ModelFamily(ABC):
         frames: Tensor,
         place: Placement,
         original: Tensor | None = None,
-    ) -> Start:
+    ) -> ConditioningFrames:
         """Encode the first frames of a video; by default to their latents alone.
 
         Args:
@@ -117,7 +117,7 @@ class ModelFamily(ABC):
         Returns:
             On the CPU.
         """
-        return Start(latents=self.encode_video(folder, frames, place.device))
+        return ConditioningFrames(latents=self.encode_video(folder, frames, place.device))
 
     def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:
         """Return states of one prompt that have the right shapes, for counting operations.
@@ -129,7 +129,7 @@ class ModelFamily(ABC):
 
     def blank_start(
         self, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
-    ) -> Start | None:
+    ) -> ConditioningFrames | None:
         """Return a start of the right shapes, for counting the operations of a model that has one.
 
         By default ``None``: it can do without.

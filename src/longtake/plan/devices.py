@@ -15,7 +15,7 @@ class Hardware:
         convolution: Operations per second of the VAE's convolutions in fp32.
         bandwidth: Bytes per second of a link in one direction.
         latency: Seconds until a message's first byte arrives.
-        launch: Seconds that a micro-task's stage takes beyond its operations, whatever its size.
+        launch: Seconds that a micro-batch's stage takes beyond its operations, whatever its size.
         memory: Bytes of a device.
         hiding: Share of a transfer's time that computing hides; 0 where cores that compute do the
             transfer as well.

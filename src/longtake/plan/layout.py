@@ -17,7 +17,7 @@ class Layout:
         mesh: Degrees of all axes.
         stages: Consecutive layers of each coordinate of the pipe axis, together all of them.
         batches: Guidance branches that run as one batch, together all of them in order. Several
-            batches on one coordinate of the cfg axis are micro-tasks, run one after another.
+            batches on one coordinate of the cfg axis are micro-batchs, run one after another.
         chunks: Parts in which a rank's heads are attended under Ulysses, the result of one
             travelling while the next is computed (PipeSP); 1: all at once.
         decoders: Ranks behind those of the mesh that decode; 0: the output rank does.
@@ -121,6 +121,6 @@ class Layout:
         return self.batches[cfg * share : (cfg + 1) * share]
 
     @property
-    def guide_rank(self) -> int:
+    def combine_rank(self) -> int:
         """The last stage of the first coordinate of the cfg axis: it joins the branches."""
         return self.rank(pipe=self.mesh.pipe - 1)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from longtake.caches import FeatureCache
 from longtake.models import BackboneSpec
-from longtake.models.flops import Work
+from longtake.models.flops import Flops
 from longtake.plan.devices import Hardware
 from longtake.schedulers import BlockScheduler
 from longtake.task import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Workload:
     """Everything that a strategy may base its layout on, and a simulation needs.
 
     Args:
@@ -27,7 +27,7 @@ class Job:
         height: Latent height ``H``.
         width: Latent width ``W``.
         item_bytes: Bytes of one number of the hidden states.
-        work: Floating-point operations of the model's parts.
+        flops: Floating-point operations of the model's parts.
         hardware: What the devices and the links between them can do.
         layer_bytes: Of one layer's weights; 0 where that is not known.
         requests: How many such videos are made, one after another.
@@ -43,7 +43,7 @@ class Job:
     height: int
     width: int
     item_bytes: int
-    work: Work
+    flops: Flops
     hardware: Hardware
     layer_bytes: float = 0.0
     requests: int = 1

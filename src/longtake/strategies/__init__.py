@@ -1,9 +1,9 @@
 """Parallel strategies: where layers, heads, tokens and guidance branches run."""
 
-from longtake.comm.communicator import Peers
+from longtake.comm.communicator import Communicator
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Axis, Mesh
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 from longtake.strategies.base import ParallelStrategy
 from longtake.strategies.dual_paral import DualParal
 from longtake.strategies.runtime.block_queue import BlockQueue
@@ -24,17 +24,17 @@ __all__ = [
     "Axis",
     "BlockDone",
     "BlockQueue",
+    "Communicator",
     "Denoising",
     "DualParal",
     "Guidance",
-    "Job",
     "Layout",
     "Mesh",
     "ParallelStrategy",
-    "Peers",
     "Progress",
     "SequenceParallel",
     "SingleDevice",
     "TaskDone",
     "TaskForward",
+    "Workload",
 ]

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Literal
 
-from longtake.comm.communicator import Peers
+from longtake.comm.communicator import Communicator
 from longtake.plan.layout import Layout
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 from longtake.strategies.runtime.denoising import Denoising, Progress
 
 
@@ -28,33 +28,33 @@ class ParallelStrategy(ABC):
     """Attention co-processing: whether ranks with nothing to decode attend some of the heads."""
 
     @abstractmethod
-    def layout(self, world_size: int, job: Job) -> Layout:
+    def layout(self, world_size: int, workload: Workload) -> Layout:
         """State which of ``world_size`` ranks holds and runs what.
 
         Pure, called before any weight is read. All ranks derive the same layout from the same
-        job; a run with several requests has one layout, made for the longest of them.
+        workload; a run with several requests has one layout, made for the longest of them.
 
         Raises:
             ConfigurationError: The degrees are impossible; names the possible ones.
         """
 
-    def alternatives(self, world_size: int, job: Job) -> list[Layout]:
+    def alternatives(self, world_size: int, workload: Workload) -> list[Layout]:
         """Return every layout that ``layout`` weighs, for plans to show; by default its own alone.
 
         Raises:
             ConfigurationError: As ``layout``.
         """
-        return [self.layout(world_size, job)]
+        return [self.layout(world_size, workload)]
 
-    def connected(self, layout: Layout, job: Job, peers: Peers) -> Layout:
+    def connected(self, layout: Layout, workload: Workload, communicator: Communicator) -> Layout:
         """Settle what depends on how fast the run's own links are; by default nothing does.
 
         Collective: all ranks call it once, when they are connected, and get the same layout.
 
         Args:
             layout: From ``layout``. Who holds and runs what stays as it is.
-            job: What it was made for.
-            peers: The ranks of the run.
+            workload: What it was made for.
+            communicator: The ranks of the run.
         """
         return layout
 

@@ -7,11 +7,11 @@ from typing import Literal, final
 from typing_extensions import override
 
 from longtake.plan.search.meshes import Asked
-from longtake.strategies.planned import ChosenStrategy, given
+from longtake.strategies.planned import PlannedStrategy, given
 
 
 @final
-class DualParal(ChosenStrategy):
+class DualParal(PlannedStrategy):
     """Run the tasks of a block queue through a ring of pipeline stages (DualParal, AAAI 2026).
 
     Each stage holds only its own layers and works on another block. Hidden states hop from stage
@@ -19,7 +19,7 @@ class DualParal(ChosenStrategy):
     first stage, and the last one returns only the block's own frames after guidance.
 
     With ``guidance: together`` the result is bit-equal to ``SingleDevice`` (fp32 on CPU). Branches
-    that are run apart, as micro-tasks of their own or on devices of their own, change operand
+    that are run apart, as micro-batchs of their own or on devices of their own, change operand
     shapes: equal to rounding. ``auto`` does so where the simulation says that it is at least 2 %
     faster, which is where blocks are few.
 
@@ -27,7 +27,7 @@ class DualParal(ChosenStrategy):
         stages: Pipeline stages; ``auto`` weighs them against ``cfg``.
         cfg: 2 gives each guidance branch stages of its own, 1 does not; ``auto`` weighs.
         guidance: ``together`` runs both guidance branches as one batch, ``apart`` one after the
-            other as micro-tasks, which halves what a stage waits for when blocks are few.
+            other as micro-batchs, which halves what a stage waits for when blocks are few.
         ulysses: Devices of each stage that exchange tokens for heads; see ``SequenceParallel``.
         ring: Devices of each stage among which keys and values go round.
         split: Layers of each stage, first stage first; left out: split by cost.

@@ -11,16 +11,16 @@ from typing_extensions import override
 from longtake.plan.layout import Layout
 from longtake.plan.search.layouts import choose
 from longtake.plan.search.meshes import Asked
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 from longtake.strategies.base import ParallelStrategy
 from longtake.strategies.runtime.denoising import Denoising, Progress
-from longtake.strategies.runtime.executor import PipelineRank
+from longtake.strategies.runtime.executor import Executor
 
 Degree: TypeAlias = int | Literal["auto"]
 """A degree as the user writes it."""
 
 
-class ChosenStrategy(ParallelStrategy):
+class PlannedStrategy(ParallelStrategy):
     """Takes the best layout of those that have what was asked for. Subclasses say what that is."""
 
     @abstractmethod
@@ -28,17 +28,17 @@ class ChosenStrategy(ParallelStrategy):
         """Return what the user has given of the layout."""
 
     @override
-    def layout(self, world_size: int, job: Job) -> Layout:
-        return choose(world_size, job, self.asked()).best.layout
+    def layout(self, world_size: int, workload: Workload) -> Layout:
+        return choose(world_size, workload, self.asked()).best.layout
 
     @override
-    def alternatives(self, world_size: int, job: Job) -> list[Layout]:
-        choice = choose(world_size, job, self.asked())
+    def alternatives(self, world_size: int, workload: Workload) -> list[Layout]:
+        choice = choose(world_size, workload, self.asked())
         return [candidate.layout for candidate in choice.candidates]
 
     @override
     def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
-        return PipelineRank(work, layout, rank).run()
+        return Executor(work, layout, rank).run()
 
 
 def given(degree: Degree) -> int | None:

@@ -8,16 +8,16 @@ from typing import Literal, final
 from typing_extensions import override
 
 from longtake.comm.bandwidth import measure_links
-from longtake.comm.communicator import Peers
+from longtake.comm.communicator import Communicator
 from longtake.plan.layout import Layout
 from longtake.plan.search.layouts import choose_chunks
 from longtake.plan.search.meshes import Asked
-from longtake.plan.workload import Job
-from longtake.strategies.planned import ChosenStrategy, given
+from longtake.plan.workload import Workload
+from longtake.strategies.planned import PlannedStrategy, given
 
 
 @final
-class SequenceParallel(ChosenStrategy):
+class SequenceParallel(PlannedStrategy):
     """Split each task's tokens over devices; every device holds all layers (xDiT, USP).
 
     Right for clips up to the model's native length (``FullSequence``), where only one block is in
@@ -68,14 +68,14 @@ class SequenceParallel(ChosenStrategy):
         )
 
     @override
-    def connected(self, layout: Layout, job: Job, peers: Peers) -> Layout:
+    def connected(self, layout: Layout, workload: Workload, communicator: Communicator) -> Layout:
         if self.overlap != "auto" or layout.mesh.ulysses == 1:
             return layout
-        links = measure_links(layout, peers)
+        links = measure_links(layout, communicator)
         hardware = replace(
-            job.hardware,
+            workload.hardware,
             bandwidth=links.bandwidth,
             latency=links.latency,
             hiding=links.hiding,
         )
-        return choose_chunks(layout, replace(job, hardware=hardware))
+        return choose_chunks(layout, replace(workload, hardware=hardware))

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.plan.layout import Layout
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 from longtake.strategies.base import ParallelStrategy
 from longtake.strategies.runtime.block_queue import BlockQueue
 from longtake.strategies.runtime.denoising import BlockDone, Denoising, Progress, TaskDone
@@ -32,14 +32,14 @@ class SingleDevice(ParallelStrategy):
         self.aco = aco
 
     @override
-    def layout(self, world_size: int, job: Job) -> Layout:
+    def layout(self, world_size: int, workload: Workload) -> Layout:
         if world_size != 1:
             raise ConfigurationError(
                 f"the strategy SingleDevice denoises on 1 device, but {world_size} were asked for; "
                 f"set trainer.devices to 1, let decode_devices decode, or choose a parallel "
                 f"strategy."
             )
-        return Layout.serial(job.spec.layers, job.branches)
+        return Layout.serial(workload.spec.layers, workload.branches)
 
     @override
     def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
@@ -49,7 +49,7 @@ class SingleDevice(ParallelStrategy):
             window = work.cache.window(task)
             hidden = forward.embed(task, window, queue.latents(task, window))
             hidden = forward.layers(task, window, hidden, layers)
-            prediction = work.guide(task, forward.predict(task, window, hidden))
+            prediction = work.combine(task, forward.predict(task, window, hidden))
             finished = queue.advance(task, prediction)
             yield TaskDone(task)
             if finished is not None:

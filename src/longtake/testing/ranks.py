@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from longtake.strategies import Peers
+from longtake.strategies import Communicator
 
 T = TypeVar("T")
 
@@ -57,7 +57,8 @@ class RankPool:
         self._store: Any = None
 
     def run(self, function: Callable[..., T], *args: object) -> list[T]:
-        """Run ``function(peers, *args)`` on every rank and return the results in order of rank.
+        """Run ``function(communicator, *args)`` on every rank and return the results in order of
+        rank.
 
         Function, arguments and results go through ``torch.save``. So the function must be one of a
         module that the ranks can import, and so must the classes of the arguments.
@@ -65,12 +66,12 @@ class RankPool:
         Raises:
             AssertionError: A rank failed, died or hangs; says which, with its traceback.
         """
-        job = _pack((function, args))
+        workload = _pack((function, args))
         if not self._ranks:
             self._start()
         for rank in self._ranks:
             with suppress(BrokenPipeError):  # it is found dead when its answer is awaited
-                rank.pipe.send_bytes(job)
+                rank.pipe.send_bytes(workload)
         return self._answers()
 
     def close(self) -> None:
@@ -167,26 +168,26 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the test process alone
     torch.set_num_threads(threads)
     faulthandler.register(signal.SIGUSR1, stacks.fileno())
-    peers: Peers | None = None
+    communicator: Communicator | None = None
     while True:
         try:
-            job = pipe.recv_bytes()
+            workload = pipe.recv_bytes()
         except EOFError:
             return
         try:
-            peers = peers or _connect(rank, world_size, port, timeout)
-            function, args = _unpack(job)
-            reply = _pack((True, function(peers, *args)))
+            communicator = communicator or _connect(rank, world_size, port, timeout)
+            function, args = _unpack(workload)
+            reply = _pack((True, function(communicator, *args)))
         except BaseException:
             reply = _pack((False, traceback.format_exc()))
         pipe.send_bytes(reply)
 
 
-def _connect(rank: int, world_size: int, port: int, timeout: float) -> Peers:
+def _connect(rank: int, world_size: int, port: int, timeout: float) -> Communicator:
     store = TCPStore("127.0.0.1", port, is_master=False)
     limit = timedelta(seconds=timeout)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=limit)
-    return Peers.connect(torch.device("cpu"), _STALL)
+    return Communicator.connect(torch.device("cpu"), _STALL)
 
 
 # Not by the pipe's own way, which hands tensors over in shared memory of a rank that may die.

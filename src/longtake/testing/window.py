@@ -7,7 +7,14 @@ from typing import Any, final
 
 from torch import Tensor
 
-from longtake.models import AnyBackbone, Attend, Grid, LayerContext, PromptStates, Start
+from longtake.models import (
+    AnyBackbone,
+    Attend,
+    ConditioningFrames,
+    Grid,
+    LayerContext,
+    PromptStates,
+)
 from longtake.models.layers.kernel import attend_with, attention_kernel, without_padding
 from longtake.models.layers.levels import level_runs
 from longtake.models.text import split_prompts
@@ -34,7 +41,7 @@ class Run:
         timestep: float | Sequence[float],
         prompts: PromptStates,
         guidance: float = 1.0,
-        start: Start | None = None,
+        start: ConditioningFrames | None = None,
     ) -> None:
         positions = backbone.positions
         self._backbone, self._grid = backbone, grid

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from longtake.caches import FeatureCache, NextBlockKV, SameStepKV
 from longtake.demo.judge import adherence, seam_steps
-from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
+from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.models.loading.folder import BUNDLED
 from longtake.schedulers import FifoQueue, FullSequence
 from longtake.strategies import SingleDevice
 
-RECIPE = Recipe(
+RECIPE = GenerationConfig(
     pipeline="demo", scheduler=FifoQueue(8, 8), steps=16, guidance_scale=2.0, dtype="float32"
 )
 PROMPTS = [
@@ -37,12 +37,12 @@ PROMPTS = [
 LONG_PROMPTS = PROMPTS[0], PROMPTS[6], PROMPTS[8]
 
 
-def make(recipe: Recipe, prompt: str, num_frames: int) -> Tensor:
+def make(generation_config: GenerationConfig, prompt: str, num_frames: int) -> Tensor:
     """Return a video's frames ``(F, H, W, 3)``."""
     request = Request(
         prompts=(PromptAt(text=prompt),), num_frames=num_frames, height=64, width=64, seed=1
     )
-    events = Engine(recipe, SingleDevice()).generate(request)
+    events = Engine(generation_config, SingleDevice()).generate(request)
     return torch.cat([event.frames for event in events if isinstance(event, FramesDecoded)])
 
 
@@ -63,12 +63,12 @@ def test_a_clip_shows_what_its_prompt_says() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("cache", [NextBlockKV(), SameStepKV()], ids=lambda c: type(c).__name__)
 def test_a_long_video_stays_with_its_prompt_and_moves_on_across_seams(cache: FeatureCache) -> None:
-    recipe = replace(RECIPE, cache=cache)
-    starts = [block.start for block in recipe.scheduler.blocks(65)][1:]
+    generation_config = replace(RECIPE, cache=cache)
+    starts = [block.start for block in generation_config.scheduler.blocks(65)][1:]
     seams = [1 + 4 * (start - 1) for start in starts]
     shares, steps = {}, []
     for prompt in LONG_PROMPTS:
-        frames = make(recipe, prompt, 257)
+        frames = make(generation_config, prompt, 257)
         shares[prompt] = adherence(frames, prompt)
         steps += seam_steps(frames, seams)
     assert sum(shares.values()) / len(shares) >= 0.85, shares

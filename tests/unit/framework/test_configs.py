@@ -31,7 +31,7 @@ from longtake.framework.cli import LongtakeCLI, quiet
 from longtake.framework.console.models_report import cards
 from longtake.framework.engine.applied import model_of, settings_of
 from longtake.framework.engine.events import RequestStarted
-from longtake.framework.engine.generation_config import Recipe
+from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.preflight import check_request
 from longtake.framework.engine.request import PromptAt, Request
 from longtake.framework.engine.run_folder import RunFolder
@@ -210,10 +210,12 @@ def test_a_shipped_config_passes_preflight(
     latent_frames = engine.plan.latent_frames(request)
     assert latent_frames is not None
     assert latent_frames > engine.plan.spec.native_frames, "a clip, not a long video"
-    if engine.plan.recipe.pipeline == "demo":
+    if engine.plan.generation_config.pipeline == "demo":
         return
     # What it says beside its prompt and length is what the model would be run with anyway.
-    own = replace(engine.plan.recipe, steps=None, guidance_scale=None, guidance_scale_2=None)
+    own = replace(
+        engine.plan.generation_config, steps=None, guidance_scale=None, guidance_scale_2=None
+    )
     settings = Settings.of(own, engine.plan.defaults, engine.plan.spec.experts)
     assert settings.steps == engine.plan.settings.steps
     assert settings.guidance_scale == engine.plan.settings.guidance_scale
@@ -307,10 +309,10 @@ def test_a_distilled_folder_says_its_scale(tmp_path: Path) -> None:
     folder = published(tmp_path / "1.5", "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v")
     ClassifierFreeGuidance(guidance_scale=1.0).save_pretrained(folder / "guider")
     (folder / "transformer" / "config.json").write_text(json.dumps({"target_size": 960}))
-    plan = RunPlan(Recipe(pipeline=str(folder)), SingleDevice(), world_size=1, device=CPU)
+    plan = RunPlan(GenerationConfig(pipeline=str(folder)), SingleDevice(), world_size=1, device=CPU)
     assert plan.guidance.branches == 1, "a second branch is computed for nothing"
     assert (plan.defaults.height, plan.defaults.width) == (720, 1280)
-    given = Recipe(pipeline=str(folder), guidance_scale=5.0)
+    given = GenerationConfig(pipeline=str(folder), guidance_scale=5.0)
     assert RunPlan(given, SingleDevice(), world_size=1, device=CPU).guidance.branches == 2
 
 
@@ -320,8 +322,8 @@ def test_a_shift_in_the_folder_goes_before_that_of_the_family(tmp_path: Path) ->
     prompts = (PromptAt(text="red"),)
     request = Request(prompts=prompts, num_frames=97, height=544, width=960)
 
-    def shift(recipe: Recipe) -> float | None:
-        plan = RunPlan(recipe, SingleDevice(), world_size=1, device=CPU)
+    def shift(generation_config: GenerationConfig) -> float | None:
+        plan = RunPlan(generation_config, SingleDevice(), world_size=1, device=CPU)
         expected = UniPCMultistepScheduler.from_config(
             _UNIPC.config, flow_shift=plan.flow_shift_of(request)
         )
@@ -329,12 +331,12 @@ def test_a_shift_in_the_folder_goes_before_that_of_the_family(tmp_path: Path) ->
         assert plan.sampler_of(request).timesteps == tuple(map(float, expected.timesteps))
         return plan.flow_shift_of(request)
 
-    assert shift(Recipe(pipeline=str(folder))) == 8.0
-    assert shift(Recipe(pipeline=str(folder), flow_shift=3.0)) == 3.0
+    assert shift(GenerationConfig(pipeline=str(folder))) == 8.0
+    assert shift(GenerationConfig(pipeline=str(folder), flow_shift=3.0)) == 3.0
     UniPCMultistepScheduler.from_config(_UNIPC.config, flow_shift=5.0).save_pretrained(
         folder / "scheduler"
     )
-    assert shift(Recipe(pipeline=str(folder))) == 5.0
+    assert shift(GenerationConfig(pipeline=str(folder))) == 5.0
 
 
 @pytest.mark.parametrize(
@@ -349,8 +351,8 @@ def test_whoever_gives_one_scale_means_both(
     given: dict[str, float], expected: tuple[float, float], tmp_path: Path
 ) -> None:
     folder = published(tmp_path, "Wan-AI/Wan2.2-T2V-A14B-Diffusers")
-    recipe = Recipe(pipeline=str(folder), **given)  # type: ignore[arg-type]
-    plan = RunPlan(recipe, SingleDevice(), world_size=1, device=CPU)
+    generation_config = GenerationConfig(pipeline=str(folder), **given)  # type: ignore[arg-type]
+    plan = RunPlan(generation_config, SingleDevice(), world_size=1, device=CPU)
     assert plan.guidance.scales == expected
     assert plan.settings.steps == 40
 

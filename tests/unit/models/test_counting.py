@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from longtake.models import ModelFolder, Placement, PromptStates, family_of
-from longtake.models.counting import WeightCount, count_weights, count_work
+from longtake.models.counting import WeightCount, count_flops, count_weights
 from longtake.models.wan import WanFamily
 from longtake.testing.tiny.base import tiny_wan_folder
 from longtake.testing.tiny.cogvideox import tiny_cogvideox_folder
@@ -187,7 +187,7 @@ def operations(run: Callable[[], Any]) -> int:
 def test_a_clip_takes_as_many_as_in_diffusers_own_forward(case: Case, made: ModelFolder) -> None:
     family = family_of(made)
     spec = family.spec(made)
-    work = count_work(family, made, spec, HEIGHT, WIDTH)
+    work = count_flops(family, made, spec, HEIGHT, WIDTH)
     start = family.blank_start(made, spec, HEIGHT, WIDTH)
     prompts = family.blank_prompts(made, spec) | (start.prompt_rows(1) if start else {})
     model = case.model and case.model.from_pretrained(made.path / "transformer")
@@ -212,7 +212,7 @@ def test_decoders_that_hold_frames_back_are_counted_too(
     folder = CASES[name].make(tmp_path / "tiny")
     family = family_of(folder)
     spec = family.spec(folder)
-    work = count_work(family, folder, spec, 8, 8)
+    work = count_flops(family, folder, spec, 8, 8)
     decoder = family.load_decoder(folder, torch.device("meta"))
     state = decoder.start()
     latents = torch.empty(1, spec.channels, frames, 8, 8, device="meta")
@@ -240,13 +240,13 @@ def test_weights_of_layers_are_told_from_the_rest(case: Case, made: ModelFolder)
 
 def test_operations_are_those_of_the_model(folder: ModelFolder) -> None:
     family = family_of(folder)
-    work = count_work(family, folder, family.spec(folder), 4, 6)
+    work = count_flops(family, folder, family.spec(folder), 4, 6)
     dim, ffn, text = 24, 32, 8
     # Self-attention's q, k, v, out; cross-attention's q, out and its kernel; the feed-forward.
     assert work.layer == 2 * (4 * dim**2 + 2 * dim**2 + 2 * text * dim + 2 * dim * ffn)
     assert work.attention == 4 * dim
     assert work.embed == work.head == 2 * (4 * 2 * 2) * dim
-    larger = count_work(family, folder, family.spec(folder), 8, 6)
+    larger = count_flops(family, folder, family.spec(folder), 8, 6)
     assert larger.decode == 2 * work.decode > 0
     assert (larger.layer, larger.embed) == (work.layer, work.embed)
 
@@ -257,9 +257,9 @@ def test_a_family_that_cannot_be_built_without_weights_is_estimated(
     def refuse(*_: object) -> None:
         raise NotImplementedError("no meta device here")
 
-    counted = count_work(WanFamily(), folder, WanFamily().spec(folder), 4, 6)
+    counted = count_flops(WanFamily(), folder, WanFamily().spec(folder), 4, 6)
     monkeypatch.setattr(WanFamily, "load_backbone", refuse)
-    work = count_work(WanFamily(), folder, WanFamily().spec(folder), 4, 6)
+    work = count_flops(WanFamily(), folder, WanFamily().spec(folder), 4, 6)
     assert work.decode == counted.decode, "what can be counted is"
     assert counted.layer < work.layer < 4 * counted.layer
     assert work.attention == counted.attention

@@ -22,7 +22,7 @@ from longtake.caches import (
     NoCache,
     SameStepKV,
 )
-from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
+from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.framework.engine.run_plan import RunPlan
 from longtake.models import (
     AnyBackbone,
@@ -278,8 +278,8 @@ def test_a_request_is_shifted_as_its_clips_are(
     folder: ModelFolder, scheduler: BlockScheduler, frames: int | None, clip: int
 ) -> None:
     """One clip by all its frames, as in the pipeline; a queue by no more than a native clip."""
-    recipe = Recipe(pipeline=str(folder.path), scheduler=scheduler, steps=8)
-    plan = RunPlan(recipe, SingleDevice(), world_size=1, device=CPU)
+    generation_config = GenerationConfig(pipeline=str(folder.path), scheduler=scheduler, steps=8)
+    plan = RunPlan(generation_config, SingleDevice(), world_size=1, device=CPU)
     request = Request(prompts=(PromptAt(text="red"),), num_frames=frames, height=512, width=704)
     expected = load_sampler(folder, None, None, 8, clip * 16 * 22)
     assert plan.sampler_of(request).timesteps == expected.timesteps
@@ -313,9 +313,11 @@ def test_a_queue_runs(cache: FeatureCache, scale: float, monkeypatch: pytest.Mon
 
 
 def test_the_engine_makes_as_many_frames_as_asked_for(folder: ModelFolder) -> None:
-    recipe = Recipe(pipeline=str(folder.path), scheduler=FifoQueue(3, 2), steps=3, dtype="float32")
+    generation_config = GenerationConfig(
+        pipeline=str(folder.path), scheduler=FifoQueue(3, 2), steps=3, dtype="float32"
+    )
     request = Request(prompts=(PromptAt(text="red"),), num_frames=41, height=64, width=96)
-    events = Engine(recipe, SingleDevice()).generate(request)
+    events = Engine(generation_config, SingleDevice()).generate(request)
     frames = [event.frames for event in events if isinstance(event, FramesDecoded)]
     video = torch.cat(frames)
     assert video.shape == (41, 64, 96, 3)

@@ -22,7 +22,7 @@ from longtake.caches import (
     SameStepKV,
 )
 from longtake.errors import ConfigurationError
-from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
+from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.models import (
     AnyBackbone,
     Grid,
@@ -289,9 +289,11 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window() ->
 
 
 def test_the_engine_makes_as_many_frames_as_asked_for(folder: ModelFolder) -> None:
-    recipe = Recipe(pipeline=str(folder.path), scheduler=FifoQueue(3, 2), steps=3, dtype="float32")
+    generation_config = GenerationConfig(
+        pipeline=str(folder.path), scheduler=FifoQueue(3, 2), steps=3, dtype="float32"
+    )
     request = Request(prompts=(PromptAt(text="red"),), num_frames=37, height=32, width=48)
-    events = Engine(recipe, SingleDevice()).generate(request)
+    events = Engine(generation_config, SingleDevice()).generate(request)
     frames = [event.frames for event in events if isinstance(event, FramesDecoded)]
     video = torch.cat(frames)
     assert video.shape == (37, 32, 48, 3)

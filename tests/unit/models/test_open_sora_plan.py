@@ -24,7 +24,7 @@ from longtake.models import (
     family_of,
     open_folder,
 )
-from longtake.models.counting import count_work
+from longtake.models.counting import count_flops
 from longtake.models.open_sora_plan import OpenSoraPlanBackbone, OpenSoraPlanFamily, convert
 from longtake.models.text import move_prompts
 from longtake.task import FrameRange
@@ -183,7 +183,7 @@ def test_bf16_is_rounded_as_in_the_published_forward(
 def test_operations_are_counted(folder: ModelFolder) -> None:
     family = OpenSoraPlanFamily()
     spec = family.spec(folder)
-    work, dim, text = count_work(family, folder, spec, HEIGHT, WIDTH), spec.model_dim, 512
+    work, dim, text = count_flops(family, folder, spec, HEIGHT, WIDTH), spec.model_dim, 512
     # Four projections, two of cross-attention, feed-forward; cross-attention itself.
     assert work.layer == 2 * (4 + 2 + 8) * dim**2 + 4 * text * dim
 

@@ -22,7 +22,7 @@ from longtake.errors import ConfigurationError
 from longtake.models.layers.groups import TokenGroups
 from longtake.models.layers.kernel import attention_kernel
 from longtake.plan.layout import Layout
-from longtake.plan.search.decoders import with_cooperation
+from longtake.plan.search.decoders import with_co_attention
 from longtake.schedulers import FifoQueue
 from longtake.strategies.exchange import TokenShare, in_groups, split
 from longtake.strategies.runtime.window_attention import WindowAttention
@@ -115,6 +115,6 @@ def test_where_a_window_begins_changes_its_groups_only_at_odd_sizes(
 def test_decode_ranks_do_not_attend_groups() -> None:
     """They expect one call of the kernel per layer, all of one shape."""
     layout = replace(Layout.serial(LAYER, 2), decoders=1)
-    assert with_cooperation(layout, text_in_attention=False).aco
+    assert with_co_attention(layout, text_in_attention=False).aco
     with pytest.raises(ConfigurationError, match="aco is true, but some of the model's layers"):
-        with_cooperation(layout, text_in_attention=False, sparse=True)
+        with_co_attention(layout, text_in_attention=False, sparse=True)

@@ -25,12 +25,12 @@ from longtake.models import (
     AnyBackbone,
     AnyDecoder,
     BackboneSpec,
+    ConditioningFrames,
     Grid,
     ModelFolder,
     Placement,
     PromptStates,
     Sampler,
-    Start,
     family_of,
     load_sampler,
 )
@@ -265,11 +265,13 @@ def called(pipeline: Any, noise: Tensor, scale: float, **options: Any) -> Tensor
     return frames
 
 
-def full_sequence(folder: ModelFolder, noise: Tensor, scale: float, start: Start | None) -> Tensor:
+def full_sequence(
+    folder: ModelFolder, noise: Tensor, scale: float, start: ConditioningFrames | None
+) -> Tensor:
     """Denoise as ``longtake`` does from a folder, prompts included."""
     case = TinyCase(scheduler=FullSequence(), cache=NoCache(), scales=(scale,))
     backbone = load(folder)
-    prompts = PROMPTS[: case.job.branches]
+    prompts = PROMPTS[: case.workload.branches]
     text = backbone.condition_text(SkyReelsV2Family().encode_text(folder, prompts, PLACE))
     work = replace(
         tiny_skyreels_denoising(case),
@@ -318,7 +320,7 @@ def test_from_an_image_it_is_the_pipeline(folder: ModelFolder) -> None:
     oracle.set_progress_bar_config(disable=True)
     oracle.scheduler = Remembering.from_config(oracle.scheduler.config)
     expected = called(oracle, noise, 6.0, image=Image.fromarray(picture.numpy()))
-    start = Start(latents=SkyReelsV2Family().encode_video(folder, picture[None], CPU))
+    start = ConditioningFrames(latents=SkyReelsV2Family().encode_video(folder, picture[None], CPU))
     found = full_sequence(folder, noise, 6.0, start)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
     without = full_sequence(folder, noise, 6.0, None)

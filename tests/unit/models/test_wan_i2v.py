@@ -18,20 +18,20 @@ from torch import Tensor
 from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
 from longtake.errors import ConfigurationError, ModelError
 from longtake.framework.engine.conditioning import check_start
-from longtake.framework.engine.conditioning_file import StartFile
-from longtake.framework.engine.encoded_conditioning import Starts
-from longtake.framework.engine.generation_config import Recipe
+from longtake.framework.engine.conditioning_file import ConditioningFile
+from longtake.framework.engine.encoded_conditioning import EncodedConditioning
+from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.request import PromptAt, Request
 from longtake.framework.engine.run_plan import RunPlan
 from longtake.framework.engine.timings import Timings
 from longtake.models import (
     AnyBackbone,
+    ConditioningFrames,
     Grid,
     ModelFolder,
     Placement,
     PromptStates,
     Sampler,
-    Start,
     family_of,
     load_scheduler,
     open_folder,
@@ -39,7 +39,7 @@ from longtake.models import (
 from longtake.models.text import join_prompts, split_prompts
 from longtake.models.wan import WanFamily
 from longtake.schedulers import FullSequence
-from longtake.strategies import BlockDone, Denoising, Guidance, Layout, Peers, SingleDevice
+from longtake.strategies import BlockDone, Communicator, Denoising, Guidance, Layout, SingleDevice
 from longtake.task import FrameRange
 from longtake.testing.contracts import BackboneContract
 from longtake.testing.tiny.base import BOUNDARY, CHANNELS, LAYERS, TinyCase
@@ -71,7 +71,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ModelFolder]:
     }
 
 
-def same_everywhere() -> Start:
+def same_everywhere() -> ConditioningFrames:
     """Return a start whose input channels hold the same in every latent frame."""
     return tiny_start(described=1)
 
@@ -91,7 +91,7 @@ class TestWan21I2VBackbone(BackboneContract):
     def prompts(self) -> PromptStates:
         return tiny_wan_i2v_prompts(2)
 
-    def start(self) -> Start:
+    def start(self) -> ConditioningFrames:
         return same_everywhere()
 
     def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
@@ -136,7 +136,9 @@ def picture(path: Path, height: int = HEIGHT * 8, width: int = WIDTH * 8, seed: 
     return path
 
 
-def encoded(folder: ModelFolder, frames: Tensor, original: Tensor | None = None) -> Start:
+def encoded(
+    folder: ModelFolder, frames: Tensor, original: Tensor | None = None
+) -> ConditioningFrames:
     family = WanFamily()
     return family.encode_start(folder, family.spec(folder), frames, PLACE, original)
 
@@ -233,8 +235,8 @@ def test_the_image_encoder_sees_the_picture_as_it_was(
     pipeline = WanImageToVideoPipeline.from_pretrained(folders[1].path)
     with torch.no_grad():
         expected = pipeline.encode_image(Image.open(file), PLACE.device)
-    recipe = Recipe(pipeline=str(folders[1].path), dtype="float32")
-    plan = RunPlan(recipe, SingleDevice(), world_size=1, device=PLACE.device)
+    generation_config = GenerationConfig(pipeline=str(folders[1].path), dtype="float32")
+    plan = RunPlan(generation_config, SingleDevice(), world_size=1, device=PLACE.device)
     request = Request(
         prompts=(PromptAt(text="red"),),
         num_frames=9,
@@ -242,13 +244,13 @@ def test_the_image_encoder_sees_the_picture_as_it_was(
         width=WIDTH * 8,
         start=str(file),
     )
-    starts = Starts(plan, Timings())
+    starts = EncodedConditioning(plan, Timings())
     plan.check([request])
-    starts.encode([request], Peers.alone())
+    starts.encode([request], Communicator.alone())
     start = starts.of(request)
     assert start is not None
     torch.testing.assert_close(start.prompts["image"], expected, rtol=1e-5, atol=1e-5)
-    fitted = StartFile(str(file)).last(1, HEIGHT * 8, WIDTH * 8)
+    fitted = ConditioningFile(str(file)).last(1, HEIGHT * 8, WIDTH * 8)
     assert not torch.allclose(encoded(folders[1], fitted).prompts["image"], expected, rtol=1e-2)
 
 
@@ -309,7 +311,7 @@ def test_a_queue_of_blocks_sees_the_image(cache: FeatureCache, scales: tuple[flo
 
 @torch.no_grad()
 def blocks(work: Denoising, case: TinyCase) -> list[Tensor]:
-    events = SingleDevice().run(work, SingleDevice().layout(1, case.job), 0)
+    events = SingleDevice().run(work, SingleDevice().layout(1, case.workload), 0)
     return [event.latents for event in events if isinstance(event, BlockDone)]
 
 

@@ -148,7 +148,7 @@ def test_each_block_uses_the_expert_of_its_own_step(stride: int) -> None:
         expert.blocks[0].register_forward_hook(note(index))
     work = with_backbone(case, WanBackbone(case.spec, experts, range(LAYERS)))
     with torch.no_grad():
-        list(SingleDevice().run(work, SingleDevice().layout(1, case.job), 0))
+        list(SingleDevice().run(work, SingleDevice().layout(1, case.workload), 0))
     levels, tasks = work.sampler.timesteps, list(queue.tasks(case.latent_frames, case.steps))
     assert used == [int(levels[task.step] < BOUNDARY * 1000) for task in tasks]
     mixed = [i for i in {t.iteration for t in tasks} if len(experts_in(i, tasks, used)) == 2]

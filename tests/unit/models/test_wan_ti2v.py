@@ -17,11 +17,11 @@ from longtake.models import (
     AnyBackbone,
     AnyDecoder,
     BackboneSpec,
+    ConditioningFrames,
     ModelFolder,
     Placement,
     PromptStates,
     Sampler,
-    Start,
     family_of,
     load_sampler,
 )
@@ -135,11 +135,13 @@ def test_the_spec_is_read_from_the_configuration(folder: ModelFolder) -> None:
     assert WanFamily().spec(folder) == expected
 
 
-def full_sequence(folder: ModelFolder, scale: float, noise: Tensor, start: Start | None) -> Tensor:
+def full_sequence(
+    folder: ModelFolder, scale: float, noise: Tensor, start: ConditioningFrames | None
+) -> Tensor:
     """Denoise as ``longtake`` does from a folder, prompts included."""
     case = TinyCase(scheduler=FullSequence(), cache=NoCache(), scales=(scale,))
     backbone = load(folder)
-    prompts = PROMPTS[: case.job.branches]
+    prompts = PROMPTS[: case.workload.branches]
     text = backbone.condition_text(WanFamily().encode_text(folder, prompts, PLACE))
     work = replace(
         tiny_ti2v_denoising(case),
@@ -188,7 +190,7 @@ def test_from_an_image_it_is_the_pipeline(folder: ModelFolder, scale: float) -> 
     picture = torch.randint(0, 256, size, generator=torch.Generator().manual_seed(3)).byte()
     pipeline = WanImageToVideoPipeline.from_pipe(WanPipeline.from_pretrained(folder.path))
     expected = called(pipeline, noise, scale, image=Image.fromarray(picture.numpy()))
-    start = Start(latents=WanFamily().encode_video(folder, picture[None], CPU))
+    start = ConditioningFrames(latents=WanFamily().encode_video(folder, picture[None], CPU))
     found = full_sequence(folder, scale, noise, start)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
     assert torch.equal(found[:, :, :1], start.latents)
@@ -220,7 +222,7 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window(know
         own = predicted[:, :, first - seen.start : stop - seen.start]
         latents[b] = held(state.step(own, latents[b]), fixed[b])
         done[b] += 1
-    start = Start(latents=given) if known else None
+    start = ConditioningFrames(latents=given) if known else None
     found = run(replace(tiny_ti2v_denoising(case), start=start))
     expected = torch.cat(latents, dim=2)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5

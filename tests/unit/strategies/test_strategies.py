@@ -50,7 +50,7 @@ class TestSingleDevice(ParallelStrategyContract):
 def run_serially(case: TinyCase) -> list[Tensor]:
     strategy = SingleDevice()
     with torch.no_grad():
-        events = strategy.run(tiny_denoising(case), strategy.layout(1, case.job), 0)
+        events = strategy.run(tiny_denoising(case), strategy.layout(1, case.workload), 0)
         return [event.latents for event in events if isinstance(event, BlockDone)]
 
 
@@ -127,7 +127,7 @@ def test_the_budget_is_what_a_run_really_holds(cache: FeatureCache, stride: int)
             window = cache.window(task)
             hidden = forward.embed(task, window, blocks.latents(task, window))
             hidden = forward.layers(task, window, hidden, range(work.backbone.spec.layers))
-            blocks.advance(task, work.guide(task, forward.predict(task, window, hidden)))
+            blocks.advance(task, work.combine(task, forward.predict(task, window, hidden)))
             peak = max(peak, forward.store.held_bytes)
     spec = work.backbone.spec
     per_frame = 2 * spec.tokens_per_frame(work.height, work.width) * spec.model_dim * 4
@@ -210,7 +210,7 @@ def test_a_mesh_numbers_ranks_outer_to_inner() -> None:
 
 def test_single_device_says_what_to_set() -> None:
     with pytest.raises(ConfigurationError, match=r"denoises on 1 device, but 4.*trainer\.devices"):
-        SingleDevice().layout(4, TinyCase().job)
+        SingleDevice().layout(4, TinyCase().workload)
 
 
 def test_guidance_is_one_branch_where_no_expert_is_guided() -> None:

@@ -25,11 +25,11 @@ from longtake.schedulers import BlockScheduler, FifoQueue
 from longtake.strategies import (
     BlockDone,
     Denoising,
-    Job,
     Layout,
     ParallelStrategy,
     Progress,
     SingleDevice,
+    Workload,
 )
 from longtake.task import FrameRange, Task
 from longtake.testing.contracts import (
@@ -202,8 +202,8 @@ class Broken(ParallelStrategy):
     def change(self, events: Iterator[Progress]) -> Iterator[Progress]:
         return events
 
-    def layout(self, world_size: int, job: Job) -> Layout:
-        return self.inner.layout(1, job)
+    def layout(self, world_size: int, workload: Workload) -> Layout:
+        return self.inner.layout(1, workload)
 
     def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
         yield from self.change(self.inner.run(work, layout, rank))
@@ -224,8 +224,8 @@ class Rounding(Broken):
 
 
 class Partial(Broken):
-    def layout(self, world_size: int, job: Job) -> Layout:
-        return replace(super().layout(world_size, job), stages=(range(LAYERS - 1),))
+    def layout(self, world_size: int, workload: Workload) -> Layout:
+        return replace(super().layout(world_size, workload), stages=(range(LAYERS - 1),))
 
 
 def strategy_suite(strategy: ParallelStrategy, ranks: int = 1) -> ParallelStrategyContract:

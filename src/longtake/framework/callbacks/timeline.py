@@ -17,7 +17,7 @@ from longtake.framework.engine.run_folder import RunFolder
 from longtake.plan.cost.timeline import Box, draw
 from longtake.plan.ir.actions import Action, Compute
 from longtake.plan.ir.text import format_action, parse_action
-from longtake.strategies import ActionDone, Peers
+from longtake.strategies import ActionDone, Communicator
 
 LONGEST: Final = 100_000
 """Actions of a rank that are kept, the latest ones: an endless video has endless actions."""
@@ -26,19 +26,19 @@ _Timed: TypeAlias = tuple[float, float, Action]
 
 @final
 class TimelineWriter(LongtakeCallback):
-    """Writes ``timeline.svg``, each rank a row and each micro-task a box, and ``timeline.txt``.
+    """Writes ``timeline.svg``, each rank a row and each micro-batch a box, and ``timeline.txt``.
 
     The text has a line per action: rank, start and end in seconds since the request's start, and
     the action as plans have it. Works on every rank; the first one writes.
 
     Args:
         folder: The run's folder.
-        peers: Gives the ranks of the run, once they have met.
+        communicator: Gives the ranks of the run, once they have met.
     """
 
-    def __init__(self, folder: RunFolder, peers: Callable[[], Peers]) -> None:
+    def __init__(self, folder: RunFolder, communicator: Callable[[], Communicator]) -> None:
         self._folder = folder
-        self._peers = peers
+        self._communicator = communicator
         self._origin = 0.0
         self._actions: dict[int, deque[_Timed]] = {}
         self._request = 0
@@ -47,7 +47,7 @@ class TimelineWriter(LongtakeCallback):
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set all ranks' clocks to zero: those of different machines differ."""
         self._actions.clear()
-        self._peers().gather("")  # a rank goes on when all are here
+        self._communicator().gather("")  # a rank goes on when all are here
         self._origin = time.perf_counter()
 
     @override
@@ -78,7 +78,7 @@ class TimelineWriter(LongtakeCallback):
             mine = "\n".join(
                 f"{start:.6f} {stop:.6f} {format_action(action)}" for start, stop, action in actions
             )
-            ranks = self._peers().gather(mine)
+            ranks = self._communicator().gather(mine)
             boxes = [
                 Box(rank, parse_action(action), float(start), float(stop))
                 for rank, text in enumerate(ranks)

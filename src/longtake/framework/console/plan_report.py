@@ -20,7 +20,7 @@ from longtake.plan.ir.actions import Kind, Message
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Axis
 from longtake.plan.search.layouts import warnings_of
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 
 Row: TypeAlias = Mapping[str, Value]
 """A line of a table: value by column."""
@@ -53,15 +53,15 @@ def report_of(plan: RunPlan, request: Request) -> PlanReport:
         request: The longest one.
     """
     layout = plan.layout
-    job = replace(bounded(plan.counted_job()), requests=max(1, layout.decoders))
-    simulation = simulate(layout, job)
+    workload = replace(bounded(plan.counted_workload()), requests=max(1, layout.decoders))
+    simulation = simulate(layout, workload)
     choices = plan.alternatives()
     return PlanReport(
-        figures=_figures(plan.job, job, layout, simulation),
+        figures=_figures(plan.workload, workload, layout, simulation),
         settings={**model_of(plan), **settings_of(plan, request)},
-        ranks=list(_ranks(plan, job, simulation)),
-        alternatives=list(_alternatives(choices, job, layout)) if len(choices) > 1 else [],
-        warnings=[*plan.skipped, *warnings_of(job, layout, simulation)],
+        ranks=list(_ranks(plan, workload, simulation)),
+        alternatives=list(_alternatives(choices, workload, layout)) if len(choices) > 1 else [],
+        warnings=[*plan.skipped, *warnings_of(workload, layout, simulation)],
     )
 
 
@@ -96,30 +96,30 @@ def lines_of(report: PlanReport) -> Iterator[str]:
         yield f"longtake: warning: {warning}"
 
 
-def _figures(whole: Job, job: Job, layout: Layout, simulation: Simulation) -> Row:
-    windows = [len(job.cache.window(task).frames) for task in job.tasks()]
+def _figures(whole: Workload, workload: Workload, layout: Layout, simulation: Simulation) -> Row:
+    windows = [len(workload.cache.window(task).frames) for task in workload.tasks()]
     hop = Message(kind=Kind.HOP, block=0, step=0, branches=layout.batches[0], frames=max(windows))
     return {
         "devices": layout.size,
         **_mesh(layout),
-        "hardware": job.hardware.name,
+        "hardware": workload.hardware.name,
         "blocks": None if whole.latent_frames is None else _blocks(whole),
-        "simulated_blocks": _blocks(job),
-        "simulated_requests": job.requests,
-        "blocks_in_flight": job.blocks_in_flight,
+        "simulated_blocks": _blocks(workload),
+        "simulated_requests": workload.requests,
+        "blocks_in_flight": workload.blocks_in_flight,
         "seconds": simulation.makespan,
         "first_block_seconds": simulation.first_block,
         "idle_percent": 100 * simulation.idle,
-        "hop_mb": message_bytes(job, hop) / 1e6 if layout.mesh.pipe > 1 else 0.0,
+        "hop_mb": message_bytes(workload, hop) / 1e6 if layout.mesh.pipe > 1 else 0.0,
         "sent_mb": sum(simulation.sent_bytes) / 1e6,
     }
 
 
-def _blocks(job: Job) -> int:
-    return sum(1 for _ in job.scheduler.blocks(job.latent_frames))
+def _blocks(workload: Workload) -> int:
+    return sum(1 for _ in workload.scheduler.blocks(workload.latent_frames))
 
 
-def _ranks(plan: RunPlan, job: Job, simulation: Simulation) -> Iterator[Row]:
+def _ranks(plan: RunPlan, workload: Workload, simulation: Simulation) -> Iterator[Row]:
     layout, weights = plan.layout, plan.count_weights()
     for rank, busy in enumerate(simulation.busy):
         share: Row = {"stage": "decode", "layers": "", "branches": "", "weights_gb": 0.0}
@@ -127,14 +127,14 @@ def _ranks(plan: RunPlan, job: Job, simulation: Simulation) -> Iterator[Row]:
         if rank < layout.mesh.size:
             coordinate, layers = layout.mesh.coordinate(rank), layout.layers(rank)
             branches = layout.batches_at(coordinate[Axis.CFG])
-            held = weight_bytes(job, layout, rank, weights)
+            held = weight_bytes(workload, layout, rank, weights)
             share = {
                 "stage": coordinate[Axis.PIPE],
                 "layers": f"{layers.start}-{layers.stop - 1}",
                 "branches": "+".join(",".join(map(str, batch)) for batch in branches),
                 "weights_gb": held / 1e9 if weights else None,
             }
-            cached = cache_bytes(plan.job, layout, rank) / 1e9
+            cached = cache_bytes(plan.workload, layout, rank) / 1e9
         yield {
             "rank": rank,
             **share,
@@ -144,9 +144,9 @@ def _ranks(plan: RunPlan, job: Job, simulation: Simulation) -> Iterator[Row]:
         }
 
 
-def _alternatives(layouts: Sequence[Layout], job: Job, chosen: Layout) -> Iterator[Row]:
+def _alternatives(layouts: Sequence[Layout], workload: Workload, chosen: Layout) -> Iterator[Row]:
     for layout in layouts:
-        simulation = simulate(layout, job)
+        simulation = simulate(layout, workload)
         yield {
             **_mesh(layout),
             "seconds": simulation.makespan,

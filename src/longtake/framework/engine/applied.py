@@ -16,10 +16,10 @@ Applied: TypeAlias = Mapping[str, int | float | str | None]
 def model_of(plan: RunPlan) -> Applied:
     """Return which model a run uses, and under which licence."""
     return {
-        "model": plan.recipe.pipeline,
+        "model": plan.generation_config.pipeline,
         "pipeline": plan.folder.pipeline,
         "revision": plan.folder.revision,
-        "variant": plan.recipe.variant,
+        "variant": plan.generation_config.variant,
         "licence": licence_of(plan.folder, plan.card),
     }
 
@@ -36,7 +36,7 @@ def settings_of(plan: RunPlan, request: Request) -> Applied:
         "steps": settings.steps,
         "guidance_scale": settings.guidance_scale,
         "guidance_scale_2": settings.guidance_scale_2,
-        "sampler": plan.recipe.sampler or plan.folder.class_name("scheduler"),
+        "sampler": plan.generation_config.sampler or plan.folder.class_name("scheduler"),
         "flow_shift": plan.flow_shift_of(request),
         "num_frames": request.num_frames,
         "height": request.height,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from longtake.errors import ConfigurationError
-from longtake.framework.engine.conditioning_file import StartFile
+from longtake.framework.engine.conditioning_file import ConditioningFile
 from longtake.framework.engine.request import Request
 from longtake.models import BackboneSpec, Compression
 
@@ -40,7 +40,7 @@ def kept_frames(request: Request, spec: BackboneSpec) -> int:
         ConfigurationError: The file cannot be read, or has not as many as were asked for.
     """
     assert request.start is not None
-    compression, count = spec.compression, StartFile(request.start).count()
+    compression, count = spec.compression, ConditioningFile(request.start).count()
     limits = [(count, f"{request.start} has {count} video frame{'' if count == 1 else 's'}")]
     if request.num_frames is not None:
         made = f"data.num_frames is {request.num_frames}, some of which are to be made"

@@ -21,7 +21,7 @@ _IMAGES: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 @final
-class StartFile:
+class ConditioningFile:
     """The video frames of a file. PIL reads images, PyAV everything else.
 
     Args:

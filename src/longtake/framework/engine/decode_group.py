@@ -25,13 +25,13 @@ from longtake.framework.engine.timings import Timings
 from longtake.models import AnyDecoder, Kernel
 from longtake.models.decoders.tiles import AllTiles, TileOwners
 from longtake.plan.layout import Layout
-from longtake.strategies import ActionDone, Peers
+from longtake.strategies import ActionDone, Communicator
 from longtake.strategies.pipedit.co_attention import (
     WORD,
     WORDS,
     CoAttention,
-    CoDecoder,
-    CoWires,
+    CoAttentionChannels,
+    CoAttentionHelper,
     Decision,
     HeardDecision,
     OwnDecision,
@@ -50,7 +50,7 @@ class DecodeGroup:
     """One rank's side of the decode group. Making it is collective.
 
     Args:
-        peers: The ranks of the run.
+        communicator: The ranks of the run.
         layout: Says which ranks decode.
         heads: Attention heads of the model.
         kernel: The attention kernel of one device.
@@ -58,30 +58,37 @@ class DecodeGroup:
     """
 
     def __init__(
-        self, peers: Peers, layout: Layout, heads: int, kernel: Kernel, timings: Timings
+        self,
+        communicator: Communicator,
+        layout: Layout,
+        heads: int,
+        kernel: Kernel,
+        timings: Timings,
     ) -> None:
         self._layout = layout
-        self._rank = peers.rank
+        self._rank = communicator.rank
         self._timings = timings
         self._outboxes: dict[int, Outbox] = {}
         self._inboxes: dict[int, Inbox] = {}
         self._handed_over: list[GroupDecoding] = []
-        blocks, frames = peers.host_wire(), peers.host_wire()
+        blocks, frames = communicator.host_channel(), communicator.host_channel()
         output = layout.output_rank
-        if peers.rank == output:
+        if communicator.rank == output:
             for rank in range(layout.mesh.size, layout.size):
-                self._outboxes[rank] = Outbox(peers, blocks, rank, _BLOCKS, "a finished block")
-                self._inboxes[rank] = Inbox(peers, frames, rank, "video frames")
-        elif peers.rank >= layout.mesh.size:
-            self._outboxes[output] = Outbox(peers, frames, output, _PICTURES, "video frames")
-            self._inboxes[output] = Inbox(peers, blocks, output, "a finished block")
+                self._outboxes[rank] = Outbox(
+                    communicator, blocks, rank, _BLOCKS, "a finished block"
+                )
+                self._inboxes[rank] = Inbox(communicator, frames, rank, "video frames")
+        elif communicator.rank >= layout.mesh.size:
+            self._outboxes[output] = Outbox(communicator, frames, output, _PICTURES, "video frames")
+            self._inboxes[output] = Inbox(communicator, blocks, output, "a finished block")
         self.tiles: TileOwners = AllTiles()
         if layout.tiled:
-            self.tiles = SharedTiles(peers, peers.host_wire(), layout)
-        self.cooperation: CoAttention | None = None
-        self._helping: CoDecoder | None = None
+            self.tiles = SharedTiles(communicator, communicator.host_channel(), layout)
+        self.co_attention: CoAttention | None = None
+        self._helping: CoAttentionHelper | None = None
         if layout.aco:
-            self._cooperate(peers, heads, kernel)
+            self._co_attend(communicator, heads, kernel)
 
     def hand_over(self, video: int) -> Decoding:
         """Begin to have the run's ``video``-th video decoded (output rank)."""
@@ -118,24 +125,30 @@ class DecodeGroup:
         if self._rank == ranks[0]:
             outbox.end()
 
-    def _cooperate(self, peers: Peers, heads: int, kernel: Kernel) -> None:
+    def _co_attend(self, communicator: Communicator, heads: int, kernel: Kernel) -> None:
         """Let decode ranks attend. Collective."""
-        layout, wires = self._layout, CoWires.between(peers)
+        layout, channels = self._layout, CoAttentionChannels.between(communicator)
         mesh, output = range(layout.mesh.size), layout.output_rank
-        if peers.rank not in mesh:
-            served = [rank for rank in mesh if layout.helper(rank) == peers.rank]
-            self._helping = CoDecoder(peers, wires, served, kernel)
+        if communicator.rank not in mesh:
+            served = [rank for rank in mesh if layout.helper(rank) == communicator.rank]
+            self._helping = CoAttentionHelper(communicator, channels, served, kernel)
             return
-        decision: Decision = HeardDecision(Inbox(peers, wires.words, output, WORD))
-        if peers.rank == output:
+        decision: Decision = HeardDecision(Inbox(communicator, channels.words, output, WORD))
+        if communicator.rank == output:
             least = heads // layout.mesh.ulysses  # all ranks give away as many
             decision = OwnDecision(
                 HeadShare(least, len(mesh), layout.decoders),
-                [Outbox(peers, wires.words, rank, WORDS, WORD) for rank in mesh if rank != output],
+                [
+                    Outbox(communicator, channels.words, rank, WORDS, WORD)
+                    for rank in mesh
+                    if rank != output
+                ],
                 self._call,
                 self._is_idle,
             )
-        self.cooperation = CoAttention(peers, wires, layout.helper(peers.rank), decision)
+        self.co_attention = CoAttention(
+            communicator, channels, layout.helper(communicator.rank), decision
+        )
 
     def _call(self, calls: int) -> None:
         for outbox in self._outboxes.values():

@@ -7,9 +7,9 @@ from typing import Any
 
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_plan import RunPlan
-from longtake.models import AnyBackbone, Start
+from longtake.models import AnyBackbone, ConditioningFrames
 from longtake.noise import NoiseSource
-from longtake.strategies import Denoising, Peers
+from longtake.strategies import Communicator, Denoising
 from longtake.task import FrameRange
 
 
@@ -18,8 +18,8 @@ def denoising(
     request: Request,
     backbone: AnyBackbone,
     text: Callable[[FrameRange, range], Any],
-    peers: Peers,
-    start: Start | None = None,
+    communicator: Communicator,
+    start: ConditioningFrames | None = None,
 ) -> Denoising:
     """Return the denoising of a request.
 
@@ -28,10 +28,10 @@ def denoising(
         request: What to make.
         backbone: With this rank's layers.
         text: Gives what the backbone made of the prompt of some latent frames.
-        peers: The ranks of the run.
+        communicator: The ranks of the run.
         start: What is known of the video before it is made.
     """
-    spatial, recipe = plan.spec.compression.spatial, plan.recipe
+    spatial, generation_config = plan.spec.compression.spatial, plan.generation_config
     height, width = request.height // spatial, request.width // spatial
     latent_frames = plan.latent_frames(request)
     source = NoiseSource(
@@ -43,18 +43,20 @@ def denoising(
     )
     return Denoising(
         backbone=backbone,
-        tasks=recipe.scheduler.tasks(latent_frames, plan.settings.steps),
-        noise=recipe.noise.blocks(source, recipe.scheduler.blocks(latent_frames)),
-        cache=recipe.cache,
+        tasks=generation_config.scheduler.tasks(latent_frames, plan.settings.steps),
+        noise=generation_config.noise.blocks(
+            source, generation_config.scheduler.blocks(latent_frames)
+        ),
+        cache=generation_config.cache,
         sampler=plan.sampler_of(request),
         guidance=plan.guidance,
         text=text,
         height=height,
         width=width,
         device=plan.place.device,
-        attention=recipe.attention,
+        attention=generation_config.attention,
         dtype=plan.place.dtype,
-        peers=peers,
+        communicator=communicator,
         start=start,
-        start_noise=recipe.start_noise,
+        start_noise=generation_config.start_noise,
     )

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import final
 
 from longtake.framework.engine.conditioning import kept_frames
-from longtake.framework.engine.conditioning_file import StartFile
+from longtake.framework.engine.conditioning_file import ConditioningFile
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_plan import RunPlan
 from longtake.framework.engine.timings import Timings
-from longtake.models import Start
+from longtake.models import ConditioningFrames
 from longtake.models.text import pack_prompts, unpack_prompts
-from longtake.strategies import Peers
+from longtake.strategies import Communicator
 
 _Key = tuple[str | None, int | None, int | None, int, int]
 
 
 @final
-class Starts:
+class EncodedConditioning:
     """What the VAE's encoder, and an image encoder if there is one, made of the given frames.
 
     Args:
@@ -29,28 +29,30 @@ class Starts:
     def __init__(self, plan: RunPlan, timings: Timings) -> None:
         self._plan = plan
         self._timings = timings
-        self._made: dict[_Key, Start] = {}
+        self._made: dict[_Key, ConditioningFrames] = {}
 
-    def encode(self, requests: Sequence[Request], peers: Peers) -> None:
+    def encode(self, requests: Sequence[Request], communicator: Communicator) -> None:
         """Encode the starts that are not known yet, on the output rank. Collective."""
         for request in requests:
             if request.start is None or _key(request) in self._made:
                 continue
             with self._timings.part("start"):
                 packed = None
-                if peers.rank == self._plan.layout.output_rank:  # read once, where no VAE is yet
+                if (
+                    communicator.rank == self._plan.layout.output_rank
+                ):  # read once, where no VAE is yet
                     packed = pack_prompts(self._encode(request).states())
-                start = Start.of_states(unpack_prompts(peers.share(packed)))
+                start = ConditioningFrames.of_states(unpack_prompts(communicator.share(packed)))
                 self._made[_key(request)] = start.to(self._plan.place.device)
 
-    def of(self, request: Request) -> Start | None:
+    def of(self, request: Request) -> ConditioningFrames | None:
         """Return what is known of a request's video; ``None``: nothing."""
         return None if request.start is None else self._made[_key(request)]
 
-    def _encode(self, request: Request) -> Start:
+    def _encode(self, request: Request) -> ConditioningFrames:
         assert request.start is not None
         plan, count = self._plan, kept_frames(request, self._plan.spec)
-        file = StartFile(request.start)
+        file = ConditioningFile(request.start)
         frames = file.last(count, request.height, request.width)
         # Only a model that was made for given frames may want one as it was.
         original = file.original(count) if plan.spec.start == "channels" else None

@@ -7,7 +7,7 @@ from typing import Any, final
 
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_plan import RunPlan
-from longtake.models import AnyBackbone, PromptStates, Start
+from longtake.models import AnyBackbone, ConditioningFrames, PromptStates
 from longtake.models.text import (
     join_prompts,
     move_prompts,
@@ -15,7 +15,7 @@ from longtake.models.text import (
     split_prompts,
     unpack_prompts,
 )
-from longtake.strategies import Peers
+from longtake.strategies import Communicator
 
 
 @final
@@ -30,7 +30,7 @@ class EncodedPrompts:
         self._plan = plan
         self._states: dict[str, PromptStates] = {}
 
-    def encode(self, requests: Sequence[Request], peers: Peers) -> None:
+    def encode(self, requests: Sequence[Request], communicator: Communicator) -> None:
         """Encode the prompts that are not known yet, on the output rank. Collective."""
         needed = [prompt.text for request in requests for prompt in request.prompts]
         if self._plan.guidance.branches == 2:
@@ -38,15 +38,15 @@ class EncodedPrompts:
         missing = [text for text in dict.fromkeys(needed) if text not in self._states]
         if missing:
             packed = None
-            if peers.rank == self._plan.layout.output_rank:
+            if communicator.rank == self._plan.layout.output_rank:
                 # Text encoders are as large as a transformer: read once, where no VAE is yet.
                 plan = self._plan
                 packed = pack_prompts(plan.family.encode_text(plan.folder, missing, plan.place))
-            states = unpack_prompts(peers.share(packed))
+            states = unpack_prompts(communicator.share(packed))
             self._states.update(zip(missing, split_prompts(states), strict=True))
 
     def condition(
-        self, request: Request, backbone: AnyBackbone, start: Start | None = None
+        self, request: Request, backbone: AnyBackbone, start: ConditioningFrames | None = None
     ) -> Callable[[str, range], Any]:
         """Return what conditions a backbone on one of the request's prompts, for some branches.
 

@@ -13,10 +13,10 @@ from longtake.errors import ConfigurationError
 from longtake.framework.engine.decode_group import DecodeGroup
 from longtake.framework.engine.decoding import Decoding, OwnDecoding
 from longtake.framework.engine.denoising import denoising
-from longtake.framework.engine.encoded_conditioning import Starts
+from longtake.framework.engine.encoded_conditioning import EncodedConditioning
 from longtake.framework.engine.encoded_prompts import EncodedPrompts
 from longtake.framework.engine.events import Event, ExitReason, RequestStarted
-from longtake.framework.engine.generation_config import Recipe
+from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.prompt_schedule import PromptSchedule
 from longtake.framework.engine.ready_weights import ReadyWeights
 from longtake.framework.engine.request import Request
@@ -31,8 +31,8 @@ from longtake.plan.devices import Hardware
 from longtake.strategies import (
     ActionDone,
     BlockDone,
+    Communicator,
     ParallelStrategy,
-    Peers,
     Progress,
     TaskDone,
 )
@@ -48,7 +48,7 @@ class Engine:
     all call ``load`` and ``generate`` for the same requests in the same order.
 
     Args:
-        recipe: How videos are made.
+        generation_config: How videos are made.
         strategy: Where things run.
         world_size: Number of ranks.
         rank: This rank.
@@ -56,12 +56,12 @@ class Engine:
         hardware: What devices and links can do; left out: found out from ``device``.
 
     Raises:
-        LongtakeError: The recipe cannot work; nothing has been loaded.
+        LongtakeError: The generation config cannot work; nothing has been loaded.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
+        generation_config: GenerationConfig,
         strategy: ParallelStrategy,
         *,
         world_size: int = 1,
@@ -71,19 +71,19 @@ class Engine:
     ) -> None:
         self._rank = rank
         self.plan = RunPlan(
-            recipe,
+            generation_config,
             strategy,
             world_size=world_size,
             device=torch.device(device),
             hardware=hardware,
         )
-        check_backend(recipe.attention, self.plan.place)
+        check_backend(generation_config.attention, self.plan.place)
         check_text(self.plan.folder)
         self._weights = ReadyWeights(self.plan.folder, self.plan.family)
         self.timings = Timings()
-        self._peers = Peers.alone()
+        self._communicator = Communicator.alone()
         self._prompts = EncodedPrompts(self.plan)
-        self._starts = Starts(self.plan, self.timings)
+        self._starts = EncodedConditioning(self.plan, self.timings)
         self._group: DecodeGroup | None = None
         self._videos = Videos()
         self._videos_begun = 0
@@ -91,9 +91,9 @@ class Engine:
         self._decoder: AnyDecoder | None = None
 
     @property
-    def peers(self) -> Peers:
+    def communicator(self) -> Communicator:
         """The ranks of the run."""
-        return self._peers
+        return self._communicator
 
     @property
     def is_output(self) -> bool:
@@ -113,31 +113,31 @@ class Engine:
         """
         self.plan.check(requests)
 
-    def join(self, peers: Peers) -> None:
+    def join(self, communicator: Communicator) -> None:
         """Connect this rank's engine with those of the others, after ``check``. Collective.
 
         Raises:
             ConfigurationError: The ranks' machines are so unlike that their layouts differ.
         """
-        self._peers = peers
-        layouts = dict.fromkeys(peers.gather(str(self.plan.layout)))
+        self._communicator = communicator
+        layouts = dict.fromkeys(communicator.gather(str(self.plan.layout)))
         if len(layouts) > 1:
             raise ConfigurationError(
                 f"the devices are unlike, so the ranks would not agree on who holds what "
                 f"({' and '.join(layouts)}); choose the layout yourself, in trainer.strategy."
             )
-        commits = dict.fromkeys(peers.gather(self.plan.folder.revision or ""))
+        commits = dict.fromkeys(communicator.gather(self.plan.folder.revision or ""))
         if len(commits) > 1:
             raise ConfigurationError(
-                f"the ranks found other commits of {self.plan.recipe.pipeline} "
+                f"the ranks found other commits of {self.plan.generation_config.pipeline} "
                 f"({' and '.join(commits)}); set model.revision to one of them."
             )
-        peers.make_groups(self.plan.layout.groups)
-        self.plan.connect(peers)
+        communicator.make_groups(self.plan.layout.groups)
+        self.plan.connect(communicator)
         if self.plan.layout.decoders:
-            kernel = partial(attention_kernel, backend=self.plan.recipe.attention)
+            kernel = partial(attention_kernel, backend=self.plan.generation_config.attention)
             heads = self.plan.spec.heads
-            self._group = DecodeGroup(peers, self.plan.layout, heads, kernel, self.timings)
+            self._group = DecodeGroup(communicator, self.plan.layout, heads, kernel, self.timings)
 
     def load(self, requests: Sequence[Request]) -> None:
         """Encode the requests' prompts and starts, free the encoders, read this rank's weights.
@@ -152,8 +152,8 @@ class Engine:
         with self.timings.part("load"):
             self._weights.make_ready()
         with self.timings.part("text"):
-            self._prompts.encode(requests, self._peers)
-        self._starts.encode(requests, self._peers)
+            self._prompts.encode(requests, self._communicator)
+        self._starts.encode(requests, self._communicator)
         with self.timings.part("load"):
             if not self._decodes_only:
                 self._load_backbone()
@@ -163,7 +163,7 @@ class Engine:
     def generate(
         self, request: Request, stop: Callable[[], bool] = lambda: False
     ) -> Iterator[Event]:
-        """Make one video and tell about it.
+        """Make one video and report on it.
 
         Collective: every rank calls it for the same requests in the same order.
 
@@ -185,11 +185,11 @@ class Engine:
     ) -> Iterator[Event]:
         """Make one video as ``generate`` does, but do not wait for decode ranks to decode it.
 
-        What is left of it is told by the next call, before anything of the next video, or by
+        What is left of it is reported by the next call, before anything of the next video, or by
         ``finish``. Collective, as ``generate``.
         """
         self.load([request])
-        if self._peers.agree(self.is_output and stop()):
+        if self._communicator.agree(self.is_output and stop()):
             return
         video, self._videos_begun = self._videos_begun, self._videos_begun + 1
         if self._group is not None and self._decodes_only:
@@ -201,7 +201,7 @@ class Engine:
             yield from self.timings.each("denoise", progress)
             return
         decoding = self._decoding(video, self.plan.latent_frames(request))
-        yield from self._videos.tell(self._started(request))
+        yield from self._videos.emit(self._started(request))
         reason = yield from self._make(request, progress, decoding, stop)
         decoding.end()
         yield from self._videos.leave(request, reason, decoding)
@@ -222,10 +222,10 @@ class Engine:
         decoding: Decoding,
         stop: Callable[[], bool],
     ) -> Generator[Event, None, ExitReason]:
-        """Denoise a video, have its blocks decoded, and tell of both (output rank)."""
+        """Denoise a video, have its blocks decoded, and report both (output rank)."""
         latent_frames = self.plan.latent_frames(request)
         for done in self.timings.each("denoise", progress):
-            yield from self._videos.tell(done)
+            yield from self._videos.emit(done)
             if isinstance(done, BlockDone):
                 while not decoding.has_room:
                     yield from self._videos.decoded(decoding, patient=True)
@@ -249,9 +249,9 @@ class Engine:
         start = self._starts.of(request)
         condition = self._prompts.condition(request, backbone, start)
         prompts = PromptSchedule(request, condition, self.plan.spec.compression)
-        work = denoising(self.plan, request, backbone, prompts.condition, self._peers, start)
+        work = denoising(self.plan, request, backbone, prompts.condition, self._communicator, start)
         if self._group is not None:
-            work = replace(work, cooperation=self._group.cooperation)
+            work = replace(work, co_attention=self._group.co_attention)
         progress = self.plan.strategy.run(work, self.plan.layout, self._rank)
         try:
             for done in progress:
@@ -268,7 +268,7 @@ class Engine:
     def _started(self, request: Request) -> RequestStarted:
         blocks, latent_frames = None, self.plan.latent_frames(request)
         if latent_frames is not None:
-            blocks = sum(1 for _ in self.plan.recipe.scheduler.blocks(latent_frames))
+            blocks = sum(1 for _ in self.plan.generation_config.scheduler.blocks(latent_frames))
         return RequestStarted(
             request=request,
             blocks=blocks,
@@ -286,7 +286,7 @@ class Engine:
 
     def _load_decoder(self) -> AnyDecoder:
         if self._decoder is None:
-            plan, tile = self.plan, self.plan.recipe.vae_tile
+            plan, tile = self.plan, self.plan.generation_config.vae_tile
             self._decoder = plan.family.load_decoder(plan.folder, plan.place.device)
             if tile is not None:
                 owners = AllTiles() if self._group is None else self._group.tiles

@@ -1,6 +1,6 @@
-"""What the engine tells while it makes a video.
+"""Events that the engine emits while it makes a video.
 
-``TaskDone``, ``BlockDone`` and ``ActionDone`` come from the strategy; the rest is told by the
+``TaskDone``, ``BlockDone`` and ``ActionDone`` come from the strategy; the rest is emitted by the
 engine. Progress displays, writers and reports are callbacks on these events, and nothing else
 reaches into the engine.
 """

@@ -17,7 +17,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class GenerationConfig:
     """How videos are made.
 
     Args:

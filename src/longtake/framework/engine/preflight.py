@@ -19,7 +19,7 @@ from longtake.models.loading.headers import read_headers
 from longtake.models.loading.lora import LoraFile
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Axis
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 from longtake.schedulers import BlockScheduler
 
 TRANSFORMERS = ("transformer", "transformer_2")
@@ -159,26 +159,30 @@ def check_schedule(request: Request, spec: BackboneSpec, scheduler: BlockSchedul
             )
 
 
-def check_memory(job: Job, layout: Layout, weights: WeightCount | None) -> None:
+def check_memory(workload: Workload, layout: Layout, weights: WeightCount | None) -> None:
     """Refuse weights and a feature cache that together are larger than a device's whole memory.
 
     Raises:
         ConfigurationError: Names the sizes and what takes less.
     """
     for rank in range(layout.mesh.size):
-        held, cached = weight_bytes(job, layout, rank, weights), cache_bytes(job, layout, rank)
-        if held + cached <= job.hardware.memory:
+        held, cached = (
+            weight_bytes(workload, layout, rank, weights),
+            cache_bytes(workload, layout, rank),
+        )
+        if held + cached <= workload.hardware.memory:
             continue
         beside = f" beside {held / 2**30:,.1f} GiB of weights" if held else ""
         raise ConfigurationError(
-            f"the cache {type(job.cache).__name__} would hold {cached / 2**30:,.1f} GiB of keys "
+            f"the cache {type(workload.cache).__name__} would hold {cached / 2**30:,.1f} GiB of "
+            "keys "
             f"and values{beside} on rank {rank}, but its device has "
-            f"{job.hardware.memory / 2**30:,.1f} GiB; NextBlockKV holds less, and so do fewer "
+            f"{workload.hardware.memory / 2**30:,.1f} GiB; NextBlockKV holds less, and so do fewer "
             f"steps, a larger stride, fewer context_frames, or more pipeline stages."
         )
 
 
-def weight_bytes(job: Job, layout: Layout, rank: int, weights: WeightCount | None) -> int:
+def weight_bytes(workload: Workload, layout: Layout, rank: int, weights: WeightCount | None) -> int:
     """Return the bytes of a rank's transformer weights, or 0 where they are not known yet.
 
     Norms and embeddings that stay in fp32 count as the rest does, and what is outside the layers
@@ -187,21 +191,23 @@ def weight_bytes(job: Job, layout: Layout, rank: int, weights: WeightCount | Non
     if weights is None:
         return 0
     own = sum(weights.layers[layer] for layer in layout.layers(rank))
-    return (own + weights.rest) * job.item_bytes
+    return (own + weights.rest) * workload.item_bytes
 
 
-def cache_bytes(job: Job, layout: Layout, rank: int) -> int:
+def cache_bytes(workload: Workload, layout: Layout, rank: int) -> int:
     """Return the bytes of keys and values that a rank's feature cache holds at its peak.
 
     Plays the schedule until the queue is full and a few blocks longer: nothing grows after that.
     """
-    first = list(islice(job.scheduler.blocks(job.latent_frames), job.blocks_in_flight + 3))
-    tasks = job.scheduler.tasks(first[-1].stop, job.steps)
+    first = list(
+        islice(workload.scheduler.blocks(workload.latent_frames), workload.blocks_in_flight + 3)
+    )
+    tasks = workload.scheduler.tasks(first[-1].stop, workload.steps)
     coordinate = layout.mesh.coordinate(rank)
     branches = sum(len(batch) for batch in layout.batches_at(coordinate[Axis.CFG]))
-    per_frame = 2 * job.tokens_per_frame * job.spec.model_dim * job.item_bytes
+    per_frame = 2 * workload.tokens_per_frame * workload.spec.model_dim * workload.item_bytes
     layers = len(layout.layers(rank))
-    return peak_held_frames(job.cache, tasks) * per_frame * layers * branches
+    return peak_held_frames(workload.cache, tasks) * per_frame * layers * branches
 
 
 def _check_size(name: str, pixels: int, multiple: int) -> None:

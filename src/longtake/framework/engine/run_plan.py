@@ -11,7 +11,7 @@ import torch
 
 from longtake.errors import ConfigurationError, ModelError
 from longtake.framework.engine.conditioning import check_start
-from longtake.framework.engine.generation_config import Recipe
+from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.preflight import (
     TRANSFORMERS,
     check_guidance,
@@ -32,17 +32,17 @@ from longtake.models import (
     load_sampler,
     open_folder,
 )
-from longtake.models.counting import NO_WORK, WeightCount, count_weights, count_work
+from longtake.models.counting import NO_FLOPS, WeightCount, count_flops, count_weights
 from longtake.models.decoders.tiles import TileGrid, tile_grid
 from longtake.models.samplers.shift import shift_of
 from longtake.plan.cost.profiles import hardware_of
 from longtake.plan.cost.simulator import bounded, simulate
 from longtake.plan.devices import Hardware
 from longtake.plan.layout import Layout
-from longtake.plan.search.decoders import choose_decoders, with_cooperation
+from longtake.plan.search.decoders import choose_decoders, with_co_attention
 from longtake.plan.search.layouts import warnings_of
-from longtake.plan.workload import Job
-from longtake.strategies import Guidance, ParallelStrategy, Peers
+from longtake.plan.workload import Workload
+from longtake.strategies import Communicator, Guidance, ParallelStrategy
 
 
 @final
@@ -52,47 +52,50 @@ class RunPlan:
     Every rank makes the same one by itself.
 
     Args:
-        recipe: How videos are made.
+        generation_config: How videos are made.
         strategy: Where things run.
         world_size: Number of ranks.
         device: A rank's device.
         hardware: What devices and links can do; left out: found out from ``device``.
 
     Raises:
-        LongtakeError: The recipe cannot work.
+        LongtakeError: The generation config cannot work.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
+        generation_config: GenerationConfig,
         strategy: ParallelStrategy,
         *,
         world_size: int,
         device: torch.device,
         hardware: Hardware | None = None,
     ) -> None:
-        self.recipe = recipe
+        self.generation_config = generation_config
         self.strategy = strategy
         self.world_size = world_size
-        self.place = Placement(device, recipe.torch_dtype)
+        self.place = Placement(device, generation_config.torch_dtype)
         self.folder = open_folder(
-            recipe.pipeline, recipe.loras, variant=recipe.variant, revision=recipe.revision
+            generation_config.pipeline,
+            generation_config.loras,
+            variant=generation_config.variant,
+            revision=generation_config.revision,
         )
-        self.family = recipe.family or family_of(self.folder)
+        self.family = generation_config.family or family_of(self.folder)
         self.spec = self.family.spec(self.folder)
         self.card = self.family.card(self.folder)
         self.defaults = self.family.defaults(self.folder)
-        check_guidance(recipe.guidance_scale_2, self.spec)
+        check_guidance(generation_config.guidance_scale_2, self.spec)
         self.skipped = check_loras(self.folder, self.family, self.spec)
-        self.settings = Settings.of(recipe, self.defaults, self.spec.experts)
+        self.settings = Settings.of(generation_config, self.defaults, self.spec.experts)
         self._load_sampler()  # or a refusal
         self.guidance = _guidance(self.settings, self.spec)
-        self._hardware = hardware or hardware_of(device, recipe.torch_dtype)
-        self._settled: tuple[Job, Layout] | None = None
+        self._hardware = hardware or hardware_of(device, generation_config.torch_dtype)
+        self._settled: tuple[Workload, Layout] | None = None
         self._weights: WeightCount | None = None
 
     @property
-    def job(self) -> Job:
+    def workload(self) -> Workload:
         """The request that the layout was made for: the longest one of those first checked."""
         return self._settle()[0]
 
@@ -111,20 +114,20 @@ class RunPlan:
             raise ConfigurationError("data.prompts is empty: give at least one prompt, or a file.")
         for request in requests:
             with naming(request):
-                check_request(request, self.spec, self.recipe.scheduler)
-                check_schedule(request, self.spec, self.recipe.scheduler)
+                check_request(request, self.spec, self.generation_config.scheduler)
+                check_schedule(request, self.spec, self.generation_config.scheduler)
                 check_start(request, self.spec)
         if self._settled is None:
             self._settled = self._lay_out(longest(requests), len(requests))
         weights = self.count_weights()
         for request in requests:
             with naming(request):
-                check_memory(self.job_of(request), self.layout, weights)
+                check_memory(self.workload_of(request), self.layout, weights)
 
-    def connect(self, peers: Peers) -> None:
+    def connect(self, communicator: Communicator) -> None:
         """Settle what depends on the run's own links. Collective, once, after ``check``."""
-        job, layout = self._settle()
-        self._settled = job, self.strategy.connected(layout, job, peers)
+        workload, layout = self._settle()
+        self._settled = workload, self.strategy.connected(layout, workload, communicator)
 
     def count_weights(self) -> WeightCount | None:
         """Count the transformers' weights; ``None`` where they are not on this machine."""
@@ -140,37 +143,37 @@ class RunPlan:
     def alternatives(self) -> list[Layout]:
         """Return every layout that the strategy weighed, with as many decode ranks."""
         decoders = self.layout.decoders
-        found = self.strategy.alternatives(self.world_size - decoders, self.counted_job())
+        found = self.strategy.alternatives(self.world_size - decoders, self.counted_workload())
         return [replace(layout, decoders=decoders) for layout in found]
 
     def warnings(self) -> list[str]:
         """Return what of LoRAs is skipped, and what to change about a run on several devices."""
         if self.world_size == 1:
             return list(self.skipped)
-        simulation = simulate(self.layout, bounded(self.job))
-        return [*self.skipped, *warnings_of(self.job, self.layout, simulation)]
+        simulation = simulate(self.layout, bounded(self.workload))
+        return [*self.skipped, *warnings_of(self.workload, self.layout, simulation)]
 
-    def job_of(self, request: Request) -> Job:
+    def workload_of(self, request: Request) -> Workload:
         """Return a request as strategies see it, its operations not counted."""
         spatial = self.spec.compression.spatial
-        return Job(
+        return Workload(
             spec=self.spec,
-            scheduler=self.recipe.scheduler,
+            scheduler=self.generation_config.scheduler,
             latent_frames=self.latent_frames(request),
             steps=self.settings.steps,
-            cache=self.recipe.cache,
+            cache=self.generation_config.cache,
             branches=self.guidance.branches,
             height=request.height // spatial,
             width=request.width // spatial,
-            item_bytes=self.recipe.torch_dtype.itemsize,
-            work=NO_WORK,
+            item_bytes=self.generation_config.torch_dtype.itemsize,
+            flops=NO_FLOPS,
             hardware=self._hardware,
             tiles=len(self._tiles(request.height // spatial, request.width // spatial).tiles),
         )
 
     def _tiles(self, height: int, width: int) -> TileGrid:
         """Return how the VAE's pictures of a latent size are cut: not at all by default."""
-        compression, tile = self.spec.compression, self.recipe.vae_tile
+        compression, tile = self.spec.compression, self.generation_config.vae_tile
         if tile is None:
             return TileGrid(height, width, max(height, width), compression.spatial)
         return tile_grid(height, width, tile, compression)
@@ -183,7 +186,7 @@ class RunPlan:
         """Return by how much a request's noise levels are shifted; ``None``: no such thing."""
         return applied_shift(
             self.folder,
-            self.recipe.sampler,
+            self.generation_config.sampler,
             self.settings.flow_shift,
             self._tokens_of_clip(request),
         )
@@ -194,7 +197,7 @@ class RunPlan:
         given = self.settings.flow_shift
         if given is None and shift_of(self.folder.config("scheduler"), None) is not None:
             return None
-        return applied_shift(self.folder, self.recipe.sampler, given, None)
+        return applied_shift(self.folder, self.generation_config.sampler, given, None)
 
     def _tokens_of_clip(self, request: Request) -> int:
         """Return the video tokens that a model shifts its noise levels by.
@@ -203,12 +206,12 @@ class RunPlan:
         of a clip of the training, or of the whole video where it is shorter: no window is longer,
         and the levels depend neither on the blocks nor on their number.
         """
-        job, native = self.job_of(request), self.spec.native_frames
-        frames = native if job.latent_frames is None else min(job.latent_frames, native)
-        first = next(iter(job.scheduler.blocks(job.latent_frames)))
-        if job.latent_frames == first.stop:
+        workload, native = self.workload_of(request), self.spec.native_frames
+        frames = native if workload.latent_frames is None else min(workload.latent_frames, native)
+        first = next(iter(workload.scheduler.blocks(workload.latent_frames)))
+        if workload.latent_frames == first.stop:
             frames = first.stop
-        return frames * job.tokens_per_frame
+        return frames * workload.tokens_per_frame
 
     def latent_frames(self, request: Request) -> int | None:
         """Return a video's length in latent frames; ``None`` for an endless one."""
@@ -216,48 +219,50 @@ class RunPlan:
             return None
         return self.spec.compression.latent_frames(request.num_frames)
 
-    def counted_job(self) -> Job:
-        """Return ``job`` with its operations counted, also where the layout did not need them."""
-        return self._counted(self.job)
+    def counted_workload(self) -> Workload:
+        """Return ``workload`` with its operations counted, also where the layout did not need
+        them.
+        """
+        return self._counted(self.workload)
 
     def _load_sampler(self, tokens: int | None = None) -> Sampler:
-        sampler, settings = self.recipe.sampler, self.settings
+        sampler, settings = self.generation_config.sampler, self.settings
         return load_sampler(
             self.folder, sampler, settings.flow_shift, settings.steps, tokens, self.family
         )
 
-    def _counted(self, job: Job) -> Job:
-        if job.work != NO_WORK:
-            return job
-        work = count_work(self.family, self.folder, self.spec, job.height, job.width)
-        tiles = self._tiles(job.height, job.width)
-        return replace(job, work=replace(work, decode=work.decode * tiles.work))
+    def _counted(self, workload: Workload) -> Workload:
+        if workload.flops != NO_FLOPS:
+            return workload
+        flops = count_flops(self.family, self.folder, self.spec, workload.height, workload.width)
+        tiles = self._tiles(workload.height, workload.width)
+        return replace(workload, flops=replace(flops, decode=flops.decode * tiles.overhead))
 
-    def _lay_out(self, request: Request, requests: int) -> tuple[Job, Layout]:
-        job = replace(self.job_of(request), requests=requests)
+    def _lay_out(self, request: Request, requests: int) -> tuple[Workload, Layout]:
+        workload = replace(self.workload_of(request), requests=requests)
         if self.world_size > 1:  # one device needs no prediction, and this takes about a second
-            job = self._counted(job)
+            workload = self._counted(workload)
             weights = self.count_weights()
             if weights is not None:
-                layer = max(weights.layers) * self.recipe.torch_dtype.itemsize
-                job = replace(job, layer_bytes=layer)
+                layer = max(weights.layers) * self.generation_config.torch_dtype.itemsize
+                workload = replace(workload, layer_bytes=layer)
         layout = choose_decoders(
             self.world_size,
-            job,
+            workload,
             self.strategy.decode_devices,
-            lambda ranks: self.strategy.layout(ranks, job),
+            lambda ranks: self.strategy.layout(ranks, workload),
         )
         if self.strategy.aco:
-            text = job.spec.text_tokens > 0
-            layout = with_cooperation(layout, text_in_attention=text, sparse=job.spec.sparse)
+            text = workload.spec.text_tokens > 0
+            layout = with_co_attention(layout, text_in_attention=text, sparse=workload.spec.sparse)
         if layout.size != self.world_size:
             raise ConfigurationError(
                 f"the strategy {type(self.strategy).__name__} lays out {layout.size} "
                 f"devices, but trainer.devices times trainer.num_nodes is {self.world_size}."
             )
-        return job, layout
+        return workload, layout
 
-    def _settle(self) -> tuple[Job, Layout]:
+    def _settle(self) -> tuple[Workload, Layout]:
         if self._settled is None:
             raise RuntimeError("the layout is made by check, for the requests of the run")
         return self._settled

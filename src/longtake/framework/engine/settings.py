@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from longtake.framework.engine.generation_config import Recipe
+from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.models import Defaults
 
 Setting: TypeAlias = int | float | None
@@ -13,7 +13,7 @@ Setting: TypeAlias = int | float | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A recipe's numbers, none of them open.
+    """A generation_config's numbers, none of them open.
 
     Args:
         steps: Denoising steps of each block.
@@ -28,22 +28,24 @@ class Settings:
     flow_shift: float | None
 
     @classmethod
-    def of(cls, recipe: Recipe, defaults: Defaults, experts: int) -> Settings:
-        """Settle a recipe.
+    def of(cls, generation_config: GenerationConfig, defaults: Defaults, experts: int) -> Settings:
+        """Settle a generation_config.
 
         Args:
-            recipe: What the user gave.
+            generation_config: What the user gave.
             defaults: Of the model.
             experts: Sets of weights that the model has.
         """
-        scale, second = recipe.guidance_scale, recipe.guidance_scale_2
+        scale, second = generation_config.guidance_scale, generation_config.guidance_scale_2
         if second is None:  # whoever gives one scale means both
             second = defaults.guidance_scale_2 if scale is None else scale
         if scale is None:
             scale = defaults.guidance_scale
         return cls(
-            steps=defaults.steps if recipe.steps is None else recipe.steps,
+            steps=defaults.steps if generation_config.steps is None else generation_config.steps,
             guidance_scale=scale,
             guidance_scale_2=(scale if second is None else second) if experts > 1 else None,
-            flow_shift=defaults.flow_shift if recipe.flow_shift is None else recipe.flow_shift,
+            flow_shift=defaults.flow_shift
+            if generation_config.flow_shift is None
+            else generation_config.flow_shift,
         )

@@ -1,4 +1,4 @@
-"""Videos told of one after another, though the next one is denoised while the last is decoded."""
+"""Videos reported one after another, though the next one is denoised while the last is decoded."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Videos:
         self._before: _Denoised | None = None
         self._kept: list[Event] = []
 
-    def tell(self, event: Event) -> Iterator[Event]:
+    def emit(self, event: Event) -> Iterator[Event]:
         """Yield an event of the current video, or keep it while the one before has not ended.
 
-        What ranks do is told at once: it belongs to no video's output.
+        What ranks do is reported at once: it belongs to no video's output.
         """
         if self._before is None or isinstance(event, ActionDone):
             yield event

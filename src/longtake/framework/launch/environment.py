@@ -56,7 +56,7 @@ def launcher_of(environment: Mapping[str, str]) -> Launcher:
 def is_first_here(environment: Mapping[str, str]) -> bool:
     """Return whether this is the first of the run's processes on this machine.
 
-    Before the ranks have met, it alone tells of mistakes: all of them find the same ones.
+    Before the ranks have met, it alone reports mistakes: all of them find the same ones.
     """
     return int(environment.get(_LOCAL_RANK[launcher_of(environment)], "0")) == 0
 

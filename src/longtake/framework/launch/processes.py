@@ -57,7 +57,7 @@ class RankProcesses(_SubprocessScriptLauncher):
         over = threading.Event()
         if not environment.creates_processes_externally:
             os.environ[_PARENT] = str(os.getpid())
-            # A rank that is gone is told of in one sentence, not in C++ stack traces.
+            # A rank that is gone is reported in one sentence, not in C++ stack traces.
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
             with _interrupts_ignored():
                 self._call_children_scripts()

@@ -19,7 +19,7 @@ from typing_extensions import override
 from longtake.errors import LongtakeError, RankFailure
 from longtake.framework.console.messages import one_line
 from longtake.framework.launch.processes import RankProcesses, leave
-from longtake.strategies import Peers
+from longtake.strategies import Communicator
 
 _MEETING: Final = timedelta(minutes=10)
 """How long the first rank waits for the last one: machines start and import at different times."""
@@ -28,7 +28,7 @@ ObjectT = TypeVar("ObjectT")
 
 @final
 class RankStrategy(ParallelStrategy):
-    """One process per rank, connected as ``Peers``; nothing of Lightning's own parallelism.
+    """One process per rank, connected as ``Communicator``; nothing of Lightning's own parallelism.
 
     Lightning's barriers and reductions do nothing here. Every rank runs the same requests, and
     ranks meet in the engine alone, where one that is gone is noticed within seconds; in a barrier
@@ -38,17 +38,17 @@ class RankStrategy(ParallelStrategy):
     def __init__(self, cluster_environment: ClusterEnvironment) -> None:
         super().__init__(cluster_environment=cluster_environment)
         self.num_nodes = 1  # set by the trainer
-        self._peers: Peers | None = None
+        self._communicator: Communicator | None = None
         self._store: Store | None = None
         self._meetings = 0
         self._failed = False
 
     @property
-    def peers(self) -> Peers:
+    def communicator(self) -> Communicator:
         """The ranks of the run, as this one sees them."""
-        if self._peers is None:
+        if self._communicator is None:
             raise RuntimeError("the ranks have not met yet: that is when Trainer.predict begins")
-        return self._peers
+        return self._communicator
 
     @property
     def processes(self) -> RankProcesses:
@@ -97,7 +97,7 @@ class RankStrategy(ParallelStrategy):
                 f"rank {self.global_rank} waited for all {self.world_size} ranks to meet at "
                 f"{address}, but: {one_line(str(error))[:200]}"
             ) from error
-        self._peers = Peers.connect(self.root_device, abandon=self._abandon)
+        self._communicator = Communicator.connect(self.root_device, abandon=self._abandon)
 
     def _meet(self, address: str) -> None:
         """Join the process group. Its communicators are made later, by those who need them."""
@@ -125,17 +125,17 @@ class RankStrategy(ParallelStrategy):
     def on_exception(self, exception: BaseException) -> None:
         """Tell the other ranks why they cannot go on."""
         self._failed = True
-        if self._peers is not None and not isinstance(exception, RankFailure):
+        if self._communicator is not None and not isinstance(exception, RankFailure):
             with suppress(RuntimeError, OSError):  # the error on its way is the one to show
-                self._peers.fail(_said(exception))
+                self._communicator.fail(_said(exception))
 
     @override
     def teardown(self) -> None:
         """Leave the others. Never waits for them: they may be gone."""
         assert self.accelerator is not None
-        if self._peers is not None:
-            self._peers.close()
-            self._peers = None
+        if self._communicator is not None:
+            self._communicator.close()
+            self._communicator = None
             if not self._failed:
                 dist.destroy_process_group()
         self.precision_plugin.teardown()

@@ -47,7 +47,7 @@ class TileGrid:
         return list(product(self._spans(self.height), self._spans(self.width)))
 
     @property
-    def work(self) -> float:
+    def overhead(self) -> float:
         """How much is decoded, as a multiple of the picture."""
         areas = [len(rows) * len(columns) for rows, columns in self.tiles]
         return sum(areas) / (self.height * self.width)

@@ -176,6 +176,6 @@ def _check_guider(folder: ModelFolder) -> None:
     for setting, plain in _PLAIN.items():
         if config.get(setting, plain) != plain:
             raise ModelError(
-                f"{folder.path / 'guider'} sets {setting} to {config[setting]}; longtake guides "
+                f"{folder.path / 'guider'} sets {setting} to {config[setting]}; longtake combines "
                 f"every step alike and rescales nothing, so it must be {plain}."
             )

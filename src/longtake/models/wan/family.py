@@ -16,7 +16,7 @@ from typing_extensions import override
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.conditioning import Start
+from longtake.models.conditioning import ConditioningFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.weights import load_module
@@ -210,7 +210,7 @@ class WanFamily(ModelFamily):
         frames: Tensor,
         place: Placement,
         original: Tensor | None = None,
-    ) -> Start:
+    ) -> ConditioningFrames:
         if spec.start != "channels":
             return super().encode_start(folder, spec, frames, place, original)
         compression = spec.compression
@@ -222,7 +222,7 @@ class WanFamily(ModelFamily):
         if folder.has("image_encoder"):  # it has a size and a crop of its own
             picture = frames[0] if original is None else original
             prompts["image"] = encode_image(folder, picture, place.device)
-        return Start(
+        return ConditioningFrames(
             latents=clip[:, :, :known],
             channels=image_channels(known, clip, compression.temporal),
             prompts=prompts,
@@ -231,7 +231,7 @@ class WanFamily(ModelFamily):
     @override
     def blank_start(
         self, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
-    ) -> Start | None:
+    ) -> ConditioningFrames | None:
         if spec.start != "channels":
             return None
         latents = torch.empty(1, spec.channels, 1, height, width)
@@ -241,7 +241,7 @@ class WanFamily(ModelFamily):
             encoder = folder.config("image_encoder")
             patches = (encoder["image_size"] // encoder["patch_size"]) ** 2
             prompts["image"] = torch.empty(1, patches + 1, encoder["hidden_size"])
-        return Start(latents=latents, channels=channels, prompts=prompts)
+        return ConditioningFrames(latents=latents, channels=channels, prompts=prompts)
 
 
 def keep_layers(transformer: Any, layers: Collection[int]) -> None:

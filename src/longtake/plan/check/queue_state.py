@@ -19,7 +19,7 @@ class _Block:
 
 
 @final
-class Ledger:
+class QueueState:
     """Checks every read of the queue against the version that the plan states.
 
     A block's version is the number of sampler steps that it has behind it; it is born when its

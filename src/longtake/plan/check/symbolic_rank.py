@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, final
 
 from longtake.caches import FeatureKey
-from longtake.plan.check.queue_state import Ledger
+from longtake.plan.check.queue_state import QueueState
 from longtake.plan.errors import PlanError
 from longtake.plan.ir.actions import (
     Action,
     Advance,
+    Combine,
     Compute,
     Decode,
     Emit,
-    Guide,
     Kind,
     Message,
     Open,
@@ -23,7 +23,7 @@ from longtake.plan.ir.actions import (
     Receive,
     Send,
 )
-from longtake.plan.ir.rank_role import Place
+from longtake.plan.ir.rank_role import RankRole
 from longtake.plan.ir.text import describe_message
 from longtake.plan.layout import Layout
 
@@ -63,7 +63,7 @@ class RankShare:
 
     def __init__(self, layout: Layout, rank: int) -> None:
         self._rank = rank
-        self._here = Place.of(layout, rank)
+        self._role = RankRole.of(layout, rank)
         self._all_batches = layout.batches
         self._decoders = range(layout.mesh.size, layout.size)
         self._per_block = layout.decoders if layout.tiled else min(1, layout.decoders)
@@ -71,7 +71,7 @@ class RankShare:
         self._windows: dict[tuple[int, int], _Window] = {}
         self._values: dict[_Value, int] = {}
         self._store: set[tuple[FeatureKey, range]] = set()
-        self._ledger = Ledger()
+        self._queue_state = QueueState()
 
     def do(self, action: Action) -> None:
         """Do an action: use up its inputs and hold its results.
@@ -88,8 +88,8 @@ class RankShare:
                 self._send(action)
             case Compute():
                 self._compute(action)
-            case Guide():
-                self._guide(action)
+            case Combine():
+                self._combine(action)
             case Open() | Advance() | Emit():
                 self._lead(action)
             case Decode():
@@ -115,32 +115,32 @@ class RankShare:
                 f"{rank} keeps {_entry(key)} for branches {branches.start}:{branches.stop}, but "
                 f"never reads it."
             )
-        self._ledger.close()
+        self._queue_state.close()
 
     def _lead(self, action: Open | Advance | Emit) -> None:
-        if self._rank != self._here.output:
-            raise PlanError(f"only rank {self._here.output} holds the queue.")
+        if self._rank != self._role.output:
+            raise PlanError(f"only rank {self._role.output} holds the queue.")
         match action:
             case Open():
-                self._ledger.open(action)
+                self._queue_state.open(action)
                 self._windows[action.block, action.step] = _Window(
-                    len(action.frames), list(self._here.batches), list(self._here.other_firsts)
+                    len(action.frames), list(self._role.batches), list(self._role.other_firsts)
                 )
             case Advance():
-                guided = _Value(Kind.GUIDED, action.block, action.step, self._here.branches)
+                guided = _Value(Kind.GUIDED, action.block, action.step, self._role.branches)
                 self._use(guided, action.frames)
-                self._ledger.advance(action)
+                self._queue_state.advance(action)
             case Emit():
-                steps = self._ledger.emit(action)
+                steps = self._queue_state.emit(action)
                 if self._decoders:
-                    block = _Value(Kind.BLOCK, action.block, steps - 1, self._here.branches)
+                    block = _Value(Kind.BLOCK, action.block, steps - 1, self._role.branches)
                     self._make(block, action.frames)
                     self._to_decode[block] = set()
 
     def _receive(self, message: Message) -> None:
         if message.kind is Kind.LATENTS:
             self._windows[message.block, message.step] = _Window(
-                message.frames, list(self._here.batches)
+                message.frames, list(self._role.batches)
             )
         else:
             self._make(_value(message.kind, message), message.frames)
@@ -155,9 +155,9 @@ class RankShare:
             self._drop_if_done(message, window)
             return
         targets: dict[Kind, Sequence[int | None]] = {
-            Kind.HOP: [self._here.after],
-            Kind.PREDICTION: [self._here.guide],
-            Kind.GUIDED: [self._here.output],
+            Kind.HOP: [self._role.after],
+            Kind.PREDICTION: [self._role.combine],
+            Kind.GUIDED: [self._role.output],
             Kind.BLOCK: self._decoders,
         }
         expected = targets[message.kind]
@@ -176,12 +176,12 @@ class RankShare:
                 self._to_decode[value] = sent | {target}
 
     def _compute(self, action: Compute) -> None:
-        if action.layers != self._here.layers:
+        if action.layers != self._role.layers:
             raise PlanError(
                 f"it runs layers {action.layers.start}:{action.layers.stop}, but the rank holds "
-                f"{self._here.layers.start}:{self._here.layers.stop}."
+                f"{self._role.layers.start}:{self._role.layers.stop}."
             )
-        if not self._here.is_first:
+        if not self._role.is_first:
             self._use(_value(Kind.HOP, action), action.frames)
         else:
             window = self._window(action, action.frames)
@@ -190,9 +190,9 @@ class RankShare:
             window.batches.remove(action.branches)
             self._drop_if_done(action, window)
         self._features(action)
-        if not self._here.is_last:
+        if not self._role.is_last:
             self._make(_value(Kind.HOP, action), action.frames)
-        elif self._here.predicts:
+        elif self._role.predicts:
             self._make(_value(Kind.PREDICTION, action), action.own)
 
     def _features(self, action: Compute) -> None:
@@ -207,11 +207,11 @@ class RankShare:
                 raise PlanError(f"{_entry(key)} is kept already.")
             self._store.add((key, action.branches))
 
-    def _guide(self, action: Guide) -> None:
+    def _combine(self, action: Combine) -> None:
         for branches in self._all_batches:
             self._use(_Value(Kind.PREDICTION, action.block, action.step, branches), action.frames)
         self._make(
-            _Value(Kind.GUIDED, action.block, action.step, self._here.branches), action.frames
+            _Value(Kind.GUIDED, action.block, action.step, self._role.branches), action.frames
         )
 
     def _window(self, task: Compute | Message, frames: int) -> _Window:

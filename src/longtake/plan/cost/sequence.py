@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from longtake.plan.ir.actions import Compute
 from longtake.plan.layout import Layout
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 
 
-def _projection_seconds(layout: Layout, job: Job, action: Compute) -> float:
+def _projection_seconds(layout: Layout, workload: Workload, action: Compute) -> float:
     """Return how long a rank takes to project its queries in a layer, or its keys, or values."""
-    tokens = job.window_tokens(action.frames) / layout.sequence
-    return 2 * len(action.branches) * tokens * job.spec.model_dim**2 / job.hardware.matmul
+    tokens = workload.window_tokens(action.frames) / layout.sequence
+    return 2 * len(action.branches) * tokens * workload.spec.model_dim**2 / workload.hardware.matmul
 
 
 def attention_share(layout: Layout, heads: int) -> float:
@@ -19,7 +19,7 @@ def attention_share(layout: Layout, heads: int) -> float:
     return -(-heads // ulysses) / heads / layout.mesh.ring
 
 
-def ulysses_bytes(layout: Layout, job: Job, action: Compute) -> tuple[float, float]:
+def ulysses_bytes(layout: Layout, workload: Workload, action: Compute) -> tuple[float, float]:
     """Return the bytes that a rank sends per layer before and after attention.
 
     With ``S`` tokens, ``U`` ranks in the group and ``P`` that share the window, ``B`` branches and
@@ -27,48 +27,54 @@ def ulysses_bytes(layout: Layout, job: Job, action: Compute) -> tuple[float, flo
     values of the own tokens, without the own heads) and ``B S M (U - 1) / (P U)`` after it.
     """
     ulysses = layout.mesh.ulysses
-    tokens = job.window_tokens(action.frames) / layout.sequence
-    numbers = len(action.branches) * tokens * job.spec.model_dim * (ulysses - 1) / ulysses
-    return 3 * numbers * job.item_bytes, numbers * job.item_bytes
+    tokens = workload.window_tokens(action.frames) / layout.sequence
+    numbers = len(action.branches) * tokens * workload.spec.model_dim * (ulysses - 1) / ulysses
+    return 3 * numbers * workload.item_bytes, numbers * workload.item_bytes
 
 
-def ring_bytes(layout: Layout, job: Job, action: Compute) -> float:
+def ring_bytes(layout: Layout, workload: Workload, action: Compute) -> float:
     """Return the bytes that a rank passes on in one turn: its part of the keys and values.
 
     ``2 B (S + C) M / (R U)`` numbers, ``C`` being the tokens of cached context; a layer has
     ``R - 1`` turns.
     """
-    keys = job.window_tokens(action.frames + action.context) / layout.sequence
-    return 2 * len(action.branches) * keys * job.spec.model_dim * job.item_bytes
+    keys = workload.window_tokens(action.frames + action.context) / layout.sequence
+    return 2 * len(action.branches) * keys * workload.spec.model_dim * workload.item_bytes
 
 
-def layer_bytes(layout: Layout, job: Job, action: Compute) -> float:
+def layer_bytes(layout: Layout, workload: Workload, action: Compute) -> float:
     """Return the bytes that a rank sends to those with which it shares its tokens, per layer."""
     turns = layout.mesh.ring - 1
-    return sum(ulysses_bytes(layout, job, action)) + turns * ring_bytes(layout, job, action)
+    return sum(ulysses_bytes(layout, workload, action)) + turns * ring_bytes(
+        layout, workload, action
+    )
 
 
-def exchange_seconds(layout: Layout, job: Job, action: Compute, attention: float) -> float:
+def exchange_seconds(
+    layout: Layout, workload: Workload, action: Compute, attention: float
+) -> float:
     """Return how much longer a layer takes because of the exchange.
 
     Args:
         layout: Which rank holds and runs what.
-        job: The model's work and the hardware.
-        action: The micro-task.
+        workload: The model's FLOPs and the hardware.
+        action: The micro-batch.
         attention: Seconds that the rank's attention takes in a layer.
     """
-    hardware, seconds = job.hardware, 0.0
+    hardware, seconds = workload.hardware, 0.0
     if layout.mesh.ulysses > 1:
-        before, after = (size / hardware.bandwidth for size in ulysses_bytes(layout, job, action))
+        before, after = (
+            size / hardware.bandwidth for size in ulysses_bytes(layout, workload, action)
+        )
         messages, hidden = 2, 0.0
         if layout.chunks > 1:
             messages = 3 + layout.chunks
             # Two of queries, keys and values travel while the next is projected, ...
-            hidden = 2 * min(before / 3, _projection_seconds(layout, job, action))
+            hidden = 2 * min(before / 3, _projection_seconds(layout, workload, action))
             # ... and all chunks of the result but the last while the next is attended.
             hidden += (1 - 1 / layout.chunks) * min(after, attention)
         seconds += before + after + messages * hardware.latency - hardware.hiding * hidden
     if layout.mesh.ring > 1:
-        turn = ring_bytes(layout, job, action) / hardware.bandwidth + hardware.latency
+        turn = ring_bytes(layout, workload, action) / hardware.bandwidth + hardware.latency
         seconds += (layout.mesh.ring - 1) * max(0.0, turn - attention / layout.mesh.ring)
     return seconds

@@ -1,4 +1,4 @@
-"""How long a plan takes: all ranks' actions on a clock, from the model's work and the hardware."""
+"""How long a plan takes: all ranks' actions on a clock, from the model's FLOPs and the hardware."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from longtake.plan.ir.actions import (
 )
 from longtake.plan.ir.decode_group import compile_run
 from longtake.plan.layout import Layout
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 
 ENOUGH_BLOCKS: Final = 32
 """Blocks that a choice is made on; about a minute of video at 8 latent frames each."""
@@ -74,14 +74,14 @@ class Simulation:
 
 
 def simulate(
-    layout: Layout, job: Job, streams: Sequence[Iterable[Action]] | None = None
+    layout: Layout, workload: Workload, streams: Sequence[Iterable[Action]] | None = None
 ) -> Simulation:
     """Return what a run would take.
 
     Args:
         layout: Which rank holds and runs what.
-        job: The model's work and the hardware; finite (see :func:`bounded`).
-        streams: Each rank's actions; left out: compiled from the job.
+        workload: The model's FLOPs and the hardware; finite (see :func:`bounded`).
+        streams: Each rank's actions; left out: compiled from the workload.
 
     Raises:
         PlanError: The actions are no run.
@@ -89,12 +89,14 @@ def simulate(
     busy, exchanged = [0.0] * layout.size, [0.0] * layout.size
     makespan, first_block = 0.0, math.inf
     link_bytes: dict[Link, int] = {}
-    for box in timeline(layout, job, streams):
+    for box in timeline(layout, workload, streams):
         makespan = max(makespan, box.stop)
         match box.action:
             case Compute():
                 busy[box.rank] += box.stop - box.start
-                exchanged[box.rank] += layer_bytes(layout, job, box.action) * len(box.action.layers)
+                exchanged[box.rank] += layer_bytes(layout, workload, box.action) * len(
+                    box.action.layers
+                )
             case Decode():
                 busy[box.rank] += box.stop - box.start
                 if box.action.frames:
@@ -102,7 +104,7 @@ def simulate(
             case Send(message=message, target=target):
                 link = Link(box.rank, target, message.kind)
                 link_bytes[link] = link_bytes.get(link, 0) + message_bytes(
-                    job, message, layout.sequence
+                    workload, message, layout.sequence
                 )
             case _:
                 pass
@@ -116,9 +118,10 @@ def simulate(
 
 
 def timeline(
-    layout: Layout, job: Job, streams: Sequence[Iterable[Action]] | None = None
+    layout: Layout, workload: Workload, streams: Sequence[Iterable[Action]] | None = None
 ) -> Iterator[Box]:
-    """Yield every action with its time, each rank's in order; lazily, so also for endless jobs.
+    """Yield every action with its time, each rank's in order; lazily, so also for endless
+    workloads.
 
     Computing and decoding take time, a receive lasts until its message is here, everything else
     is instant. A message starts when it is sent, its receive is posted and the one before it on
@@ -128,23 +131,23 @@ def timeline(
 
     Args:
         layout: Which rank holds and runs what.
-        job: The model's work and the hardware.
-        streams: Each rank's actions; left out: compiled from the job.
+        workload: The model's FLOPs and the hardware.
+        streams: Each rank's actions; left out: compiled from the workload.
     """
     if streams is None:
-        streams = compile_run(layout, job)
+        streams = compile_run(layout, workload)
     clocks = [0.0] * len(streams)
     free: dict[Link, float] = {}
     # On a link messages are sent, posted and received in one order; requests' are alike.
     sent: dict[Link, deque[float]] = defaultdict(deque)
     posted: dict[Link, deque[float]] = defaultdict(deque)
     between = _BetweenTasks(at_once=layout.mesh.size == 1)
-    frame_seconds = decode_seconds(layout, job)
+    frame_seconds = decode_seconds(layout, workload)
     for rank, action in replay(streams):
         start = stop = clocks[rank]
         match action:
             case Compute():
-                stop += compute_seconds(layout, job, action)
+                stop += compute_seconds(layout, workload, action)
             case Decode():
                 stop += action.frames * frame_seconds
             case Send(message=message, target=target):
@@ -154,9 +157,11 @@ def timeline(
             case Receive(message=message, source=source):
                 link = Link(source, rank, message.kind)
                 through = max(sent[link].popleft(), posted[link].popleft(), free.get(link, 0.0))
-                through += message_bytes(job, message, layout.sequence) / job.hardware.bandwidth
+                through += (
+                    message_bytes(workload, message, layout.sequence) / workload.hardware.bandwidth
+                )
                 free[link] = through
-                stop = max(start, through + job.hardware.latency)
+                stop = max(start, through + workload.hardware.latency)
             case _:
                 pass
         yield Box(rank, action, start, stop)
@@ -202,14 +207,14 @@ class _BetweenTasks:
         return due
 
 
-def decode_seconds(layout: Layout, job: Job) -> float:
+def decode_seconds(layout: Layout, workload: Workload) -> float:
     """Return how long a latent frame takes to decode; of several decode ranks, the slowest."""
     ranks = layout.decoders if layout.tiled else 1
-    share = math.ceil(job.tiles / ranks) / job.tiles
-    return share * job.work.decode / job.hardware.convolution
+    share = math.ceil(workload.tiles / ranks) / workload.tiles
+    return share * workload.flops.decode / workload.hardware.convolution
 
 
-def compute_seconds(layout: Layout, job: Job, action: Compute) -> float:
+def compute_seconds(layout: Layout, workload: Workload, action: Compute) -> float:
     """Return how long a stage takes for one batch of branches.
 
     Branches that run apart cost what they cost together, plus a second ``launch`` and a second
@@ -217,54 +222,56 @@ def compute_seconds(layout: Layout, job: Job, action: Compute) -> float:
 
     Args:
         layout: Which rank holds and runs what.
-        job: The model's work and the hardware.
-        action: The micro-task.
+        workload: The model's FLOPs and the hardware.
+        action: The micro-batch.
     """
-    work, tokens, branches = job.work, job.tokens_per_frame, len(action.branches)
-    queries = job.window_tokens(action.frames)
-    keys = job.window_tokens(action.frames + action.context)
+    flops, tokens, branches = workload.flops, workload.tokens_per_frame, len(action.branches)
+    queries = workload.window_tokens(action.frames)
+    keys = workload.window_tokens(action.frames + action.context)
     own_queries = -(-queries // layout.sequence)
-    linear = branches * work.layer * own_queries / job.hardware.matmul
-    attention = branches * work.attention * queries * keys / job.hardware.matmul
-    attention *= attention_share(layout, job.spec.heads)
-    layer = linear + attention + exchange_seconds(layout, job, action, attention)
+    linear = branches * flops.layer * own_queries / workload.hardware.matmul
+    attention = branches * flops.attention * queries * keys / workload.hardware.matmul
+    attention *= attention_share(layout, workload.spec.heads)
+    layer = linear + attention + exchange_seconds(layout, workload, action, attention)
     outside = 0.0
     if action.layers.start == 0:
-        outside += work.embed * action.frames * tokens
-    if action.layers.stop == job.spec.layers:
-        outside += work.head * action.own * tokens * branches
-    return job.hardware.launch + len(action.layers) * layer + outside / job.hardware.matmul
+        outside += flops.embed * action.frames * tokens
+    if action.layers.stop == workload.spec.layers:
+        outside += flops.head * action.own * tokens * branches
+    return (
+        workload.hardware.launch + len(action.layers) * layer + outside / workload.hardware.matmul
+    )
 
 
-def message_bytes(job: Job, message: Message, sequence: int = 1) -> int:
+def message_bytes(workload: Workload, message: Message, sequence: int = 1) -> int:
     """Return the size of a message: hidden states in the model's dtype, pictures in fp32.
 
     Args:
-        job: The model and the size of the picture.
+        workload: The model and the size of the picture.
         message: Which one.
         sequence: Ranks that share a window's tokens, each with hops of its own.
     """
     if message.kind is Kind.HOP:
-        tokens = -(-job.window_tokens(message.frames) // sequence)
-        return len(message.branches) * tokens * job.spec.model_dim * job.item_bytes
+        tokens = -(-workload.window_tokens(message.frames) // sequence)
+        return len(message.branches) * tokens * workload.spec.model_dim * workload.item_bytes
     rows = len(message.branches) if message.kind is Kind.PREDICTION else 1
-    return rows * job.spec.channels * message.frames * job.height * job.width * 4
+    return rows * workload.spec.channels * message.frames * workload.height * workload.width * 4
 
 
-def bounded(job: Job, blocks: int = ENOUGH_BLOCKS) -> Job:
-    """Return the job of one video's first ``blocks`` blocks, or all of them if it has no more.
+def bounded(workload: Workload, blocks: int = ENOUGH_BLOCKS) -> Workload:
+    """Return the workload of one video's first ``blocks`` blocks, or all of them if it has no more.
 
     What tells layouts apart is how they fill and drain, and whether the blocks in flight keep
     every stage busy in between. Both show within twice as many blocks as there are stages; a
     longer video only makes the idle share smaller.
 
     Args:
-        job: Of a video of any length, or an endless one.
+        workload: Of a video of any length, or an endless one.
         blocks: The most blocks.
     """
-    if job.requests > 1:
-        job = replace(job, requests=1)
-    first = list(islice(job.scheduler.blocks(job.latent_frames), blocks + 1))
+    if workload.requests > 1:
+        workload = replace(workload, requests=1)
+    first = list(islice(workload.scheduler.blocks(workload.latent_frames), blocks + 1))
     if len(first) <= blocks:
-        return job
-    return replace(job, latent_frames=first[blocks - 1].stop)
+        return workload
+    return replace(workload, latent_frames=first[blocks - 1].stop)

@@ -93,7 +93,7 @@ class Receive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compute:
-    """Run the rank's layers for one batch of branches of a task: a micro-task on one stage.
+    """Run the rank's layers for one batch of branches of a task: a micro-batch on one stage.
 
     The first stage embeds before, the last one predicts after.
 
@@ -121,7 +121,7 @@ class Compute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guide:
+class Combine:
     """Join all branches' predictions of a task (last stage of cfg coordinate 0).
 
     Args:
@@ -189,4 +189,4 @@ class Decode:
     frames: int
 
 
-Action: TypeAlias = Open | Post | Receive | Compute | Guide | Send | Advance | Emit | Decode
+Action: TypeAlias = Open | Post | Receive | Compute | Combine | Send | Advance | Emit | Decode

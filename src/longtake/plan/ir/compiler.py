@@ -21,9 +21,9 @@ from longtake.caches import FeatureCache, Window
 from longtake.plan.ir.actions import (
     Action,
     Advance,
+    Combine,
     Compute,
     Emit,
-    Guide,
     Kind,
     Message,
     Open,
@@ -31,12 +31,12 @@ from longtake.plan.ir.actions import (
     Receive,
     Send,
 )
-from longtake.plan.ir.rank_role import Place, other_first_ranks
+from longtake.plan.ir.rank_role import RankRole, other_first_ranks
 from longtake.plan.layout import Layout
 from longtake.task import Task
 
 UNDER_WAY: Final = 2
-"""Micro-tasks under way per stage: one that is computed, and one that travels or waits."""
+"""Micro-batchs under way per stage: one that is computed, and one that travels or waits."""
 
 
 def compile_rank(
@@ -50,10 +50,10 @@ def compile_rank(
         layout: Which rank holds and runs what.
         rank: Whose actions.
     """
-    here = Place.of(layout, rank)
+    role = RankRole.of(layout, rank)
     if rank == layout.output_rank:
-        return _output_rank(tasks, cache, here, layout.mesh.pipe)
-    return post_ahead(_other_rank(tasks, cache, here))
+        return _output_rank(tasks, cache, role, layout.mesh.pipe)
+    return post_ahead(_other_rank(tasks, cache, role))
 
 
 def links(layout: Layout) -> list[tuple[Kind, int, int]]:
@@ -63,72 +63,72 @@ def links(layout: Layout) -> list[tuple[Kind, int, int]]:
         found.append((Kind.LATENTS, layout.output_rank, target))
     for cfg in range(1, mesh.cfg):
         last = layout.rank(cfg, mesh.pipe - 1)
-        found.append((Kind.PREDICTION, last, layout.guide_rank))
+        found.append((Kind.PREDICTION, last, layout.combine_rank))
     for cfg, stage, index in product(range(mesh.cfg), range(1, mesh.pipe), range(layout.sequence)):
         source, target = layout.rank(cfg, stage - 1, index), layout.rank(cfg, stage, index)
         found.append((Kind.HOP, source, target))
     if mesh.pipe > 1:
-        found.append((Kind.GUIDED, layout.guide_rank, layout.output_rank))
+        found.append((Kind.GUIDED, layout.combine_rank, layout.output_rank))
     return found
 
 
 def _output_rank(
-    tasks: Iterable[Task], cache: FeatureCache, here: Place, stages: int
+    tasks: Iterable[Task], cache: FeatureCache, role: RankRole, stages: int
 ) -> Iterator[Action]:
-    limit = UNDER_WAY * stages // len(here.batches)
+    limit = UNDER_WAY * stages // len(role.batches)
     begun: deque[Task] = deque()
     for task in tasks:
         window = cache.window(task)
         sees = _sees(task, window)
         while len(begun) > limit or any(_gives(before, sees) for before in begun):
-            yield from _take(begun.popleft(), here)
+            yield from _take(begun.popleft(), role)
         yield Open(block=task.block, step=task.step, frames=window.frames, sees=sees)
-        for target in here.other_firsts:
-            yield Send(message=_latents(task, window, here), target=target)
-        if here.guides:
-            for receive in _other_predictions(task, here):
+        for target in role.other_firsts:
+            yield Send(message=_latents(task, window, role), target=target)
+        if role.combines:
+            for receive in _other_predictions(task, role):
                 yield Post(message=receive.message, source=receive.source)
         else:
-            yield Post(message=_guided(task, here), source=here.guide)
-        for branches in here.batches:
-            yield _compute(task, window, branches, here)
-            yield from _hop(task, window, branches, here)
-        if here.guides:
-            yield from _other_predictions(task, here)
-            yield Guide(block=task.block, step=task.step, frames=len(task.frames))
+            yield Post(message=_guided(task, role), source=role.combine)
+        for branches in role.batches:
+            yield _compute(task, window, branches, role)
+            yield from _hop(task, window, branches, role)
+        if role.combines:
+            yield from _other_predictions(task, role)
+            yield Combine(block=task.block, step=task.step, frames=len(task.frames))
             yield from _advance(task)
         else:
             begun.append(task)
     while begun:
-        yield from _take(begun.popleft(), here)
+        yield from _take(begun.popleft(), role)
 
 
-def _other_rank(tasks: Iterable[Task], cache: FeatureCache, here: Place) -> Iterator[Action]:
+def _other_rank(tasks: Iterable[Task], cache: FeatureCache, role: RankRole) -> Iterator[Action]:
     """Yield receives, computes and sends; the posts are put in by ``post_ahead``."""
     for task in tasks:
         window = cache.window(task)
-        if here.is_first:
-            yield Receive(message=_latents(task, window, here), source=here.output)
-        for branches in here.batches:
-            if here.before is not None:
+        if role.is_first:
+            yield Receive(message=_latents(task, window, role), source=role.output)
+        for branches in role.batches:
+            if role.before is not None:
                 hop = _message(Kind.HOP, task, branches, len(window.frames))
-                yield Receive(message=hop, source=here.before)
-            yield _compute(task, window, branches, here)
-            yield from _hop(task, window, branches, here)
-            if here.predicts and not here.guides:
+                yield Receive(message=hop, source=role.before)
+            yield _compute(task, window, branches, role)
+            yield from _hop(task, window, branches, role)
+            if role.predicts and not role.combines:
                 own = _message(Kind.PREDICTION, task, branches, len(task.frames))
-                yield Send(message=own, target=here.guide)
-        if here.guides:
-            yield from _other_predictions(task, here)
-            yield Guide(block=task.block, step=task.step, frames=len(task.frames))
-            yield Send(message=_guided(task, here), target=here.output)
+                yield Send(message=own, target=role.combine)
+        if role.combines:
+            yield from _other_predictions(task, role)
+            yield Combine(block=task.block, step=task.step, frames=len(task.frames))
+            yield Send(message=_guided(task, role), target=role.output)
 
 
 def post_ahead(actions: Iterable[Action]) -> Iterator[Action]:
     """Post each message before the wait for the one of its kind before it: two buffers per kind.
 
     At the wait for the first message of a task, what is posted is what a plan that began with
-    this task would have posted there: ``farewells`` relies on it.
+    this task would have posted there: ``drain`` relies on it.
     """
     held: list[Action] = []
     for action in actions:
@@ -151,21 +151,21 @@ def _message(kind: Kind, task: Task, branches: range, frames: int) -> Message:
     return Message(kind=kind, block=task.block, step=task.step, branches=branches, frames=frames)
 
 
-def _guided(task: Task, here: Place) -> Message:
-    return _message(Kind.GUIDED, task, here.branches, len(task.frames))
+def _guided(task: Task, role: RankRole) -> Message:
+    return _message(Kind.GUIDED, task, role.branches, len(task.frames))
 
 
-def _latents(task: Task, window: Window, here: Place) -> Message:
-    return _message(Kind.LATENTS, task, here.branches, len(window.frames))
+def _latents(task: Task, window: Window, role: RankRole) -> Message:
+    return _message(Kind.LATENTS, task, role.branches, len(window.frames))
 
 
-def _compute(task: Task, window: Window, branches: range, here: Place) -> Compute:
+def _compute(task: Task, window: Window, branches: range, role: RankRole) -> Compute:
     reads = (window.reads_before, window.reads_after)
     return Compute(
         block=task.block,
         step=task.step,
         branches=branches,
-        layers=here.layers,
+        layers=role.layers,
         frames=len(window.frames),
         context=window.context_frames(task),
         own=len(task.frames),
@@ -174,22 +174,22 @@ def _compute(task: Task, window: Window, branches: range, here: Place) -> Comput
     )
 
 
-def _hop(task: Task, window: Window, branches: range, here: Place) -> Iterator[Send]:
+def _hop(task: Task, window: Window, branches: range, role: RankRole) -> Iterator[Send]:
     """Yield the send of hidden states, but on the last stage."""
-    if here.after is not None:
+    if role.after is not None:
         message = _message(Kind.HOP, task, branches, len(window.frames))
-        yield Send(message=message, target=here.after)
+        yield Send(message=message, target=role.after)
 
 
-def _other_predictions(task: Task, here: Place) -> Iterator[Receive]:
+def _other_predictions(task: Task, role: RankRole) -> Iterator[Receive]:
     """Yield the receives of the predictions of the other coordinates of the cfg axis."""
-    for source, branches in here.other_predictions:
+    for source, branches in role.other_predictions:
         message = _message(Kind.PREDICTION, task, branches, len(task.frames))
         yield Receive(message=message, source=source)
 
 
-def _take(task: Task, here: Place) -> Iterator[Action]:
-    yield Receive(message=_guided(task, here), source=here.guide)
+def _take(task: Task, role: RankRole) -> Iterator[Action]:
+    yield Receive(message=_guided(task, role), source=role.combine)
     yield from _advance(task)
 
 

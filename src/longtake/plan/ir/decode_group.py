@@ -14,28 +14,30 @@ from itertools import chain, tee
 from longtake.plan.ir.actions import Action, Advance, Decode, Emit, Kind, Message, Receive, Send
 from longtake.plan.ir.compiler import compile_rank, post_ahead
 from longtake.plan.layout import Layout
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 from longtake.task import Task
 
 
-def compile_run(layout: Layout, job: Job) -> list[Iterator[Action]]:
-    """Return every rank's actions of all requests of a job, lazily, decode ranks last.
+def compile_run(layout: Layout, workload: Workload) -> list[Iterator[Action]]:
+    """Return every rank's actions of all requests of a workload, lazily, decode ranks last.
 
     Args:
         layout: Which rank holds and runs what.
-        job: What is made; its requests are taken to be alike.
+        workload: What is made; its requests are taken to be alike.
     """
-    parts = [_compile_request(layout, job, request) for request in range(job.requests)]
+    parts = [_compile_request(layout, workload, request) for request in range(workload.requests)]
     return [chain.from_iterable(of_rank) for of_rank in zip(*parts, strict=True)]
 
 
-def _compile_request(layout: Layout, job: Job, request: int) -> Iterator[Iterator[Action]]:
-    mesh, branches = layout.mesh.size, range(job.branches)
+def _compile_request(
+    layout: Layout, workload: Workload, request: int
+) -> Iterator[Iterator[Action]]:
+    mesh, branches = layout.mesh.size, range(workload.branches)
     decodes = layout.decode_ranks(request)
     # One schedule for all: ranks are never far apart, so little of it is held.
-    for rank, tasks in enumerate(tee(job.tasks(), layout.size)):
+    for rank, tasks in enumerate(tee(workload.tasks(), layout.size)):
         if rank < mesh:
-            actions = compile_rank(tasks, job.cache, layout, rank)
+            actions = compile_rank(tasks, workload.cache, layout, rank)
             if rank == layout.output_rank:
                 actions = _hand_over(actions, branches, decodes)
             yield actions

@@ -5,7 +5,7 @@
     receive hop b3s4 0:2 16 frames from 1
     compute b3s4 branches 0:2 layers 0:4 frames 16 context 8 own 8 reads b4s3.head keeps b3s4.head
     send prediction b3s4 1:2 8 frames to 3
-    guide b3s4 8 frames
+    combine b3s4 8 frames
     advance b3s4 8 frames
     emit b3 8 frames
     decode b3 8 frames
@@ -24,10 +24,10 @@ from longtake.plan.errors import PlanError
 from longtake.plan.ir.actions import (
     Action,
     Advance,
+    Combine,
     Compute,
     Decode,
     Emit,
-    Guide,
     Kind,
     Message,
     Open,
@@ -59,8 +59,8 @@ def format_action(action: Action) -> str:
                 f"own {action.own}{_entries('reads', action.reads)}"
                 f"{_entries('keeps', action.keeps)}"
             )
-        case Guide():
-            return f"guide {_task(action)} {action.frames} frames"
+        case Combine():
+            return f"combine {_task(action)} {action.frames} frames"
         case Advance():
             return f"advance {_task(action)} {action.frames} frames"
         case Emit() | Decode():
@@ -125,7 +125,7 @@ def describe(action: Action) -> str:
             return f"compute {_place(action)}, branches {_span(action.branches)}"
         case Emit() | Decode():
             return f"{_verb(action)} block {action.block}"
-        case Open() | Guide() | Advance():
+        case Open() | Combine() | Advance():
             return f"{_verb(action)} {_place(action)}"
 
 
@@ -136,7 +136,7 @@ def describe_message(message: Message) -> str:
     return f"{message.kind} of {_place(message)}{'' if whole else branches}"
 
 
-_OfTask: TypeAlias = Open | Compute | Guide | Advance | Message
+_OfTask: TypeAlias = Open | Compute | Combine | Advance | Message
 
 
 def _verb(action: Action) -> str:
@@ -240,10 +240,10 @@ _GRAMMAR: dict[str, tuple[str, re.Pattern[str], Callable[[re.Match[str]], Action
         re.compile(_COMPUTE),
         _parse_compute,
     ),
-    "guide": (
-        "guide bBsS F frames",
-        re.compile(rf"guide {_TASK} (?P<frames>\d+) frames"),
-        lambda found: Guide(frames=int(found["frames"]), **_of_task(found)),
+    "combine": (
+        "combine bBsS F frames",
+        re.compile(rf"combine {_TASK} (?P<frames>\d+) frames"),
+        lambda found: Combine(frames=int(found["frames"]), **_of_task(found)),
     ),
     "send": (
         "send KIND bBsS BRANCHES F frames to RANK",

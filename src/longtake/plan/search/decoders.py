@@ -13,7 +13,7 @@ from longtake.plan.ir.actions import Compute, Emit
 from longtake.plan.ir.compiler import compile_rank
 from longtake.plan.layout import Layout
 from longtake.plan.search.layouts import CLOSE, FEW_BLOCKS
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 
 ENOUGH_TURNS: Final = 3
 """Requests per decode rank that numbers of them are weighed on: one first, one midway, one last."""
@@ -21,7 +21,7 @@ ENOUGH_TURNS: Final = 3
 
 def choose_decoders(
     world_size: int,
-    job: Job,
+    workload: Workload,
     asked: int | Literal["auto"],
     layout_of: Callable[[int], Layout],
 ) -> Layout:
@@ -31,7 +31,7 @@ def choose_decoders(
 
     Args:
         world_size: Number of devices; all are used.
-        job: What is to be made, and on what.
+        workload: What is to be made, and on what.
         asked: Decode ranks, or ``auto``.
         layout_of: Lays out so many ranks as a mesh.
 
@@ -41,14 +41,14 @@ def choose_decoders(
     if asked == "auto" and world_size == 1:
         asked = 0
     if asked != "auto":
-        return layout_with_decoders(world_size, job, asked, layout_of)
-    layouts = layouts_with_decoders(world_size, job, layout_of)
+        return layout_with_decoders(world_size, workload, asked, layout_of)
+    layouts = layouts_with_decoders(world_size, workload, layout_of)
     if len(layouts) == 1:
         return layouts[0]
-    requests = min(job.requests, ENOUGH_TURNS * layouts[-1].decoders)
+    requests = min(workload.requests, ENOUGH_TURNS * layouts[-1].decoders)
     blocks = max(FEW_BLOCKS, ENOUGH_BLOCKS // requests)
-    job = replace(bounded(job, blocks), requests=requests)
-    spans = [simulate(layout, job).makespan for layout in layouts]
+    workload = replace(bounded(workload, blocks), requests=requests)
+    spans = [simulate(layout, workload).makespan for layout in layouts]
     enough = CLOSE * min(spans)
     return next(one for one, span in zip(layouts, spans, strict=True) if span <= enough)
 
@@ -62,7 +62,7 @@ def balanced(world_size: int, decode_seconds: float, denoise_seconds: float) -> 
     return world_size * decode_seconds / total if total else 0.0
 
 
-def with_cooperation(layout: Layout, text_in_attention: bool, sparse: bool = False) -> Layout:
+def with_co_attention(layout: Layout, text_in_attention: bool, sparse: bool = False) -> Layout:
     """Return a layout whose decode ranks attend heads while they have nothing to decode.
 
     Raises:
@@ -86,40 +86,40 @@ def with_cooperation(layout: Layout, text_in_attention: bool, sparse: bool = Fal
 
 
 def layout_with_decoders(
-    world_size: int, job: Job, decoders: int, layout_of: Callable[[int], Layout]
+    world_size: int, workload: Workload, decoders: int, layout_of: Callable[[int], Layout]
 ) -> Layout:
     """Return the layout with so many decode ranks.
 
     Args:
         world_size: Number of devices; all are used.
-        job: What is to be made.
+        workload: What is to be made.
         decoders: Decode ranks.
         layout_of: Lays out so many ranks as a mesh.
 
     Raises:
         ConfigurationError: That number is impossible; names the possible ones.
     """
-    most = most_decoders(world_size, job)
+    most = most_decoders(world_size, workload)
     if not 0 <= decoders <= most:
-        videos = "1 video" if job.requests == 1 else f"{job.requests} videos"
+        videos = "1 video" if workload.requests == 1 else f"{workload.requests} videos"
         devices = "1 device" if world_size == 1 else f"{world_size} devices"
         raise ConfigurationError(
             f"decode_devices is {decoders} for {videos} on {devices}: at least one device "
             f"denoises, and whole pictures of a video are decoded by one (tiles by several, see "
-            f"model.vae_tile; a picture has {job.tiles}); possible: "
+            f"model.vae_tile; a picture has {workload.tiles}); possible: "
             f"{' or '.join(map(str, sorted({0, most})))}{', or between' * (most > 1)}."
         )
     layout = layout_of(world_size - decoders)
-    return replace(layout, decoders=decoders, tiled=decoders > 1 and job.tiles > 1)
+    return replace(layout, decoders=decoders, tiled=decoders > 1 and workload.tiles > 1)
 
 
-def most_decoders(world_size: int, job: Job) -> int:
+def most_decoders(world_size: int, workload: Workload) -> int:
     """Return how many ranks could have something to decode, one being left to denoise."""
-    return min(world_size - 1, job.tiles if job.tiles > 1 else job.requests)
+    return min(world_size - 1, workload.tiles if workload.tiles > 1 else workload.requests)
 
 
 def layouts_with_decoders(
-    world_size: int, job: Job, layout_of: Callable[[int], Layout]
+    world_size: int, workload: Workload, layout_of: Callable[[int], Layout]
 ) -> list[Layout]:
     """Return the layouts whose numbers of decode ranks are worth weighing, the fewest first.
 
@@ -127,19 +127,19 @@ def layouts_with_decoders(
 
     Args:
         world_size: Number of devices; all are used.
-        job: What is to be made.
+        workload: What is to be made.
         layout_of: Lays out so many ranks as a mesh.
 
     Raises:
         ConfigurationError: No mesh is possible without decode ranks, nor with them.
     """
-    exact = balanced(world_size, *seconds_of(bounded(job)))
-    most = most_decoders(world_size, job)
+    exact = balanced(world_size, *seconds_of(bounded(workload)))
+    most = most_decoders(world_size, workload)
     found: list[Layout] = []
     refusal: ConfigurationError | None = None
     for count in sorted({0, min(most, math.floor(exact)), min(most, math.ceil(exact))}):
         try:
-            found.append(layout_with_decoders(world_size, job, count, layout_of))
+            found.append(layout_with_decoders(world_size, workload, count, layout_of))
         except ConfigurationError as error:  # degrees that were given need more ranks
             refusal = refusal or error
     if not found:
@@ -148,13 +148,13 @@ def layouts_with_decoders(
     return found
 
 
-def seconds_of(job: Job) -> tuple[float, float]:
-    """Return how long one device would decode and denoise one of the job's videos."""
-    serial = Layout.serial(job.spec.layers, job.branches)
+def seconds_of(workload: Workload) -> tuple[float, float]:
+    """Return how long one device would decode and denoise one of the workload's videos."""
+    serial = Layout.serial(workload.spec.layers, workload.branches)
     decode = denoise = 0.0
-    for action in compile_rank(job.tasks(), job.cache, serial, 0):
+    for action in compile_rank(workload.tasks(), workload.cache, serial, 0):
         if isinstance(action, Compute):
-            denoise += compute_seconds(serial, job, action)
+            denoise += compute_seconds(serial, workload, action)
         if isinstance(action, Emit):
-            decode += action.frames * job.work.decode / job.hardware.convolution
+            decode += action.frames * workload.flops.decode / workload.hardware.convolution
     return decode, denoise

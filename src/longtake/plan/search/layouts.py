@@ -17,7 +17,7 @@ from longtake.plan.search.splits import (
     split_layers_for_decoding,
     stages_of,
 )
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 
 CLOSE: Final = 1.02
 """Makespans this near to the shortest are as good: the hardware's speeds are not known better."""
@@ -64,7 +64,7 @@ ANYTHING: Final = Asked()
 """Stages and guidance to be chosen, tokens not shared."""
 
 
-def choose(world_size: int, job: Job, asked: Asked = ANYTHING) -> Choice:
+def choose(world_size: int, workload: Workload, asked: Asked = ANYTHING) -> Choice:
     """Simulate every candidate and return the best.
 
     Layouts whose weights do not fit into a device are left out, unless none fits. Of those that
@@ -73,18 +73,18 @@ def choose(world_size: int, job: Job, asked: Asked = ANYTHING) -> Choice:
 
     Args:
         world_size: Number of devices; all are used.
-        job: What is to be made, and on what.
+        workload: What is to be made, and on what.
         asked: What is given.
 
     Raises:
         ConfigurationError: What is given is impossible; names what is possible.
     """
-    layouts = list(candidates(world_size, job, asked))
-    layouts = [layout for layout in layouts if _fits(layout, job)] or layouts
+    layouts = list(candidates(world_size, workload, asked))
+    layouts = [layout for layout in layouts if _fits(layout, workload)] or layouts
     deepest = max(layout.mesh.pipe for layout in layouts)
     # Without stages nothing fills and drains, and every block is like the others.
-    job = bounded(job, max(ENOUGH_BLOCKS, 2 * deepest) if deepest > 1 else FEW_BLOCKS)
-    weighed = tuple(Candidate(layout, simulate(layout, job)) for layout in layouts)
+    workload = bounded(workload, max(ENOUGH_BLOCKS, 2 * deepest) if deepest > 1 else FEW_BLOCKS)
+    weighed = tuple(Candidate(layout, simulate(layout, workload)) for layout in layouts)
     enough = CLOSE * min(candidate.simulation.makespan for candidate in weighed)
     best = min(
         (candidate for candidate in weighed if candidate.simulation.makespan <= enough),
@@ -98,7 +98,7 @@ def choose(world_size: int, job: Job, asked: Asked = ANYTHING) -> Choice:
     return Choice(best, weighed)
 
 
-def candidates(world_size: int, job: Job, asked: Asked = ANYTHING) -> Iterator[Layout]:
+def candidates(world_size: int, workload: Workload, asked: Asked = ANYTHING) -> Iterator[Layout]:
     """Yield every layout that uses all devices and has what is given; see :func:`choose`.
 
     Raises:
@@ -106,47 +106,47 @@ def candidates(world_size: int, job: Job, asked: Asked = ANYTHING) -> Iterator[L
     """
     if asked.split is not None and asked.stages is None:
         asked = replace(asked, stages=len(asked.split))
-    for mesh in meshes(world_size, job, asked):
+    for mesh in meshes(world_size, workload, asked):
         if asked.split is not None:
-            check_split(asked.split, job.spec.layers, mesh.pipe)
+            check_split(asked.split, workload.spec.layers, mesh.pipe)
         for batches, chunks in product(
-            _batches(mesh, job.branches, asked.together), _chunks(mesh, job, asked.chunks)
+            _batches(mesh, workload.branches, asked.together), _chunks(mesh, workload, asked.chunks)
         ):
-            splits = [stages_of(asked.split)] if asked.split else _splits(job, mesh, batches)
+            splits = [stages_of(asked.split)] if asked.split else _splits(workload, mesh, batches)
             for stages in splits:
                 yield Layout(mesh=mesh, stages=stages, batches=batches, chunks=chunks)
 
 
-def choose_chunks(layout: Layout, job: Job) -> Layout:
+def choose_chunks(layout: Layout, workload: Workload) -> Layout:
     """Return a layout with the number of chunks that is fastest; 1 where that is as good.
 
     Args:
         layout: Which rank holds and runs what.
-        job: What is to be made; its hardware says how fast the links are.
+        workload: What is to be made; its hardware says how fast the links are.
     """
-    job = bounded(job, FEW_BLOCKS)
-    weighed = [replace(layout, chunks=chunks) for chunks in _chunks(layout.mesh, job, None)]
-    makespans = [simulate(one, job).makespan for one in weighed]
+    workload = bounded(workload, FEW_BLOCKS)
+    weighed = [replace(layout, chunks=chunks) for chunks in _chunks(layout.mesh, workload, None)]
+    makespans = [simulate(one, workload).makespan for one in weighed]
     if makespans[0] <= CLOSE * min(makespans):
         return weighed[0]
     return weighed[makespans.index(min(makespans))]
 
 
-def warnings_of(job: Job, layout: Layout, simulation: Simulation) -> list[str]:
+def warnings_of(workload: Workload, layout: Layout, simulation: Simulation) -> list[str]:
     """Return what the user might want to change: a sentence each, with numbers and a remedy.
 
     Args:
-        job: What is to be made, and on what.
+        workload: What is to be made, and on what.
         layout: Which rank holds and runs what.
         simulation: What the run would take with it.
     """
-    stages, in_flight = layout.mesh.pipe, job.blocks_in_flight
+    stages, in_flight = layout.mesh.pipe, workload.blocks_in_flight
     if stages <= in_flight:
         return []
-    why = f", one for each of the {job.steps} steps" if in_flight == job.steps else ""
+    why = f", one for each of the {workload.steps} steps" if in_flight == workload.steps else ""
     degrees = Asked(ring=layout.mesh.ring, ulysses=layout.mesh.ulysses)
     least = min(
-        choose(layout.mesh.size, job, degrees).candidates, key=lambda one: one.simulation.idle
+        choose(layout.mesh.size, workload, degrees).candidates, key=lambda one: one.simulation.idle
     )
     remedy = "a longer video, more steps, a smaller stride or fewer devices would help"
     if least.simulation.idle < simulation.idle - 0.01:
@@ -168,22 +168,22 @@ def _batches(mesh: Mesh, branches: int, together: bool | None) -> Iterator[tuple
         yield apart
 
 
-def _chunks(mesh: Mesh, job: Job, asked: int | None) -> list[int]:
+def _chunks(mesh: Mesh, workload: Workload, asked: int | None) -> list[int]:
     if asked is not None:
         return [asked]
-    least = job.spec.heads // mesh.ulysses
+    least = workload.spec.heads // mesh.ulysses
     return [chunks for chunks in (1, 2, 4) if chunks == 1 or (mesh.ulysses > 1 and chunks <= least)]
 
 
-def _fits(layout: Layout, job: Job) -> bool:
+def _fits(layout: Layout, workload: Workload) -> bool:
     most = max(map(len, layout.stages))
-    return most * job.layer_bytes <= WEIGHTS_SHARE * job.hardware.memory
+    return most * workload.layer_bytes <= WEIGHTS_SHARE * workload.hardware.memory
 
 
-def _splits(job: Job, mesh: Mesh, batches: Sequence[range]) -> list[tuple[range, ...]]:
+def _splits(workload: Workload, mesh: Mesh, batches: Sequence[range]) -> list[tuple[range, ...]]:
     share = batches[: len(batches) // mesh.cfg]
-    even = split_layers(job, mesh.pipe, share)
-    uneven = split_layers_for_decoding(job, mesh.pipe, share)
+    even = split_layers(workload, mesh.pipe, share)
+    uneven = split_layers_for_decoding(workload, mesh.pipe, share)
     return [even] if uneven == even else [even, uneven]
 
 

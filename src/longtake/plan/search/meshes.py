@@ -9,7 +9,7 @@ from typing import Final
 
 from longtake.errors import ConfigurationError
 from longtake.plan.mesh import Mesh
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 
 _NAMED: Final = 8
 """Possible meshes that an error names."""
@@ -38,7 +38,7 @@ class Asked:
     chunks: int | None = 1
 
 
-def meshes(world_size: int, job: Job, asked: Asked) -> list[Mesh]:
+def meshes(world_size: int, workload: Workload, asked: Asked) -> list[Mesh]:
     """Return every mesh of all devices that has what is given.
 
     The guidance axis has at most one coordinate per branch, the pipe axis one per layer, the
@@ -46,21 +46,21 @@ def meshes(world_size: int, job: Job, asked: Asked) -> list[Mesh]:
 
     Args:
         world_size: Number of devices.
-        job: What is to be made.
+        workload: What is to be made.
         asked: What is given.
 
     Raises:
         ConfigurationError: There is none; names what is possible.
     """
-    possible = _possible(world_size, job)
+    possible = _possible(world_size, workload)
     fitting = [mesh for mesh in possible if not _differing(mesh, asked)]
     if fitting:
         return fitting
-    raise ConfigurationError(_refusal(world_size, job, asked, possible))
+    raise ConfigurationError(_refusal(world_size, workload, asked, possible))
 
 
-def _refusal(world_size: int, job: Job, asked: Asked, possible: list[Mesh]) -> str:
-    spec, ring, ulysses = job.spec, asked.ring or 1, asked.ulysses or 1
+def _refusal(world_size: int, workload: Workload, asked: Asked, possible: list[Mesh]) -> str:
+    spec, ring, ulysses = workload.spec, asked.ring or 1, asked.ulysses or 1
     # The nearest are those that differ in the fewest degrees.
     nearest = sorted(possible, key=lambda mesh: _differing(mesh, asked))[:_NAMED]
     choices = " or ".join(_words(mesh) for mesh in nearest)
@@ -72,13 +72,13 @@ def _refusal(world_size: int, job: Job, asked: Asked, possible: list[Mesh]) -> s
     }
     words = [f"{name} {degree}" for name, degree in given.items() if degree is not None]
     if not words:
-        odd = f" or an even number up to {2 * spec.layers}" if job.branches == 2 else ""
+        odd = f" or an even number up to {2 * spec.layers}" if workload.branches == 2 else ""
         shared = f", or share tokens: {choices}" if choices else ""
         return (
             f"{world_size} devices cannot share the {spec.layers} layers of {spec.name}, at least "
             f"one each; use 1 to {spec.layers} devices{odd}{shared}."
         )
-    guidance = "" if job.branches == 2 else " (cfg 2 needs a guidance_scale above 1)"
+    guidance = "" if workload.branches == 2 else " (cfg 2 needs a guidance_scale above 1)"
     return (
         f"{' with '.join(words)} is impossible on {world_size} devices, which are stages times cfg "
         f"times ring times ulysses, with {spec.layers} layers and {spec.heads} heads; possible: "
@@ -86,16 +86,16 @@ def _refusal(world_size: int, job: Job, asked: Asked, possible: list[Mesh]) -> s
     )
 
 
-def _possible(world_size: int, job: Job) -> list[Mesh]:
+def _possible(world_size: int, workload: Workload) -> list[Mesh]:
     found = []
     degrees = [degree for degree in range(1, world_size + 1) if world_size % degree == 0]
     for cfg, ring, ulysses in product(degrees, degrees, degrees):
         pipe, rest = divmod(world_size, cfg * ring * ulysses)
         if (
             rest
-            or cfg > job.branches
-            or ulysses > job.spec.heads
-            or not 0 < pipe <= job.spec.layers
+            or cfg > workload.branches
+            or ulysses > workload.spec.heads
+            or not 0 < pipe <= workload.spec.layers
         ):
             continue
         found.append(Mesh(cfg=cfg, pipe=pipe, ring=ring, ulysses=ulysses))

@@ -8,28 +8,30 @@ from itertools import accumulate, pairwise
 
 from longtake.errors import ConfigurationError
 from longtake.plan.cost.simulator import bounded
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 
 
-def split_layers(job: Job, pipe: int, batches: Sequence[range]) -> tuple[range, ...]:
+def split_layers(workload: Workload, pipe: int, batches: Sequence[range]) -> tuple[range, ...]:
     """Split the layers so that the slowest stage is as fast as can be.
 
     All layers cost the same. The first stage embeds as well, the last one has the head. Costs are
     means over the tasks of a run. Decoding is left out: see :func:`split_layers_for_decoding`.
 
     Args:
-        job: The model's work and the hardware.
+        workload: The model's FLOPs and the hardware.
         pipe: Number of stages.
         batches: The guidance branches that one coordinate of the cfg axis runs as one batch each.
 
     Raises:
         ConfigurationError: More stages than layers.
     """
-    costs = _costs(job, batches)
-    return stages_of(balance(job.spec.layers, pipe, costs.layer, costs.embed, costs.head))
+    costs = _costs(workload, batches)
+    return stages_of(balance(workload.spec.layers, pipe, costs.layer, costs.embed, costs.head))
 
 
-def split_layers_for_decoding(job: Job, pipe: int, batches: Sequence[range]) -> tuple[range, ...]:
+def split_layers_for_decoding(
+    workload: Workload, pipe: int, batches: Sequence[range]
+) -> tuple[range, ...]:
     """Split the layers as :func:`split_layers` does, the first stage paying for decoding as well.
 
     Blocks are decoded on the output rank, in one go each, and only from when the first one is
@@ -37,16 +39,16 @@ def split_layers_for_decoding(job: Job, pipe: int, batches: Sequence[range]) -> 
     which a simulation tells.
 
     Args:
-        job: The model's work and the hardware.
+        workload: The model's FLOPs and the hardware.
         pipe: Number of stages.
         batches: The guidance branches that one coordinate of the cfg axis runs as one batch each.
 
     Raises:
         ConfigurationError: More stages than layers.
     """
-    costs = _costs(job, batches)
+    costs = _costs(workload, batches)
     first = costs.embed + costs.decode
-    return stages_of(balance(job.spec.layers, pipe, costs.layer, first, costs.head))
+    return stages_of(balance(workload.spec.layers, pipe, costs.layer, first, costs.head))
 
 
 def balance(layers: int, pipe: int, layer: float, first: float, last: float) -> tuple[int, ...]:
@@ -130,21 +132,21 @@ class _Costs:
     decode: float
 
 
-def _costs(job: Job, batches: Sequence[range]) -> _Costs:
-    job = bounded(job)
-    work, tokens = job.work, job.tokens_per_frame
+def _costs(workload: Workload, batches: Sequence[range]) -> _Costs:
+    workload = bounded(workload)
+    flops, tokens = workload.flops, workload.tokens_per_frame
     branches = sum(len(batch) for batch in batches)
     layer = embed = head = decode = 0.0
     tasks = 0
-    for task in job.tasks():
+    for task in workload.tasks():
         tasks += 1
-        window = job.cache.window(task)
-        queries, own = job.window_tokens(len(window.frames)), len(task.frames)
-        keys = job.window_tokens(len(window.frames) + window.context_frames(task))
-        layer += (work.layer + work.attention * keys) * queries * branches
-        embed += work.embed * len(window.frames) * tokens * len(batches)
-        head += work.head * own * tokens * branches
-        decode += work.decode * own * task.last_step
-    scale = 1 / (tasks * job.hardware.matmul)
-    decode /= tasks * job.hardware.convolution
+        window = workload.cache.window(task)
+        queries, own = workload.window_tokens(len(window.frames)), len(task.frames)
+        keys = workload.window_tokens(len(window.frames) + window.context_frames(task))
+        layer += (flops.layer + flops.attention * keys) * queries * branches
+        embed += flops.embed * len(window.frames) * tokens * len(batches)
+        head += flops.head * own * tokens * branches
+        decode += flops.decode * own * task.last_step
+    scale = 1 / (tasks * workload.hardware.matmul)
+    decode /= tasks * workload.hardware.convolution
     return _Costs(layer * scale, embed * scale, head * scale, decode)

@@ -1,4 +1,4 @@
-"""Attention in parts: a kernel that tells the log-sum-exp, and the merge of two results."""
+"""Attention in parts: a kernel that returns the log-sum-exp, and the merge of two results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def attention_with_lse(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Attend, and tell how much weight the keys have in all.
+    """Attend, and return how much weight the keys have in all.
 
     Args:
         q: Queries ``(B, S, N, D)``, any number.

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from longtake.comm.communicator import Peers
+from longtake.comm.communicator import Communicator
 from longtake.models import Kernel, Operand
 from longtake.models.layers.kernel import made, without_padding
 from longtake.plan.layout import Layout
@@ -31,7 +31,7 @@ class TokenShare:
         index: This rank's place among them.
         ulysses: Degree of the Ulysses axis.
         heads: Attention heads of the model.
-        peers: The ranks of the run, their groups made.
+        communicator: The ranks of the run, their groups made.
         chunks: See ``Ulysses``.
     """
 
@@ -41,7 +41,7 @@ class TokenShare:
         index: int,
         ulysses: int,
         heads: int,
-        peers: Peers,
+        communicator: Communicator,
         chunks: int = 1,
     ) -> None:
         self.size, self.index = len(ranks), index
@@ -52,20 +52,20 @@ class TokenShare:
         self._ring_ranks = ranks[self._ulysses_index :: ulysses]
         self._ulysses_ranks = ranks[self.ring_index * ulysses :][:ulysses]
         self._heads = heads
-        self._peers = peers
+        self._communicator = communicator
         self._chunks = chunks
 
     @classmethod
     def whole(cls, heads: int) -> Self:
         """Return the share of a rank that shares with nobody."""
-        return cls((0,), 0, 1, heads, Peers.alone())
+        return cls((0,), 0, 1, heads, Communicator.alone())
 
     @classmethod
-    def of(cls, layout: Layout, rank: int, heads: int, peers: Peers) -> Self:
+    def of(cls, layout: Layout, rank: int, heads: int, communicator: Communicator) -> Self:
         """Return a rank's share of its stage."""
         index = layout.sequence_index(rank)
         ranks = tuple(range(rank - index, rank - index + layout.sequence))
-        return cls(ranks, index, layout.mesh.ulysses, heads, peers, layout.chunks)
+        return cls(ranks, index, layout.mesh.ulysses, heads, communicator, layout.chunks)
 
     def tokens(self, total: int) -> range:
         """Return this rank's tokens of a window of ``total`` tokens."""
@@ -123,7 +123,7 @@ class TokenShare:
         parts = shares(total, self.size)
         first = self.ring_index * self._ulysses
         tokens = [len(part) for part in parts[first : first + self._ulysses]]
-        group = self._peers.group(self._ulysses_ranks)
+        group = self._communicator.group(self._ulysses_ranks)
         exchange = Ulysses(group, self._ulysses_index, tokens, self._heads, self._chunks)
         return exchange.attend(q, k, v, extend, kernel)
 
@@ -132,7 +132,7 @@ class TokenShare:
         if self._ring == 1:
             return kernel
         # Its own log-sum-exp kernel: what a backend gives cannot be merged without one.
-        return RingKernel(self._peers.group(self._ring_ranks), self.ring_index, keys)
+        return RingKernel(self._communicator.group(self._ring_ranks), self.ring_index, keys)
 
     def collect(self, hidden: Tensor, total: int, wanted: range) -> Tensor:
         """Return the hidden states of ``wanted`` tokens on the first rank, nothing on the others.
@@ -153,7 +153,7 @@ class TokenShare:
         sent = [len(own), *(0 for _ in parts[1:])]
         coming = [row * len(part) if self.index == 0 else 0 for part in parts]
         received = own.new_empty(sum(coming))
-        group = self._peers.group(self._ranks)
+        group = self._communicator.group(self._ranks)
         dist.all_to_all_single(received, own, coming, sent, group=group)
         if self.index:
             return hidden[:, :0]

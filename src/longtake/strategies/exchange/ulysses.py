@@ -8,7 +8,7 @@ from typing import TypeAlias, final
 import torch.distributed as dist
 from torch import Tensor
 
-from longtake.comm.all_to_all import Swap
+from longtake.comm.all_to_all import AllToAll
 from longtake.models import Kernel, Operand
 from longtake.models.layers.kernel import made
 from longtake.strategies.exchange.shares import lined_up, shares
@@ -96,7 +96,7 @@ class Ulysses:
         after = (self._tokens[-1].stop - tokens) * heads
         return batch * head_dim * (before + after)
 
-    def _begin_to_heads(self, tensors: Sequence[Tensor]) -> tuple[Swap, list[Tensor]]:
+    def _begin_to_heads(self, tensors: Sequence[Tensor]) -> tuple[AllToAll, list[Tensor]]:
         """Exchange tokens for heads: each ``(B, S_mine, N, D)`` for ``(B, S, N_mine, D)``."""
         given = [tensor.transpose(1, 2) for tensor in tensors]
         batch, _, _, dim = given[0].shape
@@ -105,12 +105,12 @@ class Ulysses:
         taken = [tensor.new_empty(batch, len(heads), total, dim) for tensor in tensors]
         parts = [[tensor[:, h.start : h.stop] for tensor in given] for h in self._heads]
         places = [[tensor[:, :, s.start : s.stop] for tensor in taken] for s in self._tokens]
-        swap = Swap.begin(self._group, self._index, parts, places)
+        swap = AllToAll.begin(self._group, self._index, parts, places)
         return swap, [tensor.transpose(1, 2) for tensor in taken]
 
-    def _begin_to_tokens(self, out: Tensor, result: Tensor, number: int) -> Swap:
+    def _begin_to_tokens(self, out: Tensor, result: Tensor, number: int) -> AllToAll:
         """Exchange chunk ``number`` of the heads for tokens: of ``(B, S, chunk, D)``."""
         parts = [[out[:, tokens.start : tokens.stop]] for tokens in self._tokens]
         theirs = [chunks[number] for chunks in self._chunks]
         places = [[result[:, :, heads.start : heads.stop]] for heads in theirs]
-        return Swap.begin(self._group, self._index, parts, places)
+        return AllToAll.begin(self._group, self._index, parts, places)

@@ -1,7 +1,7 @@
 """Attention co-processing: decode ranks with nothing to decode attend some of the mesh's heads.
 
 PipeDiT's Aco (AAAI 2026, section 3.3). Attention is independent for each head, so who attends a
-head cannot be seen in the result. The unit is the micro-task: for each, the output rank says how
+head cannot be seen in the result. The unit is the micro-batch: for each, the output rank says how
 many heads of every rank are given away, 0 while a decode rank has something to decode or where
 the transfer would take longer than it saves.
 """
@@ -19,21 +19,21 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from longtake.comm.communicator import Peers
+from longtake.comm.communicator import Communicator
 from longtake.comm.headers import header_of, of_header
 from longtake.comm.mailboxes import Inbox, Outbox
-from longtake.comm.p2p import Delivery, Wire
+from longtake.comm.p2p import Channel, Delivery
 from longtake.models import Kernel
 from longtake.strategies.pipedit.head_share import HeadShare, Rates
 
 WORDS: Final = 4
-"""Words on their way: each is read by the micro-task after next."""
+"""Words on their way: each is read by the micro-batch after next."""
 WORD: Final = "how many heads to attend"
 """What a word says, in words."""
 
 
 @dataclass(frozen=True, slots=True)
-class CoWires:
+class CoAttentionChannels:
     """What ranks that attend together are connected with. Making it is collective.
 
     Args:
@@ -42,36 +42,36 @@ class CoWires:
         results: What attention gives, back.
     """
 
-    words: Wire
-    operands: Wire
-    results: Wire
+    words: Channel
+    operands: Channel
+    results: Channel
 
     @classmethod
-    def between(cls, peers: Peers) -> CoWires:
-        """Make the wires."""
-        return cls(peers.host_wire(), peers.wire(), peers.wire())
+    def between(cls, communicator: Communicator) -> CoAttentionChannels:
+        """Make the channels."""
+        return cls(communicator.host_channel(), communicator.channel(), communicator.channel())
 
 
 class Decision(ABC):
-    """How many heads each rank gives away in a micro-task; the same on all ranks of the mesh."""
+    """How many heads each rank gives away in a micro-batch; the same on all ranks of the mesh."""
 
     @abstractmethod
     def heads(self, calls: int, size: tuple[int, ...]) -> int:
         """Return the number of heads.
 
         Args:
-            calls: Layers of the micro-task: each attends once.
-            size: What tells micro-tasks of different cost apart.
+            calls: Layers of the micro-batch: each attends once.
+            size: What tells micro-batchs of different cost apart.
         """
 
     @abstractmethod
     def measured(self, size: tuple[int, ...], rates: Rates) -> None:
-        """Take the seconds that a micro-task's attention took."""
+        """Take the seconds that a micro-batch's attention took."""
 
 
 @final
 class OwnDecision(Decision):
-    """Decides, and tells the other ranks of the mesh and the decode ranks (output rank).
+    """Decides, and informs the other ranks of the mesh and the decode ranks (output rank).
 
     Args:
         share: Chooses from what was measured.
@@ -133,30 +133,36 @@ class CoAttention:
     """A rank of the mesh that gives heads away.
 
     Args:
-        peers: The ranks of the run.
-        wires: To and from the decode rank.
+        communicator: The ranks of the run.
+        channels: To and from the decode rank.
         helper: The decode rank.
         decision: How many heads.
     """
 
-    def __init__(self, peers: Peers, wires: CoWires, helper: int, decision: Decision) -> None:
-        self._peers = peers
-        self._wires = wires
+    def __init__(
+        self,
+        communicator: Communicator,
+        channels: CoAttentionChannels,
+        helper: int,
+        decision: Decision,
+    ) -> None:
+        self._communicator = communicator
+        self._channels = channels
         self._helper = helper
         self._decision = decision
-        self._words = Outbox(peers, wires.words, helper, WORDS, "sizes")
+        self._words = Outbox(communicator, channels.words, helper, WORDS, "sizes")
         self._sending: deque[Delivery] = deque()
 
     def kernel(self, kernel: Kernel, calls: int, size: tuple[int, ...]) -> Kernel:
-        """Return the attention kernel of one micro-task.
+        """Return the attention kernel of one micro-batch.
 
-        Collective: every rank of the mesh calls it for the same micro-tasks in the same order,
+        Collective: every rank of the mesh calls it for the same micro-batchs in the same order,
         and calls the kernel ``calls`` times, each time with operands of the same shapes.
 
         Args:
             kernel: That of one device.
-            calls: Layers of the micro-task.
-            size: What tells micro-tasks of different cost apart.
+            calls: Layers of the micro-batch.
+            size: What tells micro-batchs of different cost apart.
         """
         heads = self._decision.heads(calls, size)
         spent: list[Rates] = []
@@ -183,38 +189,44 @@ class CoAttention:
             return out, Rates(own, _now(out) - start, 0, 0.0)
         flat = torch.cat([one[:, :, own:].reshape(-1) for one in (q, k, v)])
         while len(self._sending) > 1:
-            self._peers.wait(self._sending.popleft(), "send heads to attend", self._helper)
-        self._sending.append(self._wires.operands.send(flat, self._helper))
+            self._communicator.wait(self._sending.popleft(), "send heads to attend", self._helper)
+        self._sending.append(self._channels.operands.send(flat, self._helper))
         theirs = torch.empty_like(q[:, :, own:], memory_format=torch.contiguous_format)
-        delivery = self._wires.results.post(theirs, self._helper)
+        delivery = self._channels.results.post(theirs, self._helper)
         mine = kernel(q[:, :, :own], k[:, :, :own], v[:, :, :own])
         own_seconds = _now(mine) - start
-        self._peers.wait(delivery, "receive attended heads", self._helper)
+        self._communicator.wait(delivery, "receive attended heads", self._helper)
         rates = Rates(own, own_seconds, heads, _now(mine) - start)
         return torch.cat((mine, theirs), dim=2), rates
 
 
 @final
-class CoDecoder:
+class CoAttentionHelper:
     """A decode rank that attends.
 
     Args:
-        peers: The ranks of the run.
-        wires: To and from the ranks of the mesh.
+        communicator: The ranks of the run.
+        channels: To and from the ranks of the mesh.
         served: Those that give it heads.
         kernel: The attention kernel of one device.
     """
 
-    def __init__(self, peers: Peers, wires: CoWires, served: Sequence[int], kernel: Kernel) -> None:
-        self._peers = peers
-        self._wires = wires
+    def __init__(
+        self,
+        communicator: Communicator,
+        channels: CoAttentionChannels,
+        served: Sequence[int],
+        kernel: Kernel,
+    ) -> None:
+        self._communicator = communicator
+        self._channels = channels
         self._served = served
         self._kernel = kernel
-        self._words = {rank: Inbox(peers, wires.words, rank, "sizes") for rank in served}
+        self._words = {rank: Inbox(communicator, channels.words, rank, "sizes") for rank in served}
         self._sending: deque[tuple[Delivery, int]] = deque()
 
     def attend(self, calls: int) -> None:
-        """Attend what the ranks give away in one micro-task.
+        """Attend what the ranks give away in one micro-batch.
 
         Args:
             calls: How often each of them does.
@@ -224,7 +236,7 @@ class CoDecoder:
         for call in range(calls):
             for rank in self._served:
                 flat, delivery = coming[rank]
-                self._peers.wait(delivery, "receive heads to attend", rank)
+                self._communicator.wait(delivery, "receive heads to attend", rank)
                 if call + 1 < calls:  # the next one travels meanwhile
                     coming[rank] = self._post(rank, shapes[rank])
                 queries, keys = shapes[rank]
@@ -233,8 +245,8 @@ class CoDecoder:
                 out = self._kernel(q.view_as(queries), k.view_as(keys), v.view_as(keys))
                 while len(self._sending) > len(self._served):
                     sent, target = self._sending.popleft()
-                    self._peers.wait(sent, "send attended heads", target)
-                self._sending.append((self._wires.results.send(out.contiguous(), rank), rank))
+                    self._communicator.wait(sent, "send attended heads", target)
+                self._sending.append((self._channels.results.send(out.contiguous(), rank), rank))
 
     def _shapes(self, rank: int) -> tuple[Tensor, Tensor]:
         """Return empty tensors of a rank's queries and of its keys."""
@@ -248,8 +260,8 @@ class CoDecoder:
     def _post(self, rank: int, shapes: tuple[Tensor, Tensor]) -> tuple[Tensor, Delivery]:
         queries, keys = shapes
         numbers = queries.numel() + 2 * keys.numel()
-        flat = torch.empty(numbers, dtype=queries.dtype, device=self._peers.device)
-        return flat, self._wires.operands.post(flat, rank)
+        flat = torch.empty(numbers, dtype=queries.dtype, device=self._communicator.device)
+        return flat, self._channels.operands.post(flat, rank)
 
 
 def _now(tensor: Tensor) -> float:

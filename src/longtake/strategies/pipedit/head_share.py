@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Self, final
 _WORTH: Final = 0.95
 """Of the seconds that attending alone takes, which attending together must undercut."""
 _AGAIN: Final = 64
-"""Micro-tasks after which a size that was not worth it is tried again: loads change."""
+"""Micro-batchs after which a size that was not worth it is tried again: loads change."""
 
 
 class Rates(NamedTuple):
@@ -29,7 +29,7 @@ class Rates(NamedTuple):
 
     @classmethod
     def median(cls, rates: Sequence[Self]) -> Self:
-        """Return the median of a micro-task's layers: one that is held up counts for nothing."""
+        """Return the median of a micro-batch's layers: one that is held up counts for nothing."""
         first = rates[0]
         seconds = median(one.seconds for one in rates)
         return cls(first.heads, seconds, first.given, median(one.waited for one in rates))
@@ -37,7 +37,7 @@ class Rates(NamedTuple):
 
 @final
 class HeadShare:
-    """Chooses for each size of micro-task: first alone, then the paper's share, then the best.
+    """Chooses for each size of micro-batch: first alone, then the paper's share, then the best.
 
     With ``a`` seconds per head here and ``w`` per head that is given away and comes back, ``n`` of
     ``H`` heads given away take ``max((H - n) a, n w)`` seconds.
@@ -57,7 +57,7 @@ class HeadShare:
         self._declined: dict[tuple[int, ...], int] = {}
 
     def heads(self, size: tuple[int, ...]) -> int:
-        """Return how many heads to give away in a micro-task of a size."""
+        """Return how many heads to give away in a micro-batch of a size."""
         if size not in self._alone or self._heads < 2:
             return 0
         if size not in self._given:
@@ -83,7 +83,7 @@ class HeadShare:
         return count if seconds[count] < _WORTH * self._heads * alone else 0
 
     def measured(self, size: tuple[int, ...], rates: Rates) -> None:
-        """Take what a micro-task of a size took."""
+        """Take what a micro-batch of a size took."""
         if rates.given:
             self._given[size] = rates.waited / rates.given
         else:

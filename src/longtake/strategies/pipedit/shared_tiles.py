@@ -8,9 +8,9 @@ from typing import Final, final
 from torch import Tensor
 from typing_extensions import override
 
-from longtake.comm.communicator import Peers
+from longtake.comm.communicator import Communicator
 from longtake.comm.mailboxes import Inbox, Outbox
-from longtake.comm.p2p import Wire
+from longtake.comm.p2p import Channel
 from longtake.models.decoders.tiles import TileOwners
 from longtake.plan.layout import Layout
 
@@ -26,17 +26,19 @@ class SharedTiles(TileOwners):
     where one rank decodes all tiles.
 
     Args:
-        peers: The ranks of the run.
-        wire: A wire for tensors on the CPU that nothing else uses.
+        communicator: The ranks of the run.
+        channel: A channel for tensors on the CPU that nothing else uses.
         layout: Says which ranks decode.
     """
 
-    def __init__(self, peers: Peers, wire: Wire, layout: Layout) -> None:
+    def __init__(self, communicator: Communicator, channel: Channel, layout: Layout) -> None:
         self._count = layout.decoders
-        self._index = peers.rank - layout.mesh.size
+        self._index = communicator.rank - layout.mesh.size
         first, *others = range(layout.mesh.size, layout.size)
-        self._outbox = Outbox(peers, wire, first, _PICTURES, "tiles")
-        self._inboxes = {rank - first: Inbox(peers, wire, rank, "tiles") for rank in others}
+        self._outbox = Outbox(communicator, channel, first, _PICTURES, "tiles")
+        self._inboxes = {
+            rank - first: Inbox(communicator, channel, rank, "tiles") for rank in others
+        }
 
     @override
     def mine(self, tiles: int) -> range:

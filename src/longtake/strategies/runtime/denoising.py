@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from longtake.caches import FeatureCache
-from longtake.comm.communicator import Peers
-from longtake.models import AnyBackbone, BlockSteps, KnownFrames, Sampler, Start
+from longtake.comm.communicator import Communicator
+from longtake.models import AnyBackbone, BlockSteps, ConditioningFrames, KnownFrames, Sampler
 from longtake.plan.ir.actions import Action
 from longtake.strategies.pipedit.co_attention import CoAttention
 from longtake.task import FrameRange, Task
@@ -61,11 +61,11 @@ class Denoising:
         device: Where the backbone's weights are.
         attention: diffusers' attention backend.
         dtype: Of hidden states.
-        peers: The ranks of the run.
+        communicator: The ranks of the run.
         start: What is known of the video before it is made; ``None``: nothing.
         start_noise: Share of a block's noise that its known frames are seen with, where all
             frames have one timestep.
-        cooperation: With decode ranks that attend some of this rank's heads.
+        co_attention: With decode ranks that attend some of this rank's heads.
     """
 
     backbone: AnyBackbone
@@ -80,10 +80,10 @@ class Denoising:
     device: torch.device
     attention: str = "native"
     dtype: torch.dtype = torch.float32
-    peers: Peers = field(default_factory=Peers.alone)
-    start: Start | None = None
+    communicator: Communicator = field(default_factory=Communicator.alone)
+    start: ConditioningFrames | None = None
     start_noise: float = 0.5
-    cooperation: CoAttention | None = None
+    co_attention: CoAttention | None = None
 
     def begin(self, frames: FrameRange, noise: Tensor) -> tuple[Tensor, BlockSteps]:
         """Return the latents that a block's first step sees, and the block's sampler.
@@ -102,7 +102,7 @@ class Denoising:
         steps = KnownFrames(sampler, clean, noise[:, :, : clean.shape[2]], share)
         return steps.hold(noise), steps
 
-    def guide(self, task: Task, predictions: Tensor) -> Tensor:
+    def combine(self, task: Task, predictions: Tensor) -> Tensor:
         """Join all branches' predictions of a task: ``(branches, C, F, H, W)`` to ``(1, ...)``."""
         timestep = self.sampler.timesteps[task.step]
         return self.guidance.combine(predictions, self.backbone.spec.expert(timestep))

@@ -1,7 +1,7 @@
 """How a request that is ended early leaves no message unanswered.
 
 When the output rank ends a request after some tasks, every other rank has posted receives for the
-next ones already. Each sender answers them with messages of NaN, so that the wires are clean for
+next ones already. Each sender answers them with messages of NaN, so that the channels are clean for
 the next request. A model's own NaN is told apart by asking the run's store.
 """
 
@@ -24,9 +24,7 @@ AHEAD: Final = 2
 """Tasks for which a rank may have posted receives when it waits for the first message of one."""
 
 
-def farewells(
-    tasks: Sequence[Task], cache: FeatureCache, layout: Layout, rank: int
-) -> Iterator[Send]:
+def drain(tasks: Sequence[Task], cache: FeatureCache, layout: Layout, rank: int) -> Iterator[Send]:
     """Yield the messages that a rank still owes to others.
 
     Args:
@@ -44,6 +42,6 @@ def farewells(
                 yield Send(message=action.message, target=other)
 
 
-def is_farewell(tensor: Tensor) -> bool:
-    """Whether a message may be a farewell: it begins with NaN."""
+def is_drain(tensor: Tensor) -> bool:
+    """Whether a message may be a drain message: it begins with NaN."""
     return bool(torch.isnan(tensor.view(-1)[0]))

@@ -16,9 +16,9 @@ from longtake.comm.p2p import Delivery
 from longtake.plan.ir.actions import (
     Action,
     Advance,
+    Combine,
     Compute,
     Emit,
-    Guide,
     Kind,
     Message,
     Open,
@@ -27,7 +27,7 @@ from longtake.plan.ir.actions import (
     Send,
 )
 from longtake.plan.ir.compiler import compile_rank, links
-from longtake.plan.ir.rank_role import Place
+from longtake.plan.ir.rank_role import RankRole
 from longtake.plan.ir.text import describe
 from longtake.plan.layout import Layout
 from longtake.strategies.exchange import TokenShare
@@ -39,7 +39,7 @@ from longtake.strategies.runtime.denoising import (
     Progress,
     TaskDone,
 )
-from longtake.strategies.runtime.drain import AHEAD, farewells, is_farewell
+from longtake.strategies.runtime.drain import AHEAD, drain, is_drain
 from longtake.strategies.runtime.task_forward import TaskForward
 from longtake.task import FrameRange, Task
 
@@ -58,7 +58,7 @@ class _EndedEarly(Exception):
 
 
 @final
-class PipelineRank:
+class Executor:
     """What one rank does for one request: its actions, one after another.
 
     Messages go on while it computes: receives are posted one message ahead, sends are never
@@ -75,10 +75,10 @@ class PipelineRank:
         self._layout = layout
         self._rank = rank
         self._is_output = rank == layout.output_rank
-        self._here = Place.of(layout, rank)
-        self._share = TokenShare.of(layout, rank, work.backbone.spec.heads, work.peers)
+        self._role = RankRole.of(layout, rank)
+        self._share = TokenShare.of(layout, rank, work.backbone.spec.heads, work.communicator)
         self._forwards = {
-            batch: TaskForward(work, batch, self._share) for batch in self._here.batches
+            batch: TaskForward(work, batch, self._share) for batch in self._role.batches
         }
         self._queue = BlockQueue(work)
         self._schedule = iter(work.tasks)
@@ -89,10 +89,10 @@ class PipelineRank:
         self._finished: dict[int, tuple[FrameRange, Tensor]] = {}
         self._posted: dict[Message, tuple[Tensor, Delivery, Post]] = {}
         self._sending: deque[tuple[Delivery, Send]] = deque()
-        work.peers.begin(links(layout), layout.groups)
+        work.communicator.begin(links(layout), layout.groups)
 
     def run(self) -> Iterator[Progress]:
-        """Do every action and tell about it; see ``ParallelStrategy.run``."""
+        """Do every action and report it; see ``ParallelStrategy.run``."""
         actions = compile_rank(self._tasks(), self._work.cache, self._layout, self._rank)
         try:
             for action in actions:
@@ -106,7 +106,7 @@ class PipelineRank:
             self._closing = True
             for action in actions:
                 deque(self._do(action), maxlen=0)
-            self._work.peers.announce_end(self._pulled)
+            self._work.communicator.announce_end(self._pulled)
             self._leave()
             raise
         self._flush()
@@ -134,16 +134,16 @@ class PipelineRank:
             case Open():
                 begun = self._begun[action.block, action.step]
                 latents = self._queue.latents(begun.task, begun.window)
-                self._put(Kind.LATENTS, action, self._here.branches, latents)
+                self._put(Kind.LATENTS, action, self._role.branches, latents)
             case Post():
                 self._post(action)
             case Receive():
                 self._receive(action)
             case Compute():
-                with self._work.peers.meeting(describe(action)):
+                with self._work.communicator.meeting(describe(action)):
                     yield from self._compute(action)
-            case Guide():
-                yield from self._guide(action)
+            case Combine():
+                yield from self._combine(action)
             case Send():
                 self._send(action)
             case Advance():
@@ -156,55 +156,55 @@ class PipelineRank:
         begun = self._begun[action.block, action.step]
         forward, last_batch = (
             self._forwards[action.branches],
-            action.branches == self._here.batches[-1],
+            action.branches == self._role.batches[-1],
         )
-        if self._here.is_first:
-            latents = self._values[Kind.LATENTS, action.block, action.step, self._here.branches]
+        if self._role.is_first:
+            latents = self._values[Kind.LATENTS, action.block, action.step, self._role.branches]
             if last_batch:
-                self._take(Kind.LATENTS, action, self._here.branches)
+                self._take(Kind.LATENTS, action, self._role.branches)
             hidden = forward.embed(begun.task, begun.window, latents)
         else:
             hidden = self._take(Kind.HOP, action, action.branches)
         hidden = forward.layers(begun.task, begun.window, hidden, action.layers)
-        if self._here.is_last:
+        if self._role.is_last:
             predicted = forward.predict(begun.task, begun.window, hidden)
-            if self._here.predicts:
+            if self._role.predicts:
                 self._put(Kind.PREDICTION, action, action.branches, predicted)
         else:
             self._put(Kind.HOP, action, action.branches, hidden)
-        if last_batch and not (self._is_output or self._here.guides):
+        if last_batch and not (self._is_output or self._role.combines):
             yield self._end(action)
 
-    def _guide(self, action: Guide) -> Iterator[Progress]:
+    def _combine(self, action: Combine) -> Iterator[Progress]:
         task = self._begun[action.block, action.step].task
         parts = [self._take(Kind.PREDICTION, action, batch) for batch in self._layout.batches]
         joined = parts[0] if len(parts) == 1 else torch.cat([part.float() for part in parts])
-        guided = self._work.guide(task, joined)
-        self._put(Kind.GUIDED, action, self._here.branches, guided)
+        guided = self._work.combine(task, joined)
+        self._put(Kind.GUIDED, action, self._role.branches, guided)
         if not self._is_output:
             yield self._end(action)
 
     def _advance(self, action: Advance) -> Iterator[Progress]:
         task = self._begun[action.block, action.step].task
-        finished = self._queue.advance(task, self._take(Kind.GUIDED, action, self._here.branches))
+        finished = self._queue.advance(task, self._take(Kind.GUIDED, action, self._role.branches))
         if finished is not None:
             self._finished[task.block] = (task.frames, finished)
         yield self._end(action)
 
-    def _end(self, action: Compute | Guide | Advance) -> TaskDone:
+    def _end(self, action: Compute | Combine | Advance) -> TaskDone:
         return TaskDone(self._begun.pop((action.block, action.step)).task)
 
     def _post(self, action: Post) -> None:
         tensor = self._empty(action.message)
-        delivery = self._work.peers.wires[action.message.kind].post(tensor, action.source)
+        delivery = self._work.communicator.channels[action.message.kind].post(tensor, action.source)
         self._posted[action.message] = (tensor, delivery, action)
 
     def _receive(self, action: Receive) -> None:
-        message, peers = action.message, self._work.peers
+        message, communicator = action.message, self._work.communicator
         tensor, delivery, _ = self._posted.pop(message)
-        peers.wait(delivery, describe(action), action.source)
-        if not self._is_output and is_farewell(tensor):
-            end = peers.announced_end()
+        communicator.wait(delivery, describe(action), action.source)
+        if not self._is_output and is_drain(tensor):
+            end = communicator.announced_end()
             if end is not None and self._begun[message.block, message.step].index >= end:
                 self._pulled = end
                 raise _EndedEarly
@@ -221,36 +221,36 @@ class PipelineRank:
         while self._sending and self._is_through(*self._sending[0]):
             self._sending.popleft()
         tensor = tensor.to(self._dtype(action.message.kind)).contiguous()
-        wire = self._work.peers.wires[action.message.kind]
-        self._sending.append((wire.send(tensor, action.target), action))
+        channel = self._work.communicator.channels[action.message.kind]
+        self._sending.append((channel.send(tensor, action.target), action))
 
     def _is_through(self, delivery: Delivery, action: Send) -> bool:
-        return self._work.peers.is_through(delivery, describe(action), action.target)
+        return self._work.communicator.is_through(delivery, describe(action), action.target)
 
     def _leave(self) -> None:
         """Answer the receives that the others have posted for tasks that will not come."""
         for _, delivery, post in self._posted.values():
-            self._work.peers.wait(delivery, describe(post), post.source)
+            self._work.communicator.wait(delivery, describe(post), post.source)
         rest = [begun.task for begun in self._begun.values() if begun.index >= self._pulled]
         for task in self._schedule:
             if len(rest) == AHEAD:
                 break
             rest.append(task)
-        for send in farewells(rest, self._work.cache, self._layout, self._rank):
+        for send in drain(rest, self._work.cache, self._layout, self._rank):
             self._begin_to_send(send, torch.full_like(self._empty(send.message), torch.nan))
         self._flush()
 
     def _flush(self) -> None:
         for delivery, action in self._sending:
-            self._work.peers.wait(delivery, describe(action), action.target)
+            self._work.communicator.wait(delivery, describe(action), action.target)
         self._sending.clear()
 
     def _put(
-        self, kind: Kind, action: Open | Compute | Guide, branches: range, value: Tensor
+        self, kind: Kind, action: Open | Compute | Combine, branches: range, value: Tensor
     ) -> None:
         self._values[kind, action.block, action.step, branches] = value
 
-    def _take(self, kind: Kind, action: Compute | Guide | Advance, branches: range) -> Tensor:
+    def _take(self, kind: Kind, action: Compute | Combine | Advance, branches: range) -> Tensor:
         return self._values.pop((kind, action.block, action.step, branches))
 
     def _dtype(self, kind: Kind) -> torch.dtype:

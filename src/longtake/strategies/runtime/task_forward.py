@@ -103,11 +103,11 @@ class TaskForward:
         return self._work.backbone.head(hidden, self._grid(task, window.own), condition)
 
     def _attention_kernel(self, task: Task, window: Window, calls: int) -> Kernel:
-        """Return the kernel of self-attention of one micro-task."""
-        if self._work.cooperation is None:
+        """Return the kernel of self-attention of one micro-batch."""
+        if self._work.co_attention is None:
             return self._kernel
         size = (len(self._branches), len(window.frames), window.context_frames(task))
-        return self._work.cooperation.kernel(self._kernel, calls, size)
+        return self._work.co_attention.kernel(self._kernel, calls, size)
 
     def _condition(self, task: Task, frames: FrameRange, tokens: range) -> Condition[Any, Any]:
         """Return what some tokens of these frames are conditioned on."""

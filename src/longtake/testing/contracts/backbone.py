@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from longtake.models import AnyBackbone, Attend, Grid, Operand, PromptStates, Start
+from longtake.models import AnyBackbone, Attend, ConditioningFrames, Grid, Operand, PromptStates
 from longtake.models.layers.kernel import made
 from longtake.models.text import join_prompts, split_prompts
 from longtake.task import FrameRange
@@ -50,7 +50,7 @@ class BackboneContract(ABC):
         model's published code where there is one.
         """
 
-    def start(self) -> Start | None:
+    def start(self) -> ConditioningFrames | None:
         """Return what a model with input channels for given frames needs, alike in all frames.
 
         By default ``None``: the model does without.

@@ -18,8 +18,8 @@ from longtake.errors import ConfigurationError
 from longtake.schedulers import FifoQueue, FullSequence
 from longtake.strategies import (
     BlockDone,
+    Communicator,
     ParallelStrategy,
-    Peers,
     Progress,
     SingleDevice,
     TaskDone,
@@ -83,7 +83,7 @@ class ParallelStrategyContract(ABC):
         case = CASES[name]
         if name in self.refused:
             with pytest.raises(ConfigurationError):
-                self.strategy().layout(self.world_size, case.job)
+                self.strategy().layout(self.world_size, case.workload)
             return
         ranks = self._on_ranks(run_requests, self.strategy(), [case])
         self._assert_video(name, [requests[0] for requests in ranks])
@@ -108,43 +108,43 @@ class ParallelStrategyContract(ABC):
     def test_closing_after_the_last_block_is_an_end_like_any_other(self) -> None:
         """The request after it is whole here too."""
         case = CASES["two-blocks"]
-        self._close(case, len(list(case.job.tasks())) + 2, serial("two-blocks"))
+        self._close(case, len(list(case.workload.tasks())) + 2, serial("two-blocks"))
 
     def test_the_layout_has_the_size_that_was_asked_for(self) -> None:
         """And is the same every time."""
-        job = CASES["next-block-kv"].job
-        layout = self.strategy().layout(self.world_size, job)
+        workload = CASES["next-block-kv"].workload
+        layout = self.strategy().layout(self.world_size, workload)
         assert layout.mesh.size == self.world_size
-        assert layout == self.strategy().layout(self.world_size, job)
+        assert layout == self.strategy().layout(self.world_size, workload)
 
     def test_the_layout_is_one_of_those_that_were_weighed(self) -> None:
         """A plan shows what else there was."""
-        strategy, job = self.strategy(), CASES["next-block-kv"].job
-        weighed = strategy.alternatives(self.world_size, job)
-        assert strategy.layout(self.world_size, job) in weighed
+        strategy, workload = self.strategy(), CASES["next-block-kv"].workload
+        weighed = strategy.alternatives(self.world_size, workload)
+        assert strategy.layout(self.world_size, workload) in weighed
         assert {layout.mesh.size for layout in weighed} == {self.world_size}
 
     def test_impossible_world_sizes_are_refused_in_a_sentence(self) -> None:
         """Before any weight is read, with the number that was asked for."""
         for world_size in self.impossible:
             with pytest.raises(ConfigurationError, match=rf"\b{world_size}\b"):
-                self.strategy().layout(world_size, CASES["next-block-kv"].job)
+                self.strategy().layout(world_size, CASES["next-block-kv"].workload)
 
     def test_the_layout_covers_the_model(self) -> None:
         """All layers once, stage by stage, and all guidance branches once, batch by batch."""
         for name in {"next-block-kv", "no-guidance"}.difference(self.refused):
-            job = CASES[name].job
-            layout = self.strategy().layout(self.world_size, job)
+            workload = CASES[name].workload
+            layout = self.strategy().layout(self.world_size, workload)
             layers = [layer for stage in layout.stages for layer in stage]
-            assert layers == list(range(job.spec.layers)), "layers by stage"
+            assert layers == list(range(workload.spec.layers)), "layers by stage"
             branches = [branch for batch in layout.batches for branch in batch]
-            assert branches == list(range(job.branches)), "guidance branches by batch"
+            assert branches == list(range(workload.branches)), "guidance branches by batch"
 
     def _close(self, case: TinyCase, count: int, expected: list[Tensor]) -> None:
         """Close ``case`` after ``count`` tasks and blocks, then run another request."""
         ranks = self._on_ranks(close_early, self.strategy(), case, count, CASES["same-step-kv"])
         output, others = self._split(case, [closed for closed, _ in ranks])
-        schedule = list(islice(case.job.tasks(), 100))
+        schedule = list(islice(case.workload.tasks(), 100))
         assert len(_tasks(output)) + len(_blocks(output)) == count, "events before the end"
         _assert_order(output, schedule)
         for other in others:
@@ -156,7 +156,7 @@ class ParallelStrategyContract(ABC):
     def _assert_video(self, name: str, ranks: list[list[Progress]]) -> None:
         case, expected = CASES[name], serial(name)
         output, others = self._split(case, ranks)
-        schedule = list(case.job.tasks())
+        schedule = list(case.workload.tasks())
         _assert_order(output, schedule)
         assert len(_tasks(output)) == len(schedule), "the output rank does not report every task"
         for other in others:
@@ -180,43 +180,49 @@ class ParallelStrategyContract(ABC):
         self, case: TinyCase, ranks: list[list[Progress]]
     ) -> tuple[list[Progress], list[list[Progress]]]:
         """Return what the output rank yielded, and what the others did."""
-        output = self.strategy().layout(self.world_size, case.job).output_rank
+        output = self.strategy().layout(self.world_size, case.workload).output_rank
         return ranks[output], ranks[:output] + ranks[output + 1 :]
 
     def _on_ranks(self, function: Callable[..., Any], *args: object) -> list[Any]:
         if self.world_size == 1:
-            return [function(Peers.alone(), *args)]
+            return [function(Communicator.alone(), *args)]
         return rank_pool(self.world_size).run(function, *args)
 
 
 @torch.no_grad()
 def run_requests(
-    peers: Peers, strategy: ParallelStrategy, requests: Sequence[TinyCase]
+    communicator: Communicator, strategy: ParallelStrategy, requests: Sequence[TinyCase]
 ) -> list[list[Progress]]:
     """Run requests one after another on one rank; return what each of them yields."""
-    return [list(_start(peers, strategy, request)) for request in requests]
+    return [list(_start(communicator, strategy, request)) for request in requests]
 
 
 @torch.no_grad()
 def close_early(
-    peers: Peers, strategy: ParallelStrategy, request: TinyCase, count: int, after: TinyCase
+    communicator: Communicator,
+    strategy: ParallelStrategy,
+    request: TinyCase,
+    count: int,
+    after: TinyCase,
 ) -> tuple[list[Progress], list[Progress]]:
     """Let the output rank close ``request`` after ``count`` tasks and blocks; run ``after``."""
-    running, closed = _start(peers, strategy, request), []
-    closes = peers.rank == strategy.layout(peers.world_size, request.job).output_rank
+    running, closed = _start(communicator, strategy, request), []
+    closes = (
+        communicator.rank == strategy.layout(communicator.world_size, request.workload).output_rank
+    )
     for event in running:
         closed.append(event)
         if closes and len(_tasks(closed)) + len(_blocks(closed)) == count:
             running.close()
-    return closed, list(_start(peers, strategy, after))
+    return closed, list(_start(communicator, strategy, after))
 
 
 def _start(
-    peers: Peers, strategy: ParallelStrategy, request: TinyCase
+    communicator: Communicator, strategy: ParallelStrategy, request: TinyCase
 ) -> Generator[Progress, None, None]:
-    layout = strategy.layout(peers.world_size, request.job)
-    work = tiny_denoising(request, layout.layers(peers.rank), peers)
-    running = strategy.run(work, layout, peers.rank)
+    layout = strategy.layout(communicator.world_size, request.workload)
+    work = tiny_denoising(request, layout.layers(communicator.rank), communicator)
+    running = strategy.run(work, layout, communicator.rank)
     assert isinstance(running, Generator), "run() must be a generator: it has to be closed"
     return running
 
@@ -224,7 +230,7 @@ def _start(
 @cache
 def serial(name: str) -> list[Tensor]:
     """Return the blocks of a case as the oracle makes them."""
-    (events,) = run_requests(Peers.alone(), SingleDevice(), [CASES[name]])
+    (events,) = run_requests(Communicator.alone(), SingleDevice(), [CASES[name]])
     return [block.latents for block in _blocks(events)]
 
 
@@ -250,8 +256,8 @@ def _assert_order(events: list[Progress], schedule: list[Task]) -> None:
 
 
 def _assert_part(events: list[Progress], schedule: list[Task]) -> None:
-    """A rank that is not the output's tells of some tasks in order, and of no block."""
+    """A rank that is not the output's reports some tasks in order, and of no block."""
     assert not _blocks(events), "blocks come from the output rank alone"
     rest = iter(schedule)
     for task in _tasks(events):
-        assert task in rest, f"{task} is told twice or out of order"
+        assert task in rest, f"{task} is reported twice or out of order"

@@ -21,13 +21,13 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 from longtake.caches import FeatureCache, NextBlockKV
 from longtake.models import BackboneSpec, Compression, ModelFolder, Sampler, open_folder
 from longtake.models.base import PromptStates
-from longtake.models.flops import Work
+from longtake.models.flops import Flops
 from longtake.models.text import join_prompts, split_prompts
 from longtake.models.wan import WanBackbone
 from longtake.noise import NoiseSource, SharedPool
 from longtake.plan.devices import Hardware
 from longtake.schedulers import BlockScheduler, FifoQueue
-from longtake.strategies import Denoising, Guidance, Job, Peers
+from longtake.strategies import Communicator, Denoising, Guidance, Workload
 from longtake.task import FrameRange
 
 CHANNELS, TEXT_DIM, TOKENS, LAYERS = 4, 8, 8, 4
@@ -264,9 +264,9 @@ class TinyCase:
         return tiny_wan_spec(len(self.scales), self.heads)
 
     @property
-    def job(self) -> Job:
+    def workload(self) -> Workload:
         """What a strategy's layout is made for."""
-        return Job(
+        return Workload(
             spec=self.spec,
             scheduler=self.scheduler,
             latent_frames=self.latent_frames,
@@ -276,7 +276,7 @@ class TinyCase:
             height=HEIGHT,
             width=WIDTH,
             item_bytes=4,
-            work=Work(embed=8e2, layer=1.2e4, attention=1e2, head=8e2, decode=1e6),
+            flops=Flops(embed=8e2, layer=1.2e4, attention=1e2, head=8e2, decode=1e6),
             hardware=TINY_HARDWARE,
         )
 
@@ -289,14 +289,16 @@ def tiny_prompts(rows: int, seed: int = 0) -> PromptStates:
 
 @torch.no_grad()
 def tiny_denoising(
-    case: TinyCase, layers: Collection[int] = range(LAYERS), peers: Peers | None = None
+    case: TinyCase,
+    layers: Collection[int] = range(LAYERS),
+    communicator: Communicator | None = None,
 ) -> Denoising:
     """Return the work of one rank that holds ``layers``. It can be run once.
 
     Args:
         case: What is denoised.
         layers: What the strategy asked for on this rank.
-        peers: The ranks of the run; ``None`` for one rank.
+        communicator: The ranks of the run; ``None`` for one rank.
     """
     backbone = tiny_wan_backbone(layers, len(case.scales), case.seed, case.heads)
     guidance = Guidance(scales=case.scales)
@@ -320,5 +322,5 @@ def tiny_denoising(
         height=source.height,
         width=source.width,
         device=torch.device("cpu"),
-        peers=peers or Peers.alone(),
+        communicator=communicator or Communicator.alone(),
     )

@@ -17,7 +17,7 @@ from transformers import T5Config, T5EncoderModel
 from longtake.models import BackboneSpec, Compression, ModelFolder, Sampler, open_folder
 from longtake.models.cogvideox import CogVideoXBackbone
 from longtake.models.text import join_prompts, split_prompts
-from longtake.strategies import Denoising, Peers
+from longtake.strategies import Communicator, Denoising
 from longtake.task import FrameRange
 from longtake.testing.tiny.base import (
     CHANNELS,
@@ -141,7 +141,7 @@ def tiny_cogvideox_backbone(
 def tiny_cogvideox_denoising(
     case: TinyCase,
     layers: Collection[int] = range(LAYERS),
-    peers: Peers | None = None,
+    communicator: Communicator | None = None,
     rotary: bool = True,
 ) -> Denoising:
     """Return the work of one rank that holds ``layers``, under DDIM. It can be run once.
@@ -149,10 +149,10 @@ def tiny_cogvideox_denoising(
     Args:
         case: What is denoised.
         layers: What the strategy asked for on this rank.
-        peers: The ranks of the run; ``None`` for one rank.
+        communicator: The ranks of the run; ``None`` for one rank.
         rotary: Positions as in CogVideoX-5B; else as in 2B.
     """
-    work = tiny_denoising(case, layers, peers)
+    work = tiny_denoising(case, layers, communicator)
     backbone = tiny_cogvideox_backbone(layers, rotary, case.seed)
     rows = split_prompts(tiny_prompts(work.guidance.branches))
 

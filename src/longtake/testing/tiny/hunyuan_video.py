@@ -30,7 +30,7 @@ from transformers import (
 from longtake.models import BackboneSpec, Compression, ModelFolder, PromptStates, open_folder
 from longtake.models.hunyuan_video import HunyuanVideoBackbone
 from longtake.models.text import join_prompts, split_prompts
-from longtake.strategies import Denoising, Guidance, Peers
+from longtake.strategies import Communicator, Denoising, Guidance
 from longtake.task import FrameRange
 from longtake.testing.tiny.base import (
     CHANNELS,
@@ -169,7 +169,7 @@ def tiny_hunyuan_prompts(rows: int, seed: int = 0) -> PromptStates:
 def tiny_hunyuan_denoising(
     case: TinyCase,
     layers: Collection[int] = range(LAYERS),
-    peers: Peers | None = None,
+    communicator: Communicator | None = None,
     prompts: PromptStates | None = None,
 ) -> Denoising:
     """Return the work of one rank that holds ``layers``. It can be run once.
@@ -177,7 +177,7 @@ def tiny_hunyuan_denoising(
     Args:
         case: What is denoised; its scales are those of true guidance, by a second branch.
         layers: What the strategy asked for on this rank.
-        peers: The ranks of the run; ``None`` for one rank.
+        communicator: The ranks of the run; ``None`` for one rank.
         prompts: One row per branch; ``None`` for made-up ones.
     """
     backbone = tiny_hunyuan_backbone(layers, case.seed)
@@ -188,7 +188,7 @@ def tiny_hunyuan_denoising(
     def text(_frames: FrameRange, branches: range) -> Any:
         return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
 
-    work = tiny_denoising(case, layers, peers)
+    work = tiny_denoising(case, layers, communicator)
     return replace(work, backbone=backbone, guidance=guidance, text=text)
 
 

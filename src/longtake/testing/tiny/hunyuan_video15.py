@@ -32,7 +32,7 @@ from transformers import (
 from longtake.models import BackboneSpec, Compression, ModelFolder, PromptStates, open_folder
 from longtake.models.hunyuan_video15 import HunyuanVideo15Backbone
 from longtake.models.text import join_prompts, split_prompts
-from longtake.strategies import Denoising, Peers
+from longtake.strategies import Communicator, Denoising
 from longtake.task import FrameRange
 from longtake.testing.tiny.base import (
     CHANNELS,
@@ -168,7 +168,7 @@ def tiny_hunyuan15_prompts(rows: int, seed: int = 0) -> PromptStates:
 def tiny_hunyuan15_denoising(
     case: TinyCase,
     layers: Collection[int] = range(LAYERS),
-    peers: Peers | None = None,
+    communicator: Communicator | None = None,
     prompts: PromptStates | None = None,
 ) -> Denoising:
     """Return the work of one rank that holds ``layers``. It can be run once.
@@ -176,11 +176,11 @@ def tiny_hunyuan15_denoising(
     Args:
         case: What is denoised.
         layers: What the strategy asked for on this rank.
-        peers: The ranks of the run; ``None`` for one rank.
+        communicator: The ranks of the run; ``None`` for one rank.
         prompts: One row per branch; ``None`` for made-up ones.
     """
     backbone = tiny_hunyuan15_backbone(layers, case.seed)
-    work = tiny_denoising(case, layers, peers)
+    work = tiny_denoising(case, layers, communicator)
     rows = split_prompts(prompts or tiny_hunyuan15_prompts(work.guidance.branches))
 
     @cache

@@ -22,7 +22,7 @@ from transformers import T5Config, T5EncoderModel
 from longtake.models import BackboneSpec, Compression, ModelFolder, PromptStates, open_folder
 from longtake.models.ltx import LTXBackbone
 from longtake.models.text import join_prompts, split_prompts
-from longtake.strategies import Denoising, Guidance, Peers
+from longtake.strategies import Communicator, Denoising, Guidance
 from longtake.task import FrameRange
 from longtake.testing.tiny.base import (
     CHANNELS,
@@ -170,7 +170,7 @@ def tiny_ltx_prompts(rows: int, seed: int = 0) -> PromptStates:
 def tiny_ltx_denoising(
     case: TinyCase,
     layers: Collection[int] = range(LAYERS),
-    peers: Peers | None = None,
+    communicator: Communicator | None = None,
     prompts: PromptStates | None = None,
 ) -> Denoising:
     """Return the work of one rank that holds ``layers``. It can be run once.
@@ -178,7 +178,7 @@ def tiny_ltx_denoising(
     Args:
         case: What is denoised.
         layers: What the strategy asked for on this rank.
-        peers: The ranks of the run; ``None`` for one rank.
+        communicator: The ranks of the run; ``None`` for one rank.
         prompts: One row per branch; ``None`` for made-up ones.
     """
     backbone = tiny_ltx_backbone(layers, case.seed)
@@ -188,4 +188,4 @@ def tiny_ltx_denoising(
     def text(_frames: FrameRange, branches: range) -> Any:
         return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
 
-    return replace(tiny_denoising(case, layers, peers), backbone=backbone, text=text)
+    return replace(tiny_denoising(case, layers, communicator), backbone=backbone, text=text)

@@ -29,7 +29,7 @@ from longtake.models import (
 )
 from longtake.models.mochi import MochiBackbone, MochiFamily
 from longtake.models.text import join_prompts, split_prompts
-from longtake.strategies import Denoising, Guidance, Peers
+from longtake.strategies import Communicator, Denoising, Guidance
 from longtake.task import FrameRange
 from longtake.testing.tiny.base import (
     CHANNELS,
@@ -147,7 +147,7 @@ def tiny_mochi_prompts(rows: int, seed: int = 0) -> PromptStates:
 def tiny_mochi_denoising(
     case: TinyCase,
     layers: Collection[int] = range(LAYERS),
-    peers: Peers | None = None,
+    communicator: Communicator | None = None,
     prompts: PromptStates | None = None,
 ) -> Denoising:
     """Return the work of one rank that holds ``layers``. It can be run once.
@@ -155,7 +155,7 @@ def tiny_mochi_denoising(
     Args:
         case: What is denoised; the sampler is Mochi's own.
         layers: What the strategy asked for on this rank.
-        peers: The ranks of the run; ``None`` for one rank.
+        communicator: The ranks of the run; ``None`` for one rank.
         prompts: One row per branch; ``None`` for made-up ones.
     """
     backbone = tiny_mochi_backbone(layers, case.seed)
@@ -166,5 +166,5 @@ def tiny_mochi_denoising(
         return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
 
     sampler = Sampler(tiny_mochi_scheduler(), case.steps, MochiFamily().sigmas(case.steps))
-    work = tiny_denoising(case, layers, peers)
+    work = tiny_denoising(case, layers, communicator)
     return replace(work, backbone=backbone, sampler=sampler, text=text)

@@ -26,7 +26,7 @@ from longtake.models.open_sora_plan import (
     convert,
 )
 from longtake.models.text import join_prompts, split_prompts
-from longtake.strategies import Denoising, Peers
+from longtake.strategies import Communicator, Denoising
 from longtake.task import FrameRange
 from longtake.testing.tiny.base import (
     CHANNELS,
@@ -144,7 +144,7 @@ def published_forward(
 def tiny_open_sora_plan_denoising(
     case: TinyCase,
     layers: Collection[int] = range(LAYERS),
-    peers: Peers | None = None,
+    communicator: Communicator | None = None,
     prompts: PromptStates | None = None,
 ) -> Denoising:
     """Return the work of one rank that holds ``layers``. It can be run once.
@@ -152,10 +152,10 @@ def tiny_open_sora_plan_denoising(
     Args:
         case: What is denoised.
         layers: What the strategy asked for on this rank.
-        peers: The ranks of the run; ``None`` for one rank.
+        communicator: The ranks of the run; ``None`` for one rank.
         prompts: One row per branch; ``None`` for made-up ones.
     """
-    work = tiny_denoising(case, layers, peers)
+    work = tiny_denoising(case, layers, communicator)
     backbone = tiny_open_sora_plan_backbone(layers, case.seed)
     rows = split_prompts(prompts or tiny_open_sora_plan_prompts(work.guidance.branches))
 

@@ -20,7 +20,7 @@ from longtake.models import BackboneSpec, ModelFolder, open_folder
 from longtake.models.skyreels_v2 import skyreels_v2_backbone
 from longtake.models.text import join_prompts, split_prompts
 from longtake.models.wan import WanBackbone
-from longtake.strategies import Denoising, Peers
+from longtake.strategies import Communicator, Denoising
 from longtake.task import FrameRange
 from longtake.testing.tiny.base import (
     CHANNELS,
@@ -110,16 +110,18 @@ def tiny_skyreels_backbone(layers: Collection[int] = range(LAYERS), seed: int = 
 
 @torch.no_grad()
 def tiny_skyreels_denoising(
-    case: TinyCase, layers: Collection[int] = range(LAYERS), peers: Peers | None = None
+    case: TinyCase,
+    layers: Collection[int] = range(LAYERS),
+    communicator: Communicator | None = None,
 ) -> Denoising:
     """Return the work of one rank that holds ``layers``. It can be run once.
 
     Args:
         case: What is denoised.
         layers: What the strategy asked for on this rank.
-        peers: The ranks of the run; ``None`` for one rank.
+        communicator: The ranks of the run; ``None`` for one rank.
     """
-    work = tiny_denoising(case, layers, peers)
+    work = tiny_denoising(case, layers, communicator)
     backbone = tiny_skyreels_backbone(layers, case.seed)
     rows = split_prompts(tiny_prompts(work.guidance.branches, 1))
 

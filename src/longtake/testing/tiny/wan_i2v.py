@@ -13,10 +13,10 @@ from diffusers import WanImageToVideoPipeline
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-from longtake.models import BackboneSpec, ModelFolder, PromptStates, Start, open_folder
+from longtake.models import BackboneSpec, ConditioningFrames, ModelFolder, PromptStates, open_folder
 from longtake.models.text import join_prompts, split_prompts
 from longtake.models.wan import WanBackbone
-from longtake.strategies import Denoising, Peers
+from longtake.strategies import Communicator, Denoising
 from longtake.task import FrameRange
 from longtake.testing.tiny.base import (
     BOUNDARY,
@@ -118,7 +118,7 @@ def tiny_wan_i2v_prompts(rows: int, seed: int = 0) -> PromptStates:
     }
 
 
-def tiny_start(known: int = 1, described: int = 5, seed: int = 0) -> Start:
+def tiny_start(known: int = 1, described: int = 5, seed: int = 0) -> ConditioningFrames:
     """Return a made-up start.
 
     Args:
@@ -127,7 +127,7 @@ def tiny_start(known: int = 1, described: int = 5, seed: int = 0) -> Start:
         seed: Of everything.
     """
     generator = torch.Generator().manual_seed(seed)
-    return Start(
+    return ConditioningFrames(
         latents=torch.randn(1, CHANNELS, known, HEIGHT, WIDTH, generator=generator),
         channels=torch.randn(1, 4 + CHANNELS, described, HEIGHT, WIDTH, generator=generator),
         prompts={"image": torch.randn(1, IMAGE_TOKENS, IMAGE_DIM, generator=generator)},
@@ -136,14 +136,16 @@ def tiny_start(known: int = 1, described: int = 5, seed: int = 0) -> Start:
 
 @torch.no_grad()
 def tiny_wan_i2v_denoising(
-    case: TinyCase, layers: Collection[int] = range(LAYERS), peers: Peers | None = None
+    case: TinyCase,
+    layers: Collection[int] = range(LAYERS),
+    communicator: Communicator | None = None,
 ) -> Denoising:
     """Return the work of one rank that holds ``layers``. It can be run once.
 
     Args:
         case: What is denoised; with two scales the model is like Wan 2.2.
         layers: What the strategy asked for on this rank.
-        peers: The ranks of the run; ``None`` for one rank.
+        communicator: The ranks of the run; ``None`` for one rank.
     """
     backbone = tiny_wan_i2v_backbone(layers, len(case.scales), case.seed)
     rows = split_prompts(tiny_wan_i2v_prompts(2))
@@ -152,5 +154,5 @@ def tiny_wan_i2v_denoising(
     def text(_frames: FrameRange, branches: range) -> Any:
         return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
 
-    work = tiny_denoising(case, layers, peers)
+    work = tiny_denoising(case, layers, communicator)
     return replace(work, backbone=backbone, text=text, start=tiny_start())

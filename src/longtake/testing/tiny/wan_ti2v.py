@@ -13,7 +13,7 @@ from torch import nn
 
 from longtake.models import BackboneSpec, Compression, ModelFolder, open_folder
 from longtake.models.wan import WanBackbone
-from longtake.strategies import Denoising, Peers
+from longtake.strategies import Communicator, Denoising
 from longtake.testing.tiny.base import (
     CHANNELS,
     LAYERS,
@@ -90,14 +90,16 @@ def tiny_ti2v_backbone(layers: Collection[int] = range(LAYERS), seed: int = 0) -
 
 @torch.no_grad()
 def tiny_ti2v_denoising(
-    case: TinyCase, layers: Collection[int] = range(LAYERS), peers: Peers | None = None
+    case: TinyCase,
+    layers: Collection[int] = range(LAYERS),
+    communicator: Communicator | None = None,
 ) -> Denoising:
     """Return the work of one rank that holds ``layers``. It can be run once.
 
     Args:
         case: What is denoised.
         layers: What the strategy asked for on this rank.
-        peers: The ranks of the run; ``None`` for one rank.
+        communicator: The ranks of the run; ``None`` for one rank.
     """
-    work = tiny_denoising(case, layers, peers)
+    work = tiny_denoising(case, layers, communicator)
     return replace(work, backbone=tiny_ti2v_backbone(layers, case.seed))

@@ -110,7 +110,7 @@ def request_events(
     yield RequestEnded(request(index), reason)
 
 
-def tell(callbacks: list[LongtakeCallback], events: Iterator[Event]) -> None:
+def emit(callbacks: list[LongtakeCallback], events: Iterator[Event]) -> None:
     for event in events:
         dispatch(list[pl.Callback](callbacks), TRAINER, MODULE, event)
 
@@ -149,15 +149,15 @@ def test_video_holds_all_frames_whatever_ends_the_request(
     folder: RunFolder, reason: ExitReason
 ) -> None:
     timings = Timings()
-    tell([VideoWriter().bind(folder, timings)], request_events(blocks=2, reason=reason))
+    emit([VideoWriter().bind(folder, timings)], request_events(blocks=2, reason=reason))
     assert levels(folder.path / "0000" / "video.mp4") == expected_levels(2)
     assert timings.seconds["write"] > 0
 
 
 def test_each_request_has_its_own_video(folder: RunFolder) -> None:
     writer = VideoWriter("webp", zoom=2).bind(folder, Timings())
-    tell([writer], request_events(0, blocks=1))
-    tell([writer], request_events(1, blocks=2))
+    emit([writer], request_events(0, blocks=1))
+    emit([writer], request_events(1, blocks=2))
     for index in (0, 1):
         files = [path.name for path in (folder.path / f"{index:04d}").iterdir()]
         assert files == ["video.webp"]
@@ -165,13 +165,13 @@ def test_each_request_has_its_own_video(folder: RunFolder) -> None:
 
 def test_an_exception_between_events_finishes_the_video(folder: RunFolder) -> None:
     writer = VideoWriter().bind(folder, Timings())
-    tell([writer], iter([started(), *block_events(0)]))
+    emit([writer], iter([started(), *block_events(0)]))
     writer.on_exception(TRAINER, MODULE, KeyboardInterrupt())
     assert levels(folder.path / "0000" / "video.mp4") == expected_levels(1)
 
 
 def test_a_request_without_frames_leaves_no_video(folder: RunFolder) -> None:
-    tell([VideoWriter("gif").bind(folder, Timings())], request_events(blocks=0))
+    emit([VideoWriter("gif").bind(folder, Timings())], request_events(blocks=0))
     assert list(folder.path.iterdir()) == []
 
 
@@ -179,8 +179,8 @@ def test_what_the_disk_refuses_is_one_sentence_and_said_once(folder: RunFolder) 
     (folder.request_folder(0) / "video.mp4").mkdir()
     writer = VideoWriter().bind(folder, Timings())
     with pytest.raises(OutputError, match=r"^Cannot write the video in \S+: Is a directory\.$"):
-        tell([writer], iter([started(), *block_events(0)]))
-    tell([writer], iter([RequestEnded(request(), ExitReason.FAILED)]))
+        emit([writer], iter([started(), *block_events(0)]))
+    emit([writer], iter([RequestEnded(request(), ExitReason.FAILED)]))
 
 
 def test_video_options_come_from_yaml(folder: RunFolder) -> None:
@@ -189,7 +189,7 @@ def test_video_options_come_from_yaml(folder: RunFolder) -> None:
     config = parser.parse_string("video: {format: png, zoom: 3}")
     assert set(config.video.as_dict()) == {"format", "zoom", "crf"}
     writer = parser.instantiate(config).video.bind(folder, Timings())
-    tell([writer], request_events(blocks=1))
+    emit([writer], request_events(blocks=1))
     assert len(list((folder.path / "0000" / "frames").iterdir())) == FRAMES_PER_BLOCK
 
 
@@ -207,9 +207,9 @@ def test_video_options_out_of_range_are_refused(options: dict[str, int], why: st
 def test_latents_are_written_block_by_block(folder: RunFolder) -> None:
     writer = LatentWriter(folder, keep="all")
     written = folder.path / "0004" / "latents"
-    tell([writer], iter([started(4), *block_events(0)]))
+    emit([writer], iter([started(4), *block_events(0)]))
     assert [path.name for path in written.iterdir()] == ["00000.safetensors"]
-    tell([writer], iter([*block_events(1), *block_events(2)]))
+    emit([writer], iter([*block_events(1), *block_events(2)]))
     for block in range(3):
         path = written / f"{block:05d}.safetensors"
         assert torch.equal(load_file(path)["latents"], latents_of(block))
@@ -219,7 +219,7 @@ def test_latents_are_written_block_by_block(folder: RunFolder) -> None:
 
 
 def test_latents_are_not_written_unasked(folder: RunFolder) -> None:
-    tell([LatentWriter(folder, keep="none")], request_events())
+    emit([LatentWriter(folder, keep="none")], request_events())
     assert list(folder.path.iterdir()) == []
 
 
@@ -274,7 +274,7 @@ def plain_lines(text: str) -> list[dict[str, str]]:
 
 
 def test_plain_progress_is_machine_readable(capsys: pytest.CaptureFixture[str]) -> None:
-    tell([PlainProgress()], request_events(3))
+    emit([PlainProgress()], request_events(3))
     out, err = capsys.readouterr()
     assert out == ""
     lines = plain_lines(err)
@@ -301,7 +301,7 @@ def test_plain_progress_is_machine_readable(capsys: pytest.CaptureFixture[str]) 
 def test_plain_progress_of_an_endless_video_has_no_totals(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tell([PlainProgress()], request_events(endless=True, reason=ExitReason.STOPPED))
+    emit([PlainProgress()], request_events(endless=True, reason=ExitReason.STOPPED))
     lines = plain_lines(capsys.readouterr().err)
     assert lines[0]["blocks"] == lines[0]["frames"] == "none"
     assert lines[2]["blocks"] == lines[2]["eta"] == "none"
@@ -312,14 +312,14 @@ def test_plain_progress_of_an_endless_video_has_no_totals(
 
 def test_an_exception_ends_the_display_once(capsys: pytest.CaptureFixture[str]) -> None:
     for display in (PlainProgress(), RichProgress()):
-        tell([display], iter([started()]))
+        emit([display], iter([started()]))
         for _ in range(2):
             display.on_exception(TRAINER, MODULE, ValueError("no"))
         assert capsys.readouterr().err.count("failed") == 1
 
 
 def test_rich_progress_leaves_the_last_picture(capsys: pytest.CaptureFixture[str]) -> None:
-    tell([RichProgress()], request_events())
+    emit([RichProgress()], request_events())
     out, err = capsys.readouterr()
     assert out == ""
     for text in ("tasks 6/6", "blocks 3/3", "frames 24/24", "first frame", "request 0 finished"):
@@ -374,7 +374,7 @@ def test_progress_by_name(
 
 def test_no_progress_prints_nothing(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     report = ReportWriter(folder, Timings(), "none")
-    tell([progress_callback("none"), report], request_events())
+    emit([progress_callback("none"), report], request_events())
     report.on_predict_end(TRAINER, MODULE)
     assert capsys.readouterr() == ("", "")
 
@@ -388,10 +388,10 @@ def test_report_of_a_finished_run(folder: RunFolder, capsys: pytest.CaptureFixtu
         pass
     report = ReportWriter(folder, timings)
     callbacks = [VideoWriter().bind(folder, timings), report]
-    tell(callbacks, iter([started()]))
+    emit(callbacks, iter([started()]))
     assert read_report(folder)["exit_reason"] is None
-    tell(callbacks, request_events(0))
-    tell(callbacks, request_events(1, blocks=1))
+    emit(callbacks, request_events(0))
+    emit(callbacks, request_events(1, blocks=1))
     report.on_predict_end(TRAINER, MODULE)
     content = read_report(folder)
     assert content["exit_reason"] == "finished"
@@ -430,7 +430,7 @@ def test_report_of_a_finished_run(folder: RunFolder, capsys: pytest.CaptureFixtu
 
 def test_report_of_a_stopped_run(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     report = ReportWriter(folder, Timings(), "rich")
-    tell([report], request_events(blocks=2, reason=ExitReason.STOPPED))
+    emit([report], request_events(blocks=2, reason=ExitReason.STOPPED))
     report.on_predict_end(TRAINER, MODULE)
     assert read_report(folder)["exit_reason"] == "stopped"
     assert "stopped: 16 video frames" in capsys.readouterr().err
@@ -440,7 +440,7 @@ def test_report_of_a_stopped_run(folder: RunFolder, capsys: pytest.CaptureFixtur
 def test_report_of_a_failed_run(folder: RunFolder, told: bool) -> None:
     report = ReportWriter(folder, Timings())
     events = list(request_events(blocks=1, reason=ExitReason.FAILED))
-    tell([report], iter(events if told else events[:-1]))
+    emit([report], iter(events if told else events[:-1]))
     report.on_exception(TRAINER, MODULE, RuntimeError("out of luck"))
     content = read_report(folder)
     assert content["exit_reason"] == content["requests"][0]["exit_reason"] == "failed"
@@ -460,7 +460,7 @@ def test_one_rank_reports_an_error_before_the_first_request(folder: RunFolder) -
 
 def test_a_rank_without_output_leaves_the_report_alone(folder: RunFolder) -> None:
     owner = ReportWriter(folder, Timings())
-    tell([owner], request_events(blocks=1))
+    emit([owner], request_events(blocks=1))
     before = read_report(folder)
     idle = ReportWriter(folder, Timings())
     idle.on_predict_end(TRAINER, MODULE)

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
 from longtake.errors import ConfigurationError, ModelError
-from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
+from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.framework.data import PromptData
 from longtake.framework.engine.conditioning import check_start, kept_frames
-from longtake.framework.engine.conditioning_file import StartFile
-from longtake.models import BackboneSpec, KnownFrames, ModelFolder, Sampler, Start
+from longtake.framework.engine.conditioning_file import ConditioningFile
+from longtake.models import BackboneSpec, ConditioningFrames, KnownFrames, ModelFolder, Sampler
 from longtake.models.wan import WanFamily
 from longtake.models.wan.encoder import WanEncoder
 from longtake.schedulers import FifoQueue, FullSequence
@@ -117,12 +117,12 @@ def test_known_frames_leave_the_others_alone(name: str) -> None:
 
 def started(case: TinyCase, known: int, seed: int = 7) -> Denoising:
     clean = random(1, CHANNELS, known, HEIGHT, WIDTH, seed=seed)
-    return replace(tiny_denoising(case), start=Start(latents=clean))
+    return replace(tiny_denoising(case), start=ConditioningFrames(latents=clean))
 
 
 @torch.no_grad()
 def video(work: Denoising, case: TinyCase) -> Tensor:
-    events = SingleDevice().run(work, SingleDevice().layout(1, case.job), 0)
+    events = SingleDevice().run(work, SingleDevice().layout(1, case.workload), 0)
     return torch.cat([event.latents for event in events if isinstance(event, BlockDone)], dim=2)
 
 
@@ -244,33 +244,33 @@ def pixels(index: int) -> np.ndarray[Any, Any]:
 
 
 def test_an_image_of_the_size_of_the_video_is_taken_as_it_is(files: Path) -> None:
-    file = StartFile(str(files / "first.png"))
+    file = ConditioningFile(str(files / "first.png"))
     assert file.count() == 1
     assert torch.equal(file.last(1, 32, 48), torch.from_numpy(pixels(0))[None])
-    jpeg = StartFile(str(files / "first.jpg")).last(1, 32, 48)
+    jpeg = ConditioningFile(str(files / "first.jpg")).last(1, 32, 48)
     assert (jpeg.float() - torch.from_numpy(pixels(0)).float()).abs().mean() < 4
 
 
 def test_another_shape_is_cropped_around_the_center(files: Path, tmp_path: Path) -> None:
-    square = StartFile(str(files / "first.png")).last(1, 32, 32)
+    square = ConditioningFile(str(files / "first.png")).last(1, 32, 32)
     assert torch.equal(square[0], torch.from_numpy(pixels(0))[:, 8:40])
-    half = StartFile(str(files / "first.png")).last(1, 16, 24)
+    half = ConditioningFile(str(files / "first.png")).last(1, 16, 24)
     assert half.shape == (1, 16, 24, 3)
     assert (half[0, :, :, 0].float().mean() - pixels(0)[:, :, 0].mean()).abs() < 2
     seen = Image.fromarray(pixels(0)).convert("RGBA")
     seen.save(tmp_path / "alpha.png")
-    assert StartFile(str(tmp_path / "alpha.png")).last(1, 32, 48).shape == (1, 32, 48, 3)
+    assert ConditioningFile(str(tmp_path / "alpha.png")).last(1, 32, 48).shape == (1, 32, 48, 3)
     turned = Image.fromarray(pixels(0)).rotate(-90, expand=True)  # as cameras write them
     exif = Image.Exif()
     exif[0x0112] = 8
     turned.save(tmp_path / "turned.png", exif=exif)
-    upright = StartFile(str(tmp_path / "turned.png")).last(1, 32, 48)
+    upright = ConditioningFile(str(tmp_path / "turned.png")).last(1, 32, 48)
     assert torch.equal(upright[0], torch.from_numpy(pixels(0)))
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.webp"])
 def test_the_end_of_a_video_is_kept(files: Path, name: str) -> None:
-    file = StartFile(str(files / name))
+    file = ConditioningFile(str(files / name))
     assert file.count() == 33
     kept = file.last(5, 32, 48)
     expected = torch.stack([torch.from_numpy(pixels(index)) for index in range(28, 33)])
@@ -290,7 +290,7 @@ def test_the_end_of_a_video_is_kept(files: Path, name: str) -> None:
 )
 def test_a_file_that_shows_nothing_is_refused(files: Path, name: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        StartFile(str(files / name))
+        ConditioningFile(str(files / name))
 
 
 # How much of a file is kept.
@@ -382,8 +382,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
 
 def made(folder: ModelFolder, *requests: Request) -> Iterator[Tensor]:
     """Yield the video frames of each request, of one engine."""
-    recipe = Recipe(pipeline=str(folder.path), scheduler=FifoQueue(3, 2), steps=3, dtype="float32")
-    engine = Engine(recipe, SingleDevice())
+    generation_config = GenerationConfig(
+        pipeline=str(folder.path), scheduler=FifoQueue(3, 2), steps=3, dtype="float32"
+    )
+    engine = Engine(generation_config, SingleDevice())
     for request in requests:
         events = engine.generate(request)
         yield torch.cat([event.frames for event in events if isinstance(event, FramesDecoded)])

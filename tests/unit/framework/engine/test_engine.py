@@ -18,8 +18,8 @@ from longtake.framework import (
     Event,
     ExitReason,
     FramesDecoded,
+    GenerationConfig,
     PromptAt,
-    Recipe,
     Request,
     RequestEnded,
     RequestStarted,
@@ -38,9 +38,9 @@ VIDEO = Request(prompts=(PromptAt(text="red shape"),), num_frames=37, height=32,
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def generation_config(tmp_path_factory: pytest.TempPathFactory) -> GenerationConfig:
     folder = tiny_wan_folder(tmp_path_factory.mktemp("model") / "tiny")
-    return Recipe(
+    return GenerationConfig(
         pipeline=str(folder.path), scheduler=FifoQueue(3, 2), steps=STEPS, dtype="float32"
     )
 
@@ -49,8 +49,8 @@ def blocks_of(events: Iterator[Event] | list[Event]) -> list[torch.Tensor]:
     return [event.latents for event in events if isinstance(event, BlockDone)]
 
 
-def test_a_video_is_told_from_start_to_end(recipe: Recipe) -> None:
-    events = list(Engine(recipe, SingleDevice()).generate(VIDEO))
+def test_a_video_is_told_from_start_to_end(generation_config: GenerationConfig) -> None:
+    events = list(Engine(generation_config, SingleDevice()).generate(VIDEO))
     first, last = events[0], events[-1]
     assert first == RequestStarted(request=VIDEO, blocks=3, steps=STEPS, video_frames=37)
     assert last == RequestEnded(VIDEO, ExitReason.FINISHED)
@@ -60,8 +60,10 @@ def test_a_video_is_told_from_start_to_end(recipe: Recipe) -> None:
     assert {part.dtype for part in frames} == {torch.uint8}
 
 
-def test_a_block_is_decoded_before_the_next_one_is_denoised(recipe: Recipe) -> None:
-    events = Engine(recipe, SingleDevice()).generate(VIDEO)
+def test_a_block_is_decoded_before_the_next_one_is_denoised(
+    generation_config: GenerationConfig,
+) -> None:
+    events = Engine(generation_config, SingleDevice()).generate(VIDEO)
     kinds = [type(event) for event in events if not isinstance(event, ActionDone)]
     for position, kind in enumerate(kinds):
         if kind is BlockDone:
@@ -69,54 +71,62 @@ def test_a_block_is_decoded_before_the_next_one_is_denoised(recipe: Recipe) -> N
 
 
 @pytest.mark.parametrize("frames", [1, 5, 9, 21, 33])
-def test_exactly_the_frames_that_were_asked_for(recipe: Recipe, frames: int) -> None:
-    events = Engine(recipe, SingleDevice()).generate(replace(VIDEO, num_frames=frames))
+def test_exactly_the_frames_that_were_asked_for(
+    generation_config: GenerationConfig, frames: int
+) -> None:
+    events = Engine(generation_config, SingleDevice()).generate(replace(VIDEO, num_frames=frames))
     assert sum(len(event.frames) for event in events if isinstance(event, FramesDecoded)) == frames
 
 
-def test_an_endless_video_goes_on_until_it_is_stopped(recipe: Recipe) -> None:
+def test_an_endless_video_goes_on_until_it_is_stopped(generation_config: GenerationConfig) -> None:
     events: list[Event] = []
     endless = replace(VIDEO, num_frames=None)
     stop = lambda: len(blocks_of(events)) == 4  # noqa: E731
-    for event in Engine(recipe, SingleDevice()).generate(endless, stop):
+    for event in Engine(generation_config, SingleDevice()).generate(endless, stop):
         events.append(event)
     assert events[-1] == RequestEnded(endless, ExitReason.STOPPED)
     frames = sum(len(event.frames) for event in events if isinstance(event, FramesDecoded))
     assert frames == 1 + 4 * (5 + 3 + 3 + 3 - 1), "every block that was finished is decoded"
 
 
-def test_a_video_that_is_all_made_is_finished_whatever_stop_says(recipe: Recipe) -> None:
+def test_a_video_that_is_all_made_is_finished_whatever_stop_says(
+    generation_config: GenerationConfig,
+) -> None:
     events: list[Event] = []
     stop = lambda: len(blocks_of(events)) == 3  # noqa: E731
-    for event in Engine(recipe, SingleDevice()).generate(VIDEO, stop):
+    for event in Engine(generation_config, SingleDevice()).generate(VIDEO, stop):
         events.append(event)
     assert events[-1] == RequestEnded(VIDEO, ExitReason.FINISHED)
 
 
-def test_a_block_whose_last_task_has_run_is_not_lost_to_a_stop(recipe: Recipe) -> None:
+def test_a_block_whose_last_task_has_run_is_not_lost_to_a_stop(
+    generation_config: GenerationConfig,
+) -> None:
     events: list[Event] = []
     stop = lambda: any(isinstance(e, TaskDone) and e.task.last_step for e in events)  # noqa: E731
-    for event in Engine(recipe, SingleDevice()).generate(VIDEO, stop):
+    for event in Engine(generation_config, SingleDevice()).generate(VIDEO, stop):
         events.append(event)
     assert len(blocks_of(events)) == 1
     assert events[-1] == RequestEnded(VIDEO, ExitReason.STOPPED)
 
 
-def test_nothing_is_begun_once_it_is_to_stop(recipe: Recipe) -> None:
-    assert list(Engine(recipe, SingleDevice()).generate(VIDEO, lambda: True)) == []
+def test_nothing_is_begun_once_it_is_to_stop(generation_config: GenerationConfig) -> None:
+    assert list(Engine(generation_config, SingleDevice()).generate(VIDEO, lambda: True)) == []
 
 
-def test_the_same_seed_gives_the_same_video_and_another_one_another(recipe: Recipe) -> None:
-    first = blocks_of(Engine(recipe, SingleDevice()).generate(VIDEO))
+def test_the_same_seed_gives_the_same_video_and_another_one_another(
+    generation_config: GenerationConfig,
+) -> None:
+    first = blocks_of(Engine(generation_config, SingleDevice()).generate(VIDEO))
     torch.manual_seed(99)
-    again = blocks_of(Engine(recipe, SingleDevice()).generate(VIDEO))
-    other = blocks_of(Engine(recipe, SingleDevice()).generate(replace(VIDEO, seed=1)))
+    again = blocks_of(Engine(generation_config, SingleDevice()).generate(VIDEO))
+    other = blocks_of(Engine(generation_config, SingleDevice()).generate(replace(VIDEO, seed=1)))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_prompts_and_steps_are_conditioned_once_whatever_the_length(
-    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    generation_config: GenerationConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: Counter[str] = Counter()
 
@@ -133,7 +143,7 @@ def test_prompts_and_steps_are_conditioned_once_whatever_the_length(
     counted(WanBackbone, "condition_step")
     counted(WanFamily, "encode_text")
     counted(WanFamily, "load_backbone")
-    engine = Engine(recipe, SingleDevice())
+    engine = Engine(generation_config, SingleDevice())
     two = replace(VIDEO, prompts=(PromptAt(text="bird"), PromptAt(at=1, text="sea")), index=1)
     engine.load([VIDEO, two])
     for request in (VIDEO, two):
@@ -167,24 +177,31 @@ def test_a_prompt_holds_from_its_second_on_and_is_dropped_when_it_is_over() -> N
     assert made == ["a", "b", "a"], "dropped with its last block"
 
 
-def test_a_prompt_change_alters_only_what_comes_after(recipe: Recipe) -> None:
-    recipe = replace(recipe, cache=SameStepKV(), scheduler=FifoQueue(3, 2, stride=STEPS))
+def test_a_prompt_change_alters_only_what_comes_after(generation_config: GenerationConfig) -> None:
+    generation_config = replace(
+        generation_config, cache=SameStepKV(), scheduler=FifoQueue(3, 2, stride=STEPS)
+    )
     later = replace(VIDEO, prompts=(*VIDEO.prompts, PromptAt(at=1.5, text="sea")))
-    plain = blocks_of(Engine(recipe, SingleDevice()).generate(VIDEO))
-    changed = blocks_of(Engine(recipe, SingleDevice()).generate(later))
+    plain = blocks_of(Engine(generation_config, SingleDevice()).generate(VIDEO))
+    changed = blocks_of(Engine(generation_config, SingleDevice()).generate(later))
     # One block in flight: no block sees a later one. Block 2 begins at video frame 29, 1.8 s.
     assert [torch.equal(a, b) for a, b in zip(plain, changed, strict=True)] == [True, True, False]
 
 
-def test_the_time_of_each_part_is_counted(recipe: Recipe) -> None:
-    engine = Engine(recipe, SingleDevice())
+def test_the_time_of_each_part_is_counted(generation_config: GenerationConfig) -> None:
+    engine = Engine(generation_config, SingleDevice())
     list(islice(engine.generate(VIDEO), 100))
     assert set(engine.timings.seconds) == {"text", "load", "denoise", "decode"}
     assert all(seconds > 0 for seconds in engine.timings.seconds.values())
 
 
-def test_text_states_do_not_depend_on_the_prompts_beside_them(recipe: Recipe) -> None:
-    alone, beside = Engine(recipe, SingleDevice()), Engine(recipe, SingleDevice())
+def test_text_states_do_not_depend_on_the_prompts_beside_them(
+    generation_config: GenerationConfig,
+) -> None:
+    alone, beside = (
+        Engine(generation_config, SingleDevice()),
+        Engine(generation_config, SingleDevice()),
+    )
     others = [
         replace(VIDEO, prompts=(PromptAt(text=text),), index=index)
         for index, text in enumerate(("a fast bird", "the blue sea", "left", "right"), start=1)
@@ -196,11 +213,13 @@ def test_text_states_do_not_depend_on_the_prompts_beside_them(recipe: Recipe) ->
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
-def test_weights_follow_the_dtype_save_those_kept_in_fp32(recipe: Recipe, tmp_path: Path) -> None:
-    engine = Engine(replace(recipe, dtype="bfloat16"), SingleDevice())
+def test_weights_follow_the_dtype_save_those_kept_in_fp32(
+    generation_config: GenerationConfig, tmp_path: Path
+) -> None:
+    engine = Engine(replace(generation_config, dtype="bfloat16"), SingleDevice())
     blocks = blocks_of(engine.generate(VIDEO))
     assert {block.dtype for block in blocks} == {torch.float32}, "the sampler works in fp32"
-    exact = blocks_of(Engine(recipe, SingleDevice()).generate(VIDEO))
+    exact = blocks_of(Engine(generation_config, SingleDevice()).generate(VIDEO))
     error = (blocks[0] - exact[0]).abs().mean() / exact[0].abs().mean()
     assert 0 < error < 0.1, "bf16 rounds, and no more than that"
 
@@ -208,14 +227,14 @@ def test_weights_follow_the_dtype_save_those_kept_in_fp32(recipe: Recipe, tmp_pa
 def test_a_model_with_embedded_guidance_has_one_branch_and_its_held_back_frames_come(
     tmp_path: Path,
 ) -> None:
-    recipe = Recipe(
+    generation_config = GenerationConfig(
         pipeline=str(tiny_hunyuan_folder(tmp_path / "tiny").path),
         scheduler=FifoQueue(3, 2),
         steps=STEPS,
         guidance_scale=6.0,
         dtype="float32",
     )
-    engine = Engine(recipe, SingleDevice())
+    engine = Engine(generation_config, SingleDevice())
     assert (engine.plan.guidance.branches, engine.plan.guidance.embedded) == (1, 6.0)
     for stop_after in (None, 1):
         events: list[Event] = []

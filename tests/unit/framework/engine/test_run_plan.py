@@ -11,7 +11,7 @@ import torch
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError
-from longtake.framework import PromptAt, Recipe, Request
+from longtake.framework import GenerationConfig, PromptAt, Request
 from longtake.framework.cli import main
 from longtake.framework.engine.run_plan import RunPlan, longest
 from longtake.plan.cost.profiles import profile
@@ -19,12 +19,12 @@ from longtake.schedulers import FifoQueue
 from longtake.strategies import (
     Denoising,
     DualParal,
-    Job,
     Layout,
     Mesh,
     ParallelStrategy,
     Progress,
     SingleDevice,
+    Workload,
 )
 from longtake.testing.tiny.base import LAYERS, tiny_wan_folder
 
@@ -37,32 +37,39 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def recipe(model: Path) -> Recipe:
-    return Recipe(pipeline=str(model), scheduler=FifoQueue(3, 2), steps=3, dtype="float32")
+def generation_config(model: Path) -> GenerationConfig:
+    return GenerationConfig(
+        pipeline=str(model), scheduler=FifoQueue(3, 2), steps=3, dtype="float32"
+    )
 
 
 def plan_of(
-    recipe: Recipe, strategy: ParallelStrategy, world_size: int, memory: float = 1e9
+    generation_config: GenerationConfig,
+    strategy: ParallelStrategy,
+    world_size: int,
+    memory: float = 1e9,
 ) -> RunPlan:
     hardware = replace(profile("H200"), memory=memory)
     device = torch.device("cpu")
-    return RunPlan(recipe, strategy, world_size=world_size, device=device, hardware=hardware)
+    return RunPlan(
+        generation_config, strategy, world_size=world_size, device=device, hardware=hardware
+    )
 
 
 class Recording(ParallelStrategy):
-    """Puts the layers on two ranks, and remembers the jobs that it was asked about."""
+    """Puts the layers on two ranks, and remembers the workloads that it was asked about."""
 
     def __init__(self) -> None:
-        self.jobs: list[Job] = []
+        self.workloads: list[Workload] = []
 
     @override
-    def layout(self, world_size: int, job: Job) -> Layout:
-        self.jobs.append(job)
-        half = job.spec.layers // 2
+    def layout(self, world_size: int, workload: Workload) -> Layout:
+        self.workloads.append(workload)
+        half = workload.spec.layers // 2
         return Layout(
             mesh=Mesh(pipe=2),
-            stages=(range(half), range(half, job.spec.layers)),
-            batches=(range(job.branches),),
+            stages=(range(half), range(half, workload.spec.layers)),
+            batches=(range(workload.branches),),
         )
 
     @override
@@ -70,13 +77,15 @@ class Recording(ParallelStrategy):
         raise AssertionError("nothing runs here")
 
 
-def test_one_layout_is_made_for_the_longest_request(recipe: Recipe) -> None:
+def test_one_layout_is_made_for_the_longest_request(generation_config: GenerationConfig) -> None:
     strategy = Recording()
-    plan = plan_of(recipe, strategy, 2)
+    plan = plan_of(generation_config, strategy, 2)
     plan.check([VIDEO, replace(VIDEO, num_frames=81), replace(VIDEO, num_frames=5)])
     plan.check([replace(VIDEO, num_frames=161)])
-    assert [job.latent_frames for job in strategy.jobs] == [21]
-    assert plan.job.work.layer > 0, "a strategy weighs layouts with the model's own operations"
+    assert [workload.latent_frames for workload in strategy.workloads] == [21]
+    assert plan.workload.flops.layer > 0, (
+        "a strategy weighs layouts with the model's own operations"
+    )
 
 
 def test_an_endless_video_is_the_longest() -> None:
@@ -86,27 +95,33 @@ def test_an_endless_video_is_the_longest() -> None:
     assert longest([VIDEO, large]) is large
 
 
-def test_a_layout_for_another_number_of_devices_is_refused(recipe: Recipe) -> None:
+def test_a_layout_for_another_number_of_devices_is_refused(
+    generation_config: GenerationConfig,
+) -> None:
     with pytest.raises(ConfigurationError, match=r"lays out 2 devices, but .* is 3"):
-        plan_of(recipe, Recording(), 3).check([VIDEO])
+        plan_of(generation_config, Recording(), 3).check([VIDEO])
 
 
-def test_weights_are_counted_per_layer_from_headers(recipe: Recipe) -> None:
-    weights = plan_of(recipe, SingleDevice(), 1).count_weights()
+def test_weights_are_counted_per_layer_from_headers(generation_config: GenerationConfig) -> None:
+    weights = plan_of(generation_config, SingleDevice(), 1).count_weights()
     assert weights is not None
     assert len(weights.layers) == LAYERS
     assert len(set(weights.layers)) == 1, "all layers are alike"
     assert 0 < weights.rest < weights.layers[0] * LAYERS
 
 
-def test_weights_and_cache_that_do_not_fit_a_rank_are_refused(recipe: Recipe) -> None:
-    weights = plan_of(recipe, SingleDevice(), 1).count_weights()
+def test_weights_and_cache_that_do_not_fit_a_rank_are_refused(
+    generation_config: GenerationConfig,
+) -> None:
+    weights = plan_of(generation_config, SingleDevice(), 1).count_weights()
     assert weights is not None
     memory = 4 * (sum(weights.layers) + weights.rest)
-    plan_of(recipe, SingleDevice(), 1, memory + 100_000).check([VIDEO])
+    plan_of(generation_config, SingleDevice(), 1, memory + 100_000).check([VIDEO])
     with pytest.raises(ConfigurationError, match="GiB of weights on rank 0, but its device has"):
-        plan_of(recipe, SingleDevice(), 1, memory).check([VIDEO])
-    plan_of(recipe, DualParal(split=[2, 2]), 2, memory).check([VIDEO])  # half of the layers each
+        plan_of(generation_config, SingleDevice(), 1, memory).check([VIDEO])
+    plan_of(generation_config, DualParal(split=[2, 2]), 2, memory).check(
+        [VIDEO]
+    )  # half of the layers each
 
 
 def test_a_plan_is_printed_without_processes_weights_or_gpus(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from longtake.framework import Engine, PromptAt, Recipe, Request
+from longtake.framework import Engine, GenerationConfig, PromptAt, Request
 from longtake.framework.trainer import InferenceTrainer
 from longtake.schedulers import FifoQueue
 from longtake.strategies import BlockDone, SingleDevice
@@ -59,11 +59,13 @@ def test_by_default_what_a_script_has_chosen_stays(chosen: bool) -> None:
 def test_a_video_is_the_same_under_it(tmp_path: Path) -> None:
     """On the CPU: no kernel of a run is one that PyTorch refuses, and no bit changes."""
     pipeline = str(tiny_wan_folder(tmp_path / "tiny").path)
-    recipe = Recipe(pipeline=pipeline, scheduler=FifoQueue(3, 2), steps=2, dtype="float32")
+    generation_config = GenerationConfig(
+        pipeline=pipeline, scheduler=FifoQueue(3, 2), steps=2, dtype="float32"
+    )
     request = Request(prompts=(PromptAt(text="bird"),), num_frames=21, height=32, width=48)
 
     def latents() -> torch.Tensor:
-        events = Engine(recipe, SingleDevice(), device="cpu").generate(request)
+        events = Engine(generation_config, SingleDevice(), device="cpu").generate(request)
         return torch.cat([one.latents for one in events if isinstance(one, BlockDone)], dim=2)
 
     plain = latents()

@@ -120,7 +120,7 @@ def test_tiles_cover_the_picture(height: int, width: int) -> None:
     for rows, columns in grid.tiles:
         seen[rows.start : rows.stop, columns.start : columns.stop] += 1
     assert seen.min() == 1
-    assert grid.work == pytest.approx(seen.mean().item())
+    assert grid.overhead == pytest.approx(seen.mean().item())
     assert all(len(part) > 2 for tile in grid.tiles for part in tile), "a tile is all overlap"
 
 

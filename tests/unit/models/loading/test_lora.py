@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from longtake.caches import NoCache
 from longtake.errors import ModelError
-from longtake.framework import Engine, PromptAt, Recipe, Request
+from longtake.framework import Engine, GenerationConfig, PromptAt, Request
 from longtake.framework.cli import main
 from longtake.framework.module import Generator
 from longtake.models import Lora, Placement, open_folder
@@ -148,7 +148,7 @@ def test_a_video_is_that_of_the_fused_pipeline(path: Path, tmp_path: Path, guida
         output_type="latent",
         max_sequence_length=TOKENS,
     ).frames
-    recipe = Recipe(
+    generation_config = GenerationConfig(
         pipeline=str(path),
         scheduler=scheduler,
         noise=Independent(),
@@ -164,13 +164,13 @@ def test_a_video_is_that_of_the_fused_pipeline(path: Path, tmp_path: Path, guida
     prompts = (PromptAt(text="red shape"),)
     request = Request(prompts=prompts, negative_prompt="slow", num_frames=9, height=32, width=48)
 
-    def made(chosen: Recipe) -> Tensor:
+    def made(chosen: GenerationConfig) -> Tensor:
         events = list(Engine(chosen, SingleDevice()).generate(request))
         return next(event.latents for event in events if isinstance(event, BlockDone))
 
-    found = made(recipe)
+    found = made(generation_config)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
-    assert not torch.allclose(found, made(replace(recipe, loras=())), rtol=0.1)
+    assert not torch.allclose(found, made(replace(generation_config, loras=())), rtol=0.1)
 
 
 def test_the_header_of_diffusers_says_how_strong_it_is(path: Path, tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_the_command_line_takes_one_or_several(
     several = printed("[{path: a, scale: 0.5}, {path: b, component: transformer_2}]")
     expected = "  lora:\n  - path: a\n    scale: 0.5\n    component: transformer\n"
     assert expected in several
-    assert Generator("demo", lora="a").recipe.loras == (Lora(path="a"),)
+    assert Generator("demo", lora="a").generation_config.loras == (Lora(path="a"),)
     with pytest.raises(SystemExit) as ended:
         main(["predict", "--model.pipeline", str(path), "--data.prompts", "x", "--output",
               str(path / "out"), "--model.lora", "./none"])  # fmt: skip

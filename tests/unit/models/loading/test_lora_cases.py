@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from longtake.errors import ModelError
-from longtake.framework import Recipe
+from longtake.framework import GenerationConfig
 from longtake.framework.cli import main
 from longtake.framework.engine.run_plan import RunPlan
 from longtake.models import Lora, Placement, open_folder
@@ -168,8 +168,10 @@ def test_wan_21_image_to_video_on_wan_22(tmp_path: Path) -> None:
     path = tiny_wan_i2v_folder(tmp_path / "tiny", experts=2).path
 
     def plan(**options: Any) -> RunPlan:
-        recipe = Recipe(pipeline=str(path), loras=(Lora(path=str(file), **options),))
-        return RunPlan(recipe, SingleDevice(), world_size=1, device=torch.device("cpu"))
+        generation_config = GenerationConfig(
+            pipeline=str(path), loras=(Lora(path=str(file), **options),)
+        )
+        return RunPlan(generation_config, SingleDevice(), world_size=1, device=torch.device("cpu"))
 
     refusal = r"cross_attn\.k_img\.lora_A\.weight \(and 7 other modules\) .* missing: skip merges"
     with pytest.raises(ModelError, match=refusal):

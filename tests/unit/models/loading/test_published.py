@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from longtake.caches import NoCache
-from longtake.framework import Engine, FramesDecoded, PromptAt, Recipe, Request
+from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.models import ModelFolder, Placement, family_of
 from longtake.noise import NoiseSource
 from longtake.schedulers import FullSequence
@@ -98,10 +98,10 @@ def test_it_starts_and_is_the_pipeline(
     case, picture = CASES[name], None
     if folder.pipeline == "WanImageToVideoPipeline":
         picture = first_picture(tmp_path / "first.png")
-    recipe, request = recipe_of(folder, case), request_of(folder, picture)
-    noise = noise_of(folder, recipe)
+    generation_config, request = recipe_of(folder, case), request_of(folder, picture)
+    noise = noise_of(folder, generation_config)
     expected = denoised_by_diffusers(folder, case, request, noise)
-    events = list(Engine(recipe, SingleDevice()).generate(request))
+    events = list(Engine(generation_config, SingleDevice()).generate(request))
     [found] = [event.latents for event in events if isinstance(event, BlockDone)]
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
     assert (found - noise).abs().max() > 0.1, "nothing has been denoised"
@@ -116,8 +116,8 @@ def test_spaces_and_every_word_matter(folder: ModelFolder) -> None:
     assert len({row.numpy().tobytes() for row in encoded}) == len(prompts)
 
 
-def recipe_of(folder: ModelFolder, case: Case) -> Recipe:
-    return Recipe(
+def recipe_of(folder: ModelFolder, case: Case) -> GenerationConfig:
+    return GenerationConfig(
         pipeline=str(folder.path),
         scheduler=FullSequence(),
         cache=NoCache(),
@@ -140,7 +140,7 @@ def request_of(folder: ModelFolder, picture: Path | None) -> Request:
     )
 
 
-def noise_of(folder: ModelFolder, recipe: Recipe) -> Tensor:
+def noise_of(folder: ModelFolder, generation_config: GenerationConfig) -> Tensor:
     """Return the noise that the engine starts from."""
     spec = family_of(folder).spec(folder)
     source = NoiseSource(
@@ -150,8 +150,8 @@ def noise_of(folder: ModelFolder, recipe: Recipe) -> Tensor:
         height=HEIGHT // spec.compression.spatial,
         width=WIDTH // spec.compression.spatial,
     )
-    blocks = recipe.scheduler.blocks(LATENT_FRAMES)
-    return torch.cat(list(recipe.noise.blocks(source, blocks)), dim=2)
+    blocks = generation_config.scheduler.blocks(LATENT_FRAMES)
+    return torch.cat(list(generation_config.noise.blocks(source, blocks)), dim=2)
 
 
 def first_picture(file: Path) -> Path:

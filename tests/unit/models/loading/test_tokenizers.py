@@ -13,7 +13,7 @@ import pytest
 from transformers import AutoTokenizer, LlamaTokenizer
 
 from longtake.errors import ModelError
-from longtake.framework import Engine, Recipe
+from longtake.framework import Engine, GenerationConfig
 from longtake.models import ModelFolder, open_folder
 from longtake.models.loading.tokenizers import check_text, load_tokenizer
 from longtake.strategies import SingleDevice
@@ -170,10 +170,10 @@ def test_nothing_is_fetched_for_a_folder_whose_prompts_cannot_be_read(
         return str(folder.path)
 
     monkeypatch.setattr("longtake.models.loading.hub.snapshot_download", download)
-    recipe = Recipe(pipeline="owner/model", dtype="float32")
-    Engine(recipe, SingleDevice())
+    generation_config = GenerationConfig(pipeline="owner/model", dtype="float32")
+    Engine(generation_config, SingleDevice())
     (folder.path / "tokenizer" / "spiece.model").write_bytes(b"no model")
     with pytest.raises(ModelError, match=r"the tokenizer in .* cannot be loaded"):
-        Engine(recipe, SingleDevice())
+        Engine(generation_config, SingleDevice())
     assert fetched
     assert not any("safetensors" in pattern for patterns in fetched for pattern in patterns)

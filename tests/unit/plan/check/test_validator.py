@@ -74,7 +74,7 @@ def test_a_summary_counts() -> None:
     summary = validate(plan_of(layout, NextBlockKV(), FifoQueue(4, 2), 6, 3), layout, limit=1)
     # Each of 3 tasks: a hop and a result, posted, sent and received.
     assert (summary.messages, summary.outstanding) == (6, 1)
-    assert summary.actions == 3 * (2 * 3 + len(["open", "compute", "compute", "guide"]) + 1) + 1
+    assert summary.actions == 3 * (2 * 3 + len(["open", "compute", "compute", "combine"]) + 1) + 1
 
 
 Lines = list[list[str]]
@@ -233,7 +233,7 @@ MUTATIONS: dict[str, tuple[Callable[[Lines], None], str]] = {
     ),
     "never received": (
         both(drop(1, "receive prediction b2s2"), drop(1, "post prediction b2s2")),
-        "rank 1 cannot guide block 2, step 2: the prediction of block 2, step 2, branches 1:2 is "
+        "rank 1 cannot combine block 2, step 2: the prediction of block 2, step 2, branches 1:2 is "
         "not here",
     ),
     "sent too often": (
@@ -253,8 +253,8 @@ MUTATIONS: dict[str, tuple[Callable[[Lines], None], str]] = {
         ),
         "rank 2 cannot compute block 2, step 2, branches 1:2: its window is not here",
     ),
-    "guides other frames": (
-        change(1, "guide b0s0", "6 frames", "5 frames"),
+    "combines other frames": (
+        change(1, "combine b0s0", "6 frames", "5 frames"),
         "it has 5 frames, but the prediction of block 0, step 0, branches 0:1 has 6",
     ),
     "advances without a result": (

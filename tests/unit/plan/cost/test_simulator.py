@@ -10,7 +10,7 @@ import pytest
 
 from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
 from longtake.models import BackboneSpec, Compression
-from longtake.models.flops import Work
+from longtake.models.flops import Flops
 from longtake.plan.check.replay import Link
 from longtake.plan.cost.simulator import bounded, message_bytes, simulate, timeline
 from longtake.plan.devices import Hardware
@@ -18,7 +18,7 @@ from longtake.plan.ir.actions import Compute, Decode, Kind, Message
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.plan.search.splits import balance, stages_of
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 from longtake.schedulers import FifoQueue
 
 TOGETHER, APART = (range(2),), (range(1), range(1, 2))
@@ -31,10 +31,10 @@ FREE = Hardware(
     launch=0.0,
     memory=1.0,
 )
-LINEAR = Work(embed=0.0, layer=1.0, attention=0.0, head=0.0, decode=0.0)
+LINEAR = Flops(embed=0.0, layer=1.0, attention=0.0, head=0.0, decode=0.0)
 
 
-def job_of(latent_frames: int, steps: int = 50, layers: int = 32) -> Job:
+def workload_of(latent_frames: int, steps: int = 50, layers: int = 32) -> Workload:
     """One operation per layer, query and branch, one operation per second, one token per frame."""
     spec = BackboneSpec(
         name="even",
@@ -46,7 +46,7 @@ def job_of(latent_frames: int, steps: int = 50, layers: int = 32) -> Job:
         native_frames=21,
         compression=Compression(temporal=4, spatial=8),
     )
-    return Job(
+    return Workload(
         spec=spec,
         scheduler=FifoQueue(8, 8),
         latent_frames=latent_frames,
@@ -56,7 +56,7 @@ def job_of(latent_frames: int, steps: int = 50, layers: int = 32) -> Job:
         height=2,
         width=2,
         item_bytes=2,
-        work=LINEAR,
+        flops=LINEAR,
         hardware=FREE,
     )
 
@@ -82,12 +82,12 @@ def layout_of(cfg: int, pipe: int, batches: tuple[range, ...], layers: int = 32)
     ],
 )
 def test_idle_shares_of_the_paper(latent_frames: int, layout: Layout, idle: float) -> None:
-    assert simulate(layout, job_of(latent_frames)).idle == pytest.approx(idle, abs=1e-3)
+    assert simulate(layout, workload_of(latent_frames)).idle == pytest.approx(idle, abs=1e-3)
 
 
 def test_one_device_never_waits() -> None:
-    job = replace(job_of(30, steps=2), work=replace(LINEAR, decode=10.0))
-    simulation = simulate(layout_of(1, 1, TOGETHER), job)
+    workload = replace(workload_of(30, steps=2), flops=replace(LINEAR, decode=10.0))
+    simulation = simulate(layout_of(1, 1, TOGETHER), workload)
     assert simulation.idle == pytest.approx(0.0)
     # Windows of 16, 16 and 14 frames; 32 layers, 2 branches, 2 steps; and 30 frames decoded.
     assert simulation.makespan == pytest.approx((16 + 16 + 14) * 32 * 2 * 2 + 30 * 10)
@@ -97,10 +97,12 @@ def test_one_device_never_waits() -> None:
 
 
 def test_every_part_of_the_model_has_its_price() -> None:
-    work = Work(embed=3.0, layer=5.0, attention=7.0, head=11.0, decode=0.0)
-    job = replace(job_of(24, steps=1), work=work, hardware=replace(FREE, launch=13.0, matmul=2.0))
+    flops = Flops(embed=3.0, layer=5.0, attention=7.0, head=11.0, decode=0.0)
+    workload = replace(
+        workload_of(24, steps=1), flops=flops, hardware=replace(FREE, launch=13.0, matmul=2.0)
+    )
     first, second = (
-        [box for box in timeline(layout_of(1, 2, APART), job) if box.rank == rank]
+        [box for box in timeline(layout_of(1, 2, APART), workload) if box.rank == rank]
         for rank in (0, 1)
     )
     took = [
@@ -113,23 +115,23 @@ def test_every_part_of_the_model_has_its_price() -> None:
     assert took[1] == pytest.approx([13 + (layers + 11 * own) / 2 for own in (16, 16, 8, 8)])
 
 
-def starts(layout: Layout, job: Job, rank: int) -> list[float]:
-    """Return when a rank begins to compute its micro-tasks."""
-    boxes = timeline(layout, job)
+def starts(layout: Layout, workload: Workload, rank: int) -> list[float]:
+    """Return when a rank begins to compute its micro-batchs."""
+    boxes = timeline(layout, workload)
     return [box.start for box in boxes if box.rank == rank and isinstance(box.action, Compute)]
 
 
 def test_messages_take_their_time_one_after_another() -> None:
     hardware = replace(FREE, bandwidth=16.0, latency=100.0)
-    job = replace(job_of(16, steps=1), hardware=hardware)
+    workload = replace(workload_of(16, steps=1), hardware=hardware)
     layout = layout_of(1, 2, APART)
     hop = Message(kind=Kind.HOP, block=0, step=0, branches=range(1), frames=16)
-    assert message_bytes(job, hop) == 16 * 16 * 2
+    assert message_bytes(workload, hop) == 16 * 16 * 2
     compute, transfer = 16 * 16, 16 * 16 * 2 / 16
-    assert starts(layout, job, 0) == [0, compute], "a send is not waited for"
-    assert starts(layout, job, 1) == [compute + transfer + 100, 2 * compute + transfer + 100]
+    assert starts(layout, workload, 0) == [0, compute], "a send is not waited for"
+    assert starts(layout, workload, 1) == [compute + transfer + 100, 2 * compute + transfer + 100]
 
-    slow = replace(job, hardware=replace(hardware, bandwidth=0.5))
+    slow = replace(workload, hardware=replace(hardware, bandwidth=0.5))
     transfer = 16 * 16 * 2 * 2
     assert starts(layout, slow, 1) == [
         compute + transfer + 100,
@@ -138,8 +140,8 @@ def test_messages_take_their_time_one_after_another() -> None:
 
 
 def test_bytes_of_every_kind_of_message() -> None:
-    job, layout = job_of(16, steps=1), layout_of(2, 2, APART)
-    simulation = simulate(layout, job)
+    workload, layout = workload_of(16, steps=1), layout_of(2, 2, APART)
+    simulation = simulate(layout, workload)
     picture = 3 * 16 * 2 * 2 * 4
     assert simulation.link_bytes == {
         Link(0, 2, Kind.LATENTS): picture,
@@ -153,21 +155,21 @@ def test_bytes_of_every_kind_of_message() -> None:
 
 def test_busy_is_what_was_done() -> None:
     caches: list[FeatureCache] = [NoCache(), NextBlockKV(), SameStepKV()]
-    work = Work(embed=3.0, layer=5.0, attention=0.1, head=11.0, decode=50.0)
+    flops = Flops(embed=3.0, layer=5.0, attention=0.1, head=11.0, decode=50.0)
     hardware = replace(FREE, bandwidth=9.0, latency=7.0, launch=2.0)
     layouts = [layout_of(1, 3, TOGETHER), layout_of(1, 4, APART), layout_of(2, 2, APART)]
     for layout, cache, stride, frames in product(layouts, caches, (1, 3), (10, 49)):
-        job = replace(
-            job_of(frames, steps=5),
+        workload = replace(
+            workload_of(frames, steps=5),
             scheduler=FifoQueue(8, 4, stride),
             cache=cache,
-            work=work,
+            flops=flops,
             hardware=hardware,
         )
-        simulation = simulate(layout, job)
+        simulation = simulate(layout, workload)
         busy = [0.0] * layout.mesh.size
         clocks = [0.0] * layout.mesh.size
-        for box in timeline(layout, job):
+        for box in timeline(layout, workload):
             assert box.start == clocks[box.rank], "a rank does one thing after another"
             clocks[box.rank] = box.stop
             if isinstance(box.action, Compute | Decode):
@@ -175,24 +177,26 @@ def test_busy_is_what_was_done() -> None:
         assert simulation.busy == pytest.approx(busy)
         assert simulation.makespan == max(clocks)
         # Whatever the layout, all layers' work is done once; only launches and embeddings repeat.
-        alone = replace(job, work=replace(work, embed=0.0), hardware=replace(hardware, launch=0.0))
+        alone = replace(
+            workload, flops=replace(flops, embed=0.0), hardware=replace(hardware, launch=0.0)
+        )
         serial = simulate(layout_of(1, 1, TOGETHER), alone)
         assert sum(simulate(layout, alone).busy) == pytest.approx(sum(serial.busy))
 
 
 def test_a_thousand_ranks_in_one_process() -> None:
     layout = layout_of(2, 500, APART, layers=500)
-    simulation = simulate(layout, job_of(24, steps=3, layers=500))
+    simulation = simulate(layout, workload_of(24, steps=3, layers=500))
     assert len(simulation.busy) == 1000
     # 2 blocks, 3 steps: block 1's step s follows block 0's step s, which follows block 1's s - 1.
     assert 0.99 < simulation.idle < 1
 
 
 def test_an_endless_video_is_simulated_for_its_first_blocks() -> None:
-    endless = replace(job_of(16), latent_frames=None)
+    endless = replace(workload_of(16), latent_frames=None)
     assert bounded(endless).latent_frames == 8 + 32 * 8
     assert bounded(endless, 5).latent_frames == 8 + 5 * 8
-    short = job_of(257)
+    short = workload_of(257)
     assert bounded(short) is short
     boxes = timeline(layout_of(1, 2, TOGETHER), replace(endless, steps=3))
     decoded = (box.action for box in boxes if isinstance(box.action, Decode) and box.action.frames)

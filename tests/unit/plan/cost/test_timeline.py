@@ -1,4 +1,4 @@
-"""The picture of a run: each rank a row, each micro-task a box."""
+"""The picture of a run: each rank a row, each micro-batch a box."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from longtake.plan.cost.timeline import Box, draw
-from longtake.plan.ir.actions import Compute, Decode, Guide
+from longtake.plan.ir.actions import Combine, Compute, Decode
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -29,7 +29,7 @@ def compute(block: int, step: int) -> Compute:
 BOXES = [
     Box(0, compute(0, 0), 0.0, 1.0),
     Box(1, compute(0, 0), 1.0, 2.0),
-    Box(1, Guide(block=0, step=0, frames=8), 2.0, 2.1),
+    Box(1, Combine(block=0, step=0, frames=8), 2.0, 2.1),
     Box(0, compute(1, 0), 1.0, 2.0),
     Box(0, Decode(block=0, frames=1), 2.5, 4.0),
 ]

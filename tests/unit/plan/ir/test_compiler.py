@@ -76,11 +76,11 @@ def test_two_stages_in_words() -> None:
         "post hop b1s0 0:2 5 frames from 0",
         "receive hop b0s0 0:2 5 frames from 0",
         "compute b0s0 branches 0:2 layers 6:12 frames 5 context 0 own 5",
-        "guide b0s0 5 frames",
+        "combine b0s0 5 frames",
         "send guided b0s0 0:2 5 frames to 0",
         "receive hop b1s0 0:2 5 frames from 0",
         "compute b1s0 branches 0:2 layers 6:12 frames 5 context 0 own 3",
-        "guide b1s0 3 frames",
+        "combine b1s0 3 frames",
         "send guided b1s0 0:2 3 frames to 0",
     ]
 

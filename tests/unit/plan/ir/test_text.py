@@ -9,10 +9,10 @@ from longtake.plan.errors import PlanError
 from longtake.plan.ir.actions import (
     Action,
     Advance,
+    Combine,
     Compute,
     Decode,
     Emit,
-    Guide,
     Kind,
     Message,
     Open,
@@ -88,7 +88,7 @@ ACTIONS: list[tuple[Action, str, str]] = [
         "compute b0s0 branches 1:2 layers 4:30 frames 8 context 0 own 8 keeps b4s3.head",
         "compute block 0, step 0, branches 1:2",
     ),
-    (Guide(block=3, step=4, frames=8), "guide b3s4 8 frames", "guide block 3, step 4"),
+    (Combine(block=3, step=4, frames=8), "combine b3s4 8 frames", "combine block 3, step 4"),
     (
         Send(message=HOP, target=2),
         "send hop b3s4 0:2 16 frames to 2",
@@ -127,7 +127,10 @@ def test_a_whole_plan_reads_back() -> None:
         ("wait b3s4", "expected one of open, post"),
         ("send hop b3s4 0:2 16 frames", "expected `send KIND bBsS BRANCHES F frames to RANK`"),
         ("send tail b3s4 0:2 16 frames to 1", "expected `send KIND"),
-        ("guide b3 8 frames", "'guide b3 8 frames' is no action: expected `guide bBsS F frames`"),
+        (
+            "combine b3 8 frames",
+            "'combine b3 8 frames' is no action: expected `combine bBsS F frames`",
+        ),
         ("open b3s4 frames 40:24 sees b3@4", "frames 40..24 do not run forward from 0; expected"),
     ],
 )
@@ -146,5 +149,5 @@ def test_a_line_that_is_no_action_is_named(line: str, expected: str) -> None:
 )
 def test_a_plan_names_the_number_of_a_wrong_line(line: str, expected: str) -> None:
     with pytest.raises(PlanError) as error:
-        parse_plan(["0: guide b0s0 8 frames", line])
+        parse_plan(["0: combine b0s0 8 frames", line])
     assert expected in str(error.value)

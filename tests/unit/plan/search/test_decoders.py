@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from tests.unit.plan.cost.test_simulator import LINEAR, TOGETHER, job_of, layout_of
+from tests.unit.plan.cost.test_simulator import LINEAR, TOGETHER, layout_of, workload_of
 
 from longtake.errors import ConfigurationError
 from longtake.plan.check.validator import validate
@@ -19,31 +19,33 @@ from longtake.plan.layout import Layout
 from longtake.plan.search.decoders import balanced, choose_decoders, seconds_of
 from longtake.plan.search.layouts import choose
 from longtake.plan.search.meshes import Asked
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 
 ONE_BY_ONE = Asked(cfg=1, together=True)
 
 
-def decoding_job(seconds: float, requests: int = 1, latent_frames: int = 96, steps: int = 4) -> Job:
+def decoding_job(
+    seconds: float, requests: int = 1, latent_frames: int = 96, steps: int = 4
+) -> Workload:
     """A latent frame takes so long to decode, and 32 layers times 2 branches to denoise a step."""
-    job = job_of(latent_frames, steps=steps)
-    return replace(job, work=replace(LINEAR, decode=seconds), requests=requests)
+    workload = workload_of(latent_frames, steps=steps)
+    return replace(workload, flops=replace(LINEAR, decode=seconds), requests=requests)
 
 
-def lay_out(job: Job, ranks: int) -> Layout:
-    return choose(ranks, job, ONE_BY_ONE).best.layout
+def lay_out(workload: Workload, ranks: int) -> Layout:
+    return choose(ranks, workload, ONE_BY_ONE).best.layout
 
 
-def choose_for(job: Job, ranks: int) -> Layout:
-    return choose_decoders(ranks, job, "auto", partial(lay_out, job))
+def choose_for(workload: Workload, ranks: int) -> Layout:
+    return choose_decoders(ranks, workload, "auto", partial(lay_out, workload))
 
 
 def test_the_balance_of_the_paper() -> None:
     assert balanced(8, 10.0, 30.0) == pytest.approx(2.0)
     assert balanced(8, 0.0, 0.0) == 0.0
-    job = decoding_job(100.0, latent_frames=24)
+    workload = decoding_job(100.0, latent_frames=24)
     # A block of 16 frames and one that comes with 8 before it: 2 windows of 16, 4 steps.
-    assert seconds_of(job) == pytest.approx((24 * 100.0, 2 * 16 * 64 * 4))
+    assert seconds_of(workload) == pytest.approx((24 * 100.0, 2 * 16 * 64 * 4))
 
 
 @pytest.mark.parametrize(
@@ -59,35 +61,35 @@ def test_the_balance_of_the_paper() -> None:
 def test_auto_takes_what_is_fastest(
     seconds: float, requests: int, ranks: int, decoders: int
 ) -> None:
-    job = decoding_job(seconds, requests)
-    layout = choose_for(job, ranks)
+    workload = decoding_job(seconds, requests)
+    layout = choose_for(workload, ranks)
     assert layout.decoders == decoders
     assert layout.size == ranks
-    none = simulate(lay_out(job, ranks), job).makespan
-    assert simulate(layout, job).makespan <= none
+    none = simulate(lay_out(workload, ranks), workload).makespan
+    assert simulate(layout, workload).makespan <= none
 
 
 def test_decode_ranks_share_the_tiles_of_one_video() -> None:
-    job = replace(decoding_job(900.0), tiles=6)
-    layout = choose_for(job, 8)
+    workload = replace(decoding_job(900.0), tiles=6)
+    layout = choose_for(workload, 8)
     assert layout.tiled
     assert 2 <= layout.decoders <= 6
     two, four = (replace(layout, decoders=count) for count in (2, 4))
     # 3 of 6 tiles, and 2 of 6.
-    assert decode_seconds(two, job) == pytest.approx(450.0)
-    assert decode_seconds(four, job) == pytest.approx(300.0)
-    streams = [list(stream) for stream in compile_run(layout, job)]
+    assert decode_seconds(two, workload) == pytest.approx(450.0)
+    assert decode_seconds(four, workload) == pytest.approx(300.0)
+    streams = [list(stream) for stream in compile_run(layout, workload)]
     validate(streams, layout)
 
 
 def test_given_degrees_leave_no_rank_to_decode() -> None:
-    job = decoding_job(500.0)
+    workload = decoding_job(500.0)
     asked = replace(ONE_BY_ONE, stages=2)
-    layout = choose_decoders(2, job, "auto", lambda n: choose(n, job, asked).best.layout)
+    layout = choose_decoders(2, workload, "auto", lambda n: choose(n, workload, asked).best.layout)
     assert (layout.decoders, layout.mesh.pipe) == (0, 2)
     asked = replace(ONE_BY_ONE, stages=4)
     with pytest.raises(ConfigurationError, match="stages 4 with cfg 1 is impossible on 2"):
-        choose_decoders(2, job, "auto", lambda n: choose(n, job, asked).best.layout)
+        choose_decoders(2, workload, "auto", lambda n: choose(n, workload, asked).best.layout)
 
 
 @pytest.mark.parametrize(
@@ -102,32 +104,34 @@ def test_given_degrees_leave_no_rank_to_decode() -> None:
 def test_impossible_numbers_are_refused(
     decoders: int, ranks: int, requests: int, message: str
 ) -> None:
-    job = decoding_job(10.0, requests)
+    workload = decoding_job(10.0, requests)
     with pytest.raises(ConfigurationError, match=message):
-        choose_decoders(ranks, job, decoders, partial(lay_out, job))
+        choose_decoders(ranks, workload, decoders, partial(lay_out, workload))
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_the_plan_of_a_decode_group_is_valid(ranks: int) -> None:
-    job = decoding_job(10.0)
-    layout = replace(lay_out(job, ranks), decoders=1)
-    streams = [list(stream) for stream in compile_run(layout, job)]
+    workload = decoding_job(10.0)
+    layout = replace(lay_out(workload, ranks), decoders=1)
+    streams = [list(stream) for stream in compile_run(layout, workload)]
     validate(streams, layout)
     decoded = [action.block for action in streams[-1] if isinstance(action, Decode)]
-    assert decoded == list(range(len(list(job.scheduler.blocks(job.latent_frames)))))
+    assert decoded == list(range(len(list(workload.scheduler.blocks(workload.latent_frames)))))
     dropped = [action for action in streams[-1] if action != Decode(block=1, frames=8)]
     with pytest.raises(PlanError, match="block 1 is the next: a VAE looks back"):
         validate([*streams[:-1], dropped], layout)
-    mesh_only = [list(compile_rank(job.tasks(), job.cache, layout, r)) for r in range(ranks)]
+    mesh_only = [
+        list(compile_rank(workload.tasks(), workload.cache, layout, r)) for r in range(ranks)
+    ]
     with pytest.raises(PlanError, match="never uses the block of block"):
         validate([*mesh_only, []], layout)
 
 
 def test_requests_take_turns_on_the_decode_ranks() -> None:
-    job = decoding_job(10.0, requests=3)
-    layout = replace(lay_out(job, 1), decoders=2)
-    streams = [list(stream) for stream in compile_run(layout, job)]
-    blocks = len(list(job.scheduler.blocks(job.latent_frames)))
+    workload = decoding_job(10.0, requests=3)
+    layout = replace(lay_out(workload, 1), decoders=2)
+    streams = [list(stream) for stream in compile_run(layout, workload)]
+    blocks = len(list(workload.scheduler.blocks(workload.latent_frames)))
     counts = [sum(isinstance(action, Decode) for action in stream) for stream in streams]
     assert counts == [0, 2 * blocks, blocks]
     sent = [a.target for a in streams[0] if isinstance(a, Send) and a.message.kind is Kind.BLOCK]
@@ -135,11 +139,11 @@ def test_requests_take_turns_on_the_decode_ranks() -> None:
 
 
 def test_a_video_is_decoded_while_it_is_denoised() -> None:
-    job = decoding_job(40.0)
+    workload = decoding_job(40.0)
     serial = layout_of(1, 1, TOGETHER)
-    own, apart = simulate(serial, job), simulate(replace(serial, decoders=1), job)
-    last = list(job.scheduler.blocks(job.latent_frames))[-1]
-    decode, denoise = seconds_of(job)
+    own, apart = simulate(serial, workload), simulate(replace(serial, decoders=1), workload)
+    last = list(workload.scheduler.blocks(workload.latent_frames))[-1]
+    decode, denoise = seconds_of(workload)
     assert own.makespan == pytest.approx(denoise + decode)
     # All but the last block is decoded meanwhile.
     assert apart.makespan == pytest.approx(denoise + len(last) * 40.0)
@@ -148,20 +152,20 @@ def test_a_video_is_decoded_while_it_is_denoised() -> None:
 
 
 def test_requests_are_denoised_while_the_one_before_is_decoded() -> None:
-    job = decoding_job(1000.0, requests=3)
+    workload = decoding_job(1000.0, requests=3)
     layout = replace(layout_of(1, 1, TOGETHER), decoders=1)
-    decode, denoise = seconds_of(job)
+    decode, denoise = seconds_of(workload)
     assert decode > denoise
     starts = [
         box.start
-        for box in timeline(layout, job)
+        for box in timeline(layout, workload)
         if isinstance(box.action, Decode) and box.action.block == 0
     ]
     assert len(starts) == 3
-    alone = timeline(layout, replace(job, requests=1))
+    alone = timeline(layout, replace(workload, requests=1))
     first = next(box.start for box in alone if isinstance(box.action, Decode))
     assert starts[0] == pytest.approx(first), "later videos do not hold up the first one"
     # The decode rank never waits once it has begun.
-    assert simulate(layout, job).makespan == pytest.approx(starts[0] + 3 * decode)
+    assert simulate(layout, workload).makespan == pytest.approx(starts[0] + 3 * decode)
     inline = replace(layout, decoders=0)
-    assert simulate(inline, job).makespan == pytest.approx(3 * (decode + denoise))
+    assert simulate(inline, workload).makespan == pytest.approx(3 * (decode + denoise))

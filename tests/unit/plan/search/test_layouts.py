@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from longtake.errors import ConfigurationError
-from longtake.models.flops import Work
+from longtake.models.flops import Flops
 from longtake.plan.cost.profiles import hardware_of, match_name, profile
 from longtake.plan.cost.simulator import simulate
 from longtake.plan.devices import Hardware
@@ -22,7 +22,7 @@ from longtake.plan.search.splits import (
     split_layers_for_decoding,
     stages_of,
 )
-from longtake.plan.workload import Job
+from longtake.plan.workload import Workload
 from longtake.schedulers import FifoQueue
 from longtake.testing.tiny.base import TinyCase
 
@@ -38,31 +38,31 @@ FREE = Hardware(
 )
 
 
-def job_of(latent_frames: int | None, steps: int = 50, layers: int = 32) -> Job:
-    job = TinyCase().job
+def workload_of(latent_frames: int | None, steps: int = 50, layers: int = 32) -> Workload:
+    workload = TinyCase().workload
     return replace(
-        job,
-        spec=replace(job.spec, layers=layers),
+        workload,
+        spec=replace(workload.spec, layers=layers),
         scheduler=FifoQueue(8, 8),
         latent_frames=latent_frames,
         steps=steps,
-        work=Work(embed=0.0, layer=1e3, attention=0.0, head=0.0, decode=0.0),
+        flops=Flops(embed=0.0, layer=1e3, attention=0.0, head=0.0, decode=0.0),
         hardware=FREE,
     )
 
 
 def test_a_minute_on_eight_devices() -> None:
-    job = job_of(257)
-    best = choose(8, job).best
+    workload = workload_of(257)
+    best = choose(8, workload).best
     # The paper's idle share with 8 devices, 50 steps and 32 blocks.
     assert best.simulation.idle <= 55 / (55 + 50 * 32)
     # Guidance on devices of its own is not 2 % faster than 8 stages of half the weights each.
     assert (best.layout.mesh.pipe, best.layout.batches) == (8, APART)
-    assert warnings_of(job, best.layout, best.simulation) == []
+    assert warnings_of(workload, best.layout, best.simulation) == []
 
 
 def test_five_blocks_on_eight_devices() -> None:
-    choice = choose(8, job_of(48))
+    choice = choose(8, workload_of(48))
     assert choice.best.simulation.idle <= 0.10
     assert (choice.best.layout.mesh.cfg, choice.best.layout.mesh.pipe) == (2, 4)
     assert [(one.layout.mesh.cfg, one.layout.batches) for one in choice.candidates] == [
@@ -73,26 +73,26 @@ def test_five_blocks_on_eight_devices() -> None:
 
 
 def test_what_is_exact_is_preferred_where_it_is_as_fast() -> None:
-    best = choose(2, job_of(None)).best
+    best = choose(2, workload_of(None)).best
     assert best.is_exact
     assert best.layout.mesh.pipe == 2
-    assert choose(1, job_of(48)).best.layout.batches == TOGETHER
+    assert choose(1, workload_of(48)).best.layout.batches == TOGETHER
 
 
 def test_micro_tasks_that_cost_too_much_are_not_chosen() -> None:
-    job = job_of(257)
-    slow = replace(job, hardware=replace(FREE, launch=1e-2))
+    workload = workload_of(257)
+    slow = replace(workload, hardware=replace(FREE, launch=1e-2))
     assert choose(8, slow, Asked(cfg=1)).best.layout.batches == TOGETHER
 
 
 def test_what_is_given_is_kept() -> None:
-    job = job_of(48, steps=8)
-    assert choose(8, job, Asked(stages=8, together=True)).best.layout.batches == TOGETHER
-    assert {layout.mesh.cfg for layout in candidates(8, job, Asked(cfg=2))} == {2}
-    (only,) = candidates(4, job, Asked(split=[6, 8, 9, 9], together=False))
+    workload = workload_of(48, steps=8)
+    assert choose(8, workload, Asked(stages=8, together=True)).best.layout.batches == TOGETHER
+    assert {layout.mesh.cfg for layout in candidates(8, workload, Asked(cfg=2))} == {2}
+    (only,) = candidates(4, workload, Asked(split=[6, 8, 9, 9], together=False))
     assert [len(stage) for stage in only.stages] == [6, 8, 9, 9]
     assert only.batches == APART
-    unguided = replace(job, branches=1)
+    unguided = replace(workload, branches=1)
     (only,) = candidates(8, unguided)
     assert (only.mesh.pipe, only.batches) == (8, (range(1),))
 
@@ -112,9 +112,9 @@ def test_what_is_given_is_kept() -> None:
 def test_impossible_degrees_are_refused_with_the_possible_ones(
     world_size: int, given: dict[str, int], branches: int, words: str
 ) -> None:
-    job = replace(job_of(48), branches=branches)
+    workload = replace(workload_of(48), branches=branches)
     with pytest.raises(ConfigurationError, match=words):
-        choose(world_size, job, Asked(**given))  # type: ignore[arg-type]
+        choose(world_size, workload, Asked(**given))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -127,16 +127,16 @@ def test_impossible_degrees_are_refused_with_the_possible_ones(
     ],
 )  # fmt: skip
 def test_a_layout_that_idles_is_told(latent_frames: int, steps: int, words: str) -> None:
-    job = job_of(latent_frames, steps)
-    layout = next(iter(candidates(8, job)))
-    (warning,) = warnings_of(job, layout, simulate(layout, job))
+    workload = workload_of(latent_frames, steps)
+    layout = next(iter(candidates(8, workload)))
+    (warning,) = warnings_of(workload, layout, simulate(layout, workload))
     assert words in warning
 
 
 def test_where_nothing_idles_less_the_remedy_is_another_video() -> None:
-    job = replace(job_of(24), branches=1)
-    layout = next(iter(candidates(4, job)))
-    (warning,) = warnings_of(job, layout, simulate(layout, job))
+    workload = replace(workload_of(24), branches=1)
+    layout = next(iter(candidates(4, workload)))
+    (warning,) = warnings_of(workload, layout, simulate(layout, workload))
     assert "a longer video, more steps, a smaller stride or fewer devices would help" in warning
 
 
@@ -174,11 +174,13 @@ def test_equal_stages_get_the_remainder_first() -> None:
 
 
 def test_the_output_ranks_decoding_counts() -> None:
-    job = job_of(257, layers=12)
-    assert [len(stage) for stage in split_layers(job, 3, TOGETHER)] == [4, 4, 4]
+    workload = workload_of(257, layers=12)
+    assert [len(stage) for stage in split_layers(workload, 3, TOGETHER)] == [4, 4, 4]
     # A task's layer takes 16 x 4 x 1e3 x 2 operations; decoding 8 frames once in 50 tasks.
-    tokens = job.tokens_per_frame
-    decoding = replace(job, work=replace(job.work, decode=50 * 3 * 2 * 2 * 1e3 * tokens))
+    tokens = workload.tokens_per_frame
+    decoding = replace(
+        workload, flops=replace(workload.flops, decode=50 * 3 * 2 * 2 * 1e3 * tokens)
+    )
     assert [len(stage) for stage in split_layers(decoding, 3, TOGETHER)] == [4, 4, 4]
     uneven = split_layers_for_decoding(decoding, 3, TOGETHER)
     assert [len(stage) for stage in uneven] == [2, 5, 5]
@@ -188,7 +190,7 @@ def test_the_output_ranks_decoding_counts() -> None:
     assert weighed.best.simulation.makespan <= 1.02 * min(
         one.simulation.makespan for one in weighed.candidates
     )
-    head = replace(job, work=replace(job.work, head=5 * 1e3))
+    head = replace(workload, flops=replace(workload.flops, head=5 * 1e3))
     assert [len(stage) for stage in split_layers(head, 3, TOGETHER)] == [5, 5, 2]
 
 

@@ -47,9 +47,9 @@ class Swapped:
     module: str
 
 
-Place: TypeAlias = str | tuple[str, ...] | Swapped
+RankRole: TypeAlias = str | tuple[str, ...] | Swapped
 """What diffusers makes of an original module: one, several that share its rows, one swapped."""
-NameTable: TypeAlias = Sequence[tuple[str, Place]]
+NameTable: TypeAlias = Sequence[tuple[str, RankRole]]
 """Original names of a family's modules and parameters, with diffusers'; ``*`` is a number.
 
 Only those that differ. A name may stand here twice where folders differ: what exists is taken.
@@ -119,7 +119,7 @@ def _module(key: str) -> str:
     return module if module and last in ("weight", "bias") else key
 
 
-def _expanded(original: str, place: Place, own: Collection[str]) -> dict[str, Target]:
+def _expanded(original: str, place: RankRole, own: Collection[str]) -> dict[str, Target]:
     """Return the entries that a line of a name table makes for the modules that there are."""
     parts = (place.module,) if isinstance(place, Swapped) else place
     parts = (parts,) if isinstance(parts, str) else parts
