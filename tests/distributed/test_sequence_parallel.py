@@ -189,7 +189,8 @@ def test_chunks_are_taken_where_they_are_predicted_to_win() -> None:
 
 
 def links_of_one_rank(communicator: Communicator, layout: Layout) -> Links:
-    return measure_links(layout, communicator)
+    ranks = layout.ulysses_ranks(communicator.rank)
+    return measure_links(ranks, layout.groups, communicator)
 
 
 def connected(communicator: Communicator) -> Layout:

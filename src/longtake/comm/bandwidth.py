@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from longtake.comm.all_to_all import AllToAll
 from longtake.comm.communicator import Communicator
-from longtake.plan.layout import Layout
 
 SMALL: Final = 1 << 16
 """Bytes that a rank sends in a small swap: little more than its latency."""
@@ -40,22 +40,27 @@ class Links:
     hiding: float
 
 
-def measure_links(layout: Layout, communicator: Communicator) -> Links:
-    """Swap a few messages in every Ulysses group, alone and beside matrix products.
+def measure_links(
+    ranks: Sequence[int], groups: Sequence[tuple[int, ...]], communicator: Communicator
+) -> Links:
+    """Swap a few messages in several groups at once, alone and beside matrix products.
 
     Takes a fraction of a second. Collective: all ranks of the run call it, and all get the same.
 
     Args:
-        layout: Which rank holds and runs what.
+        ranks: Those of this rank's group, itself included; empty where it is in none.
+        groups: All groups that the run needs, in the same order on all ranks.
         communicator: The ranks of the run.
     """
-    communicator.make_groups(layout.groups)
-    ranks = layout.ulysses_ranks(communicator.rank) if communicator.rank < layout.mesh.size else ()
+    communicator.make_groups(groups)
     seconds = [0.0, 0.0, 0.0]
     if len(ranks) > 1:
         with communicator.meeting("measure the links"):
             seconds = _measure(
-                communicator.group(ranks), ranks.index(communicator.rank), len(ranks), communicator
+                communicator.group(tuple(ranks)),
+                ranks.index(communicator.rank),
+                len(ranks),
+                communicator,
             )
     reported = [
         list(map(float, text.split())) for text in communicator.gather(" ".join(map(repr, seconds)))

@@ -17,7 +17,6 @@ from longtake.comm.headers import header_of, of_header
 from longtake.comm.p2p import FOREVER, Channel, Delivery, device_channel, host_channel
 from longtake.comm.watchdog import Watchdog
 from longtake.errors import RankFailure
-from longtake.plan.ir.actions import Kind
 
 _LOOK: Final = 0.2
 """Seconds after which a rank that waits looks whether the others are well."""
@@ -31,7 +30,7 @@ class Communicator:
         rank: This rank.
         world_size: Number of ranks.
         device: This rank's device.
-        channels: Messages per kind; empty for one rank.
+        channels: By the kind of message that each is for; empty for one rank.
         host: A group for tensors on the CPU; ``None`` for one rank.
         store: The run's key-value store; ``None`` for one rank.
         watch: Signs of life; ``None`` for one rank.
@@ -42,7 +41,7 @@ class Communicator:
         rank: int,
         world_size: int,
         device: torch.device,
-        channels: Mapping[Kind, Channel],
+        channels: Mapping[str, Channel],
         host: dist.ProcessGroup | None = None,
         store: Store | None = None,
         watch: Watchdog | None = None,
@@ -58,7 +57,7 @@ class Communicator:
         self._request = ""
         self._agreed = 0
         self._groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
-        self._open: set[tuple[Kind, int, int]] = set()
+        self._open: set[tuple[str, int, int]] = set()
 
     @classmethod
     def alone(cls) -> Self:
@@ -69,6 +68,7 @@ class Communicator:
     def connect(
         cls,
         device: torch.device,
+        kinds: Iterable[str],
         stall: timedelta = timedelta(seconds=10),
         abandon: Callable[[str], None] | None = None,
     ) -> Self:
@@ -78,6 +78,7 @@ class Communicator:
 
         Args:
             device: This rank's device.
+            kinds: Of messages: each gets a channel of its own, in the same order on all ranks.
             stall: How long a rank may give no sign of life before the others give up.
             abandon: What to do, in a thread, when this rank hangs where it cannot be told that
                 the run is over: end the process.
@@ -86,7 +87,7 @@ class Communicator:
         store = dist.distributed_c10d._get_default_store()
         watch = Watchdog(store, rank, world_size, stall.total_seconds(), abandon)
         host = dist.new_group(backend="gloo")
-        channels = {kind: device_channel(device) for kind in Kind}
+        channels = {kind: device_channel(device) for kind in kinds}
         dist.barrier(host)
         watch.start()
         store = PrefixStore("longtake/communicator", store)
@@ -167,7 +168,7 @@ class Communicator:
             self._watch.fail(f"rank {self.rank} failed: {cause}")
 
     def begin(
-        self, links: Iterable[tuple[Kind, int, int]], groups: Sequence[tuple[int, ...]] = ()
+        self, links: Iterable[tuple[str, int, int]], groups: Sequence[tuple[int, ...]] = ()
     ) -> None:
         """Begin a request; make the links and groups that it needs where they are not there yet.
 

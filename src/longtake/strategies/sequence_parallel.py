@@ -71,7 +71,9 @@ class SequenceParallel(PlannedStrategy):
     def connected(self, layout: Layout, workload: Workload, communicator: Communicator) -> Layout:
         if self.overlap != "auto" or layout.mesh.ulysses == 1:
             return layout
-        links = measure_links(layout, communicator)
+        rank = communicator.rank
+        ranks = layout.ulysses_ranks(rank) if rank < layout.mesh.size else ()
+        links = measure_links(ranks, layout.groups, communicator)
         hardware = replace(
             workload.hardware,
             bandwidth=links.bandwidth,
