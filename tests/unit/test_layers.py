@@ -12,6 +12,7 @@ import pytest
 PACKAGE: Final = Path(__file__).parents[2] / "src" / "longtake"
 LAYERS: Final = (
     ("errors",),
+    ("threads",),
     ("task",),
     ("schedulers",),
     ("noise",),
