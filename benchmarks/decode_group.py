@@ -86,7 +86,8 @@ def simulated(
     """Return what the simulator says of a run that was laid out for ``hardware``."""
     engine = Engine(generation_config, way.strategy, world_size=way.ranks, hardware=hardware)
     engine.check(requests_of(lengths))
-    return simulate(engine.plan.layout, replace(engine.plan.counted_workload(), hardware=speeds))
+    workload = replace(engine.plan.counted_workload(), hardware=speeds)
+    return simulate(engine.plan.layout, workload, way.strategy.actions)
 
 
 def measured_hardware(

@@ -247,7 +247,8 @@ def took(runs: list[Run]) -> float:
 def operations(size: Size) -> float:
     """Return the floating-point operations of the whole run, all branches."""
     workload = size.workload(1.0)
-    return sum(simulate(SingleDevice().layout(1, workload), workload).busy)
+    alone = SingleDevice()
+    return sum(simulate(alone.layout(1, workload), workload, alone.actions).busy)
 
 
 def main() -> None:
@@ -281,7 +282,7 @@ def main() -> None:
         singles.append(took([single]))
     # In the pipeline both processes compute at once, as in *twice*.
     speed = operations(size) / median(singles) * median(ceilings) / 2
-    predicted = simulate(two_stages(size), size.workload(speed)).idle
+    predicted = simulate(two_stages(size), size.workload(speed), DualParal().actions).idle
     rows = [
         ["a task of the serial run, ms", middle([1e3 * one / tasks for one in singles], 0)],
         ["ceiling: two runs at once over one", middle(ceilings, 3)],

@@ -35,6 +35,9 @@ from longtake.plan.search.layouts import candidates
 from longtake.plan.search.meshes import Asked
 from longtake.plan.workload import Workload
 from longtake.schedulers import FifoQueue, FullSequence
+from longtake.strategies import DualParal
+
+SCHEDULE = DualParal().actions
 
 DEVICES, STEPS, TEXT = 8, 50, 512
 FREE = Hardware(
@@ -138,7 +141,7 @@ def idle_rows() -> list[list[str]]:
             Asked(stages=4, cfg=2),
         ):
             (layout,) = candidates(DEVICES, workload, asked)
-            row.append(f"{100 * simulate(layout, workload).idle:.1f} %")
+            row.append(f"{100 * simulate(layout, workload, SCHEDULE).idle:.1f} %")
         rows.append(row)
     return rows
 
@@ -149,7 +152,7 @@ def mesh_rows(workload: Workload) -> list[list[str]]:
     workloads = bounded(workload)
     found = []
     for layout in candidates(DEVICES, workload, every):
-        simulation = simulate(layout, workloads)
+        simulation = simulate(layout, workloads, SCHEDULE)
         sent = sum(simulation.sent_bytes) + sum(simulation.exchanged_bytes)
         weights = max(map(len, layout.stages)) * workload.layer_bytes
         found.append((simulation.makespan, layout, simulation.idle, sent, weights))

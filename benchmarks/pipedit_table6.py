@@ -51,7 +51,9 @@ from longtake.plan.cost.simulator import simulate
 from longtake.plan.layout import Layout
 from longtake.plan.search.layouts import choose
 from longtake.plan.search.meshes import Asked
+from longtake.strategies import SequenceParallel
 
+SCHEDULE = SequenceParallel().actions
 DEVICES, STEPS, MOST_DECODERS = 8, (10, 30, 50), 3
 PUBLISHED: Final = {
     (OPEN_SORA_PLAN, "A6000"): {
@@ -132,7 +134,7 @@ def layout_of(model: str, gpu: str, size: tuple[int, int], decoders: int) -> Lay
     if model == OPEN_SORA_PLAN and not decoders:
         asked = replace(asked, ring=1, ulysses=DEVICES)
     workload = workload_of(model, gpu, size, steps=2)
-    best = choose(DEVICES - decoders, replace(workload, requests=1), asked).best
+    best = choose(DEVICES - decoders, replace(workload, requests=1), SCHEDULE, asked).best
     return replace(best.layout, decoders=decoders)
 
 
@@ -140,7 +142,7 @@ def row_of(model: str, gpu: str, size: tuple[int, int], steps: int, published: f
     """Return a row of the table."""
     workload = workload_of(model, gpu, size, steps)
     layouts = [layout_of(model, gpu, size, count) for count in range(MOST_DECODERS + 1)]
-    inline, *apart = (simulate(layout, workload).makespan for layout in layouts)
+    inline, *apart = (simulate(layout, workload, SCHEDULE).makespan for layout in layouts)
     pipe = min(apart)
     moved = CLIPS * 2 * HALF * WEIGHTS[model] / workload.hardware.bandwidth
     layout = layouts[1 + apart.index(pipe)]

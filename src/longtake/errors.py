@@ -17,6 +17,10 @@ class ConfigurationError(LongtakeError, ValueError):
     """A setting that cannot work: refused before any weight is read."""
 
 
+class NoPlan(ConfigurationError):
+    """A plan that was asked for of a strategy that gives no actions."""
+
+
 class ModelError(LongtakeError):
     """A model folder that is missing, unknown, unsafe or incomplete."""
 

@@ -80,6 +80,7 @@ class Task:
     """One forward of one block's window through all layers, then one sampler step.
 
     Args:
+        index: Number of the task in serial order, from 0: what messages and actions are keyed by.
         iteration: Pass over the queue in which the task runs.
         block: Index of the block along the video.
         step: Denoising step, 0 = noisiest.
@@ -90,6 +91,7 @@ class Task:
         last_step: Whether the block is finished after this task.
     """
 
+    index: int
     iteration: int
     block: int
     step: int

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from longtake.caches import SameStepKV
 from longtake.errors import RankFailure
-from longtake.plan.ir.actions import Kind
+from longtake.plan.ir.actions import CHANNELS
 from longtake.strategies import Communicator, DualParal
 from longtake.task import FrameRange
 from longtake.testing.ranks import rank_pool
@@ -103,7 +103,7 @@ def make_a_video(
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
-    communicator = Communicator.connect(torch.device("cpu"), Kind, STALL)
+    communicator = Communicator.connect(torch.device("cpu"), CHANNELS, STALL)
     strategy = DualParal(stages=world_size, cfg=1, guidance="together")
     layout = strategy.layout(world_size, CASE.workload)
     work = tiny_denoising(CASE, layout.layers(rank), communicator)

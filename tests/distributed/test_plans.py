@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from longtake.plan.ir.actions import Action
-from longtake.plan.ir.compiler import compile_rank
+from longtake.plan.ir.run import mesh_actions
 from longtake.strategies import ActionDone, BlockDone, Communicator, DualParal, ParallelStrategy
 from longtake.testing.contracts.strategies import CASES, serial
 from longtake.testing.ranks import rank_pool
@@ -33,7 +33,9 @@ def test_ranks_do_what_was_compiled_and_nothing_else() -> None:
     strategy, workload = DualParal(stages=2, cfg=2), CASES[CASE].workload
     layout = strategy.layout(4, workload)
     for rank, (done, _) in enumerate(rank_pool(4).run(run_on, strategy)):
-        assert done == list(compile_rank(workload.tasks(), workload.cache, layout, rank))
+        schedule = strategy.actions
+        planned = mesh_actions(schedule, workload.tasks(), 0, workload.cache, layout, rank)
+        assert done == list(planned)
 
 
 def test_stages_ulysses_and_guidance_on_8_ranks_are_the_serial_run() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -18,6 +17,10 @@ from longtake.comm.p2p import FOREVER, Channel, Delivery, device_channel, host_c
 from longtake.comm.watchdog import Watchdog
 from longtake.errors import RankFailure
 
+TASKS: Final = "tasks"
+"""Of a request that is ended early: the tasks that run."""
+BLOCKS: Final = "blocks"
+"""Those whose blocks are decoded."""
 _LOOK: Final = 0.2
 """Seconds after which a rank that waits looks whether the others are well."""
 
@@ -53,8 +56,7 @@ class Communicator:
         self._host = host
         self._store = store
         self._watch = watch
-        self._begun: Counter[frozenset[int]] = Counter()
-        self._request = ""
+        self._requests = 0
         self._agreed = 0
         self._groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
         self._open: set[tuple[str, int, int]] = set()
@@ -68,7 +70,7 @@ class Communicator:
     def connect(
         cls,
         device: torch.device,
-        kinds: Iterable[str],
+        kinds: Mapping[str, bool],
         stall: timedelta = timedelta(seconds=10),
         abandon: Callable[[str], None] | None = None,
     ) -> Self:
@@ -78,7 +80,8 @@ class Communicator:
 
         Args:
             device: This rank's device.
-            kinds: Of messages: each gets a channel of its own, in the same order on all ranks.
+            kinds: Of messages, each with whether it goes from and to host memory: each gets a
+                channel of its own, in the same order on all ranks.
             stall: How long a rank may give no sign of life before the others give up.
             abandon: What to do, in a thread, when this rank hangs where it cannot be told that
                 the run is over: end the process.
@@ -87,7 +90,10 @@ class Communicator:
         store = dist.distributed_c10d._get_default_store()
         watch = Watchdog(store, rank, world_size, stall.total_seconds(), abandon)
         host = dist.new_group(backend="gloo")
-        channels = {kind: device_channel(device) for kind in kinds}
+        channels: dict[str, Channel] = {
+            kind: host_channel() if on_host else device_channel(device)
+            for kind, on_host in kinds.items()
+        }
         dist.barrier(host)
         watch.start()
         store = PrefixStore("longtake/communicator", store)
@@ -167,27 +173,26 @@ class Communicator:
         if self._watch is not None:
             self._watch.fail(f"rank {self.rank} failed: {cause}")
 
-    def begin(
+    def begin_request(self) -> None:
+        """Begin a request. Every rank of the run calls it, equally often; no rank waits."""
+        self._requests += 1
+
+    def open(
         self, links: Iterable[tuple[str, int, int]], groups: Sequence[tuple[int, ...]] = ()
     ) -> None:
-        """Begin a request; make the links and groups that it needs where they are not there yet.
+        """Make the links and groups that a request needs where they are not there yet.
 
         NCCL makes the communicator of a pair of ranks with their first message, and both sides
         wait for one another there: unless that is done link by link in the same order on all
         ranks, a ring of posted receives would wait for ever.
 
-        Collective: all ranks of the mesh begin the same requests.
+        Collective: all ranks of the mesh, for the same requests.
 
         Args:
             links: Kind, source and target of messages, in the same order on all ranks.
             groups: Ranks with collectives of their own, in the same order on all ranks.
         """
         self.make_groups(groups)
-        links = list(links)
-        # Decode ranks begin no request, so requests are counted by who takes part.
-        ranks = frozenset(rank for _, *ends in links for rank in ends).union(*groups)
-        self._begun[ranks] += 1
-        self._request = f"end/{sorted(ranks)}/{self._begun[ranks]}"
         for kind, source, target in links:
             if (kind, source, target) in self._open:
                 continue
@@ -200,10 +205,10 @@ class Communicator:
                 self.wait(delivery, f"open the link from rank {source}", source)
 
     def make_groups(self, groups: Iterable[tuple[int, ...]]) -> None:
-        """Make groups of ranks where they are not there yet; see ``begin``.
+        """Make groups of ranks where they are not there yet; see ``open``.
 
         Collective: all ranks of the run, also those that are in none of the groups. Where some
-        do not begin requests, as decode ranks, it has to be done before.
+        open no links, as decode ranks, it has to be done before.
         """
         for ranks in groups:
             if ranks not in self._groups:
@@ -213,16 +218,22 @@ class Communicator:
         """Return the group of some ranks, this one among them, that has been made."""
         return self._groups[ranks]
 
-    def announce_end(self, tasks: int) -> None:
-        """Tell the other ranks that the current request ends after so many tasks (rank 0)."""
-        if self._store is not None:
-            self._store.set(self._request, str(tasks))
+    def announce_end(self, tasks: int, of: str = TASKS) -> None:
+        """Announce that the current request ends after so many tasks (rank 0).
 
-    def announced_end(self) -> int | None:
+        Args:
+            tasks: How many.
+            of: What of them ends there: ``TASKS`` themselves, or ``BLOCKS`` that they finish.
+        """
+        if self._store is not None:
+            self._store.set(f"end/{self._requests}/{of}", str(tasks))
+
+    def announced_end(self, of: str = TASKS) -> int | None:
         """Return after how many tasks the current request ends, if rank 0 has ended it early."""
-        assert self._store is not None
-        ended = self._store.check([self._request])
-        return int(self._store.get(self._request).decode()) if ended else None
+        key = f"end/{self._requests}/{of}"
+        if self._store is None or not self._store.check([key]):
+            return None
+        return int(self._store.get(key).decode())
 
     def channel(self) -> Channel:
         """Make a channel for tensors on the device. Collective."""

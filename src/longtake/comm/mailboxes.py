@@ -1,19 +1,78 @@
-"""Tensors of any shape from one rank to another, in order, as they come.
+"""Channels beside the mesh: blocks to decode ranks, and tensors of any shape, as they come.
 
-Messages of a plan have shapes that both sides know beforehand. What goes to a decode rank and
-comes back has not: a stop may end a video at any block, and a VAE may hold frames back.
+Most messages have shapes that both sides know beforehand. Video frames come back in parts that
+say how large they are: how many a VAE makes of a latent frame, and when, is its own business.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import final
+from collections.abc import Callable
+from typing import Final, final
 
+import torch
 from torch import Tensor
 
 from longtake.comm.communicator import Communicator
 from longtake.comm.headers import header_of, of_header
 from longtake.comm.p2p import Channel, Delivery
+
+_SEND_BLOCK: Final = "send a finished block"
+
+
+@final
+class BlockOutbox:
+    """Finished blocks to one decode rank; bounded, so that a rank that lags makes others wait.
+
+    Args:
+        communicator: The ranks of the run.
+        channel: For blocks on the CPU.
+        target: The decode rank.
+        empty: Returns a buffer of a block of so many latent frames.
+    """
+
+    _LIMIT: Final = 2
+    """Blocks on their way."""
+
+    def __init__(
+        self,
+        communicator: Communicator,
+        channel: Channel,
+        target: int,
+        empty: Callable[[int], Tensor],
+    ) -> None:
+        self.target = target
+        self._channel = channel
+        self._communicator = communicator
+        self._empty = empty
+        self._sending: deque[Delivery] = deque()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether ``send`` would begin at once."""
+        while self._sending and self._communicator.is_through(
+            self._sending[0], _SEND_BLOCK, self.target
+        ):
+            self._sending.popleft()
+        return len(self._sending) < self._LIMIT
+
+    def send(self, latents: Tensor) -> None:
+        """Begin to send a block's latents ``(1, C, F, H, W)``; waits while there is no room."""
+        while not self.has_room:
+            self._wait()
+        self._sending.append(self._channel.send(latents.float().contiguous(), self.target))
+
+    def answer(self, frames: int) -> None:
+        """Answer the post of a block that will not come."""
+        self.send(self._empty(frames).fill_(torch.nan))
+
+    def flush(self) -> None:
+        """Wait until the other side has everything."""
+        while self._sending:
+            self._wait()
+
+    def _wait(self) -> None:
+        self._communicator.wait(self._sending.popleft(), _SEND_BLOCK, self.target)
 
 
 @final
@@ -54,7 +113,7 @@ class Outbox:
         self._sending.append([header, self._channel.send(tensor, self._target)])
 
     def end(self) -> None:
-        """Report to the other side that nothing more comes for this video; never waits."""
+        """End a message of several parts; never waits."""
         self._sending.append([self._channel.send(header_of(None), self._target)])
 
     def flush(self) -> None:
@@ -97,7 +156,7 @@ class Inbox:
         return self._communicator.is_through(delivery, self._what, self._source, seconds)
 
     def receive(self) -> Tensor | None:
-        """Wait for the next tensor and return it; ``None`` when the video has ended."""
+        """Wait for the next tensor and return it; ``None`` at the end of a message."""
         header, delivery = self._posted()
         self._communicator.wait(delivery, self._what, self._source)
         self._header = None

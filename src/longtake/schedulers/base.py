@@ -29,7 +29,8 @@ class BlockScheduler(ABC):
     def tasks(self, latent_frames: int | None, steps: int) -> Iterator[Task]:
         """Yield every task once, in serial order, lazily.
 
-        A block's steps come in order, and blocks finish in the order of time.
+        Tasks are numbered in that order, from 0. A block's steps come in order, and blocks finish
+        in the order of time.
 
         Args:
             latent_frames: Length of the video in latent frames; ``None`` for an endless one.

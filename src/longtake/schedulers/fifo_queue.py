@@ -56,6 +56,7 @@ class FifoQueue(BlockScheduler):
 
     @override
     def tasks(self, latent_frames: int | None, steps: int) -> Iterator[Task]:
+        indices = count()
         oldest = newest = 0
         for iteration in count():
             if iteration == self.stride * (newest + 1) and self._exists(newest + 1, latent_frames):
@@ -65,7 +66,7 @@ class FifoQueue(BlockScheduler):
             if oldest > newest and not self._exists(newest + 1, latent_frames):
                 return
             for block in range(newest, oldest - 1, -1):
-                yield self._task(block, iteration, latent_frames, steps)
+                yield self._task(next(indices), block, iteration, latent_frames, steps)
 
     @override
     def blocks_in_flight(self, latent_frames: int | None, steps: int) -> int:
@@ -87,7 +88,9 @@ class FifoQueue(BlockScheduler):
             self._start(block), stop if latent_frames is None else min(stop, latent_frames)
         )
 
-    def _task(self, block: int, iteration: int, latent_frames: int | None, steps: int) -> Task:
+    def _task(
+        self, index: int, block: int, iteration: int, latent_frames: int | None, steps: int
+    ) -> Task:
         step = iteration - self.stride * block
         frames = self._frames(block, latent_frames)
         before = after = None
@@ -110,6 +113,7 @@ class FifoQueue(BlockScheduler):
                 runs_step=step - self.stride if step >= self.stride else None,
             )
         return Task(
+            index=index,
             iteration=iteration,
             block=block,
             step=step,

@@ -29,6 +29,7 @@ class FullSequence(BlockScheduler):
         frames = FrameRange(0, _finite(latent_frames))
         for step in range(steps):
             yield Task(
+                index=step,
                 iteration=step,
                 block=0,
                 step=step,

@@ -6,6 +6,7 @@ from longtake.plan.mesh import Axis, Mesh
 from longtake.plan.workload import Workload
 from longtake.strategies.base import ParallelStrategy
 from longtake.strategies.dual_paral import DualParal
+from longtake.strategies.planned import PlannedStrategy
 from longtake.strategies.runtime.block_queue import BlockQueue
 from longtake.strategies.runtime.denoising import (
     ActionDone,
@@ -31,6 +32,7 @@ __all__ = [
     "Layout",
     "Mesh",
     "ParallelStrategy",
+    "PlannedStrategy",
     "Progress",
     "SequenceParallel",
     "SingleDevice",

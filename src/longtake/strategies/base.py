@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
+from longtake.caches import FeatureCache
 from longtake.comm.communicator import Communicator
+from longtake.errors import NoPlan
+from longtake.plan.ir.actions import Action
 from longtake.plan.layout import Layout
 from longtake.plan.workload import Workload
 from longtake.strategies.runtime.denoising import Denoising, Progress
+from longtake.strategies.runtime.executor import Executor
+from longtake.task import Task
 
 
 class ParallelStrategy(ABC):
@@ -17,6 +22,10 @@ class ParallelStrategy(ABC):
 
     Serial semantics: whatever the strategy, the blocks are those that running the tasks one
     after another, in the schedule's order, on one device gives.
+
+    Besides ``layout``, a strategy gives ``actions``: what its ranks do, as data. They are planned,
+    validated, simulated, drawn and run alike. A strategy that cannot say so overrides ``run``, and
+    has no plan.
 
     Where finished blocks are decoded is not the strategy's business: with ``decode_devices`` it
     lays out that many ranks less, and the framework lets the others decode.
@@ -46,6 +55,19 @@ class ParallelStrategy(ABC):
         """
         return [self.layout(world_size, workload)]
 
+    def check(self, layout: Layout, workload: Workload) -> None:  # noqa: B027 - an option, not a duty
+        """Refuse a request that the strategy cannot run in a layout; by default it runs any.
+
+        Pure, called for every request, before any weight is read.
+
+        Args:
+            layout: From ``layout``, decode ranks included.
+            workload: The request.
+
+        Raises:
+            ConfigurationError: Says why.
+        """
+
     def connected(self, layout: Layout, workload: Workload, communicator: Communicator) -> Layout:
         """Settle what depends on how fast the run's own links are; by default nothing does.
 
@@ -58,9 +80,38 @@ class ParallelStrategy(ABC):
         """
         return layout
 
-    @abstractmethod
+    def actions(
+        self,
+        tasks: Iterable[Task],
+        request: int,
+        cache: FeatureCache,
+        layout: Layout,
+        rank: int,
+    ) -> Iterator[Action]:
+        """Return what a rank of the mesh does for a request, in order, lazily.
+
+        Pure: without a tensor, the same on every rank that asks. Put the actions of each task
+        together from :class:`longtake.plan.ir.schedule.TaskActions`. The decoding of blocks, and
+        the heads that decode ranks attend, are put in behind it.
+
+        Args:
+            tasks: Of the request, in serial order; endless for an endless video. A rank may be
+                asked for the actions of the tasks from some task on.
+            request: Number of the request in the run.
+            cache: How tasks see their neighbors.
+            layout: From ``layout``.
+            rank: Whose actions.
+
+        Raises:
+            NoPlan: The strategy overrides ``run`` instead.
+        """
+        raise NoPlan(
+            f"the strategy {type(self).__name__} runs without a plan: it gives no actions, so "
+            f"there is nothing to simulate, draw or check."
+        )
+
     def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
-        """Run every task and yield progress.
+        """Run every task and yield progress; by default ``actions``, one after another.
 
         The output rank yields ``TaskDone`` for every task in the schedule's order, and
         ``BlockDone`` right after a block's last task, so blocks come in the order of time. Other
@@ -75,3 +126,4 @@ class ParallelStrategy(ABC):
             layout: From ``layout``.
             rank: Global rank.
         """
+        return Executor(work, layout, rank, self.actions).run()

@@ -1,13 +1,34 @@
-"""DualParal: layers over devices, blocks at different noise levels in flight between them."""
+"""DualParal: layers over devices, blocks at different noise levels in flight between them.
+
+The stages form a ring (DualParal, AAAI 2026, section 3): the output rank puts a window's latents
+together and runs the first layers, hidden states hop from stage to stage, the last stage predicts
+the block's own frames, joins the guidance branches and returns the result, and the output rank
+takes the sampler step. Ranks that share a stage's tokens (ring, Ulysses) do all of this alike,
+each with its own tokens; the first of them predicts.
+
+While a task is under way, the output rank begins further ones, as far as the schedule allows: what
+a task reads of which version is read off the schedule, never off what happens to have arrived.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, final
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Final, Literal, final
 
 from typing_extensions import override
 
+from longtake.caches import FeatureCache
+from longtake.plan.ir.actions import Action
+from longtake.plan.ir.rank_role import RankRole
+from longtake.plan.ir.schedule import TaskActions, post_ahead
+from longtake.plan.layout import Layout
 from longtake.plan.search.meshes import Asked
 from longtake.strategies.planned import PlannedStrategy, given
+from longtake.task import Task
+
+UNDER_WAY: Final = 2
+"""Micro-batchs under way per stage: one that is computed, and one that travels or waits."""
 
 
 @final
@@ -64,3 +85,58 @@ class DualParal(PlannedStrategy):
             together=None if self.guidance == "auto" else self.guidance == "together",
             split=self.split,
         )
+
+    @override
+    def actions(
+        self,
+        tasks: Iterable[Task],
+        request: int,
+        cache: FeatureCache,
+        layout: Layout,
+        rank: int,
+    ) -> Iterator[Action]:
+        return ring_schedule(tasks, cache, layout, rank)
+
+
+def ring_schedule(
+    tasks: Iterable[Task], cache: FeatureCache, layout: Layout, rank: int
+) -> Iterator[Action]:
+    """Return the actions of one rank of the ring, lazily.
+
+    Args:
+        tasks: Of a request, in serial order.
+        cache: How tasks see their neighbors.
+        layout: Which rank holds and runs what.
+        rank: Whose actions.
+    """
+    here = RankRole.of(layout, rank)
+    ours = (TaskActions(task, cache, here) for task in tasks)
+    if rank == layout.output_rank:
+        return _output_rank(ours, here, UNDER_WAY * layout.mesh.pipe // len(here.batches))
+    return post_ahead(_other_rank(ours, here))
+
+
+def _output_rank(tasks: Iterable[TaskActions], here: RankRole, limit: int) -> Iterator[Action]:
+    begun: deque[TaskActions] = deque()
+    for task in tasks:
+        while len(begun) > limit or any(task.waits_for(before) for before in begun):
+            yield from begun.popleft().advance()
+        yield from task.open()
+        yield from task.post_result()
+        for branches in here.batches:
+            yield from task.compute(branches)
+        if here.combines:
+            yield from task.combine()
+            yield from task.advance()
+        else:
+            begun.append(task)
+    while begun:
+        yield from begun.popleft().advance()
+
+
+def _other_rank(tasks: Iterable[TaskActions], here: RankRole) -> Iterator[Action]:
+    for task in tasks:
+        yield from task.receive_window()
+        for branches in here.batches:
+            yield from task.compute(branches)
+        yield from task.combine()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Literal, final
 
 from typing_extensions import override
 
+from longtake.caches import FeatureCache
 from longtake.comm.bandwidth import measure_links
 from longtake.comm.communicator import Communicator
+from longtake.plan.ir.actions import Action
 from longtake.plan.layout import Layout
 from longtake.plan.search.layouts import choose_chunks
 from longtake.plan.search.meshes import Asked
 from longtake.plan.workload import Workload
+from longtake.strategies.dual_paral import ring_schedule
 from longtake.strategies.planned import PlannedStrategy, given
+from longtake.task import Task
 
 
 @final
@@ -68,6 +73,18 @@ class SequenceParallel(PlannedStrategy):
         )
 
     @override
+    def actions(
+        self,
+        tasks: Iterable[Task],
+        request: int,
+        cache: FeatureCache,
+        layout: Layout,
+        rank: int,
+    ) -> Iterator[Action]:
+        """Return those of a ring of one stage: what is split is split within an action."""
+        return ring_schedule(tasks, cache, layout, rank)
+
+    @override
     def connected(self, layout: Layout, workload: Workload, communicator: Communicator) -> Layout:
         if self.overlap != "auto" or layout.mesh.ulysses == 1:
             return layout
@@ -80,4 +97,4 @@ class SequenceParallel(PlannedStrategy):
             latency=links.latency,
             hiding=links.hiding,
         )
-        return choose_chunks(layout, replace(workload, hardware=hardware))
+        return choose_chunks(layout, replace(workload, hardware=hardware), self.actions)

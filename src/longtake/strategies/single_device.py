@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from typing import final
 
 from typing_extensions import override
 
+from longtake.caches import FeatureCache
 from longtake.errors import ConfigurationError
+from longtake.plan.ir.actions import Action
+from longtake.plan.ir.rank_role import RankRole
+from longtake.plan.ir.schedule import TaskActions
 from longtake.plan.layout import Layout
 from longtake.plan.workload import Workload
 from longtake.strategies.base import ParallelStrategy
 from longtake.strategies.runtime.block_queue import BlockQueue
-from longtake.strategies.runtime.denoising import BlockDone, Denoising, Progress, TaskDone
+from longtake.strategies.runtime.denoising import (
+    ActionDone,
+    BlockDone,
+    Denoising,
+    Progress,
+    TaskDone,
+)
 from longtake.strategies.runtime.task_forward import TaskForward
+from longtake.task import Task
 
 
 @final
@@ -42,15 +54,66 @@ class SingleDevice(ParallelStrategy):
         return Layout.serial(workload.spec.layers, workload.branches)
 
     @override
+    def actions(
+        self,
+        tasks: Iterable[Task],
+        request: int,
+        cache: FeatureCache,
+        layout: Layout,
+        rank: int,
+    ) -> Iterator[Action]:
+        here = RankRole.of(layout, rank)
+        for task in tasks:
+            parts = TaskActions(task, cache, here)
+            yield from parts.open()
+            yield from parts.compute(here.branches)
+            yield from parts.combine()
+            yield from parts.advance()
+
+    @override
     def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
-        forward, layers = TaskForward(work), layout.layers(rank)
-        queue = BlockQueue(work)
+        if layout.aco:  # heads that are given away are decided and sent by actions
+            return super().run(work, layout, rank)
+        return self._serial(work, layout, rank)
+
+    def _serial(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
+        """Run the tasks without the executor, whose oracle this is; report the same actions."""
+        forward, layers, here = TaskForward(work), layout.layers(rank), RankRole.of(layout, rank)
+        queue, clock = BlockQueue(work), _Clock()
         for task in work.tasks:
-            window = work.cache.window(task)
-            hidden = forward.embed(task, window, queue.latents(task, window))
+            window, parts = work.cache.window(task), TaskActions(task, work.cache, here)
+            clock.start()
+            latents = queue.latents(task, window)
+            yield from clock.done(parts.open())
+            hidden = forward.embed(task, window, latents)
             hidden = forward.layers(task, window, hidden, layers)
-            prediction = work.combine(task, forward.predict(task, window, hidden))
+            prediction = forward.predict(task, window, hidden)
+            yield from clock.done([parts.own_compute(here.branches)])
+            prediction = work.combine(task, prediction)
+            yield from clock.done(parts.combine())
             finished = queue.advance(task, prediction)
+            advance, *emit = parts.advance()
+            yield from clock.done([advance])
             yield TaskDone(task)
             if finished is not None:
+                clock.start()
+                yield from clock.done(emit)
                 yield BlockDone(task.block, task.frames, finished)
+
+
+@final
+class _Clock:
+    """Times actions, one after another."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def start(self) -> None:
+        self._last = time.perf_counter()
+
+    def done(self, actions: Iterable[Action]) -> Iterator[ActionDone]:
+        """Report what has been done since the last report."""
+        now = time.perf_counter()
+        for action in actions:
+            yield ActionDone(action, self._last, now)
+        self.start()

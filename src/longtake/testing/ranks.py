@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from longtake.plan.ir.actions import Kind
+from longtake.plan.ir.actions import CHANNELS
 from longtake.strategies import Communicator
 
 T = TypeVar("T")
@@ -188,7 +188,7 @@ def _connect(rank: int, world_size: int, port: int, timeout: float) -> Communica
     store = TCPStore("127.0.0.1", port, is_master=False)
     limit = timedelta(seconds=timeout)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=limit)
-    return Communicator.connect(torch.device("cpu"), Kind, _STALL)
+    return Communicator.connect(torch.device("cpu"), CHANNELS, _STALL)
 
 
 # Not by the pipe's own way, which hands tensors over in shared memory of a rank that may die.

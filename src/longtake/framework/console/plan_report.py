@@ -17,6 +17,7 @@ from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_plan import RunPlan
 from longtake.plan.cost.simulator import Simulation, bounded, message_bytes, simulate
 from longtake.plan.ir.actions import Kind, Message
+from longtake.plan.ir.schedule import Schedule
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Axis
 from longtake.plan.search.layouts import warnings_of
@@ -54,14 +55,16 @@ def report_of(plan: RunPlan, request: Request) -> PlanReport:
     """
     layout = plan.layout
     workload = replace(bounded(plan.counted_workload()), requests=max(1, layout.decoders))
-    simulation = simulate(layout, workload)
+    schedule = plan.strategy.actions
+    simulation = simulate(layout, workload, schedule)
     choices = plan.alternatives()
+    others = _alternatives(choices, workload, layout, schedule) if len(choices) > 1 else ()
     return PlanReport(
         figures=_figures(plan.workload, workload, layout, simulation),
         settings={**model_of(plan), **settings_of(plan, request)},
         ranks=list(_ranks(plan, workload, simulation)),
-        alternatives=list(_alternatives(choices, workload, layout)) if len(choices) > 1 else [],
-        warnings=[*plan.skipped, *warnings_of(workload, layout, simulation)],
+        alternatives=list(others),
+        warnings=[*plan.skipped, *warnings_of(workload, layout, simulation, schedule)],
     )
 
 
@@ -98,7 +101,9 @@ def lines_of(report: PlanReport) -> Iterator[str]:
 
 def _figures(whole: Workload, workload: Workload, layout: Layout, simulation: Simulation) -> Row:
     windows = [len(workload.cache.window(task).frames) for task in workload.tasks()]
-    hop = Message(kind=Kind.HOP, block=0, step=0, branches=layout.batches[0], frames=max(windows))
+    hop = Message(
+        kind=Kind.HOP, index=0, block=0, step=0, branches=layout.batches[0], frames=max(windows)
+    )
     return {
         "devices": layout.size,
         **_mesh(layout),
@@ -144,9 +149,11 @@ def _ranks(plan: RunPlan, workload: Workload, simulation: Simulation) -> Iterato
         }
 
 
-def _alternatives(layouts: Sequence[Layout], workload: Workload, chosen: Layout) -> Iterator[Row]:
+def _alternatives(
+    layouts: Sequence[Layout], workload: Workload, chosen: Layout, schedule: Schedule
+) -> Iterator[Row]:
     for layout in layouts:
-        simulation = simulate(layout, workload)
+        simulation = simulate(layout, workload, schedule)
         yield {
             **_mesh(layout),
             "seconds": simulation.makespan,

@@ -1,4 +1,4 @@
-"""The decode group at work: blocks to the ranks that decode, video frames back to the output rank.
+"""Decode group at work: blocks to the ranks that decode, video frames back to the output rank.
 
 The frames come back as bytes, a latent frame's at a time, and the output rank writes them: the
 file is where the user expects it, and whatever listens to events sees one run.
@@ -6,41 +6,48 @@ file is where the user expects it, and whatever listens to events sees one run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Final, final
 
 import torch
+from torch import Tensor
+from torch.profiler import record_function
 
-from longtake.comm.mailboxes import Inbox, Outbox
-from longtake.framework.engine.decoding import (
-    DECODED,
-    Decoded,
-    Decoding,
-    GroupDecoding,
-    OwnDecoding,
-)
+from longtake.comm.mailboxes import BlockOutbox, Inbox, Outbox
+from longtake.framework.engine.decoding import DecodedVideo, Decoding, GroupDecoding
 from longtake.framework.engine.events import FramesDecoded
 from longtake.framework.engine.timings import Timings
 from longtake.models import AnyDecoder, Kernel
 from longtake.models.decoders.tiles import AllTiles, TileOwners
+from longtake.plan.ir.actions import (
+    Action,
+    Attend,
+    Decode,
+    Finish,
+    Kind,
+    Message,
+    OfTask,
+    Post,
+    Receive,
+    Send,
+)
+from longtake.plan.ir.run import decode_rank_actions, finish
+from longtake.plan.ir.text import describe
 from longtake.plan.layout import Layout
 from longtake.strategies import ActionDone, Communicator
 from longtake.strategies.pipedit.co_attention import (
-    WORD,
-    WORDS,
     CoAttention,
     CoAttentionChannels,
     CoAttentionHelper,
-    Decision,
-    HeardDecision,
-    OwnDecision,
+    HeadDecision,
 )
 from longtake.strategies.pipedit.head_share import HeadShare
 from longtake.strategies.pipedit.shared_tiles import SharedTiles
+from longtake.strategies.runtime.messages import Drained, Mailbox
+from longtake.task import Task
 
-_BLOCKS: Final = 2
-"""Blocks on their way to a decode rank: when it lags further behind, the mesh waits for it."""
 _PICTURES: Final = 16
 """Latent frames' worth of video on its way back: the output rank looks for it between tasks."""
 
@@ -65,23 +72,19 @@ class DecodeGroup:
         kernel: Kernel,
         timings: Timings,
     ) -> None:
+        self._communicator = communicator
         self._layout = layout
-        self._rank = communicator.rank
         self._timings = timings
-        self._outboxes: dict[int, Outbox] = {}
+        self._outboxes: list[BlockOutbox] = []
         self._inboxes: dict[int, Inbox] = {}
         self._handed_over: list[GroupDecoding] = []
-        blocks, frames = communicator.host_channel(), communicator.host_channel()
-        output = layout.output_rank
+        self._frames: Outbox | None = None
+        channel, output = communicator.channels[Kind.FRAMES], layout.output_rank
         if communicator.rank == output:
             for rank in range(layout.mesh.size, layout.size):
-                self._outboxes[rank] = Outbox(
-                    communicator, blocks, rank, _BLOCKS, "a finished block"
-                )
-                self._inboxes[rank] = Inbox(communicator, frames, rank, "video frames")
+                self._inboxes[rank] = Inbox(communicator, channel, rank, "video frames")
         elif communicator.rank >= layout.mesh.size:
-            self._outboxes[output] = Outbox(communicator, frames, output, _PICTURES, "video frames")
-            self._inboxes[output] = Inbox(communicator, blocks, output, "a finished block")
+            self._frames = Outbox(communicator, channel, output, _PICTURES, "video frames")
         self.tiles: TileOwners = AllTiles()
         if layout.tiled:
             self.tiles = SharedTiles(communicator, communicator.host_channel(), layout)
@@ -90,40 +93,56 @@ class DecodeGroup:
         if layout.aco:
             self._co_attend(communicator, heads, kernel)
 
-    def hand_over(self, video: int) -> Decoding:
-        """Begin to have the run's ``video``-th video decoded (output rank)."""
-        ranks = self._layout.decode_ranks(video)
-        mine = [self._outboxes[rank] for rank in ranks]
-        others = [outbox for rank, outbox in self._outboxes.items() if rank not in ranks]
-        decoding = GroupDecoding(mine, others, self._inboxes[ranks[0]], self._timings)
+    def hand_over(self, request: int, picture: tuple[int, int, int]) -> Decoding:
+        """Begin to have a video decoded (output rank).
+
+        Args:
+            request: Number of the request in the run.
+            picture: Latent channels, height and width.
+        """
+        ranks = self._layout.decode_ranks(request)
+        channel, empty = self._communicator.channels[Kind.BLOCK], _Blocks(picture)
+        blocks = [BlockOutbox(self._communicator, channel, rank, empty) for rank in ranks]
+        self._outboxes += blocks
+        decoding = GroupDecoding(
+            request,
+            self._layout,
+            self._communicator,
+            blocks,
+            self._inboxes[ranks[0]],
+            self._timings,
+        )
         self._handed_over = [one for one in self._handed_over if not one.is_done] + [decoding]
         return decoding
 
     def serve(
-        self, video: int, decoder: AnyDecoder, latent_frames: int | None
+        self,
+        request: int,
+        tasks: Iterable[Task],
+        picture: tuple[int, int, int],
+        decoder: AnyDecoder,
+        latent_frames: int | None,
     ) -> Iterator[ActionDone]:
-        """Do what the mesh asks for during a video, and decode it if it is this rank's.
+        """Do this rank's actions of a request (decode rank).
 
         Args:
-            video: Number of the video in the run.
+            request: Number of the request in the run.
+            tasks: Of the request, in serial order.
+            picture: Latent channels, height and width.
             decoder: This rank's.
             latent_frames: Of the video; ``None`` for an endless one.
         """
-        output, ranks = self._layout.output_rank, self._layout.decode_ranks(video)
-        asked, outbox = self._inboxes[output], self._outboxes[output]
-        decoding = OwnDecoding(decoder, self._timings, at_once=True, latent_frames=latent_frames)
-        while (message := asked.receive()) is not None:
-            if self._helping is not None and message.dtype == torch.int64:
-                self._helping.attend(int(message))
-                continue
-            yield from _send(chain(decoding.take(message), decoding.some()), outbox)
-            if self._rank == ranks[0]:
-                outbox.send(torch.tensor(DECODED))
-        if self._rank in ranks:
-            decoding.end()
-            yield from _send(decoding.some(), outbox)
-        if self._rank == ranks[0]:
-            outbox.end()
+        assert self._frames is not None
+        rank = _DecodeRank(
+            self._communicator,
+            self._layout,
+            request,
+            _Blocks(picture),
+            DecodedVideo(decoder, self._timings, latent_frames),
+            self._frames,
+            self._helping,
+        )
+        yield from rank.run(tasks)
 
     def _co_attend(self, communicator: Communicator, heads: int, kernel: Kernel) -> None:
         """Let decode ranks attend. Collective."""
@@ -133,40 +152,139 @@ class DecodeGroup:
             served = [rank for rank in mesh if layout.helper(rank) == communicator.rank]
             self._helping = CoAttentionHelper(communicator, channels, served, kernel)
             return
-        decision: Decision = HeardDecision(Inbox(communicator, channels.words, output, WORD))
+        decision = None
         if communicator.rank == output:
             least = heads // layout.mesh.ulysses  # all ranks give away as many
-            decision = OwnDecision(
-                HeadShare(least, len(mesh), layout.decoders),
-                [
-                    Outbox(communicator, channels.words, rank, WORDS, WORD)
-                    for rank in mesh
-                    if rank != output
-                ],
-                self._call,
-                self._is_idle,
-            )
+            decision = HeadDecision(HeadShare(least, len(mesh), layout.decoders), self._is_idle)
         self.co_attention = CoAttention(
             communicator, channels, layout.helper(communicator.rank), decision
         )
-
-    def _call(self, calls: int) -> None:
-        for outbox in self._outboxes.values():
-            outbox.send(torch.tensor(calls))
 
     def _is_idle(self) -> bool:
         return all(decoding.is_idle for decoding in self._handed_over)
 
     def flush(self) -> None:
         """Wait until everything that this rank has sent is received."""
-        for outbox in self._outboxes.values():
+        for outbox in self._outboxes:
             outbox.flush()
+        self._outboxes.clear()
+        if self._frames is not None:
+            self._frames.flush()
 
 
-def _send(decoded: Iterator[Decoded], outbox: Outbox) -> Iterator[ActionDone]:
-    for item in decoded:
-        match item:
-            case ActionDone():
-                yield item
-            case FramesDecoded(frames):
-                outbox.send(frames)
+@final
+class _Blocks:
+    """Makes buffers of blocks.
+
+    Args:
+        picture: Latent channels, height and width.
+    """
+
+    def __init__(self, picture: tuple[int, int, int]) -> None:
+        self._picture = picture
+
+    def __call__(self, frames: int) -> Tensor:
+        channels, height, width = self._picture
+        return torch.empty(1, channels, frames, height, width)
+
+
+@final
+class _DecodeRank:
+    """What one decode rank does for one request: its actions, one after another.
+
+    Args:
+        communicator: The ranks of the run.
+        layout: Says which ranks decode.
+        request: Number of the request in the run.
+        blocks: Makes buffers of blocks.
+        video: Decodes.
+        frames: To the output rank.
+        helping: Attends heads of the mesh, where the layout says so.
+    """
+
+    def __init__(
+        self,
+        communicator: Communicator,
+        layout: Layout,
+        request: int,
+        blocks: _Blocks,
+        video: DecodedVideo,
+        frames: Outbox,
+        helping: CoAttentionHelper | None,
+    ) -> None:
+        self._layout = layout
+        self._rank = communicator.rank
+        self._request = request
+        self._blocks = blocks
+        self._video = video
+        self._frames = frames
+        self._helping = helping
+        self._mail = Mailbox(communicator, self._empty)
+        self._heads = 0
+        self._last: OfTask | None = None
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[ActionDone]:
+        """Do every action and report it; end with what has been decoded where the video does."""
+        actions = decode_rank_actions(tasks, self._request, self._layout, self._rank)
+        try:
+            for action in actions:
+                yield from self._timed(action)
+        except Drained as drained:
+            if drained.message.kind is Kind.HEADS:
+                self._drain(actions)
+            if self._last is not None:
+                for action in finish(self._last, self._request, self._layout, self._rank):
+                    yield from self._timed(action)
+
+    def _drain(self, actions: Iterator[Action]) -> None:
+        """Wait for the answer that every rank that decodes the request gets for the next block."""
+        if self._rank not in self._layout.decode_ranks(self._request):
+            return
+        with suppress(Drained):
+            for action in actions:
+                match action:
+                    case Post(message=message) if message.kind is Kind.BLOCK:
+                        self._mail.post(action)
+                    case Receive(message=message) if message.kind is Kind.BLOCK:
+                        self._mail.receive(action)
+
+    def _timed(self, action: Action) -> Iterator[ActionDone]:
+        if isinstance(action, Decode | Finish):
+            yield from self._decode(action)
+            return
+        start, name = time.perf_counter(), describe(action)
+        with record_function(name):
+            self._do(action)
+        yield ActionDone(action, start, time.perf_counter())
+
+    def _decode(self, action: Decode | Finish) -> Iterator[ActionDone]:
+        """Decode, and send the frames as parts of a message that the next ``Send`` ends."""
+        for item in self._video.do(action):
+            match item:
+                case ActionDone():
+                    yield item
+                case FramesDecoded(frames):
+                    self._frames.send(frames)
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Post():
+                self._mail.post(action)
+            case Receive(message=message) if message.kind is Kind.HEADS:
+                self._heads = int(self._mail.receive(action))
+            case Receive(message=message):
+                self._video.take(message.block, self._mail.receive(action))
+                self._last = message
+            case Attend():
+                if self._heads:
+                    assert self._helping is not None
+                    self._helping.attend(len(action.layers))
+            case Send():
+                self._frames.end()
+            case _:
+                raise AssertionError(f"a decode rank was to {describe(action)}")
+
+    def _empty(self, message: Message) -> Tensor:
+        if message.kind is Kind.HEADS:
+            return torch.empty(1, dtype=torch.int64)
+        return self._blocks(message.frames)

@@ -1,9 +1,10 @@
-"""Finished blocks to video frames: on this rank between tasks, or on a decode rank meanwhile."""
+"""Decoding of a video's blocks: on this rank between its tasks, or on decode ranks meanwhile."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final, TypeAlias, final
@@ -12,17 +13,19 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from longtake.comm.mailboxes import Inbox, Outbox
+from longtake.comm.communicator import BLOCKS
+from longtake.comm.mailboxes import BlockOutbox, Inbox
 from longtake.framework.engine.events import FramesDecoded
 from longtake.framework.engine.timings import Timings
 from longtake.models import AnyDecoder
-from longtake.plan.ir.actions import Decode
-from longtake.strategies import ActionDone
+from longtake.plan.ir.actions import Action, Collect, Decode, Emit, Finish, Kind, Message, Send
+from longtake.plan.ir.run import BetweenTasks, collect_rest, hand_over
+from longtake.plan.layout import Layout
+from longtake.strategies import ActionDone, Communicator
+from longtake.task import Task
 
 Decoded: TypeAlias = ActionDone | FramesDecoded
-"""Frames, and before them what this rank did for them."""
-DECODED: Final = 1
-"""What a decode rank sends, as a whole number, when it is through with a block."""
+"""Frames, and what this rank did for them."""
 _LOOK: Final = 0.02
 """Seconds for which a rank with nothing else to do waits for frames at a time."""
 
@@ -36,16 +39,30 @@ class Decoding(ABC):
         """Whether ``take`` would not wait."""
 
     @abstractmethod
-    def take(self, latents: Tensor) -> Iterator[Decoded]:
-        """Take the next block's latents ``(1, C, F, H, W)``; yield frames of those before it."""
+    def after_task(self) -> Iterator[Decoded]:
+        """Do what is to be done after each task."""
 
     @abstractmethod
-    def end(self) -> None:
-        """Say that there are no more blocks."""
+    def take(self, task: Task, latents: Tensor) -> Iterator[Decoded]:
+        """Take the block that a task has finished.
+
+        Args:
+            task: Which one.
+            latents: Of the block, ``(1, C, F, H, W)``.
+        """
+
+    @abstractmethod
+    def end(self, next_block: int | None = None) -> None:
+        """Say that there are no more blocks.
+
+        Args:
+            next_block: Latent frames of the block that would have come next, where the video is
+                ended early.
+        """
 
     @abstractmethod
     def some(self, *, patient: bool = False) -> Iterator[Decoded]:
-        """Yield what is decoded already, or a little of what is to be decoded here.
+        """Yield what has been decoded elsewhere; all that is left, once it has ended.
 
         Args:
             patient: Whether to wait a moment for what is decoded elsewhere.
@@ -58,28 +75,64 @@ class Decoding(ABC):
 
 
 @final
-class OwnDecoding(Decoding):
-    """Decodes on this rank, when it is asked to.
-
-    Where other ranks wait for the one that decodes, decoding a latent frame after each task lets
-    them go on.
+class DecodedVideo:
+    """A VAE's decoder at work on one video: the actions ``Decode`` and ``Finish``.
 
     Args:
         decoder: The VAE's decoder.
         timings: Gets the seconds of part ``decode``.
-        at_once: Whether a block is decoded in one go: nobody waits.
+        latent_frames: Of the whole video; ``None`` for an endless one.
+    """
+
+    def __init__(self, decoder: AnyDecoder, timings: Timings, latent_frames: int | None) -> None:
+        self._decoder = decoder
+        self._timings = timings
+        self._state = decoder.start_of(latent_frames)
+        self._pending: dict[int, Iterator[Tensor]] = {}
+        self._left: dict[int, int] = {}
+
+    def take(self, block: int, latents: Tensor) -> None:
+        """Take a block's latents ``(1, C, F, H, W)``, to be decoded when an action says so."""
+        self._pending[block] = self._decoder.decode(self._state, latents)
+        self._left[block] = latents.shape[2]
+
+    def do(self, action: Decode | Finish) -> Iterator[Decoded]:
+        """Decode as an action says, and yield the frames."""
+        start = time.perf_counter()
+        with self._timings.part("decode"):
+            pixels = [_to_uint8(frames) for frames in self._decoded(action)]
+        yield ActionDone(action, start, time.perf_counter())
+        yield from map(FramesDecoded, pixels)
+
+    def _decoded(self, action: Decode | Finish) -> Iterator[Tensor]:
+        match action:
+            case Finish():
+                yield from self._decoder.finish(self._state)
+            case Decode(block=block, frames=frames):
+                self._left[block] -= frames
+                # A decoder may take several latent frames at once, so the last ones exhaust it.
+                last = self._left[block] == 0
+                yield from islice(self._pending[block], None if last else frames)
+                if last:
+                    del self._pending[block], self._left[block]
+
+
+@final
+class OwnDecoding(Decoding):
+    """Decodes on this rank: a latent frame after each task where other ranks wait for this one.
+
+    Args:
+        decoder: The VAE's decoder.
+        layout: Says whether other ranks wait.
+        timings: Gets the seconds of part ``decode``.
         latent_frames: Of the whole video; ``None`` for an endless one.
     """
 
     def __init__(
-        self, decoder: AnyDecoder, timings: Timings, *, at_once: bool, latent_frames: int | None
+        self, decoder: AnyDecoder, layout: Layout, timings: Timings, latent_frames: int | None
     ) -> None:
-        self._decoder = decoder
-        self._timings = timings
-        self._at_once = at_once
-        self._state = decoder.start_of(latent_frames)
-        self._pending: Iterator[Tensor] = iter(())
-        self._block = -1
+        self._video = DecodedVideo(decoder, timings, latent_frames)
+        self._between = BetweenTasks(layout)
         self._ended = self._done = False
 
     @property
@@ -88,22 +141,23 @@ class OwnDecoding(Decoding):
         return True
 
     @override
-    def take(self, latents: Tensor) -> Iterator[Decoded]:
-        yield from self._rest()
-        self._block += 1
-        self._pending = self._decoder.decode(self._state, latents)
+    def after_task(self) -> Iterator[Decoded]:
+        yield from self._do(self._between.after_task())
 
     @override
-    def end(self) -> None:
+    def take(self, task: Task, latents: Tensor) -> Iterator[Decoded]:
+        emitted = Emit(index=task.index, block=task.block, step=task.step, frames=len(task.frames))
+        self._video.take(task.block, latents)
+        yield from self._do(self._between.after_block(emitted))
+
+    @override
+    def end(self, next_block: int | None = None) -> None:
         self._ended = True
 
     @override
     def some(self, *, patient: bool = False) -> Iterator[Decoded]:
-        # A piece is what was done, and the frames.
-        yield from islice(self._rest(), None if self._at_once or self._ended else 2)
-        if self._ended:
-            self._pending = self._decoder.finish(self._state)  # what was held back
-            yield from self._rest()
+        if self._ended and not self._done:
+            yield from self._do(self._between.end())
             self._done = True
 
     @property
@@ -111,85 +165,102 @@ class OwnDecoding(Decoding):
     def is_done(self) -> bool:
         return self._done
 
-    def _rest(self) -> Iterator[Decoded]:
-        """Decode what is left of the block, a latent frame at a time."""
-        while True:
-            start = time.perf_counter()
-            with self._timings.part("decode"):
-                frames = next(self._pending, None)
-                if frames is None:
-                    return
-                pixels = _to_uint8(frames)
-            yield ActionDone(Decode(block=self._block, frames=1), start, time.perf_counter())
-            yield FramesDecoded(pixels)
+    def _do(self, actions: Iterator[Decode | Finish]) -> Iterator[Decoded]:
+        for action in actions:
+            yield from self._video.do(action)
 
 
 @final
 class GroupDecoding(Decoding):
-    """Sends blocks to decode ranks, and takes the frames that come back.
+    """Hands blocks over to decode ranks, and collects the frames that come back.
 
     Args:
+        request: Number of the request in the run.
+        layout: Says which ranks decode.
+        communicator: The ranks of the run.
         blocks: To the ranks that decode.
-        others: To the other decode ranks, which hear of the video's end alone.
-        frames: From the first of those that decode.
+        frames: From the first of them.
         timings: Gets the seconds of part ``decode``: those in which this rank waits for frames.
     """
 
     def __init__(
         self,
-        blocks: Sequence[Outbox],
-        others: Sequence[Outbox],
+        request: int,
+        layout: Layout,
+        communicator: Communicator,
+        blocks: Sequence[BlockOutbox],
         frames: Inbox,
         timings: Timings,
     ) -> None:
-        self._blocks = blocks
-        self._others = others
+        self._request = request
+        self._layout = layout
+        self._communicator = communicator
+        self._blocks = {outbox.target: outbox for outbox in blocks}
         self._frames = frames
         self._timings = timings
-        self._waiting = 0
-        self._done = False
+        self._last: Task | None = None
+        self._collected: deque[Message] = deque()
+        self._ended = False
 
     @property
     def is_idle(self) -> bool:
         """Whether the decode ranks have nothing to decode, as far as ``some`` has seen."""
-        return self._waiting == 0
+        return not any(message.kind is Kind.FRAMES for message in self._collected)
 
     @property
     @override
     def has_room(self) -> bool:
-        return all(outbox.has_room for outbox in self._blocks)
+        return all(outbox.has_room for outbox in self._blocks.values())
 
     @override
-    def take(self, latents: Tensor) -> Iterator[Decoded]:
-        latents = latents.cpu()
-        for outbox in self._blocks:
-            outbox.send(latents)
-        self._waiting += 1
+    def after_task(self) -> Iterator[Decoded]:
         yield from ()
 
     @override
-    def end(self) -> None:
-        for outbox in (*self._blocks, *self._others):
-            outbox.end()
+    def take(self, task: Task, latents: Tensor) -> Iterator[Decoded]:
+        self._last, latents = task, latents.cpu()
+        for action in hand_over(task, len(task.frames), self._request, self._layout):
+            yield from self._do(action, latents)
+
+    @override
+    def end(self, next_block: int | None = None) -> None:
+        self._ended = True
+        if self._last is not None:
+            message = collect_rest(self._last, self._request, self._layout).message
+            self._collected.append(message)
+        if next_block is not None:
+            # Each decode rank has posted the next block, or will: there is none.
+            self._communicator.announce_end(
+                0 if self._last is None else self._last.index + 1, BLOCKS
+            )
+            for outbox in self._blocks.values():
+                outbox.answer(next_block)
 
     @override
     def some(self, *, patient: bool = False) -> Iterator[Decoded]:
-        while not self._done:
+        while self._collected:
             with self._timings.part("decode"):
                 if not self._frames.arrived(_LOOK if patient else 0.0):
                     return
                 frames = self._frames.receive()
-            if frames is None:
-                self._done = True
-            elif frames.dtype == torch.int64:
-                self._waiting -= 1
+            if frames is None:  # that was the last part of a message
+                self._collected.popleft()
             else:
                 yield FramesDecoded(frames)
 
     @property
     @override
     def is_done(self) -> bool:
-        return self._done
+        return self._ended and not self._collected
+
+    def _do(self, action: Action, latents: Tensor) -> Iterator[Decoded]:
+        start = time.perf_counter()
+        match action:
+            case Send(target=target):
+                self._blocks[target].send(latents)
+            case Collect(message=message):
+                self._collected.append(message)
+        yield ActionDone(action, start, time.perf_counter())
 
 
 def _to_uint8(frames: Tensor) -> Tensor:

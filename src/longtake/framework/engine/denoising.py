@@ -31,19 +31,18 @@ def denoising(
         communicator: The ranks of the run.
         start: What is known of the video before it is made.
     """
-    spatial, generation_config = plan.spec.compression.spatial, plan.generation_config
-    height, width = request.height // spatial, request.width // spatial
+    generation_config, (channels, height, width) = plan.generation_config, plan.picture(request)
     latent_frames = plan.latent_frames(request)
     source = NoiseSource(
         seed=request.seed,
         request=request.index,
-        channels=plan.spec.channels,
+        channels=channels,
         height=height,
         width=width,
     )
     return Denoising(
         backbone=backbone,
-        tasks=generation_config.scheduler.tasks(latent_frames, plan.settings.steps),
+        tasks=plan.tasks(request),
         noise=generation_config.noise.blocks(
             source, generation_config.scheduler.blocks(latent_frames)
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import final
 
 import torch
@@ -36,6 +37,7 @@ from longtake.strategies import (
     Progress,
     TaskDone,
 )
+from longtake.task import Task
 
 
 @final
@@ -192,18 +194,19 @@ class Engine:
         if self._communicator.agree(self.is_output and stop()):
             return
         video, self._videos_begun = self._videos_begun, self._videos_begun + 1
+        self._communicator.begin_request()
         if self._group is not None and self._decodes_only:
+            tasks, picture = self.plan.tasks(request), self.plan.picture(request)
             frames = self.plan.latent_frames(request)
-            yield from self._group.serve(video, self._load_decoder(), frames)
+            yield from self._group.serve(video, tasks, picture, self._load_decoder(), frames)
             return
-        progress = self._denoise(request)
+        progress = self._denoise(request, video)
         if not self.is_output:
             yield from self.timings.each("denoise", progress)
             return
-        decoding = self._decoding(video, self.plan.latent_frames(request))
+        decoding = self._decoding(request, video)
         yield from self._videos.emit(self._started(request))
         reason = yield from self._make(request, progress, decoding, stop)
-        decoding.end()
         yield from self._videos.leave(request, reason, decoding)
         if self._group is None:
             yield from self._videos.finish()
@@ -223,35 +226,47 @@ class Engine:
         stop: Callable[[], bool],
     ) -> Generator[Event, None, ExitReason]:
         """Denoise a video, have its blocks decoded, and report both (output rank)."""
-        latent_frames = self.plan.latent_frames(request)
+        latent_frames, blocks = self.plan.latent_frames(request), 0
+        last: Task | None = None
         for done in self.timings.each("denoise", progress):
             yield from self._videos.emit(done)
+            if isinstance(done, TaskDone):
+                last = done.task
+                yield from decoding.after_task()
             if isinstance(done, BlockDone):
+                assert last is not None
                 while not decoding.has_room:
                     yield from self._videos.decoded(decoding, patient=True)
-                yield from decoding.take(done.latents)
+                yield from decoding.take(last, done.latents)
+                blocks += 1
             if isinstance(done, BlockDone | TaskDone):
                 yield from self._videos.decoded(decoding)
             if _goes_on(done, latent_frames) and stop():
                 progress.close()
+                decoding.end(next_block=self._block_frames(latent_frames, blocks))
                 return ExitReason.STOPPED
+        decoding.end()
         return ExitReason.FINISHED
 
-    def _decoding(self, video: int, latent_frames: int | None) -> Decoding:
-        if self._group is not None:
-            return self._group.hand_over(video)
-        alone = self.plan.world_size == 1
-        decoder = self._load_decoder()
-        return OwnDecoding(decoder, self.timings, at_once=alone, latent_frames=latent_frames)
+    def _block_frames(self, latent_frames: int | None, block: int) -> int:
+        """Return how many latent frames a block has."""
+        blocks = self.plan.generation_config.scheduler.blocks(latent_frames)
+        return len(next(islice(blocks, block, None)))
 
-    def _denoise(self, request: Request) -> Generator[Progress, None, None]:
+    def _decoding(self, request: Request, video: int) -> Decoding:
+        if self._group is not None:
+            return self._group.hand_over(video, self.plan.picture(request))
+        frames = self.plan.latent_frames(request)
+        return OwnDecoding(self._load_decoder(), self.plan.layout, self.timings, frames)
+
+    def _denoise(self, request: Request, video: int) -> Generator[Progress, None, None]:
         backbone = self._load_backbone()
         start = self._starts.of(request)
         condition = self._prompts.condition(request, backbone, start)
         prompts = PromptSchedule(request, condition, self.plan.spec.compression)
         work = denoising(self.plan, request, backbone, prompts.condition, self._communicator, start)
-        if self._group is not None:
-            work = replace(work, co_attention=self._group.co_attention)
+        co_attention = None if self._group is None else self._group.co_attention
+        work = replace(work, co_attention=co_attention, request=video)
         progress = self.plan.strategy.run(work, self.plan.layout, self._rank)
         try:
             for done in progress:

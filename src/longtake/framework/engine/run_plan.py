@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import final
 
 import torch
 
-from longtake.errors import ConfigurationError, ModelError
+from longtake.errors import ConfigurationError, ModelError, NoPlan
 from longtake.framework.engine.conditioning import check_start
 from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.preflight import (
@@ -43,6 +43,7 @@ from longtake.plan.search.decoders import choose_decoders, with_co_attention
 from longtake.plan.search.layouts import warnings_of
 from longtake.plan.workload import Workload
 from longtake.strategies import Communicator, Guidance, ParallelStrategy
+from longtake.task import Task
 
 
 @final
@@ -122,6 +123,7 @@ class RunPlan:
         weights = self.count_weights()
         for request in requests:
             with naming(request):
+                self.strategy.check(self.layout, self.workload_of(request))
                 check_memory(self.workload_of(request), self.layout, weights)
 
     def connect(self, communicator: Communicator) -> None:
@@ -150,12 +152,17 @@ class RunPlan:
         """Return what of LoRAs is skipped, and what to change about a run on several devices."""
         if self.world_size == 1:
             return list(self.skipped)
-        simulation = simulate(self.layout, bounded(self.workload))
-        return [*self.skipped, *warnings_of(self.workload, self.layout, simulation)]
+        schedule = self.strategy.actions
+        try:
+            simulation = simulate(self.layout, bounded(self.workload), schedule)
+        except NoPlan:
+            return list(self.skipped)
+        found = warnings_of(self.workload, self.layout, simulation, schedule)
+        return [*self.skipped, *found]
 
     def workload_of(self, request: Request) -> Workload:
         """Return a request as strategies see it, its operations not counted."""
-        spatial = self.spec.compression.spatial
+        _, height, width = self.picture(request)
         return Workload(
             spec=self.spec,
             scheduler=self.generation_config.scheduler,
@@ -163,12 +170,12 @@ class RunPlan:
             steps=self.settings.steps,
             cache=self.generation_config.cache,
             branches=self.guidance.branches,
-            height=request.height // spatial,
-            width=request.width // spatial,
+            height=height,
+            width=width,
             item_bytes=self.generation_config.torch_dtype.itemsize,
             flops=NO_FLOPS,
             hardware=self._hardware,
-            tiles=len(self._tiles(request.height // spatial, request.width // spatial).tiles),
+            tiles=len(self._tiles(height, width).tiles),
         )
 
     def _tiles(self, height: int, width: int) -> TileGrid:
@@ -219,6 +226,17 @@ class RunPlan:
             return None
         return self.spec.compression.latent_frames(request.num_frames)
 
+    def picture(self, request: Request) -> tuple[int, int, int]:
+        """Return the latent channels, height and width of a request."""
+        spatial = self.spec.compression.spatial
+        return self.spec.channels, request.height // spatial, request.width // spatial
+
+    def tasks(self, request: Request) -> Iterator[Task]:
+        """Return the schedule of a request, in serial order."""
+        return self.generation_config.scheduler.tasks(
+            self.latent_frames(request), self.settings.steps
+        )
+
     def counted_workload(self) -> Workload:
         """Return ``workload`` with its operations counted, also where the layout did not need
         them.
@@ -251,6 +269,7 @@ class RunPlan:
             workload,
             self.strategy.decode_devices,
             lambda ranks: self.strategy.layout(ranks, workload),
+            self.strategy.actions,
         )
         if self.strategy.aco:
             text = workload.spec.text_tokens > 0

@@ -19,7 +19,7 @@ from typing_extensions import override
 from longtake.errors import LongtakeError, RankFailure
 from longtake.framework.console.messages import one_line
 from longtake.framework.launch.processes import RankProcesses, leave
-from longtake.plan.ir.actions import Kind
+from longtake.plan.ir.actions import CHANNELS
 from longtake.strategies import Communicator
 
 _MEETING: Final = timedelta(minutes=10)
@@ -98,7 +98,7 @@ class RankStrategy(ParallelStrategy):
                 f"rank {self.global_rank} waited for all {self.world_size} ranks to meet at "
                 f"{address}, but: {one_line(str(error))[:200]}"
             ) from error
-        self._communicator = Communicator.connect(self.root_device, Kind, abandon=self._abandon)
+        self._communicator = Communicator.connect(self.root_device, CHANNELS, abandon=self._abandon)
 
     def _meet(self, address: str) -> None:
         """Join the process group. Its communicators are made later, by those who need them."""

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from longtake.plan.errors import PlanError
-from longtake.plan.ir.actions import Action, Kind, Message, Receive, Send
+from longtake.plan.ir.actions import COLLECTED, Action, Collect, Kind, Message, Receive, Send
 from longtake.plan.ir.text import describe_message
 
 _NAMED = 8
@@ -44,6 +44,7 @@ def replay(streams: Sequence[Iterable[Action]]) -> Iterator[tuple[int, Action]]:
             another order than it was sent in, or is never received.
     """
     sent: dict[Link, deque[Message]] = {}
+    collected: dict[Link, deque[Collect]] = {}
     waiting: dict[Link, Receive] = {}
     rests = [iter(stream) for stream in streams]
     due: list[Receive | None] = [None] * len(rests)
@@ -60,15 +61,27 @@ def replay(streams: Sequence[Iterable[Action]]) -> Iterator[tuple[int, Action]]:
                     break
                 _deliver(action, queue.popleft(), link)
             yield rank, action
-            if isinstance(action, Send):
+            if isinstance(action, Collect):
+                link = Link(action.source, rank, action.message.kind)
+                collected.setdefault(link, deque()).append(action)
+                _match(link, sent, collected)
+            elif isinstance(action, Send):
                 link = Link(rank, action.target, action.message.kind)
                 sent.setdefault(link, deque()).append(action.message)
-                if link in waiting:
+                if action.message.kind in COLLECTED:
+                    _match(link, sent, collected)
+                elif link in waiting:
                     # Its rank takes it, and goes on, when this one waits or has ended.
                     due[link.target] = waiting.pop(link)
                     ready.append(link.target)
     if waiting:
         raise PlanError(_deadlock(waiting))
+    for link, due_there in collected.items():
+        if due_there:
+            raise PlanError(
+                f"rank {link.target} collects the {describe_message(due_there[0].message)} from "
+                f"rank {link.source}, which never sends it."
+            )
     for link, queue in sent.items():
         if queue:
             raise PlanError(
@@ -77,7 +90,16 @@ def replay(streams: Sequence[Iterable[Action]]) -> Iterator[tuple[int, Action]]:
             )
 
 
-def _deliver(action: Receive, message: Message, link: Link) -> None:
+def _match(
+    link: Link, sent: dict[Link, deque[Message]], collected: dict[Link, deque[Collect]]
+) -> None:
+    """Deliver what has been sent and is to be collected on a link, in order."""
+    messages, collects = sent.setdefault(link, deque()), collected.setdefault(link, deque())
+    while messages and collects:
+        _deliver(collects.popleft(), messages.popleft(), link)
+
+
+def _deliver(action: Receive | Collect, message: Message, link: Link) -> None:
     if message == action.message:
         return
     wanted = describe_message(action.message)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, final
+from dataclasses import asdict, dataclass, field, replace
+from typing import final
 
 from longtake.caches import FeatureKey
 from longtake.plan.check.queue_state import QueueState
+from longtake.plan.check.symbolic_decoder import DecodedBlocks
 from longtake.plan.errors import PlanError
 from longtake.plan.ir.actions import (
     Action,
     Advance,
+    Collect,
     Combine,
     Compute,
+    Decide,
     Decode,
     Emit,
+    Finish,
     Kind,
     Message,
+    OfTask,
     Open,
     Post,
     Receive,
@@ -28,25 +33,25 @@ from longtake.plan.ir.text import describe_message
 from longtake.plan.layout import Layout
 
 
-class _Value(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Value:
     """Names a value that an action makes or a message brings; each is used up once."""
 
     kind: Kind
+    index: int
     block: int
     step: int
     branches: range
 
     def __str__(self) -> str:
-        message = Message(
-            kind=self.kind, block=self.block, step=self.step, branches=self.branches, frames=0
-        )
-        return describe_message(message)
+        return describe_message(Message(**asdict(self), frames=0))
 
 
 @dataclass(slots=True)
 class _Window:
     """A window on a first stage: who has yet to take it."""
 
+    of: OfTask
     frames: int
     batches: list[range]
     targets: list[int] = field(default_factory=list)
@@ -65,10 +70,15 @@ class RankShare:
         self._rank = rank
         self._role = RankRole.of(layout, rank)
         self._all_batches = layout.batches
+        self._decided_on = dict(zip(self._role.batches, layout.batches_at(0), strict=True))
+        self._aco = layout.aco
+        self._others = [other for other in range(layout.size) if other != rank]
         self._decoders = range(layout.mesh.size, layout.size)
         self._per_block = layout.decoders if layout.tiled else min(1, layout.decoders)
-        self._to_decode: dict[_Value, set[int]] = {}
-        self._windows: dict[tuple[int, int], _Window] = {}
+        self._to_send: dict[_Value, set[int]] = {}
+        self._to_collect: dict[Kind, _Value] = {}
+        self._decoded = DecodedBlocks(rank)
+        self._windows: dict[int, _Window] = {}
         self._values: dict[_Value, int] = {}
         self._store: set[tuple[FeatureKey, range]] = set()
         self._queue_state = QueueState()
@@ -90,10 +100,18 @@ class RankShare:
                 self._compute(action)
             case Combine():
                 self._combine(action)
-            case Open() | Advance() | Emit():
+            case Open() | Advance() | Emit() | Decide():
                 self._lead(action)
+            case Collect():
+                self._collect(action.message)
+            case Decode() | Finish() if self._decoders or self._rank != self._role.output:
+                raise PlanError("the decode ranks decode, or the output rank.")
             case Decode():
-                raise PlanError("this rank denoises: the decode ranks decode, or nobody apart.")
+                self._decoded.decode(action)
+            case Finish():
+                self._decoded.finish(action)
+            case _:
+                raise PlanError("decode ranks attend heads of others.")
 
     def close(self) -> None:
         """End the run.
@@ -102,11 +120,12 @@ class RankShare:
             PlanError: Something has been made, received or kept that nothing used.
         """
         rank = f"rank {self._rank}"
-        for (block, step), window in self._windows.items():
+        for window in self._windows.values():
             rest = " and ".join(f"branches {b.start}:{b.stop}" for b in window.batches)
             rest = rest or f"rank {window.targets[0]}"
             raise PlanError(
-                f"{rank} never uses the window of block {block}, step {step} for {rest}."
+                f"{rank} never uses the window of block {window.of.block}, step "
+                f"{window.of.step} for {rest}."
             )
         for value in self._values:
             raise PlanError(f"{rank} never uses the {value}.")
@@ -115,32 +134,45 @@ class RankShare:
                 f"{rank} keeps {_entry(key)} for branches {branches.start}:{branches.stop}, but "
                 f"never reads it."
             )
+        for kind, value in self._to_collect.items():
+            raise PlanError(f"{rank} never collects the {kind} after block {value.block}.")
         self._queue_state.close()
+        self._decoded.close()
 
-    def _lead(self, action: Open | Advance | Emit) -> None:
+    def _lead(self, action: Open | Advance | Emit | Decide) -> None:
         if self._rank != self._role.output:
             raise PlanError(f"only rank {self._role.output} holds the queue.")
         match action:
             case Open():
                 self._queue_state.open(action)
-                self._windows[action.block, action.step] = _Window(
-                    len(action.frames), list(self._role.batches), list(self._role.other_firsts)
+                self._windows[action.index] = _Window(
+                    action,
+                    len(action.frames),
+                    list(self._role.batches),
+                    list(self._role.other_firsts),
                 )
             case Advance():
-                guided = _Value(Kind.GUIDED, action.block, action.step, self._role.branches)
-                self._use(guided, action.frames)
+                self._use(self._of_all(Kind.GUIDED, action), action.frames)
                 self._queue_state.advance(action)
             case Emit():
-                steps = self._queue_state.emit(action)
+                self._queue_state.emit(action)
                 if self._decoders:
-                    block = _Value(Kind.BLOCK, action.block, steps - 1, self._role.branches)
-                    self._make(block, action.frames)
-                    self._to_decode[block] = set()
+                    self._to_send_to_others(self._of_all(Kind.BLOCK, action), action.frames)
+                    if before := self._to_collect.get(Kind.FRAMES):
+                        raise PlanError(f"the {before} have not been collected.")
+                    self._to_collect[Kind.FRAMES] = self._of_all(Kind.FRAMES, action)
+                    self._to_collect[Kind.REST] = self._of_all(Kind.REST, action)
+                else:
+                    self._decoded.take(action, action.frames)
+            case Decide():
+                # Whatever the operand, the same actions follow: ranks attend the other heads.
+                heads = _value(Kind.HEADS, action)
+                self._to_send_to_others(heads, 0)
 
     def _receive(self, message: Message) -> None:
         if message.kind is Kind.LATENTS:
-            self._windows[message.block, message.step] = _Window(
-                message.frames, list(self._role.batches)
+            self._windows[message.index] = _Window(
+                message, message.frames, list(self._role.batches)
             )
         else:
             self._make(_value(message.kind, message), message.frames)
@@ -159,6 +191,9 @@ class RankShare:
             Kind.PREDICTION: [self._role.combine],
             Kind.GUIDED: [self._role.output],
             Kind.BLOCK: self._decoders,
+            Kind.HEADS: self._others,
+            Kind.FRAMES: [],
+            Kind.REST: [],
         }
         expected = targets[message.kind]
         if target not in expected:
@@ -167,13 +202,29 @@ class RankShare:
             raise PlanError(f"it goes {goes} from here.")
         value = _value(message.kind, message)
         self._use(value, message.frames)
-        if message.kind is Kind.BLOCK:
-            sent = self._to_decode.pop(value)
-            if target in sent:
-                raise PlanError("it has it already.")
-            if len(sent) + 1 < self._per_block:  # further ranks decode it too
-                self._make(value, message.frames)
-                self._to_decode[value] = sent | {target}
+        if message.kind in (Kind.BLOCK, Kind.HEADS):
+            self._send_to_others(value, target, message.frames)
+
+    def _to_send_to_others(self, value: _Value, frames: int) -> None:
+        self._make(value, frames)
+        self._to_send[value] = set()
+
+    def _send_to_others(self, value: _Value, target: int, frames: int) -> None:
+        """Send what several ranks get: it is used up when all have it."""
+        sent = self._to_send.pop(value)
+        if target in sent:
+            raise PlanError("it has it already.")
+        of_all = self._per_block if value.kind is Kind.BLOCK else len(self._others)
+        if len(sent) + 1 < of_all:
+            self._make(value, frames)
+            self._to_send[value] = sent | {target}
+        elif value.kind is Kind.HEADS:
+            self._make(value, frames)  # for the rank's own micro-batch
+
+    def _collect(self, message: Message) -> None:
+        due = self._to_collect.pop(message.kind, None)
+        if due is None or due != _value(message.kind, message):
+            raise PlanError("no such frames are being decoded, or they are collected already.")
 
     def _compute(self, action: Compute) -> None:
         if action.layers != self._role.layers:
@@ -181,6 +232,8 @@ class RankShare:
                 f"it runs layers {action.layers.start}:{action.layers.stop}, but the rank holds "
                 f"{self._role.layers.start}:{self._role.layers.stop}."
             )
+        if self._aco:
+            self._use_heads(action)
         if not self._role.is_first:
             self._use(_value(Kind.HOP, action), action.frames)
         else:
@@ -194,6 +247,11 @@ class RankShare:
             self._make(_value(Kind.HOP, action), action.frames)
         elif self._role.predicts:
             self._make(_value(Kind.PREDICTION, action), action.own)
+
+    def _use_heads(self, action: Compute) -> None:
+        """Use up how many heads are given away: the output rank's batches are those decided on."""
+        branches = self._decided_on.get(action.branches, action.branches)
+        self._use(_Value(Kind.HEADS, action.index, action.block, action.step, branches), 0)
 
     def _features(self, action: Compute) -> None:
         for key in action.reads:
@@ -209,13 +267,15 @@ class RankShare:
 
     def _combine(self, action: Combine) -> None:
         for branches in self._all_batches:
-            self._use(_Value(Kind.PREDICTION, action.block, action.step, branches), action.frames)
-        self._make(
-            _Value(Kind.GUIDED, action.block, action.step, self._role.branches), action.frames
-        )
+            prediction = replace(self._of_all(Kind.PREDICTION, action), branches=branches)
+            self._use(prediction, action.frames)
+        self._make(self._of_all(Kind.GUIDED, action), action.frames)
+
+    def _of_all(self, kind: Kind, task: OfTask) -> _Value:
+        return _Value(kind, task.index, task.block, task.step, self._role.branches)
 
     def _window(self, task: Compute | Message, frames: int) -> _Window:
-        window = self._windows.get((task.block, task.step))
+        window = self._windows.get(task.index)
         if window is None:
             raise PlanError("its window is not here: not opened or received, or used up.")
         if window.frames != frames:
@@ -224,7 +284,7 @@ class RankShare:
 
     def _drop_if_done(self, task: Compute | Message, window: _Window) -> None:
         if not window.batches and not window.targets:
-            del self._windows[task.block, task.step]
+            del self._windows[task.index]
 
     def _make(self, value: _Value, frames: int) -> None:
         if value in self._values:
@@ -239,51 +299,8 @@ class RankShare:
             raise PlanError(f"it has {frames} frames, but the {value} has {held}.")
 
 
-@final
-class DecoderShare:
-    """A decode rank's blocks, with the frames of each.
-
-    Args:
-        rank: This rank.
-    """
-
-    def __init__(self, rank: int) -> None:
-        self._rank = rank
-        self._received: dict[int, int] = {}
-        self._decoded = 0
-
-    def do(self, action: Action) -> None:
-        """Receive a block or decode it.
-
-        Raises:
-            PlanError: It is not the next block, it is not here, or decode ranks do no such thing.
-        """
-        match action:
-            case Post():
-                pass
-            case Receive(message=message) if message.kind is Kind.BLOCK:
-                self._received[message.block] = message.frames
-            case Decode():
-                if action.block != self._decoded:
-                    raise PlanError(f"block {self._decoded} is the next: a VAE looks back.")
-                if self._received.pop(action.block, None) != action.frames:
-                    raise PlanError("the block is not here, or has another number of frames.")
-                self._decoded += 1
-            case _:
-                raise PlanError("a decode rank receives blocks and decodes them.")
-
-    def close(self) -> None:
-        """End the run.
-
-        Raises:
-            PlanError: A block has not been decoded.
-        """
-        for block in self._received:
-            raise PlanError(f"rank {self._rank} never decodes block {block}.")
-
-
-def _value(kind: Kind, of: Compute | Message) -> _Value:
-    return _Value(kind, of.block, of.step, of.branches)
+def _value(kind: Kind, of: Compute | Decide | Message) -> _Value:
+    return _Value(kind, of.index, of.block, of.step, of.branches)
 
 
 def _entry(key: FeatureKey) -> str:

@@ -1,18 +1,25 @@
-"""Whether all ranks' actions together are a run: nothing before its inputs, nothing left over."""
+"""Validator of plans: all ranks' actions together are a run, nothing before its inputs."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from longtake.plan.check.replay import Link, replay
-from longtake.plan.check.symbolic_rank import DecoderShare, RankShare
+from longtake.plan.check.symbolic_decoder import DecoderShare
+from longtake.plan.check.symbolic_rank import RankShare
 from longtake.plan.errors import PlanError
-from longtake.plan.ir.actions import Action, Message, Post, Receive, Send
-from longtake.plan.ir.text import describe, describe_message
+from longtake.plan.ir.actions import COLLECTED, Action, Message, Post, Receive, Send
+from longtake.plan.ir.text import describe, describe_message, format_action
 from longtake.plan.layout import Layout
+
+_AROUND: Final = 2
+"""Actions that are shown before and after a fault."""
+_SHOWN_RANKS: Final = 3
+"""Ranks that are shown when none can go on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,23 +59,65 @@ def validate(
         raise PlanError(
             f"the plan has actions of {len(streams)} ranks, but its layout has {layout.size}."
         )
+    plan = _Plan(streams)
     shares = [
-        RankShare(layout, rank) if rank < layout.mesh.size else DecoderShare(rank)
+        RankShare(layout, rank) if rank < layout.mesh.size else DecoderShare(layout, rank)
         for rank in range(layout.size)
     ]
     mail = _Mail(limit)
-    actions = 0
-    for rank, action in replay(streams):
-        actions += 1
-        try:
-            mail.check(rank, action)
-            shares[rank].do(action)
-        except PlanError as error:
-            raise PlanError(f"rank {rank} cannot {describe(action)}: {error}") from None
+    with plan.marking_waits():
+        for rank, action in replay(plan.streams):
+            with plan.marking(rank, action):
+                mail.check(rank, action)
+                shares[rank].do(action)
     mail.close()
     for share in shares:
         share.close()
-    return Summary(actions=actions, messages=mail.messages, outstanding=mail.most)
+    return Summary(actions=sum(plan.done), messages=mail.messages, outstanding=mail.most)
+
+
+@final
+class _Plan:
+    """The ranks' actions, and how many of them have been done: to show where a fault is."""
+
+    def __init__(self, streams: Sequence[Iterable[Action]]) -> None:
+        self.streams = [list(stream) for stream in streams]
+        self.done = [0] * len(streams)
+
+    @contextmanager
+    def marking(self, rank: int, action: Action) -> Iterator[None]:
+        """Say which action cannot be done, and show it among its neighbors."""
+        try:
+            yield
+        except PlanError as error:
+            raise PlanError(
+                f"rank {rank} cannot {describe(action)}: {error}{self._shown([rank])}"
+            ) from None
+        self.done[rank] += 1
+
+    @contextmanager
+    def marking_waits(self) -> Iterator[None]:
+        """Show where ranks stand when none can go on, or when messages do not match."""
+        try:
+            yield
+        except PlanError as error:
+            if "\n" in str(error):  # shown already
+                raise
+            ranks = range(len(self.streams))
+            standing = [rank for rank in ranks if self.done[rank] < len(self.streams[rank])]
+            raise PlanError(f"{error}{self._shown(standing[:_SHOWN_RANKS])}") from None
+
+    def _shown(self, ranks: Sequence[int]) -> str:
+        """Return the next action of some ranks with those before and after it."""
+        lines = []
+        for rank in ranks:
+            at = self.done[rank]
+            for index in range(
+                max(0, at - _AROUND), min(at + _AROUND + 1, len(self.streams[rank]))
+            ):
+                mark = "  <-- here" if index == at else ""
+                lines.append(f"\n    {rank}: {format_action(self.streams[rank][index])}{mark}")
+        return "".join(lines)
 
 
 @final
@@ -91,7 +140,7 @@ class _Mail:
                 link = Link(source, rank, message.kind)
                 self._match(message, self._posted.get(link))
                 self._outstanding[link] -= 1
-            case Send(message=message, target=target):
+            case Send(message=message, target=target) if message.kind not in COLLECTED:
                 self._count(Link(rank, target, message.kind))
             case _:
                 pass

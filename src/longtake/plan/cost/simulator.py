@@ -7,25 +7,24 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Final, final
+from typing import Final
 
 from longtake.plan.check.replay import Link, replay
 from longtake.plan.cost.sequence import attention_share, exchange_seconds, layer_bytes
 from longtake.plan.cost.timeline import Box
 from longtake.plan.ir.actions import (
+    COLLECTED,
     Action,
-    Advance,
     Compute,
     Decode,
-    Emit,
     Kind,
     Message,
-    Open,
     Post,
     Receive,
     Send,
 )
-from longtake.plan.ir.decode_group import compile_run
+from longtake.plan.ir.run import compile_run
+from longtake.plan.ir.schedule import Schedule
 from longtake.plan.layout import Layout
 from longtake.plan.workload import Workload
 
@@ -73,15 +72,13 @@ class Simulation:
         return tuple(sent)
 
 
-def simulate(
-    layout: Layout, workload: Workload, streams: Sequence[Iterable[Action]] | None = None
-) -> Simulation:
+def simulate(layout: Layout, workload: Workload, schedule: Schedule) -> Simulation:
     """Return what a run would take.
 
     Args:
         layout: Which rank holds and runs what.
         workload: The model's FLOPs and the hardware; finite (see :func:`bounded`).
-        streams: Each rank's actions; left out: compiled from the workload.
+        schedule: The strategy's.
 
     Raises:
         PlanError: The actions are no run.
@@ -89,7 +86,7 @@ def simulate(
     busy, exchanged = [0.0] * layout.size, [0.0] * layout.size
     makespan, first_block = 0.0, math.inf
     link_bytes: dict[Link, int] = {}
-    for box in timeline(layout, workload, streams):
+    for box in timeline(layout, workload, compile_run(layout, workload, schedule)):
         makespan = max(makespan, box.stop)
         match box.action:
             case Compute():
@@ -118,7 +115,7 @@ def simulate(
 
 
 def timeline(
-    layout: Layout, workload: Workload, streams: Sequence[Iterable[Action]] | None = None
+    layout: Layout, workload: Workload, streams: Sequence[Iterable[Action]]
 ) -> Iterator[Box]:
     """Yield every action with its time, each rank's in order; lazily, so also for endless
     workloads.
@@ -126,22 +123,18 @@ def timeline(
     Computing and decoding take time, a receive lasts until its message is here, everything else
     is instant. A message starts when it is sent, its receive is posted and the one before it on
     its link is through; it takes its bytes over the bandwidth and the latency, whatever both
-    ranks do meanwhile. Without decode ranks, where other ranks would wait, a finished block is
-    decoded a latent frame after each task, as the engine does.
+    ranks do meanwhile.
 
     Args:
         layout: Which rank holds and runs what.
         workload: The model's FLOPs and the hardware.
-        streams: Each rank's actions; left out: compiled from the workload.
+        streams: Each rank's actions, as :func:`longtake.plan.ir.run.compile_run` makes them.
     """
-    if streams is None:
-        streams = compile_run(layout, workload)
     clocks = [0.0] * len(streams)
     free: dict[Link, float] = {}
     # On a link messages are sent, posted and received in one order; requests' are alike.
     sent: dict[Link, deque[float]] = defaultdict(deque)
     posted: dict[Link, deque[float]] = defaultdict(deque)
-    between = _BetweenTasks(at_once=layout.mesh.size == 1)
     frame_seconds = decode_seconds(layout, workload)
     for rank, action in replay(streams):
         start = stop = clocks[rank]
@@ -150,7 +143,7 @@ def timeline(
                 stop += compute_seconds(layout, workload, action)
             case Decode():
                 stop += action.frames * frame_seconds
-            case Send(message=message, target=target):
+            case Send(message=message, target=target) if message.kind not in COLLECTED:
                 sent[Link(rank, target, message.kind)].append(start)
             case Post(message=message, source=source):
                 posted[Link(source, rank, message.kind)].append(start)
@@ -165,46 +158,7 @@ def timeline(
             case _:
                 pass
         yield Box(rank, action, start, stop)
-        if not layout.decoders and rank == layout.output_rank:
-            due = between.due(action)
-            if due.frames:
-                yield Box(rank, due, stop, stop + due.frames * frame_seconds)
-                stop += due.frames * frame_seconds
         clocks[rank] = stop
-    if between.rest.frames:
-        start = clocks[layout.output_rank]
-        stop = start + between.rest.frames * frame_seconds
-        yield Box(layout.output_rank, between.rest, start, stop)
-
-
-@final
-class _BetweenTasks:
-    """What the output rank decodes between its actions, where no other rank decodes.
-
-    Args:
-        at_once: Whether no other rank waits, so that a block is decoded in one go.
-    """
-
-    def __init__(self, *, at_once: bool) -> None:
-        self.rest = Decode(block=0, frames=0)
-        self._at_once = at_once
-
-    def due(self, action: Action) -> Decode:
-        """Return what is decoded right after an action."""
-        due = replace(self.rest, frames=0)
-        match action:
-            case Emit(block=block, frames=frames):
-                due, self.rest = self.rest, Decode(block=block, frames=frames)
-                if self._at_once:
-                    due, self.rest = self.rest, due
-            case Open(block=0, step=0):  # the next request
-                due, self.rest = self.rest, due
-            case Advance() if self.rest.frames:
-                due = replace(self.rest, frames=1)
-                self.rest = replace(self.rest, frames=self.rest.frames - 1)
-            case _:
-                pass
-        return due
 
 
 def decode_seconds(layout: Layout, workload: Workload) -> float:
@@ -244,7 +198,7 @@ def compute_seconds(layout: Layout, workload: Workload, action: Compute) -> floa
 
 
 def message_bytes(workload: Workload, message: Message, sequence: int = 1) -> int:
-    """Return the size of a message: hidden states in the model's dtype, pictures in fp32.
+    """Return the size of a message: hidden states in the model's dtype, latents in fp32.
 
     Args:
         workload: The model and the size of the picture.
@@ -254,6 +208,12 @@ def message_bytes(workload: Workload, message: Message, sequence: int = 1) -> in
     if message.kind is Kind.HOP:
         tokens = -(-workload.window_tokens(message.frames) // sequence)
         return len(message.branches) * tokens * workload.spec.model_dim * workload.item_bytes
+    if message.kind is Kind.HEADS:
+        return 8
+    if message.kind in COLLECTED:  # bytes of red, green and blue
+        compression = workload.spec.compression
+        pixels = workload.height * workload.width * compression.spatial**2
+        return 3 * message.frames * compression.temporal * pixels
     rows = len(message.branches) if message.kind is Kind.PREDICTION else 1
     return rows * workload.spec.channels * message.frames * workload.height * workload.width * 4
 

@@ -1,14 +1,17 @@
-"""What ranks do, as data: compute, send, receive, sampler step, emit, decode.
+"""Actions of ranks, as data: compute, send, receive, sampler step, emit, decode.
 
-A run's actions are compiled from its tasks (:mod:`longtake.plan.ir.compiler`), printed and read
-back (:mod:`longtake.plan.ir.text`), validated, simulated, executed by a strategy and drawn.
+A strategy makes them from a request's tasks (:mod:`longtake.plan.ir.schedule`), those of decoding
+are put in (:mod:`longtake.plan.ir.run`); they are printed and read back
+(:mod:`longtake.plan.ir.text`), validated, simulated, executed and drawn. What only a run can
+decide, how many heads are given away, is an action with a *decided operand*: made by one rank,
+carried by a message to the others.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from longtake.caches import FeatureKey
 from longtake.task import FrameRange
@@ -27,40 +30,63 @@ class Kind(StrEnum):
     """The prediction after guidance ``(1, C, F, H, W)`` fp32, back to the output rank."""
     BLOCK = "block"
     """A finished block's latents ``(1, C, F, H, W)`` fp32, to the rank that decodes it."""
+    FRAMES = "frames"
+    """A block's video frames, in parts that say how large they are, as they are decoded."""
+    REST = "rest"
+    """The video frames that a VAE has held back until the video's end, alike."""
+    HEADS = "heads"
+    """How many heads are given away in a micro-batch: the decided operand of ``Decide``."""
+
+
+CHANNELS: Final[dict[str, bool]] = {
+    kind: kind in (Kind.BLOCK, Kind.FRAMES, Kind.HEADS) for kind in Kind if kind is not Kind.REST
+}
+"""Kinds that have a channel of their own, each with whether it goes from and to host memory,
+whatever the ranks' device. ``REST`` follows the ``FRAMES`` on theirs."""
+COLLECTED: Final = frozenset((Kind.FRAMES, Kind.REST))
+"""What is taken whenever it comes: see ``Collect``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class OfTask:
+    """What belongs to a task.
+
+    Args:
+        index: The task's number in serial order: what programs go by.
+        block: Its block, and
+        step: its step: what people read.
+    """
+
+    index: int
+    block: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message(OfTask):
     """What travels between two ranks: named by what it is, its shape known from the plan.
 
     Args:
         kind: What it carries.
-        block: Block of the task.
-        step: Step of the task.
-        branches: Guidance branches in it; all of them for ``LATENTS`` and ``GUIDED``.
+        branches: Guidance branches in it; all of them where it has no rows for branches. For
+            ``HEADS``, those of the output rank's micro-batch.
         frames: Latent frames ``F`` in it.
     """
 
     kind: Kind
-    block: int
-    step: int
     branches: range
     frames: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Open:
+class Open(OfTask):
     """Put a window's latents together from the queue, as they stand now (output rank).
 
     Args:
-        block: Block of the task.
-        step: Step of the task.
         frames: Latent frames of the window.
         sees: The blocks whose latents it reads, each with the steps that it must have behind it.
     """
 
-    block: int
-    step: int
     frames: FrameRange
     sees: tuple[tuple[int, int], ...]
 
@@ -92,14 +118,12 @@ class Receive:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compute:
+class Compute(OfTask):
     """Run the rank's layers for one batch of branches of a task: a micro-batch on one stage.
 
     The first stage embeds before, the last one predicts after.
 
     Args:
-        block: Block of the task.
-        step: Step of the task.
         branches: Guidance branches of the batch.
         layers: The rank's layers.
         frames: Latent frames that pass through the layers.
@@ -109,8 +133,6 @@ class Compute:
         keeps: Entries that are left there.
     """
 
-    block: int
-    step: int
     branches: range
     layers: range
     frames: int
@@ -121,17 +143,13 @@ class Compute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Combine:
+class Combine(OfTask):
     """Join all branches' predictions of a task (last stage of cfg coordinate 0).
 
     Args:
-        block: Block of the task.
-        step: Step of the task.
         frames: Latent frames that are predicted.
     """
 
-    block: int
-    step: int
     frames: int
 
 
@@ -149,44 +167,101 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Advance:
+class Advance(OfTask):
     """Take a task's sampler step (output rank).
 
     Args:
-        block: Block of the task.
-        step: Step of the task.
         frames: Latent frames of the block.
     """
 
-    block: int
-    step: int
     frames: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Emit:
-    """Hand over a finished block (output rank); it is decoded there, or sent to a decode rank.
+class Emit(OfTask):
+    """Hand over the block that a task has finished (output rank).
+
+    It is decoded there, or sent to a decode rank.
 
     Args:
-        block: Which one.
         frames: Its latent frames.
     """
 
-    block: int
     frames: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decode:
+class Decode(OfTask):
     """Decode latent frames of a block: on a decode rank, or on the output rank between tasks.
 
     Args:
-        block: Which one.
         frames: How many of its latent frames.
+        first: How many of them have been decoded before.
     """
 
-    block: int
     frames: int
+    first: int = 0
 
 
-Action: TypeAlias = Open | Post | Receive | Compute | Combine | Send | Advance | Emit | Decode
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish(OfTask):
+    """Decode what a VAE has held back: the video has ended with the block of this task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collect:
+    """Take a message whenever it comes, and before the video's end; never waits.
+
+    The output rank takes decoded frames so: they hold up nothing that is behind them.
+
+    Args:
+        message: Which one.
+        source: The rank that sends it.
+    """
+
+    message: Message
+    source: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decide(OfTask):
+    """Decide how many heads of every rank are given away in a micro-batch (output rank).
+
+    Args:
+        branches: Guidance branches of the output rank's batch.
+    """
+
+    branches: range
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attend(OfTask):
+    """Attend the heads that the ranks of the mesh give away in a micro-batch (decode rank).
+
+    Operands and results travel within the action, as the exchange among ranks that share tokens
+    travels within ``Compute``.
+
+    Args:
+        branches: Guidance branches of the output rank's batch.
+        layers: Layers that attend.
+    """
+
+    branches: range
+    layers: range
+
+
+Action: TypeAlias = (
+    Open
+    | Post
+    | Receive
+    | Compute
+    | Combine
+    | Send
+    | Advance
+    | Emit
+    | Decode
+    | Finish
+    | Collect
+    | Decide
+    | Attend
+)

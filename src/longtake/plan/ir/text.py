@@ -1,35 +1,45 @@
-"""One readable line per action, which reads back as the same action.
+"""Text form of actions: one readable line each, which reads back as the same action.
 
-    open b3s4 frames 24:40 sees b2@5 b3@4
-    post hop b3s4 0:2 16 frames from 1
-    receive hop b3s4 0:2 16 frames from 1
-    compute b3s4 branches 0:2 layers 0:4 frames 16 context 8 own 8 reads b4s3.head keeps b3s4.head
-    send prediction b3s4 1:2 8 frames to 3
-    combine b3s4 8 frames
-    advance b3s4 8 frames
-    emit b3 8 frames
-    decode b3 8 frames
+    open b3s4#17 frames 24:40 sees b2@5 b3@4
+    post hop b3s4#17 0:2 16 frames from 1
+    receive hop b3s4#17 0:2 16 frames from 1
+    compute b3s4#17 branches 0:2 layers 0:4 frames 16 context 8 own 8 reads b4s3.head
+    send prediction b3s4#17 1:2 8 frames to 3
+    combine b3s4#17 8 frames
+    advance b3s4#17 8 frames
+    emit b3s4#17 8 frames
+    decode b3s4#17 8 frames from 0
+    finish b3s4#17
+    collect frames b3s4#17 0:2 8 frames from 2
+    decide b3s4#17 branches 0:2
+    attend b3s4#17 branches 0:2 layers 0:4
 
-``b3s4`` is block 3 at step 4, ``b2@5`` block 2 with 5 steps behind it, ``0:2`` branches 0 and 1.
+``b3s4`` is block 3 at step 4, ``#17`` the number of that task in serial order, ``b2@5`` block 2
+with 5 steps behind it, ``0:2`` branches 0 and 1.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from longtake.caches import FeatureKey, Part
 from longtake.plan.errors import PlanError
 from longtake.plan.ir.actions import (
     Action,
     Advance,
+    Attend,
+    Collect,
     Combine,
     Compute,
+    Decide,
     Decode,
     Emit,
+    Finish,
     Kind,
     Message,
+    OfTask,
     Open,
     Post,
     Receive,
@@ -46,10 +56,8 @@ def format_action(action: Action) -> str:
             return f"open {_task(action)} frames {action.frames}" + (
                 f" sees {sees}" if sees else ""
             )
-        case Post():
-            return f"post {_message(action.message)} from {action.source}"
-        case Receive():
-            return f"receive {_message(action.message)} from {action.source}"
+        case Post() | Receive() | Collect():
+            return f"{_verb(action)} {_message(action.message)} from {action.source}"
         case Send():
             return f"send {_message(action.message)} to {action.target}"
         case Compute():
@@ -59,12 +67,19 @@ def format_action(action: Action) -> str:
                 f"own {action.own}{_entries('reads', action.reads)}"
                 f"{_entries('keeps', action.keeps)}"
             )
-        case Combine():
-            return f"combine {_task(action)} {action.frames} frames"
-        case Advance():
-            return f"advance {_task(action)} {action.frames} frames"
-        case Emit() | Decode():
-            return f"{_verb(action)} b{action.block} {action.frames} frames"
+        case Combine() | Advance() | Emit():
+            return f"{_verb(action)} {_task(action)} {action.frames} frames"
+        case Decode():
+            return f"decode {_task(action)} {action.frames} frames from {action.first}"
+        case Finish():
+            return f"finish {_task(action)}"
+        case Decide():
+            return f"decide {_task(action)} branches {_span(action.branches)}"
+        case Attend():
+            return (
+                f"attend {_task(action)} branches {_span(action.branches)} "
+                f"layers {_span(action.layers)}"
+            )
 
 
 def parse_action(line: str) -> Action:
@@ -117,14 +132,16 @@ def parse_plan(lines: Iterable[str]) -> dict[int, list[Action]]:
 def describe(action: Action) -> str:
     """Return an action in a few words, for messages."""
     match action:
-        case Post() | Receive():
+        case Post() | Receive() | Collect():
             return f"{_verb(action)} {describe_message(action.message)} from rank {action.source}"
         case Send():
             return f"send {describe_message(action.message)} to rank {action.target}"
-        case Compute():
-            return f"compute {_place(action)}, branches {_span(action.branches)}"
+        case Compute() | Decide() | Attend():
+            return f"{_verb(action)} {_place(action)}, branches {_span(action.branches)}"
         case Emit() | Decode():
             return f"{_verb(action)} block {action.block}"
+        case Finish():
+            return f"finish the video after block {action.block}"
         case Open() | Combine() | Advance():
             return f"{_verb(action)} {_place(action)}"
 
@@ -132,23 +149,20 @@ def describe(action: Action) -> str:
 def describe_message(message: Message) -> str:
     """Return a message in a few words: ``hop of block 3, step 4, branches 0:2``."""
     branches = f", branches {_span(message.branches)}"
-    whole = message.kind in (Kind.LATENTS, Kind.GUIDED, Kind.BLOCK)
-    return f"{message.kind} of {_place(message)}{'' if whole else branches}"
-
-
-_OfTask: TypeAlias = Open | Compute | Combine | Advance | Message
+    parts = message.kind in (Kind.HOP, Kind.PREDICTION, Kind.HEADS)
+    return f"{message.kind} of {_place(message)}{branches if parts else ''}"
 
 
 def _verb(action: Action) -> str:
     return type(action).__name__.lower()
 
 
-def _place(item: _OfTask) -> str:
+def _place(item: OfTask) -> str:
     return f"block {item.block}, step {item.step}"
 
 
-def _task(item: _OfTask) -> str:
-    return f"b{item.block}s{item.step}"
+def _task(item: OfTask) -> str:
+    return f"b{item.block}s{item.step}#{item.index}"
 
 
 def _span(span: range) -> str:
@@ -174,7 +188,7 @@ def _parse_entries(text: str | None) -> tuple[FeatureKey, ...]:
 
 
 def _of_task(found: re.Match[str]) -> dict[str, Any]:
-    return {"block": int(found["block"]), "step": int(found["step"])}
+    return {name: int(found[name]) for name in ("index", "block", "step")}
 
 
 def _parse_message(found: re.Match[str]) -> Message:
@@ -209,11 +223,46 @@ def _parse_compute(found: re.Match[str]) -> Compute:
     )
 
 
-_TASK = r"b(?P<block>\d+)s(?P<step>\d+)"
-_MESSAGE = rf"(?P<kind>{'|'.join(Kind)}) {_TASK} (?P<branches>\d+:\d+) (?P<frames>\d+) frames"
+def _parse_decode(found: re.Match[str]) -> Decode:
+    return Decode(frames=int(found["frames"]), first=int(found["first"]), **_of_task(found))
+
+
+def _parse_attend(found: re.Match[str]) -> Attend:
+    return Attend(
+        branches=_parse_span(found["branches"]),
+        layers=_parse_span(found["layers"]),
+        **_of_task(found),
+    )
+
+
+def _of_message(
+    verb: str, word: str, build: Callable[[Message, int], Action]
+) -> tuple[str, re.Pattern[str], Callable[[re.Match[str]], Action]]:
+    """Return the grammar of an action that is about a message and another rank."""
+    return (
+        f"{verb} KIND bBsS#N BRANCHES F frames {word} RANK",
+        re.compile(rf"{verb} {_MESSAGE} {word} (?P<rank>\d+)"),
+        lambda found: build(_parse_message(found), int(found["rank"])),
+    )
+
+
+def _of_frames(
+    verb: str, build: Callable[..., Action]
+) -> tuple[str, re.Pattern[str], Callable[[re.Match[str]], Action]]:
+    """Return the grammar of an action that is about a task's latent frames."""
+    return (
+        f"{verb} bBsS#N F frames",
+        re.compile(rf"{verb} {_TASK} (?P<frames>\d+) frames"),
+        lambda found: build(frames=int(found["frames"]), **_of_task(found)),
+    )
+
+
+_TASK = r"b(?P<block>\d+)s(?P<step>\d+)#(?P<index>\d+)"
+_SPAN = r"\d+:\d+"
+_MESSAGE = rf"(?P<kind>{'|'.join(Kind)}) {_TASK} (?P<branches>{_SPAN}) (?P<frames>\d+) frames"
 _ENTRIES = rf"(?: b\d+s\d+\.(?:{'|'.join(Part)}))+"
 _COMPUTE = (
-    rf"compute {_TASK} branches (?P<branches>\d+:\d+) layers (?P<layers>\d+:\d+) "
+    rf"compute {_TASK} branches (?P<branches>{_SPAN}) layers (?P<layers>{_SPAN}) "
     r"frames (?P<frames>\d+) context (?P<context>\d+) own (?P<own>\d+)"
     rf"(?: reads(?P<reads>{_ENTRIES}))?(?: keeps(?P<keeps>{_ENTRIES}))?"
 )
@@ -221,48 +270,44 @@ _COMPUTE = (
 # Verb -> what a line looks like in words, as a pattern, and what it makes.
 _GRAMMAR: dict[str, tuple[str, re.Pattern[str], Callable[[re.Match[str]], Action]]] = {
     "open": (
-        "open bBsS frames START:STOP sees bB@STEPS ...",
-        re.compile(rf"open {_TASK} frames (?P<frames>\d+:\d+)(?: sees(?P<sees>(?: b\d+@\d+)+))?"),
+        "open bBsS#N frames START:STOP sees bB@STEPS ...",
+        re.compile(rf"open {_TASK} frames (?P<frames>{_SPAN})(?: sees(?P<sees>(?: b\d+@\d+)+))?"),
         _parse_open,
     ),
-    "post": (
-        "post KIND bBsS BRANCHES F frames from RANK",
-        re.compile(rf"post {_MESSAGE} from (?P<peer>\d+)"),
-        lambda found: Post(message=_parse_message(found), source=int(found["peer"])),
-    ),
-    "receive": (
-        "receive KIND bBsS BRANCHES F frames from RANK",
-        re.compile(rf"receive {_MESSAGE} from (?P<peer>\d+)"),
-        lambda found: Receive(message=_parse_message(found), source=int(found["peer"])),
+    "post": _of_message("post", "from", lambda message, rank: Post(message=message, source=rank)),
+    "receive": _of_message(
+        "receive", "from", lambda message, rank: Receive(message=message, source=rank)
     ),
     "compute": (
-        "compute bBsS branches A:B layers A:B frames F context F own F reads KEYS keeps KEYS",
+        "compute bBsS#N branches A:B layers A:B frames F context F own F reads KEYS keeps KEYS",
         re.compile(_COMPUTE),
         _parse_compute,
     ),
-    "combine": (
-        "combine bBsS F frames",
-        re.compile(rf"combine {_TASK} (?P<frames>\d+) frames"),
-        lambda found: Combine(frames=int(found["frames"]), **_of_task(found)),
-    ),
-    "send": (
-        "send KIND bBsS BRANCHES F frames to RANK",
-        re.compile(rf"send {_MESSAGE} to (?P<peer>\d+)"),
-        lambda found: Send(message=_parse_message(found), target=int(found["peer"])),
-    ),
-    "advance": (
-        "advance bBsS F frames",
-        re.compile(rf"advance {_TASK} (?P<frames>\d+) frames"),
-        lambda found: Advance(frames=int(found["frames"]), **_of_task(found)),
-    ),
-    "emit": (
-        "emit bB F frames",
-        re.compile(r"emit b(?P<block>\d+) (?P<frames>\d+) frames"),
-        lambda found: Emit(block=int(found["block"]), frames=int(found["frames"])),
-    ),
+    "combine": _of_frames("combine", Combine),
+    "send": _of_message("send", "to", lambda message, rank: Send(message=message, target=rank)),
+    "advance": _of_frames("advance", Advance),
+    "emit": _of_frames("emit", Emit),
     "decode": (
-        "decode bB F frames",
-        re.compile(r"decode b(?P<block>\d+) (?P<frames>\d+) frames"),
-        lambda found: Decode(block=int(found["block"]), frames=int(found["frames"])),
+        "decode bBsS#N F frames from F",
+        re.compile(rf"decode {_TASK} (?P<frames>\d+) frames from (?P<first>\d+)"),
+        _parse_decode,
+    ),
+    "finish": (
+        "finish bBsS#N",
+        re.compile(rf"finish {_TASK}"),
+        lambda found: Finish(**_of_task(found)),
+    ),
+    "collect": _of_message(
+        "collect", "from", lambda message, rank: Collect(message=message, source=rank)
+    ),
+    "decide": (
+        "decide bBsS#N branches A:B",
+        re.compile(rf"decide {_TASK} branches (?P<branches>{_SPAN})"),
+        lambda found: Decide(branches=_parse_span(found["branches"]), **_of_task(found)),
+    ),
+    "attend": (
+        "attend bBsS#N branches A:B layers A:B",
+        re.compile(rf"attend {_TASK} branches (?P<branches>{_SPAN}) layers (?P<layers>{_SPAN})"),
+        _parse_attend,
     ),
 }

@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 from longtake.errors import ConfigurationError
 from longtake.plan.cost.simulator import ENOUGH_BLOCKS, bounded, compute_seconds, simulate
-from longtake.plan.ir.actions import Compute, Emit
-from longtake.plan.ir.compiler import compile_rank
+from longtake.plan.ir.rank_role import RankRole
+from longtake.plan.ir.schedule import Schedule, TaskActions
 from longtake.plan.layout import Layout
 from longtake.plan.search.layouts import CLOSE, FEW_BLOCKS
 from longtake.plan.workload import Workload
@@ -24,6 +24,7 @@ def choose_decoders(
     workload: Workload,
     asked: int | Literal["auto"],
     layout_of: Callable[[int], Layout],
+    schedule: Schedule,
 ) -> Layout:
     """Return the best layout of those with a number of decode ranks that is worth weighing.
 
@@ -34,6 +35,7 @@ def choose_decoders(
         workload: What is to be made, and on what.
         asked: Decode ranks, or ``auto``.
         layout_of: Lays out so many ranks as a mesh.
+        schedule: The strategy's.
 
     Raises:
         ConfigurationError: What is given is impossible; names what is possible.
@@ -48,7 +50,7 @@ def choose_decoders(
     requests = min(workload.requests, ENOUGH_TURNS * layouts[-1].decoders)
     blocks = max(FEW_BLOCKS, ENOUGH_BLOCKS // requests)
     workload = replace(bounded(workload, blocks), requests=requests)
-    spans = [simulate(layout, workload).makespan for layout in layouts]
+    spans = [simulate(layout, workload, schedule).makespan for layout in layouts]
     enough = CLOSE * min(spans)
     return next(one for one, span in zip(layouts, spans, strict=True) if span <= enough)
 
@@ -151,10 +153,10 @@ def layouts_with_decoders(
 def seconds_of(workload: Workload) -> tuple[float, float]:
     """Return how long one device would decode and denoise one of the workload's videos."""
     serial = Layout.serial(workload.spec.layers, workload.branches)
-    decode = denoise = 0.0
-    for action in compile_rank(workload.tasks(), workload.cache, serial, 0):
-        if isinstance(action, Compute):
-            denoise += compute_seconds(serial, workload, action)
-        if isinstance(action, Emit):
-            decode += action.frames * workload.flops.decode / workload.hardware.convolution
+    here, decode, denoise = RankRole.of(serial, 0), 0.0, 0.0
+    for task in workload.tasks():
+        compute = TaskActions(task, workload.cache, here).own_compute(range(workload.branches))
+        denoise += compute_seconds(serial, workload, compute)
+        if task.last_step:
+            decode += len(task.frames) * workload.flops.decode / workload.hardware.convolution
     return decode, denoise

@@ -8,6 +8,7 @@ from itertools import product
 from typing import Final
 
 from longtake.plan.cost.simulator import ENOUGH_BLOCKS, Simulation, bounded, simulate
+from longtake.plan.ir.schedule import Schedule
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.plan.search.meshes import Asked, meshes
@@ -64,7 +65,9 @@ ANYTHING: Final = Asked()
 """Stages and guidance to be chosen, tokens not shared."""
 
 
-def choose(world_size: int, workload: Workload, asked: Asked = ANYTHING) -> Choice:
+def choose(
+    world_size: int, workload: Workload, schedule: Schedule, asked: Asked = ANYTHING
+) -> Choice:
     """Simulate every candidate and return the best.
 
     Layouts whose weights do not fit into a device are left out, unless none fits. Of those that
@@ -74,6 +77,7 @@ def choose(world_size: int, workload: Workload, asked: Asked = ANYTHING) -> Choi
     Args:
         world_size: Number of devices; all are used.
         workload: What is to be made, and on what.
+        schedule: The strategy's.
         asked: What is given.
 
     Raises:
@@ -84,7 +88,7 @@ def choose(world_size: int, workload: Workload, asked: Asked = ANYTHING) -> Choi
     deepest = max(layout.mesh.pipe for layout in layouts)
     # Without stages nothing fills and drains, and every block is like the others.
     workload = bounded(workload, max(ENOUGH_BLOCKS, 2 * deepest) if deepest > 1 else FEW_BLOCKS)
-    weighed = tuple(Candidate(layout, simulate(layout, workload)) for layout in layouts)
+    weighed = tuple(Candidate(layout, simulate(layout, workload, schedule)) for layout in layouts)
     enough = CLOSE * min(candidate.simulation.makespan for candidate in weighed)
     best = min(
         (candidate for candidate in weighed if candidate.simulation.makespan <= enough),
@@ -117,37 +121,40 @@ def candidates(world_size: int, workload: Workload, asked: Asked = ANYTHING) -> 
                 yield Layout(mesh=mesh, stages=stages, batches=batches, chunks=chunks)
 
 
-def choose_chunks(layout: Layout, workload: Workload) -> Layout:
+def choose_chunks(layout: Layout, workload: Workload, schedule: Schedule) -> Layout:
     """Return a layout with the number of chunks that is fastest; 1 where that is as good.
 
     Args:
         layout: Which rank holds and runs what.
         workload: What is to be made; its hardware says how fast the links are.
+        schedule: The strategy's.
     """
     workload = bounded(workload, FEW_BLOCKS)
     weighed = [replace(layout, chunks=chunks) for chunks in _chunks(layout.mesh, workload, None)]
-    makespans = [simulate(one, workload).makespan for one in weighed]
+    makespans = [simulate(one, workload, schedule).makespan for one in weighed]
     if makespans[0] <= CLOSE * min(makespans):
         return weighed[0]
     return weighed[makespans.index(min(makespans))]
 
 
-def warnings_of(workload: Workload, layout: Layout, simulation: Simulation) -> list[str]:
+def warnings_of(
+    workload: Workload, layout: Layout, simulation: Simulation, schedule: Schedule
+) -> list[str]:
     """Return what the user might want to change: a sentence each, with numbers and a remedy.
 
     Args:
         workload: What is to be made, and on what.
         layout: Which rank holds and runs what.
         simulation: What the run would take with it.
+        schedule: The strategy's.
     """
     stages, in_flight = layout.mesh.pipe, workload.blocks_in_flight
     if stages <= in_flight:
         return []
     why = f", one for each of the {workload.steps} steps" if in_flight == workload.steps else ""
     degrees = Asked(ring=layout.mesh.ring, ulysses=layout.mesh.ulysses)
-    least = min(
-        choose(layout.mesh.size, workload, degrees).candidates, key=lambda one: one.simulation.idle
-    )
+    weighed = choose(layout.mesh.size, workload, schedule, degrees).candidates
+    least = min(weighed, key=lambda one: one.simulation.idle)
     remedy = "a longer video, more steps, a smaller stride or fewer devices would help"
     if least.simulation.idle < simulation.idle - 0.01:
         remedy = f"{_words(least.layout)} would idle {least.simulation.idle:.0%}"

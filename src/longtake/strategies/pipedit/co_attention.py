@@ -1,15 +1,14 @@
 """Attention co-processing: decode ranks with nothing to decode attend some of the mesh's heads.
 
 PipeDiT's Aco (AAAI 2026, section 3.3). Attention is independent for each head, so who attends a
-head cannot be seen in the result. The unit is the micro-batch: for each, the output rank says how
-many heads of every rank are given away, 0 while a decode rank has something to decode or where
-the transfer would take longer than it saves.
+head cannot be seen in the result. The unit is the micro-batch: for each, the output rank decides
+how many heads of every rank are given away, 0 while a decode rank has something to decode or where
+the transfer would take longer than it saves. The decision is the operand of the action ``Decide``.
 """
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from typing import Final, final
 
 import torch
 from torch import Tensor
-from typing_extensions import override
 
 from longtake.comm.communicator import Communicator
 from longtake.comm.headers import header_of, of_header
@@ -26,10 +24,8 @@ from longtake.comm.p2p import Channel, Delivery
 from longtake.models import Kernel
 from longtake.strategies.pipedit.head_share import HeadShare, Rates
 
-WORDS: Final = 4
-"""Words on their way: each is read by the micro-batch after next."""
-WORD: Final = "how many heads to attend"
-"""What a word says, in words."""
+_SIZES: Final = 4
+"""Sizes on their way to a decode rank: each is read by the micro-batch after next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +33,12 @@ class CoAttentionChannels:
     """What ranks that attend together are connected with. Making it is collective.
 
     Args:
-        words: Sizes and decisions, on the CPU.
+        sizes: Shapes of operands, on the CPU.
         operands: Queries, keys and values, to the decode ranks.
         results: What attention gives, back.
     """
 
-    words: Channel
+    sizes: Channel
     operands: Channel
     results: Channel
 
@@ -52,80 +48,26 @@ class CoAttentionChannels:
         return cls(communicator.host_channel(), communicator.channel(), communicator.channel())
 
 
-class Decision(ABC):
-    """How many heads each rank gives away in a micro-batch; the same on all ranks of the mesh."""
-
-    @abstractmethod
-    def heads(self, calls: int, size: tuple[int, ...]) -> int:
-        """Return the number of heads.
-
-        Args:
-            calls: Layers of the micro-batch: each attends once.
-            size: What tells micro-batchs of different cost apart.
-        """
-
-    @abstractmethod
-    def measured(self, size: tuple[int, ...], rates: Rates) -> None:
-        """Take the seconds that a micro-batch's attention took."""
-
-
 @final
-class OwnDecision(Decision):
-    """Decides, and informs the other ranks of the mesh and the decode ranks (output rank).
+class HeadDecision:
+    """Decides for the whole mesh (output rank).
 
     Args:
         share: Chooses from what was measured.
-        others: To the other ranks of the mesh.
-        call: Asks the decode ranks to attend in so many calls.
         is_idle: Whether no decode rank has anything to decode.
     """
 
-    def __init__(
-        self,
-        share: HeadShare,
-        others: Sequence[Outbox],
-        call: Callable[[int], None],
-        is_idle: Callable[[], bool],
-    ) -> None:
+    def __init__(self, share: HeadShare, is_idle: Callable[[], bool]) -> None:
         self._share = share
-        self._others = others
-        self._call = call
         self._is_idle = is_idle
 
-    @override
-    def heads(self, calls: int, size: tuple[int, ...]) -> int:
-        heads = self._share.heads(size) if self._is_idle() else 0
-        for outbox in self._others:
-            outbox.send(torch.tensor([heads]))
-        if heads:
-            self._call(calls)
-        return heads
+    def heads(self, size: tuple[int, ...]) -> int:
+        """Return how many heads each rank gives away in a micro-batch of a size."""
+        return self._share.heads(size) if self._is_idle() else 0
 
-    @override
     def measured(self, size: tuple[int, ...], rates: Rates) -> None:
+        """Take the seconds that a micro-batch's attention took."""
         self._share.measured(size, rates)
-
-
-@final
-class HeardDecision(Decision):
-    """Hears from the output rank (other ranks of the mesh).
-
-    Args:
-        words: From the output rank.
-    """
-
-    def __init__(self, words: Inbox) -> None:
-        self._words = words
-
-    @override
-    def heads(self, calls: int, size: tuple[int, ...]) -> int:
-        word = self._words.receive()
-        assert word is not None
-        return int(word)
-
-    @override
-    def measured(self, size: tuple[int, ...], rates: Rates) -> None:
-        pass  # the output rank's own measure counts
 
 
 @final
@@ -136,7 +78,7 @@ class CoAttention:
         communicator: The ranks of the run.
         channels: To and from the decode rank.
         helper: The decode rank.
-        decision: How many heads.
+        decision: How many heads; ``None`` on ranks that receive what the output rank decides.
     """
 
     def __init__(
@@ -144,16 +86,21 @@ class CoAttention:
         communicator: Communicator,
         channels: CoAttentionChannels,
         helper: int,
-        decision: Decision,
+        decision: HeadDecision | None,
     ) -> None:
         self._communicator = communicator
         self._channels = channels
         self._helper = helper
         self._decision = decision
-        self._words = Outbox(communicator, channels.words, helper, WORDS, "sizes")
+        self._sizes = Outbox(communicator, channels.sizes, helper, _SIZES, "sizes")
         self._sending: deque[Delivery] = deque()
 
-    def kernel(self, kernel: Kernel, calls: int, size: tuple[int, ...]) -> Kernel:
+    def decide(self, size: tuple[int, ...]) -> int:
+        """Return how many heads each rank gives away in a micro-batch of a size (output rank)."""
+        assert self._decision is not None
+        return self._decision.heads(size)
+
+    def kernel(self, kernel: Kernel, calls: int, size: tuple[int, ...], heads: int) -> Kernel:
         """Return the attention kernel of one micro-batch.
 
         Collective: every rank of the mesh calls it for the same micro-batchs in the same order,
@@ -163,17 +110,17 @@ class CoAttention:
             kernel: That of one device.
             calls: Layers of the micro-batch.
             size: What tells micro-batchs of different cost apart.
+            heads: How many heads are given away: as was decided.
         """
-        heads = self._decision.heads(calls, size)
         spent: list[Rates] = []
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             if heads and not spent:
                 given = (tensor[:, :, -heads:] for tensor in (q, k))
-                self._words.send(torch.stack([header_of(one) for one in given]))
+                self._sizes.send(torch.stack([header_of(one) for one in given]))
             out, rates = self._attend(kernel, q, k, v, heads)
             spent.append(rates)
-            if len(spent) == calls:
+            if len(spent) == calls and self._decision is not None:
                 self._decision.measured(size, Rates.median(spent))
             return out
 
@@ -222,7 +169,7 @@ class CoAttentionHelper:
         self._channels = channels
         self._served = served
         self._kernel = kernel
-        self._words = {rank: Inbox(communicator, channels.words, rank, "sizes") for rank in served}
+        self._sizes = {rank: Inbox(communicator, channels.sizes, rank, "sizes") for rank in served}
         self._sending: deque[tuple[Delivery, int]] = deque()
 
     def attend(self, calls: int) -> None:
@@ -250,7 +197,7 @@ class CoAttentionHelper:
 
     def _shapes(self, rank: int) -> tuple[Tensor, Tensor]:
         """Return empty tensors of a rank's queries and of its keys."""
-        headers = self._words[rank].receive()
+        headers = self._sizes[rank].receive()
         assert headers is not None
         queries, keys = (of_header(header) for header in headers)
         assert queries is not None

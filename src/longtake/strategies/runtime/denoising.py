@@ -66,6 +66,7 @@ class Denoising:
         start_noise: Share of a block's noise that its known frames are seen with, where all
             frames have one timestep.
         co_attention: With decode ranks that attend some of this rank's heads.
+        request: Number of the request in the run.
     """
 
     backbone: AnyBackbone
@@ -84,6 +85,7 @@ class Denoising:
     start: ConditioningFrames | None = None
     start_noise: float = 0.5
     co_attention: CoAttention | None = None
+    request: int = 0
 
     def begin(self, frames: FrameRange, noise: Tensor) -> tuple[Tensor, BlockSteps]:
         """Return the latents that a block's first step sees, and the block's sampler.

@@ -1,47 +1,40 @@
-"""How a request that is ended early leaves no message unanswered.
+"""Drain of a request that is ended early: no message is left unanswered.
 
 When the output rank ends a request after some tasks, every other rank has posted receives for the
-next ones already. Each sender answers them with messages of NaN, so that the channels are clean for
-the next request. A model's own NaN is told apart by asking the run's store.
+next ones already. Each sender answers them with messages that hold nothing, so that the links are
+clean for the next request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import takewhile
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile, tee
+from typing import TypeAlias
 
-import torch
-from torch import Tensor
-
-from longtake.caches import FeatureCache
-from longtake.plan.ir.actions import Post, Receive, Send
-from longtake.plan.ir.compiler import compile_rank
-from longtake.plan.layout import Layout
+from longtake.plan.ir.actions import Action, Post, Receive, Send
 from longtake.task import Task
 
-AHEAD: Final = 2
-"""Tasks for which a rank may have posted receives when it waits for the first message of one."""
+ActionsOf: TypeAlias = Callable[[Iterable[Task], int], Iterator[Action]]
+"""The actions of some tasks on a rank."""
 
 
-def drain(tasks: Sequence[Task], cache: FeatureCache, layout: Layout, rank: int) -> Iterator[Send]:
+def answers(
+    tasks: Iterable[Task], actions_of: ActionsOf, ranks: Iterable[int], rank: int
+) -> Iterator[Send]:
     """Yield the messages that a rank still owes to others.
 
+    A rank that waits for the first message of a task has posted what the actions of a schedule
+    that began with this task would have posted there.
+
     Args:
-        tasks: The next ``AHEAD`` tasks that will not come; fewer at the end of the schedule.
-        cache: How tasks see their neighbors.
-        layout: Which rank holds and runs what.
-        rank: The rank that sends.
+        tasks: That will not come, in serial order; only as many are read as have been posted for.
+        actions_of: The request's actions.
+        ranks: All that may wait.
+        rank: The one that sends.
     """
-    for other in range(layout.mesh.size):
-        if other == layout.output_rank:
-            continue
-        actions = compile_rank(tasks, cache, layout, other)
-        for action in takewhile(lambda action: not isinstance(action, Receive), actions):
+    ranks = [other for other in ranks if other != rank]
+    for other, its_tasks in zip(ranks, tee(tasks, len(ranks)), strict=True):
+        actions = actions_of(its_tasks, other)
+        for action in takewhile(lambda one: not isinstance(one, Receive), actions):
             if isinstance(action, Post) and action.source == rank:
                 yield Send(message=action.message, target=other)
-
-
-def is_drain(tensor: Tensor) -> bool:
-    """Whether a message may be a drain message: it begins with NaN."""
-    return bool(torch.isnan(tensor.view(-1)[0]))

@@ -1,33 +1,39 @@
-"""Executes one rank's actions of a layer pipeline."""
+"""Executor of a rank's actions: what was planned is what is done, one action after another."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import final
+from functools import partial
+from itertools import chain, islice
+from typing import NoReturn, final
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from longtake.caches import Window
-from longtake.comm.p2p import Delivery
 from longtake.plan.ir.actions import (
     Action,
     Advance,
     Combine,
     Compute,
+    Decide,
     Emit,
     Kind,
     Message,
+    OfTask,
     Open,
     Post,
     Receive,
     Send,
 )
-from longtake.plan.ir.compiler import compile_rank, links
 from longtake.plan.ir.rank_role import RankRole
+from longtake.plan.ir.run import LOOKED_AT, actions_of, links, mesh_actions
+from longtake.plan.ir.schedule import Schedule
 from longtake.plan.ir.text import describe
 from longtake.plan.layout import Layout
 from longtake.strategies.exchange import TokenShare
@@ -39,7 +45,8 @@ from longtake.strategies.runtime.denoising import (
     Progress,
     TaskDone,
 )
-from longtake.strategies.runtime.drain import AHEAD, drain, is_drain
+from longtake.strategies.runtime.drain import answers
+from longtake.strategies.runtime.messages import Drained, Mailbox
 from longtake.strategies.runtime.task_forward import TaskForward
 from longtake.task import FrameRange, Task
 
@@ -48,32 +55,30 @@ from longtake.task import FrameRange, Task
 class _Begun:
     """A task that this rank takes part in."""
 
-    index: int
     task: Task
     window: Window
 
 
-class _EndedEarly(Exception):
-    """The output rank has ended the request before a task that this rank waited for."""
-
-
 @final
 class Executor:
-    """What one rank does for one request: its actions, one after another.
+    """What one rank of the mesh does for one request.
 
-    Messages go on while it computes: receives are posted one message ahead, sends are never
-    waited for but at the end. Their number is bounded by the plan.
+    Receives are posted where the schedule says so, sends are never waited for but at the end.
+    Their number is bounded by the plan.
 
     Args:
         work: This rank's view of the request.
         layout: Which rank holds and runs what.
         rank: This rank.
+        schedule: The strategy's actions.
     """
 
-    def __init__(self, work: Denoising, layout: Layout, rank: int) -> None:
+    def __init__(self, work: Denoising, layout: Layout, rank: int, schedule: Schedule) -> None:
         self._work = work
         self._layout = layout
         self._rank = rank
+        self._schedule = schedule
+        self._log = logging.getLogger(f"longtake.rank{rank}")
         self._is_output = rank == layout.output_rank
         self._role = RankRole.of(layout, rank)
         self._share = TokenShare.of(layout, rank, work.backbone.spec.heads, work.communicator)
@@ -81,24 +86,26 @@ class Executor:
             batch: TaskForward(work, batch, self._share) for batch in self._role.batches
         }
         self._queue = BlockQueue(work)
-        self._schedule = iter(work.tasks)
-        self._pulled = 0
+        self._rest = iter(work.tasks)
+        self._next = 0
         self._closing = False
-        self._begun: dict[tuple[int, int], _Begun] = {}
-        self._values: dict[tuple[Kind, int, int, range], Tensor] = {}
+        self._begun: dict[int, _Begun] = {}
+        self._values: dict[tuple[Kind, int, range], Tensor] = {}
         self._finished: dict[int, tuple[FrameRange, Tensor]] = {}
-        self._posted: dict[Message, tuple[Tensor, Delivery, Post]] = {}
-        self._sending: deque[tuple[Delivery, Send]] = deque()
-        work.communicator.begin(links(layout), layout.groups)
+        self._mail = Mailbox(work.communicator, self._empty)
+        self._open_links()
 
     def run(self) -> Iterator[Progress]:
         """Do every action and report it; see ``ParallelStrategy.run``."""
-        actions = compile_rank(self._tasks(), self._work.cache, self._layout, self._rank)
+        work = self._work
+        actions = mesh_actions(
+            self._schedule, self._tasks(), work.request, work.cache, self._layout, self._rank
+        )
         try:
             for action in actions:
                 yield from self._timed(action)
-        except _EndedEarly:
-            self._leave()
+        except Drained:
+            self._drain()
         except GeneratorExit:
             if not self._is_output:
                 raise  # only the output rank may end a request: this one has failed
@@ -106,21 +113,26 @@ class Executor:
             self._closing = True
             for action in actions:
                 deque(self._do(action), maxlen=0)
-            self._work.communicator.announce_end(self._pulled)
-            self._leave()
+            work.communicator.announce_end(self._next)
+            self._drain()
             raise
-        self._flush()
+        self._mail.flush()
+
+    def _open_links(self) -> None:
+        tasks = list(islice(self._rest, LOOKED_AT))
+        self._rest = chain(tasks, self._rest)
+        work = self._work
+        found = links(self._schedule, tasks, work.request, work.cache, self._layout)
+        work.communicator.open(found, self._layout.groups)
 
     def _tasks(self) -> Iterator[Task]:
         """Yield the schedule, up to where the run is closed, and remember what is begun."""
         while not self._closing:
-            task = next(self._schedule, None)
+            task = next(self._rest, None)
             if task is None:
                 return
-            self._begun[task.block, task.step] = _Begun(
-                self._pulled, task, self._work.cache.window(task)
-            )
-            self._pulled += 1
+            self._begun[task.index] = _Begun(task, self._work.cache.window(task))
+            self._next = task.index + 1
             yield task
 
     def _timed(self, action: Action) -> Iterator[Progress]:
@@ -130,42 +142,50 @@ class Executor:
         yield from done
 
     def _do(self, action: Action) -> Iterator[Progress]:
-        match action:
-            case Open():
-                begun = self._begun[action.block, action.step]
-                latents = self._queue.latents(begun.task, begun.window)
-                self._put(Kind.LATENTS, action, self._role.branches, latents)
-            case Post():
-                self._post(action)
-            case Receive():
-                self._receive(action)
-            case Compute():
-                with self._work.communicator.meeting(describe(action)):
-                    yield from self._compute(action)
-            case Combine():
-                yield from self._combine(action)
-            case Send():
-                self._send(action)
-            case Advance():
-                yield from self._advance(action)
-            case Emit():
-                frames, latents = self._finished.pop(action.block)
-                yield BlockDone(action.block, frames, latents)
+        name = describe(action)
+        self._log.debug(name)
+        with record_function(name):
+            match action:
+                case Open():
+                    begun = self._begun[action.index]
+                    latents = self._queue.latents(begun.task, begun.window)
+                    self._put(Kind.LATENTS, action, self._role.branches, latents)
+                case Post():
+                    self._mail.post(action)
+                case Receive():
+                    self._receive(action)
+                case Compute():
+                    with self._work.communicator.meeting(name):
+                        yield from self._compute(action)
+                case Combine():
+                    yield from self._combine(action)
+                case Send():
+                    self._send(action)
+                case Advance():
+                    yield from self._advance(action)
+                case Emit():
+                    frames, latents = self._finished.pop(action.block)
+                    yield BlockDone(action.block, frames, latents)
+                case Decide():
+                    self._decide(action)
+                case _:
+                    _refuse(name)
 
     def _compute(self, action: Compute) -> Iterator[Progress]:
-        begun = self._begun[action.block, action.step]
+        begun = self._begun[action.index]
         forward, last_batch = (
             self._forwards[action.branches],
             action.branches == self._role.batches[-1],
         )
         if self._role.is_first:
-            latents = self._values[Kind.LATENTS, action.block, action.step, self._role.branches]
+            latents = self._values[Kind.LATENTS, action.index, self._role.branches]
             if last_batch:
                 self._take(Kind.LATENTS, action, self._role.branches)
             hidden = forward.embed(begun.task, begun.window, latents)
         else:
             hidden = self._take(Kind.HOP, action, action.branches)
-        hidden = forward.layers(begun.task, begun.window, hidden, action.layers)
+        heads = self._heads_given(action)
+        hidden = forward.layers(begun.task, begun.window, hidden, action.layers, heads)
         if self._role.is_last:
             predicted = forward.predict(begun.task, begun.window, hidden)
             if self._role.predicts:
@@ -176,7 +196,7 @@ class Executor:
             yield self._end(action)
 
     def _combine(self, action: Combine) -> Iterator[Progress]:
-        task = self._begun[action.block, action.step].task
+        task = self._begun[action.index].task
         parts = [self._take(Kind.PREDICTION, action, batch) for batch in self._layout.batches]
         joined = parts[0] if len(parts) == 1 else torch.cat([part.float() for part in parts])
         guided = self._work.combine(task, joined)
@@ -185,88 +205,85 @@ class Executor:
             yield self._end(action)
 
     def _advance(self, action: Advance) -> Iterator[Progress]:
-        task = self._begun[action.block, action.step].task
+        task = self._begun[action.index].task
         finished = self._queue.advance(task, self._take(Kind.GUIDED, action, self._role.branches))
         if finished is not None:
             self._finished[task.block] = (task.frames, finished)
         yield self._end(action)
 
-    def _end(self, action: Compute | Combine | Advance) -> TaskDone:
-        return TaskDone(self._begun.pop((action.block, action.step)).task)
+    def _decide(self, action: Decide) -> None:
+        assert self._work.co_attention is not None
+        begun = self._begun[action.index]
+        size = self._forwards[action.branches].size(begun.task, begun.window)
+        heads = self._work.co_attention.decide(size)
+        self._put(Kind.HEADS, action, action.branches, torch.tensor([heads]))
 
-    def _post(self, action: Post) -> None:
-        tensor = self._empty(action.message)
-        delivery = self._work.communicator.channels[action.message.kind].post(tensor, action.source)
-        self._posted[action.message] = (tensor, delivery, action)
+    def _heads_given(self, action: Compute) -> int:
+        """Return the decided operand of a micro-batch."""
+        if not self._layout.aco:
+            return 0
+        decided = self._layout.batches_at(0)[self._role.batches.index(action.branches)]
+        return int(self._take(Kind.HEADS, action, decided))
+
+    def _end(self, action: Compute | Combine | Advance) -> TaskDone:
+        return TaskDone(self._begun.pop(action.index).task)
 
     def _receive(self, action: Receive) -> None:
-        message, communicator = action.message, self._work.communicator
-        tensor, delivery, _ = self._posted.pop(message)
-        communicator.wait(delivery, describe(action), action.source)
-        if not self._is_output and is_drain(tensor):
-            end = communicator.announced_end()
-            if end is not None and self._begun[message.block, message.step].index >= end:
-                self._pulled = end
-                raise _EndedEarly
-        self._values[message.kind, message.block, message.step, message.branches] = tensor
+        message = action.message
+        self._put(message.kind, message, message.branches, self._mail.receive(action))
 
     def _send(self, action: Send) -> None:
         message = action.message
-        key = (message.kind, message.block, message.step, message.branches)
-        # The latents of a window are for this rank's own layers as well.
-        tensor = self._values[key] if message.kind is Kind.LATENTS else self._values.pop(key)
-        self._begin_to_send(action, tensor)
+        key = (message.kind, message.index, message.branches)
+        # The rank's own layers need the window's latents, and what is decided, as well.
+        own_too = message.kind in (Kind.LATENTS, Kind.HEADS)
+        self._mail.send(action, self._values[key] if own_too else self._values.pop(key))
 
-    def _begin_to_send(self, action: Send, tensor: Tensor) -> None:
-        while self._sending and self._is_through(*self._sending[0]):
-            self._sending.popleft()
-        tensor = tensor.to(self._dtype(action.message.kind)).contiguous()
-        channel = self._work.communicator.channels[action.message.kind]
-        self._sending.append((channel.send(tensor, action.target), action))
+    def _drain(self) -> None:
+        """Answer what the others have posted for tasks that will not come, and be answered."""
+        self._mail.take_answers()
+        work, layout = self._work, self._layout
+        end = self._next if self._is_output else work.communicator.announced_end()
+        assert end is not None
+        begun = [begun.task for begun in self._begun.values() if begun.task.index >= end]
+        all_of = partial(_actions, self._schedule, work, layout)
+        # Decode ranks that only wait for blocks are answered by who hands the blocks over.
+        ranks = set(range(layout.size if layout.aco else layout.mesh.size)) - {layout.output_rank}
+        for send in answers(chain(begun, self._rest), all_of, sorted(ranks), self._rank):
+            self._mail.answer(send)
+        self._mail.flush()
 
-    def _is_through(self, delivery: Delivery, action: Send) -> bool:
-        return self._work.communicator.is_through(delivery, describe(action), action.target)
+    def _put(self, kind: Kind, task: OfTask, branches: range, value: Tensor) -> None:
+        self._values[kind, task.index, branches] = value
 
-    def _leave(self) -> None:
-        """Answer the receives that the others have posted for tasks that will not come."""
-        for _, delivery, post in self._posted.values():
-            self._work.communicator.wait(delivery, describe(post), post.source)
-        rest = [begun.task for begun in self._begun.values() if begun.index >= self._pulled]
-        for task in self._schedule:
-            if len(rest) == AHEAD:
-                break
-            rest.append(task)
-        for send in drain(rest, self._work.cache, self._layout, self._rank):
-            self._begin_to_send(send, torch.full_like(self._empty(send.message), torch.nan))
-        self._flush()
-
-    def _flush(self) -> None:
-        for delivery, action in self._sending:
-            self._work.communicator.wait(delivery, describe(action), action.target)
-        self._sending.clear()
-
-    def _put(
-        self, kind: Kind, action: Open | Compute | Combine, branches: range, value: Tensor
-    ) -> None:
-        self._values[kind, action.block, action.step, branches] = value
-
-    def _take(self, kind: Kind, action: Compute | Combine | Advance, branches: range) -> Tensor:
-        return self._values.pop((kind, action.block, action.step, branches))
-
-    def _dtype(self, kind: Kind) -> torch.dtype:
-        return self._work.dtype if kind is Kind.HOP else torch.float32
+    def _take(self, kind: Kind, task: OfTask, branches: range) -> Tensor:
+        return self._values.pop((kind, task.index, branches))
 
     def _empty(self, message: Message) -> Tensor:
         """Return a buffer for a message: its shape is known from the plan."""
         work, spec = self._work, self._work.backbone.spec
         picture = (spec.channels, message.frames, work.height, work.width)
+        dtype = torch.float32
         match message.kind:
             case Kind.HOP:
                 tokens = message.frames * spec.tokens_per_frame(work.height, work.width)
                 mine = len(self._share.tokens(tokens + spec.text_tokens))
                 shape: tuple[int, ...] = (len(message.branches), mine, spec.model_dim)
+                dtype = work.dtype
             case Kind.PREDICTION:
                 shape = (len(message.branches), *picture)
-            case Kind.LATENTS | Kind.GUIDED:
+            case Kind.HEADS:
+                return torch.empty(1, dtype=torch.int64)
+            case _:
                 shape = (1, *picture)
-        return torch.empty(shape, dtype=self._dtype(message.kind), device=work.device)
+        return torch.empty(shape, dtype=dtype, device=work.device)
+
+
+def _actions(
+    schedule: Schedule, work: Denoising, layout: Layout, tasks: Iterator[Task], rank: int
+) -> Iterator[Action]:
+    return actions_of(schedule, tasks, work.request, work.cache, layout, rank)
+
+
+def _refuse(action: str) -> NoReturn:
+    raise AssertionError(f"a rank of the mesh was to {action}")

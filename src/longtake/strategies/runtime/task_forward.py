@@ -59,8 +59,18 @@ class TaskForward:
         mine = self._share.tokens(hidden.shape[1])
         return hidden[:, mine.start : mine.stop].expand(len(self._branches), -1, -1)
 
-    def layers(self, task: Task, window: Window, hidden: Tensor, layers: range) -> Tensor:
-        """Run consecutive layers on hidden states ``(B, S + L, M)``."""
+    def layers(
+        self, task: Task, window: Window, hidden: Tensor, layers: range, heads: int = 0
+    ) -> Tensor:
+        """Run consecutive layers on hidden states ``(B, S + L, M)``.
+
+        Args:
+            task: Which one.
+            window: What it computes, reads and leaves.
+            hidden: The hidden states.
+            layers: Which layers.
+            heads: How many of this rank's heads a decode rank attends.
+        """
         backbone, total = self._work.backbone, self._total(window)
         text, mine = backbone.spec.text_tokens, self._share.tokens(total)
         condition = self._condition(task, window.frames, mine)
@@ -76,7 +86,7 @@ class TaskForward:
             window,
             self._tokens,
             self.store,
-            self._attention_kernel(task, window, len(layers)),
+            self._attention_kernel(task, window, len(layers), heads),
             self._share,
             self._held,
             text,
@@ -102,12 +112,15 @@ class TaskForward:
         condition = self._condition(task, window.own, range(len(wanted)))
         return self._work.backbone.head(hidden, self._grid(task, window.own), condition)
 
-    def _attention_kernel(self, task: Task, window: Window, calls: int) -> Kernel:
+    def size(self, task: Task, window: Window) -> tuple[int, ...]:
+        """Return what tells micro-batchs whose attention costs differ apart."""
+        return (len(self._branches), len(window.frames), window.context_frames(task))
+
+    def _attention_kernel(self, task: Task, window: Window, calls: int, heads: int) -> Kernel:
         """Return the kernel of self-attention of one micro-batch."""
         if self._work.co_attention is None:
             return self._kernel
-        size = (len(self._branches), len(window.frames), window.context_frames(task))
-        return self._work.co_attention.kernel(self._kernel, calls, size)
+        return self._work.co_attention.kernel(self._kernel, calls, self.size(task, window), heads)
 
     def _condition(self, task: Task, frames: FrameRange, tokens: range) -> Condition[Any, Any]:
         """Return what some tokens of these frames are conditioned on."""

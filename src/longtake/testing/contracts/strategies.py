@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from itertools import islice, pairwise
@@ -14,9 +15,12 @@ import torch
 from torch import Tensor
 
 from longtake.caches import NoCache, SameStepKV
-from longtake.errors import ConfigurationError
+from longtake.errors import ConfigurationError, NoPlan
+from longtake.plan.check.validator import validate
+from longtake.plan.ir.run import compile_run, mesh_actions
 from longtake.schedulers import FifoQueue, FullSequence
 from longtake.strategies import (
+    ActionDone,
     BlockDone,
     Communicator,
     ParallelStrategy,
@@ -166,6 +170,20 @@ class ParallelStrategyContract(ABC):
         assert [block.frames for block in blocks] == list(cut), "frames of the blocks"
         for block, latents in zip(blocks, expected, strict=True):
             self._assert_equal(block, latents)
+        self._assert_planned(case, ranks)
+
+    def _assert_planned(self, case: TinyCase, ranks: list[list[Progress]]) -> None:
+        """What was done is what is planned, and the plan is valid; a strategy may have none."""
+        strategy, workload = self.strategy(), case.workload
+        layout = strategy.layout(self.world_size, workload)
+        with suppress(NoPlan):
+            validate(list(compile_run(layout, workload, strategy.actions)), layout)
+            for rank, events in enumerate(ranks):
+                planned = mesh_actions(
+                    strategy.actions, workload.tasks(), 0, workload.cache, layout, rank
+                )
+                done = [event.action for event in events if isinstance(event, ActionDone)]
+                assert done == list(planned), f"rank {rank} has not done what was planned"
 
     def _assert_equal(self, block: BlockDone, latents: Tensor) -> None:
         assert block.latents.shape == latents.shape

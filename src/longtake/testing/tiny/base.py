@@ -293,13 +293,15 @@ def tiny_denoising(
     layers: Collection[int] = range(LAYERS),
     communicator: Communicator | None = None,
 ) -> Denoising:
-    """Return the work of one rank that holds ``layers``. It can be run once.
+    """Begin a request: return the work of one rank that holds ``layers``. It can be run once.
 
     Args:
         case: What is denoised.
         layers: What the strategy asked for on this rank.
         communicator: The ranks of the run; ``None`` for one rank.
     """
+    communicator = communicator or Communicator.alone()
+    communicator.begin_request()
     backbone = tiny_wan_backbone(layers, len(case.scales), case.seed, case.heads)
     guidance = Guidance(scales=case.scales)
     change = math.inf if case.second_prompt_at is None else case.second_prompt_at
@@ -322,5 +324,5 @@ def tiny_denoising(
         height=source.height,
         width=source.width,
         device=torch.device("cpu"),
-        communicator=communicator or Communicator.alone(),
+        communicator=communicator,
     )

@@ -83,6 +83,7 @@ def block_events(block: int) -> Iterator[Event]:
     frames = FrameRange(block * BLOCK_FRAMES, (block + 1) * BLOCK_FRAMES)
     for step in range(STEPS):
         task = Task(
+            index=block * STEPS + step,
             iteration=block + step,
             block=block,
             step=step,

@@ -12,12 +12,13 @@ from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
 from longtake.plan.check.validator import validate
 from longtake.plan.errors import PlanError
 from longtake.plan.ir.actions import Action
-from longtake.plan.ir.compiler import compile_rank
+from longtake.plan.ir.run import actions_of
 from longtake.plan.ir.text import format_action, parse_action
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.plan.search.splits import balance, stages_of
 from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
+from longtake.strategies import DualParal
 
 TOGETHER, APART = (range(2),), (range(1), range(1, 2))
 LAYERS = 8
@@ -36,7 +37,9 @@ def plan_of(
     steps: int,
 ) -> list[list[Action]]:
     tasks = list(scheduler.tasks(latent_frames, steps))
-    return [list(compile_rank(tasks, cache, layout, rank)) for rank in range(layout.mesh.size)]
+    schedule = DualParal().actions
+    ranks = range(layout.size)
+    return [list(actions_of(schedule, tasks, 0, cache, layout, rank)) for rank in ranks]
 
 
 LAYOUTS = [
@@ -74,7 +77,9 @@ def test_a_summary_counts() -> None:
     summary = validate(plan_of(layout, NextBlockKV(), FifoQueue(4, 2), 6, 3), layout, limit=1)
     # Each of 3 tasks: a hop and a result, posted, sent and received.
     assert (summary.messages, summary.outstanding) == (6, 1)
-    assert summary.actions == 3 * (2 * 3 + len(["open", "compute", "compute", "combine"]) + 1) + 1
+    assert summary.actions == 3 * (2 * 3 + len(["open", "compute", "compute", "combine"]) + 1) + (
+        1 + 6 + 1
+    )
 
 
 Lines = list[list[str]]
@@ -267,14 +272,25 @@ MUTATIONS: dict[str, tuple[Callable[[Lines], None], str]] = {
     ),
     "emits half-way": (
         both(
-            drop(0, "emit b1"),
-            lambda plan: plan[0].insert(_find(plan, 0, "advance b1s1") + 1, "emit b1 4 frames"),
+            drop(0, "emit b1s2"),
+            lambda plan: plan[0].insert(_find(plan, 0, "advance b1s1") + 1, "emit b1s1#4 4 frames"),
         ),
         "block 0 is the next to come out",
     ),
-    "never emits": (drop(0, "emit b2"), "block 2 never comes out: it has 3 steps behind it"),
+    "never emits": (
+        both(drop(0, "emit b2"), *(drop(0, "decode b2") for _ in range(4))),
+        "rank 0 cannot finish the video after block 2: it comes once, when the video's last block",
+    ),
+    "decodes out of turn": (
+        swap(0, "decode b0s2#5 1 frames from 0", "decode b1s2#7 1 frames from 0"),
+        "rank 0 cannot decode block 1: block 0 is the next: a VAE looks back",
+    ),
+    "another task's number": (
+        change(1, "compute b0s1", "#2", "#3"),
+        "the hop of block 0, step 1, branches 0:1 is not here",
+    ),
     "another rank emits": (
-        lambda plan: plan[1].append("emit b2 4 frames"),
+        lambda plan: plan[1].append("emit b2s2#8 4 frames"),
         "rank 1 cannot emit block 2: only rank 0 holds the queue",
     ),
 }

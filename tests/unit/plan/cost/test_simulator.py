@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice, product
 
@@ -13,13 +14,23 @@ from longtake.models import BackboneSpec, Compression
 from longtake.models.flops import Flops
 from longtake.plan.check.replay import Link
 from longtake.plan.cost.simulator import bounded, message_bytes, simulate, timeline
+from longtake.plan.cost.timeline import Box
 from longtake.plan.devices import Hardware
 from longtake.plan.ir.actions import Compute, Decode, Kind, Message
+from longtake.plan.ir.run import compile_run
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.plan.search.splits import balance, stages_of
 from longtake.plan.workload import Workload
 from longtake.schedulers import FifoQueue
+from longtake.strategies import DualParal
+
+SCHEDULE = DualParal().actions
+
+
+def timeline_of(layout: Layout, workload: Workload) -> Iterator[Box]:
+    return timeline(layout, workload, compile_run(layout, workload, SCHEDULE))
+
 
 TOGETHER, APART = (range(2),), (range(1), range(1, 2))
 FREE = Hardware(
@@ -82,17 +93,19 @@ def layout_of(cfg: int, pipe: int, batches: tuple[range, ...], layers: int = 32)
     ],
 )
 def test_idle_shares_of_the_paper(latent_frames: int, layout: Layout, idle: float) -> None:
-    assert simulate(layout, workload_of(latent_frames)).idle == pytest.approx(idle, abs=1e-3)
+    assert simulate(layout, workload_of(latent_frames), SCHEDULE).idle == pytest.approx(
+        idle, abs=1e-3
+    )
 
 
 def test_one_device_never_waits() -> None:
     workload = replace(workload_of(30, steps=2), flops=replace(LINEAR, decode=10.0))
-    simulation = simulate(layout_of(1, 1, TOGETHER), workload)
+    simulation = simulate(layout_of(1, 1, TOGETHER), workload, SCHEDULE)
     assert simulation.idle == pytest.approx(0.0)
     # Windows of 16, 16 and 14 frames; 32 layers, 2 branches, 2 steps; and 30 frames decoded.
     assert simulation.makespan == pytest.approx((16 + 16 + 14) * 32 * 2 * 2 + 30 * 10)
     # Blocks 0, 1, 0 have run when the first one is decoded.
-    assert simulation.first_block == pytest.approx(3 * 16 * 32 * 2 + 160)
+    assert simulation.first_block == pytest.approx(3 * 16 * 32 * 2 + 10), "its first frame"
     assert simulation.link_bytes == {}
 
 
@@ -102,7 +115,7 @@ def test_every_part_of_the_model_has_its_price() -> None:
         workload_of(24, steps=1), flops=flops, hardware=replace(FREE, launch=13.0, matmul=2.0)
     )
     first, second = (
-        [box for box in timeline(layout_of(1, 2, APART), workload) if box.rank == rank]
+        [box for box in timeline_of(layout_of(1, 2, APART), workload) if box.rank == rank]
         for rank in (0, 1)
     )
     took = [
@@ -117,7 +130,7 @@ def test_every_part_of_the_model_has_its_price() -> None:
 
 def starts(layout: Layout, workload: Workload, rank: int) -> list[float]:
     """Return when a rank begins to compute its micro-batchs."""
-    boxes = timeline(layout, workload)
+    boxes = timeline_of(layout, workload)
     return [box.start for box in boxes if box.rank == rank and isinstance(box.action, Compute)]
 
 
@@ -125,7 +138,7 @@ def test_messages_take_their_time_one_after_another() -> None:
     hardware = replace(FREE, bandwidth=16.0, latency=100.0)
     workload = replace(workload_of(16, steps=1), hardware=hardware)
     layout = layout_of(1, 2, APART)
-    hop = Message(kind=Kind.HOP, block=0, step=0, branches=range(1), frames=16)
+    hop = Message(kind=Kind.HOP, index=0, block=0, step=0, branches=range(1), frames=16)
     assert message_bytes(workload, hop) == 16 * 16 * 2
     compute, transfer = 16 * 16, 16 * 16 * 2 / 16
     assert starts(layout, workload, 0) == [0, compute], "a send is not waited for"
@@ -141,7 +154,7 @@ def test_messages_take_their_time_one_after_another() -> None:
 
 def test_bytes_of_every_kind_of_message() -> None:
     workload, layout = workload_of(16, steps=1), layout_of(2, 2, APART)
-    simulation = simulate(layout, workload)
+    simulation = simulate(layout, workload, SCHEDULE)
     picture = 3 * 16 * 2 * 2 * 4
     assert simulation.link_bytes == {
         Link(0, 2, Kind.LATENTS): picture,
@@ -166,10 +179,10 @@ def test_busy_is_what_was_done() -> None:
             flops=flops,
             hardware=hardware,
         )
-        simulation = simulate(layout, workload)
+        simulation = simulate(layout, workload, SCHEDULE)
         busy = [0.0] * layout.mesh.size
         clocks = [0.0] * layout.mesh.size
-        for box in timeline(layout, workload):
+        for box in timeline_of(layout, workload):
             assert box.start == clocks[box.rank], "a rank does one thing after another"
             clocks[box.rank] = box.stop
             if isinstance(box.action, Compute | Decode):
@@ -180,13 +193,13 @@ def test_busy_is_what_was_done() -> None:
         alone = replace(
             workload, flops=replace(flops, embed=0.0), hardware=replace(hardware, launch=0.0)
         )
-        serial = simulate(layout_of(1, 1, TOGETHER), alone)
-        assert sum(simulate(layout, alone).busy) == pytest.approx(sum(serial.busy))
+        serial = simulate(layout_of(1, 1, TOGETHER), alone, SCHEDULE)
+        assert sum(simulate(layout, alone, SCHEDULE).busy) == pytest.approx(sum(serial.busy))
 
 
 def test_a_thousand_ranks_in_one_process() -> None:
     layout = layout_of(2, 500, APART, layers=500)
-    simulation = simulate(layout, workload_of(24, steps=3, layers=500))
+    simulation = simulate(layout, workload_of(24, steps=3, layers=500), SCHEDULE)
     assert len(simulation.busy) == 1000
     # 2 blocks, 3 steps: block 1's step s follows block 0's step s, which follows block 1's s - 1.
     assert 0.99 < simulation.idle < 1
@@ -198,10 +211,10 @@ def test_an_endless_video_is_simulated_for_its_first_blocks() -> None:
     assert bounded(endless, 5).latent_frames == 8 + 5 * 8
     short = workload_of(257)
     assert bounded(short) is short
-    boxes = timeline(layout_of(1, 2, TOGETHER), replace(endless, steps=3))
+    boxes = timeline_of(layout_of(1, 2, TOGETHER), replace(endless, steps=3))
     decoded = (box.action for box in boxes if isinstance(box.action, Decode) and box.action.frames)
     frames: Counter[int] = Counter()
-    for piece in islice(decoded, 60):
+    for piece in islice(decoded, 16 + 7 * 8):
         frames[piece.block] += piece.frames
     # The first block is longer, by the context.
     assert [frames[block] for block in range(8)] == [16] + [8] * 7

@@ -14,6 +14,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def compute(block: int, step: int) -> Compute:
     return Compute(
+        index=block + step,
         block=block,
         step=step,
         branches=range(2),
@@ -29,9 +30,9 @@ def compute(block: int, step: int) -> Compute:
 BOXES = [
     Box(0, compute(0, 0), 0.0, 1.0),
     Box(1, compute(0, 0), 1.0, 2.0),
-    Box(1, Combine(block=0, step=0, frames=8), 2.0, 2.1),
+    Box(1, Combine(index=0, block=0, step=0, frames=8), 2.0, 2.1),
     Box(0, compute(1, 0), 1.0, 2.0),
-    Box(0, Decode(block=0, frames=1), 2.5, 4.0),
+    Box(0, Decode(index=0, block=0, step=0, frames=1), 2.5, 4.0),
 ]
 
 

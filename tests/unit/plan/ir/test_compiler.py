@@ -18,11 +18,12 @@ from longtake.plan.ir.actions import (
     Receive,
     Send,
 )
-from longtake.plan.ir.compiler import compile_rank, links
+from longtake.plan.ir.run import links
 from longtake.plan.ir.text import format_action
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
+from longtake.strategies.dual_paral import DualParal, ring_schedule
 
 LAYERS = 12
 TOGETHER, APART = (range(2),), (range(1), range(1, 2))
@@ -43,12 +44,17 @@ LAYOUTS = [
 ]
 
 
+def links_of(layout: Layout) -> list[tuple[Kind, int, int]]:
+    tasks = FifoQueue(3, 2).tasks(20, 4)
+    return links(DualParal().actions, tasks, 0, NextBlockKV(), layout)
+
+
 def plan_of(
     layout: Layout, blocks: int = 6, steps: int = 4, cache: FeatureCache | None = None
 ) -> list[list[Action]]:
     queue, frames = FifoQueue(3, 2), 3 * blocks + 2
     return [
-        list(compile_rank(queue.tasks(frames, steps), cache or NextBlockKV(), layout, rank))
+        list(ring_schedule(queue.tasks(frames, steps), cache or NextBlockKV(), layout, rank))
         for rank in range(layout.mesh.size)
     ]
 
@@ -56,32 +62,32 @@ def plan_of(
 def test_two_stages_in_words() -> None:
     first, second = plan_of(layout_of(2), blocks=2, steps=1)
     assert [format_action(action) for action in first] == [
-        "open b0s0 frames 0:5 sees b0@0",
-        "post guided b0s0 0:2 5 frames from 1",
-        "compute b0s0 branches 0:2 layers 0:6 frames 5 context 0 own 5",
-        "send hop b0s0 0:2 5 frames to 1",
-        "receive guided b0s0 0:2 5 frames from 1",
-        "advance b0s0 5 frames",
-        "emit b0 5 frames",
-        "open b1s0 frames 3:8 sees b0@1 b1@0",
-        "post guided b1s0 0:2 3 frames from 1",
-        "compute b1s0 branches 0:2 layers 0:6 frames 5 context 0 own 3",
-        "send hop b1s0 0:2 5 frames to 1",
-        "receive guided b1s0 0:2 3 frames from 1",
-        "advance b1s0 3 frames",
-        "emit b1 3 frames",
+        "open b0s0#0 frames 0:5 sees b0@0",
+        "post guided b0s0#0 0:2 5 frames from 1",
+        "compute b0s0#0 branches 0:2 layers 0:6 frames 5 context 0 own 5",
+        "send hop b0s0#0 0:2 5 frames to 1",
+        "receive guided b0s0#0 0:2 5 frames from 1",
+        "advance b0s0#0 5 frames",
+        "emit b0s0#0 5 frames",
+        "open b1s0#1 frames 3:8 sees b0@1 b1@0",
+        "post guided b1s0#1 0:2 3 frames from 1",
+        "compute b1s0#1 branches 0:2 layers 0:6 frames 5 context 0 own 3",
+        "send hop b1s0#1 0:2 5 frames to 1",
+        "receive guided b1s0#1 0:2 3 frames from 1",
+        "advance b1s0#1 3 frames",
+        "emit b1s0#1 3 frames",
     ]
     assert [format_action(action) for action in second] == [
-        "post hop b0s0 0:2 5 frames from 0",
-        "post hop b1s0 0:2 5 frames from 0",
-        "receive hop b0s0 0:2 5 frames from 0",
-        "compute b0s0 branches 0:2 layers 6:12 frames 5 context 0 own 5",
-        "combine b0s0 5 frames",
-        "send guided b0s0 0:2 5 frames to 0",
-        "receive hop b1s0 0:2 5 frames from 0",
-        "compute b1s0 branches 0:2 layers 6:12 frames 5 context 0 own 3",
-        "combine b1s0 3 frames",
-        "send guided b1s0 0:2 3 frames to 0",
+        "post hop b0s0#0 0:2 5 frames from 0",
+        "post hop b1s0#1 0:2 5 frames from 0",
+        "receive hop b0s0#0 0:2 5 frames from 0",
+        "compute b0s0#0 branches 0:2 layers 6:12 frames 5 context 0 own 5",
+        "combine b0s0#0 5 frames",
+        "send guided b0s0#0 0:2 5 frames to 0",
+        "receive hop b1s0#1 0:2 5 frames from 0",
+        "compute b1s0#1 branches 0:2 layers 6:12 frames 5 context 0 own 3",
+        "combine b1s0#1 3 frames",
+        "send guided b1s0#1 0:2 3 frames to 0",
     ]
 
 
@@ -106,7 +112,7 @@ def test_messages_use_the_links_that_are_opened(layout: Layout) -> None:
         for action in actions
         if isinstance(action, Send)
     }
-    opened = links(layout)
+    opened = links_of(layout)
     assert len(opened) == len(set(opened))
     assert used == set(opened)
     directions = [frozenset((source, target)) for _, source, target in opened]
@@ -158,7 +164,7 @@ def test_the_output_rank_takes_a_step_before_it_is_read_and_never_lags_far(
 
 
 def test_an_endless_schedule_is_compiled_as_it_goes() -> None:
-    actions = compile_rank(FifoQueue(3, 2).tasks(None, 4), NextBlockKV(), layout_of(3), 1)
+    actions = ring_schedule(FifoQueue(3, 2).tasks(None, 4), NextBlockKV(), layout_of(3), 1)
     computed = [a.block for a in islice(actions, 5000) if isinstance(a, Compute)]
     assert max(computed) > 300
 
@@ -166,7 +172,7 @@ def test_an_endless_schedule_is_compiled_as_it_goes() -> None:
 def test_the_output_rank_alone_needs_no_message() -> None:
     (actions,) = plan_of(layout_of(1))
     assert not [a for a in actions if isinstance(a, Post | Receive | Send)]
-    assert not links(layout_of(1))
+    assert not links_of(layout_of(1))
 
 
 def test_latents_go_to_the_other_branch_once_per_task() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from longtake.caches import FeatureKey, Part, SameStepKV
@@ -9,10 +11,14 @@ from longtake.plan.errors import PlanError
 from longtake.plan.ir.actions import (
     Action,
     Advance,
+    Attend,
+    Collect,
     Combine,
     Compute,
+    Decide,
     Decode,
     Emit,
+    Finish,
     Kind,
     Message,
     Open,
@@ -20,16 +26,17 @@ from longtake.plan.ir.actions import (
     Receive,
     Send,
 )
-from longtake.plan.ir.compiler import compile_rank
 from longtake.plan.ir.text import describe, format_action, format_plan, parse_action, parse_plan
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
+from longtake.strategies.dual_paral import ring_schedule
 from longtake.task import FrameRange
 
-HOP = Message(kind=Kind.HOP, block=3, step=4, branches=range(2), frames=16)
+HOP = Message(kind=Kind.HOP, index=17, block=3, step=4, branches=range(2), frames=16)
 HEAD = FeatureKey(block=4, step=3, part=Part.HEAD)
 COMPUTE = Compute(
+    index=17,
     block=3,
     step=4,
     branches=range(2),
@@ -45,36 +52,39 @@ COMPUTE = Compute(
 )
 ACTIONS: list[tuple[Action, str, str]] = [
     (
-        Open(block=3, step=4, frames=FrameRange(24, 40), sees=((2, 5), (3, 4))),
-        "open b3s4 frames 24:40 sees b2@5 b3@4",
+        Open(index=17, block=3, step=4, frames=FrameRange(24, 40), sees=((2, 5), (3, 4))),
+        "open b3s4#17 frames 24:40 sees b2@5 b3@4",
         "open block 3, step 4",
     ),
     (
-        Open(block=0, step=0, frames=FrameRange(0, 8), sees=()),
-        "open b0s0 frames 0:8",
+        Open(index=0, block=0, step=0, frames=FrameRange(0, 8), sees=()),
+        "open b0s0#0 frames 0:8",
         "open block 0, step 0",
     ),
     (
         Post(message=HOP, source=1),
-        "post hop b3s4 0:2 16 frames from 1",
+        "post hop b3s4#17 0:2 16 frames from 1",
         "post hop of block 3, step 4, branches 0:2 from rank 1",
     ),
     (
         Receive(
-            message=Message(kind=Kind.GUIDED, block=3, step=4, branches=range(2), frames=8),
+            message=Message(
+                kind=Kind.GUIDED, index=17, block=3, step=4, branches=range(2), frames=8
+            ),
             source=7,
         ),
-        "receive guided b3s4 0:2 8 frames from 7",
+        "receive guided b3s4#17 0:2 8 frames from 7",
         "receive guided of block 3, step 4 from rank 7",
     ),
     (
         COMPUTE,
-        "compute b3s4 branches 0:2 layers 0:4 frames 16 context 8 own 8 reads b4s3.head "
+        "compute b3s4#17 branches 0:2 layers 0:4 frames 16 context 8 own 8 reads b4s3.head "
         "keeps b3s4.head b3s4.tail",
         "compute block 3, step 4, branches 0:2",
     ),
     (
         Compute(
+            index=0,
             block=0,
             step=0,
             branches=range(1, 2),
@@ -85,18 +95,46 @@ ACTIONS: list[tuple[Action, str, str]] = [
             reads=(),
             keeps=(HEAD,),
         ),
-        "compute b0s0 branches 1:2 layers 4:30 frames 8 context 0 own 8 keeps b4s3.head",
+        "compute b0s0#0 branches 1:2 layers 4:30 frames 8 context 0 own 8 keeps b4s3.head",
         "compute block 0, step 0, branches 1:2",
     ),
-    (Combine(block=3, step=4, frames=8), "combine b3s4 8 frames", "combine block 3, step 4"),
+    (
+        Combine(index=17, block=3, step=4, frames=8),
+        "combine b3s4#17 8 frames",
+        "combine block 3, step 4",
+    ),
     (
         Send(message=HOP, target=2),
-        "send hop b3s4 0:2 16 frames to 2",
+        "send hop b3s4#17 0:2 16 frames to 2",
         "send hop of block 3, step 4, branches 0:2 to rank 2",
     ),
-    (Advance(block=3, step=4, frames=8), "advance b3s4 8 frames", "advance block 3, step 4"),
-    (Emit(block=12, frames=1), "emit b12 1 frames", "emit block 12"),
-    (Decode(block=12, frames=8), "decode b12 8 frames", "decode block 12"),
+    (
+        Advance(index=17, block=3, step=4, frames=8),
+        "advance b3s4#17 8 frames",
+        "advance block 3, step 4",
+    ),
+    (Emit(index=17, block=3, step=4, frames=1), "emit b3s4#17 1 frames", "emit block 3"),
+    (
+        Decode(index=17, block=3, step=4, frames=1, first=2),
+        "decode b3s4#17 1 frames from 2",
+        "decode block 3",
+    ),
+    (Finish(index=17, block=3, step=4), "finish b3s4#17", "finish the video after block 3"),
+    (
+        Collect(message=replace(HOP, kind=Kind.FRAMES), source=2),
+        "collect frames b3s4#17 0:2 16 frames from 2",
+        "collect frames of block 3, step 4 from rank 2",
+    ),
+    (
+        Decide(index=17, block=3, step=4, branches=range(1, 2)),
+        "decide b3s4#17 branches 1:2",
+        "decide block 3, step 4, branches 1:2",
+    ),
+    (
+        Attend(index=17, block=3, step=4, branches=range(2), layers=range(8)),
+        "attend b3s4#17 branches 0:2 layers 0:8",
+        "attend block 3, step 4, branches 0:2",
+    ),
 ]
 
 
@@ -114,7 +152,7 @@ def test_a_whole_plan_reads_back() -> None:
         batches=(range(1), range(1, 2)),
     )
     tasks = list(FifoQueue(4, 2).tasks(21, 3))
-    plan = {rank: list(compile_rank(tasks, SameStepKV(), layout, rank)) for rank in range(4)}
+    plan = {rank: list(ring_schedule(tasks, SameStepKV(), layout, rank)) for rank in range(4)}
     lines = list(format_plan(plan))
     assert parse_plan(lines) == plan
     assert parse_plan(["", *sorted(lines, key=lambda line: line[0]), "\n"]) == plan
@@ -124,14 +162,17 @@ def test_a_whole_plan_reads_back() -> None:
     ("line", "expected"),
     [
         ("", "'' is no action: expected one of open, post, receive, compute"),
-        ("wait b3s4", "expected one of open, post"),
-        ("send hop b3s4 0:2 16 frames", "expected `send KIND bBsS BRANCHES F frames to RANK`"),
-        ("send tail b3s4 0:2 16 frames to 1", "expected `send KIND"),
+        ("wait b3s4#17", "expected one of open, post"),
+        ("send hop b3s4#17 0:2 16 frames", "expected `send KIND bBsS#N BRANCHES F frames to RANK`"),
+        ("send tail b3s4#17 0:2 16 frames to 1", "expected `send KIND"),
         (
             "combine b3 8 frames",
-            "'combine b3 8 frames' is no action: expected `combine bBsS F frames`",
+            "'combine b3 8 frames' is no action: expected `combine bBsS#N F frames`",
         ),
-        ("open b3s4 frames 40:24 sees b3@4", "frames 40..24 do not run forward from 0; expected"),
+        (
+            "open b3s4#17 frames 40:24 sees b3@4",
+            "frames 40..24 do not run forward from 0; expected",
+        ),
     ],
 )
 def test_a_line_that_is_no_action_is_named(line: str, expected: str) -> None:
@@ -144,10 +185,10 @@ def test_a_line_that_is_no_action_is_named(line: str, expected: str) -> None:
     ("line", "expected"),
     [
         ("emit b0 8 frames", "line 2, 'emit b0 8 frames', names no rank: expected `RANK: ACTION`"),
-        ("0: emit b0", "line 2: ' emit b0' is no action: expected `emit bB F frames`"),
+        ("0: emit b0", "line 2: ' emit b0' is no action: expected `emit bBsS#N F frames`"),
     ],
 )
 def test_a_plan_names_the_number_of_a_wrong_line(line: str, expected: str) -> None:
     with pytest.raises(PlanError) as error:
-        parse_plan(["0: combine b0s0 8 frames", line])
+        parse_plan(["0: combine b0s0#0 8 frames", line])
     assert expected in str(error.value)

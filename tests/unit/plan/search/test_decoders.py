@@ -13,14 +13,16 @@ from longtake.plan.check.validator import validate
 from longtake.plan.cost.simulator import decode_seconds, simulate, timeline
 from longtake.plan.errors import PlanError
 from longtake.plan.ir.actions import Decode, Kind, Send
-from longtake.plan.ir.compiler import compile_rank
-from longtake.plan.ir.decode_group import compile_run
+from longtake.plan.ir.run import compile_run
 from longtake.plan.layout import Layout
 from longtake.plan.search.decoders import balanced, choose_decoders, seconds_of
 from longtake.plan.search.layouts import choose
 from longtake.plan.search.meshes import Asked
 from longtake.plan.workload import Workload
+from longtake.strategies import DualParal
+from longtake.strategies.dual_paral import ring_schedule
 
+SCHEDULE = DualParal().actions
 ONE_BY_ONE = Asked(cfg=1, together=True)
 
 
@@ -32,12 +34,12 @@ def decoding_job(
     return replace(workload, flops=replace(LINEAR, decode=seconds), requests=requests)
 
 
-def lay_out(workload: Workload, ranks: int) -> Layout:
-    return choose(ranks, workload, ONE_BY_ONE).best.layout
+def lay_out(workload: Workload, ranks: int, asked: Asked = ONE_BY_ONE) -> Layout:
+    return choose(ranks, workload, SCHEDULE, asked).best.layout
 
 
 def choose_for(workload: Workload, ranks: int) -> Layout:
-    return choose_decoders(ranks, workload, "auto", partial(lay_out, workload))
+    return choose_decoders(ranks, workload, "auto", partial(lay_out, workload), SCHEDULE)
 
 
 def test_the_balance_of_the_paper() -> None:
@@ -65,8 +67,8 @@ def test_auto_takes_what_is_fastest(
     layout = choose_for(workload, ranks)
     assert layout.decoders == decoders
     assert layout.size == ranks
-    none = simulate(lay_out(workload, ranks), workload).makespan
-    assert simulate(layout, workload).makespan <= none
+    none = simulate(lay_out(workload, ranks), workload, SCHEDULE).makespan
+    assert simulate(layout, workload, SCHEDULE).makespan <= none
 
 
 def test_decode_ranks_share_the_tiles_of_one_video() -> None:
@@ -78,18 +80,18 @@ def test_decode_ranks_share_the_tiles_of_one_video() -> None:
     # 3 of 6 tiles, and 2 of 6.
     assert decode_seconds(two, workload) == pytest.approx(450.0)
     assert decode_seconds(four, workload) == pytest.approx(300.0)
-    streams = [list(stream) for stream in compile_run(layout, workload)]
+    streams = [list(stream) for stream in compile_run(layout, workload, SCHEDULE)]
     validate(streams, layout)
 
 
 def test_given_degrees_leave_no_rank_to_decode() -> None:
     workload = decoding_job(500.0)
     asked = replace(ONE_BY_ONE, stages=2)
-    layout = choose_decoders(2, workload, "auto", lambda n: choose(n, workload, asked).best.layout)
+    layout = choose_decoders(2, workload, "auto", lambda n: lay_out(workload, n, asked), SCHEDULE)
     assert (layout.decoders, layout.mesh.pipe) == (0, 2)
     asked = replace(ONE_BY_ONE, stages=4)
     with pytest.raises(ConfigurationError, match="stages 4 with cfg 1 is impossible on 2"):
-        choose_decoders(2, workload, "auto", lambda n: choose(n, workload, asked).best.layout)
+        choose_decoders(2, workload, "auto", lambda n: lay_out(workload, n, asked), SCHEDULE)
 
 
 @pytest.mark.parametrize(
@@ -106,34 +108,40 @@ def test_impossible_numbers_are_refused(
 ) -> None:
     workload = decoding_job(10.0, requests)
     with pytest.raises(ConfigurationError, match=message):
-        choose_decoders(ranks, workload, decoders, partial(lay_out, workload))
+        choose_decoders(ranks, workload, decoders, partial(lay_out, workload), SCHEDULE)
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_the_plan_of_a_decode_group_is_valid(ranks: int) -> None:
     workload = decoding_job(10.0)
     layout = replace(lay_out(workload, ranks), decoders=1)
-    streams = [list(stream) for stream in compile_run(layout, workload)]
+    streams = [list(stream) for stream in compile_run(layout, workload, SCHEDULE)]
     validate(streams, layout)
     decoded = [action.block for action in streams[-1] if isinstance(action, Decode)]
-    assert decoded == list(range(len(list(workload.scheduler.blocks(workload.latent_frames)))))
-    dropped = [action for action in streams[-1] if action != Decode(block=1, frames=8)]
-    with pytest.raises(PlanError, match="block 1 is the next: a VAE looks back"):
+    cut = list(workload.scheduler.blocks(workload.latent_frames))
+    assert decoded == [block for block, frames in enumerate(cut) for _ in range(len(frames))]
+    dropped = [
+        action
+        for action in streams[-1]
+        if not (isinstance(action, Decode) and action.block == 1 and action.first == 0)
+    ]
+    with pytest.raises(PlanError, match=r"block 1: .*: 0 of 8 are decoded"):
         validate([*streams[:-1], dropped], layout)
     mesh_only = [
-        list(compile_rank(workload.tasks(), workload.cache, layout, r)) for r in range(ranks)
+        list(ring_schedule(workload.tasks(), workload.cache, layout, r)) for r in range(ranks)
     ]
-    with pytest.raises(PlanError, match="never uses the block of block"):
+    with pytest.raises(PlanError, match="have not been collected"):
         validate([*mesh_only, []], layout)
 
 
 def test_requests_take_turns_on_the_decode_ranks() -> None:
     workload = decoding_job(10.0, requests=3)
     layout = replace(lay_out(workload, 1), decoders=2)
-    streams = [list(stream) for stream in compile_run(layout, workload)]
+    streams = [list(stream) for stream in compile_run(layout, workload, SCHEDULE)]
     blocks = len(list(workload.scheduler.blocks(workload.latent_frames)))
+    frames = workload.latent_frames or 0
     counts = [sum(isinstance(action, Decode) for action in stream) for stream in streams]
-    assert counts == [0, 2 * blocks, blocks]
+    assert counts == [0, 2 * frames, frames]
     sent = [a.target for a in streams[0] if isinstance(a, Send) and a.message.kind is Kind.BLOCK]
     assert sent == [1] * blocks + [2] * blocks + [1] * blocks
 
@@ -141,7 +149,10 @@ def test_requests_take_turns_on_the_decode_ranks() -> None:
 def test_a_video_is_decoded_while_it_is_denoised() -> None:
     workload = decoding_job(40.0)
     serial = layout_of(1, 1, TOGETHER)
-    own, apart = simulate(serial, workload), simulate(replace(serial, decoders=1), workload)
+    own, apart = (
+        simulate(serial, workload, SCHEDULE),
+        simulate(replace(serial, decoders=1), workload, SCHEDULE),
+    )
     last = list(workload.scheduler.blocks(workload.latent_frames))[-1]
     decode, denoise = seconds_of(workload)
     assert own.makespan == pytest.approx(denoise + decode)
@@ -158,14 +169,15 @@ def test_requests_are_denoised_while_the_one_before_is_decoded() -> None:
     assert decode > denoise
     starts = [
         box.start
-        for box in timeline(layout, workload)
-        if isinstance(box.action, Decode) and box.action.block == 0
+        for box in timeline(layout, workload, compile_run(layout, workload, SCHEDULE))
+        if isinstance(box.action, Decode) and (box.action.block, box.action.first) == (0, 0)
     ]
     assert len(starts) == 3
-    alone = timeline(layout, replace(workload, requests=1))
+    one = replace(workload, requests=1)
+    alone = timeline(layout, one, compile_run(layout, one, SCHEDULE))
     first = next(box.start for box in alone if isinstance(box.action, Decode))
     assert starts[0] == pytest.approx(first), "later videos do not hold up the first one"
     # The decode rank never waits once it has begun.
-    assert simulate(layout, workload).makespan == pytest.approx(starts[0] + 3 * decode)
+    assert simulate(layout, workload, SCHEDULE).makespan == pytest.approx(starts[0] + 3 * decode)
     inline = replace(layout, decoders=0)
-    assert simulate(inline, workload).makespan == pytest.approx(3 * (decode + denoise))
+    assert simulate(inline, workload, SCHEDULE).makespan == pytest.approx(3 * (decode + denoise))
