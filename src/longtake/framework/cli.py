@@ -20,6 +20,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from typing_extensions import override
 
 from longtake import __version__
+from longtake.comm.launchers import is_first_here
 from longtake.errors import LongtakeError, RankFailure
 from longtake.framework.callbacks import (
     LatentWriter,
@@ -33,7 +34,6 @@ from longtake.framework.console.parser import OneSentenceParser
 from longtake.framework.data import PromptData
 from longtake.framework.engine.run_folder import CONFIG_HEADER, RunFolder
 from longtake.framework.engine.run_plan import RunPlan
-from longtake.framework.launch.environment import is_first_here
 from longtake.framework.launch.processes import leave
 from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer

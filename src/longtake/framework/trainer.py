@@ -12,6 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from typing_extensions import override
 
+from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
 from longtake.framework.callbacks.base import LongtakeCallback
 from longtake.framework.console.messages import one_line
@@ -24,7 +25,7 @@ from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.preflight import check_weights
 from longtake.framework.engine.run_plan import RunPlan, longest
 from longtake.framework.launch.deterministic import use_full_precision
-from longtake.framework.launch.environment import check_launch, cluster_environment
+from longtake.framework.launch.environment import cluster_environment
 from longtake.framework.launch.interrupt import stop_on_interrupt
 from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.module import Generator

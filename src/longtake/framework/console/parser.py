@@ -11,8 +11,8 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
+from longtake.comm.launchers import is_first_here
 from longtake.framework.console.messages import explain
-from longtake.framework.launch.environment import is_first_here
 
 
 class OneSentenceParser(LightningArgumentParser):

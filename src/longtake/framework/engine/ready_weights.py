@@ -6,8 +6,8 @@ import os
 import sys
 from typing import final
 
+from longtake.comm.launchers import is_first_here
 from longtake.framework.engine.preflight import check_weights
-from longtake.framework.launch.environment import is_first_here
 from longtake.models import ModelFamily, ModelFolder
 
 

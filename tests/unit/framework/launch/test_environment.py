@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from longtake.comm.launchers import Launcher, check_launch, is_first_here, launcher_of
 from longtake.errors import ConfigurationError
-from longtake.framework.launch.environment import (
-    Launcher,
-    check_launch,
-    cluster_environment,
-    is_first_here,
-    launcher_of,
-)
+from longtake.framework.launch.environment import cluster_environment
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}
 BATCH_SCRIPT = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_JOB_NAME": "video"}
