@@ -146,7 +146,18 @@ class LongtakeCLI(LightningCLI):
             default=False,
             help="Write what every rank did when: 0000/timeline.svg and 0000/timeline.txt.",
         )
+        parser.add_argument(
+            "--plan",
+            type=Path | None,
+            default=None,
+            help="Do what this file says, every rank's actions one after another, in place of what "
+            "the strategy would: longtake plan --actions FILE writes such a file.",
+        )
         parser.add_lightning_class_args(VideoWriter, "video")
+
+    def before_plan(self) -> None:
+        """Take the plan file that was given."""
+        self.trainer.follow(self.config.plan.plan)
 
     def before_predict(self) -> None:
         """Check the output and everything else, then put the output callbacks in place.
@@ -155,6 +166,7 @@ class LongtakeCLI(LightningCLI):
         not see it, or come when it is no longer empty.
         """
         config = self.config.predict
+        self.trainer.follow(config.plan)
         folder = RunFolder(config.output, overwrite=config.overwrite)
         if self.trainer.is_global_zero:
             folder.check()

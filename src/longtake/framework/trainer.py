@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Literal, final
 
 import lightning.pytorch as pl
@@ -18,6 +19,7 @@ from longtake.framework.callbacks.base import LongtakeCallback
 from longtake.framework.console.messages import one_line
 from longtake.framework.console.models_report import cards
 from longtake.framework.console.models_report import show as show_models
+from longtake.framework.console.plan_files import open_plan, save_plan
 from longtake.framework.console.plan_report import report_of, show
 from longtake.framework.data import PromptData
 from longtake.framework.engine.engine import Engine
@@ -32,7 +34,9 @@ from longtake.framework.module import Generator
 from longtake.models import Defaults
 from longtake.models.loading.tokenizers import check_text
 from longtake.plan.cost.profiles import profile as hardware_profile
+from longtake.plan.ir.plan_file import PlanFile
 from longtake.strategies import DualParal, ParallelStrategy, SequenceParallel, SingleDevice
+from longtake.strategies.from_plan import FromPlan
 from longtake.threads import brief_spins
 
 
@@ -67,6 +71,7 @@ class InferenceTrainer(pl.Trainer):
                 f"least 1."
             )
         self.ranks = devices * num_nodes
+        self._plan: PlanFile | None = None
         check_launch(self.ranks, os.environ)
         self._given = strategy
         environment = cluster_environment(os.environ)
@@ -99,6 +104,17 @@ class InferenceTrainer(pl.Trainer):
         if deterministic:
             use_full_precision()
 
+    def follow(self, path: Path | None) -> None:
+        """Do what a plan file says, in place of what the strategy would.
+
+        Args:
+            path: The file; ``None`` for the strategy's own plan.
+
+        Raises:
+            ConfigurationError: There is no such file, or it is none.
+        """
+        self._plan = None if path is None else open_plan(path)
+
     def prepare(self, model: Generator, datamodule: PromptData) -> Engine:
         """Refuse everything that can be refused, before any weight is read.
 
@@ -119,6 +135,11 @@ class InferenceTrainer(pl.Trainer):
         return engine
 
     def _strategy_for(self, generation_config: GenerationConfig) -> ParallelStrategy:
+        """Return the strategy of a run: with the actions of a plan file, where one was given."""
+        strategy = self._strategy_without_plan(generation_config)
+        return strategy if self._plan is None else FromPlan(strategy, self._plan)
+
+    def _strategy_without_plan(self, generation_config: GenerationConfig) -> ParallelStrategy:
         """Return the strategy that was given, or the one for users who have given none."""
         if self._given is not None:
             return self._given
@@ -162,7 +183,13 @@ class InferenceTrainer(pl.Trainer):
             self.join(failed=True)
             raise
 
-    def plan(self, model: Generator, datamodule: PromptData, profile: str | None = None) -> None:
+    def plan(
+        self,
+        model: Generator,
+        datamodule: PromptData,
+        profile: str | None = None,
+        actions: Path | None = None,
+    ) -> None:
         """Print what a run would do: which rank holds which layers, how long it would take.
 
         Needs no GPU, starts no processes and reads no weights.
@@ -172,6 +199,8 @@ class InferenceTrainer(pl.Trainer):
             datamodule: What to make.
             profile: Devices to plan for: ``H200``, ``A100``, ``RTX 4090``, ``cpu``, ...; left out:
                 this machine's.
+            actions: File for every rank's actions of the longest video, to be read, changed and run
+                with ``longtake predict --plan FILE``.
         """
         dtype = model.generation_config.torch_dtype
         plan = RunPlan(
@@ -189,6 +218,8 @@ class InferenceTrainer(pl.Trainer):
         datamodule.settle(plan.defaults)
         requests = datamodule.requests().items
         plan.check(requests)
+        if actions is not None:
+            save_plan(actions, plan.layout, plan.workload, plan.strategy.actions)
         show(report_of(plan, longest(requests)))
 
     @staticmethod

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from rich.console import Console
 from rich.table import Table
 
+from longtake.errors import NoPlan
 from longtake.framework.console.lines import Value, line_of
 from longtake.framework.engine.applied import model_of, settings_of
 from longtake.framework.engine.preflight import cache_bytes, weight_bytes
@@ -56,15 +57,21 @@ def report_of(plan: RunPlan, request: Request) -> PlanReport:
     layout = plan.layout
     workload = replace(bounded(plan.counted_workload()), requests=max(1, layout.decoders))
     schedule = plan.strategy.actions
-    simulation = simulate(layout, workload, schedule)
-    choices = plan.alternatives()
+    simulation: Simulation | None = None
+    warnings, choices = list(plan.skipped), plan.alternatives()
+    try:
+        simulation = simulate(layout, workload, schedule)
+        warnings += warnings_of(workload, layout, simulation, schedule)
+    except NoPlan as error:
+        warnings.append(str(error))
+        choices = []
     others = _alternatives(choices, workload, layout, schedule) if len(choices) > 1 else ()
     return PlanReport(
         figures=_figures(plan.workload, workload, layout, simulation),
         settings={**model_of(plan), **settings_of(plan, request)},
         ranks=list(_ranks(plan, workload, simulation)),
         alternatives=list(others),
-        warnings=[*plan.skipped, *warnings_of(workload, layout, simulation, schedule)],
+        warnings=warnings,
     )
 
 
@@ -99,7 +106,9 @@ def lines_of(report: PlanReport) -> Iterator[str]:
         yield f"longtake: warning: {warning}"
 
 
-def _figures(whole: Workload, workload: Workload, layout: Layout, simulation: Simulation) -> Row:
+def _figures(
+    whole: Workload, workload: Workload, layout: Layout, simulation: Simulation | None
+) -> Row:
     windows = [len(workload.cache.window(task).frames) for task in workload.tasks()]
     hop = Message(
         kind=Kind.HOP, index=0, block=0, step=0, branches=layout.batches[0], frames=max(windows)
@@ -112,11 +121,20 @@ def _figures(whole: Workload, workload: Workload, layout: Layout, simulation: Si
         "simulated_blocks": _blocks(workload),
         "simulated_requests": workload.requests,
         "blocks_in_flight": workload.blocks_in_flight,
+        **_times(simulation),
+        "hop_mb": message_bytes(workload, hop) / 1e6 if layout.mesh.pipe > 1 else 0.0,
+        "sent_mb": None if simulation is None else sum(simulation.sent_bytes) / 1e6,
+    }
+
+
+def _times(simulation: Simulation | None) -> Row:
+    """Return what only a simulated clock tells."""
+    if simulation is None:
+        return dict.fromkeys(("seconds", "first_block_seconds", "idle_percent"))
+    return {
         "seconds": simulation.makespan,
         "first_block_seconds": simulation.first_block,
         "idle_percent": 100 * simulation.idle,
-        "hop_mb": message_bytes(workload, hop) / 1e6 if layout.mesh.pipe > 1 else 0.0,
-        "sent_mb": sum(simulation.sent_bytes) / 1e6,
     }
 
 
@@ -124,9 +142,9 @@ def _blocks(workload: Workload) -> int:
     return sum(1 for _ in workload.scheduler.blocks(workload.latent_frames))
 
 
-def _ranks(plan: RunPlan, workload: Workload, simulation: Simulation) -> Iterator[Row]:
+def _ranks(plan: RunPlan, workload: Workload, simulation: Simulation | None) -> Iterator[Row]:
     layout, weights = plan.layout, plan.count_weights()
-    for rank, busy in enumerate(simulation.busy):
+    for rank in range(layout.size):
         share: Row = {"stage": "decode", "layers": "", "branches": "", "weights_gb": 0.0}
         cached = 0.0
         if rank < layout.mesh.size:
@@ -144,8 +162,8 @@ def _ranks(plan: RunPlan, workload: Workload, simulation: Simulation) -> Iterato
             "rank": rank,
             **share,
             "cache_gb": cached,
-            "busy_seconds": busy,
-            "idle_percent": 100 * simulation.idle_of_ranks[rank],
+            "busy_seconds": None if simulation is None else simulation.busy[rank],
+            "idle_percent": None if simulation is None else 100 * simulation.idle_of_ranks[rank],
         }
 
 
@@ -156,9 +174,7 @@ def _alternatives(
         simulation = simulate(layout, workload, schedule)
         yield {
             **_mesh(layout),
-            "seconds": simulation.makespan,
-            "first_block_seconds": simulation.first_block,
-            "idle_percent": 100 * simulation.idle,
+            **_times(simulation),
             "chosen": "yes" if layout == chosen else "no",
         }
 
