@@ -22,7 +22,7 @@ from longtake.testing.tiny.wan_ti2v import tiny_ti2v_backbone, tiny_ti2v_spec
 
 
 @pytest.mark.parametrize(
-    "scheduler", [FifoQueue(3, 2), FifoQueue(3, 2, 2), FullSequence()], ids=repr
+    "scheduler", [FifoQueue(3, 2), FifoQueue(3, 2, 2), FullSequence()], ids=["1", "2", "whole"]
 )
 def test_a_task_knows_how_many_steps_each_frame_has_behind_it(scheduler: BlockScheduler) -> None:
     """As counted by running the tasks one after another."""
