@@ -18,9 +18,9 @@ PAGES: Final = (
     ROOT / "benchmarks/README.md",
 )
 WIDTH: Final = 100
-NO_NOUN: Final = frozenset(
-    ("what", "how", "which", "whether", "who", "whose", "where", "when", "why", "everything")
-    + ("all", "every", "each", "one", "no", "our", "own", "this", "that", "it")
+NO_NOUN: Final = (
+    *("what", "how", "which", "whether", "who", "whose", "where", "when", "why", "everything"),
+    *("all", "every", "each", "one", "no", "our", "own", "this", "that", "it"),
 )
 """First words of a docstring that nobody searches for, articles left out."""
 VERB: Final = re.compile(
