@@ -10,7 +10,7 @@ T ?= tests/unit/testing/test_contracts.py tests/unit/strategies/test_strategies.
 # make test-kernels K="--kernels aten-default --threads 2" runs a part.
 K ?=
 
-.PHONY: demo test test-kernels test-floors check lint install clean
+.PHONY: demo test test-kernels test-floors check lint mutants install clean
 
 demo: install  ## Make a one-minute video with the bundled model
 	$(BIN)/longtake predict --config configs/demo.yaml --output out/demo --overwrite true
@@ -40,6 +40,9 @@ lint: install  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+mutants: install  ## Measure which share of small faults the tests notice (hours; MUTANTS="--sample 20")
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py $(MUTANTS)
 
 install: $(VENV)/.installed
 

@@ -55,7 +55,7 @@ def test_openmp_hears_what_the_user_says_and_else_that_threads_sleep(
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("count", [None, 3], ids=["PyTorch's count", "the user's count"])
+@pytest.mark.parametrize("count", [None, 1], ids=["PyTorch's count", "the user's count"])
 def test_every_rank_has_the_threads_of_one_device(
     config: Path, tmp_path: Path, devices: int, count: int | None
 ) -> None:

@@ -71,3 +71,6 @@ class FeatureCache(ABC):
     @abstractmethod
     def window(self, task: Task) -> Window:
         """Return what ``task`` computes, reads and leaves."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"

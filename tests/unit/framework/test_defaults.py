@@ -1,0 +1,157 @@
+"""Every documented default, written down: one that changes changes people's videos."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Any
+
+import pytest
+
+from longtake.caches import NextBlockKV
+from longtake.framework.data import PromptData
+from longtake.framework.engine.generation_config import GenerationConfig
+from longtake.framework.module import Generator
+from longtake.framework.trainer import InferenceTrainer
+from longtake.noise import SharedPool
+from longtake.plan.cost import simulator as simulate
+from longtake.plan.devices import Hardware
+from longtake.plan.layout import Layout
+from longtake.plan.mesh import Mesh
+from longtake.plan.search import decoders as choose_decoders
+from longtake.plan.search import layouts as choose
+from longtake.plan.search.meshes import Asked
+from longtake.plan.workload import Workload
+from longtake.schedulers import FifoQueue
+from longtake.strategies import DualParal, SequenceParallel
+from longtake.strategies.base import ParallelStrategy
+
+MODEL = {
+    "family": None,
+    "steps": None,
+    "guidance_scale": None,
+    "guidance_scale_2": None,
+    "sampler": None,
+    "flow_shift": None,
+    "dtype": "bfloat16",
+    "attention": "native",
+    "vae_tile": None,
+    "start_noise": 0.5,
+}
+"""Of a model's options, those that are plain values."""
+
+
+def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    return {one.name: one.default for one in parameters if one.default is not one.empty}
+
+
+@pytest.mark.parametrize(
+    ("function", "defaults"),
+    [
+        (FifoQueue, {"block_frames": 8, "context_frames": 8, "stride": 1}),
+        (
+            DualParal,
+            {
+                "stages": "auto",
+                "cfg": "auto",
+                "guidance": "auto",
+                "ulysses": 1,
+                "ring": 1,
+                "split": None,
+                "decode_devices": "auto",
+            },
+        ),
+        (
+            SequenceParallel,
+            {
+                "ulysses": "auto",
+                "ring": "auto",
+                "cfg": "auto",
+                "overlap": 1,
+                "decode_devices": "auto",
+                "aco": False,
+            },
+        ),
+        (
+            InferenceTrainer,
+            {
+                "accelerator": "auto",
+                "devices": 1,
+                "num_nodes": 1,
+                "strategy": None,
+                "callbacks": None,
+                "deterministic": False,
+            },
+        ),
+        (
+            PromptData,
+            {
+                "prompts": None,
+                "num_frames": "auto",
+                "height": None,
+                "width": None,
+                "fps": None,
+                "seed": 0,
+                "negative_prompt": "",
+                "start": None,
+                "start_frames": None,
+            },
+        ),
+    ],
+)
+def test_options(function: Callable[..., Any], defaults: dict[str, Any]) -> None:
+    assert defaults_of(function) == defaults
+
+
+def test_options_of_a_model_are_the_same_in_yaml_and_in_the_engine() -> None:
+    given = defaults_of(Generator)
+    assert {name: given[name] for name in MODEL} == MODEL
+    assert set(given) == {*MODEL, "scheduler", "noise", "cache", "lora", "variant", "revision"}
+    generation_config = GenerationConfig(pipeline="demo")
+    assert {name: getattr(generation_config, name) for name in MODEL} == MODEL
+    assert generation_config.loras == ()
+    assert isinstance(generation_config.noise, SharedPool)
+    assert isinstance(generation_config.cache, NextBlockKV)
+    scheduler = generation_config.scheduler
+    assert isinstance(scheduler, FifoQueue)
+    assert (scheduler.block_frames, scheduler.context_frames, scheduler.stride) == (8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "defaults"),
+    [
+        (Mesh, {"data": 1, "cfg": 1, "pipe": 1, "ring": 1, "ulysses": 1}),
+        (Layout, {"chunks": 1, "decoders": 0, "tiled": False, "aco": False}),
+        (Workload, {"layer_bytes": 0.0, "requests": 1, "tiles": 1}),
+        (Hardware, {"hiding": 1.0}),
+        (
+            Asked,
+            {
+                "stages": None,
+                "cfg": None,
+                "ring": 1,
+                "ulysses": 1,
+                "together": None,
+                "split": None,
+                "chunks": 1,
+            },
+        ),
+    ],
+)
+def test_plans(data: type[Any], defaults: dict[str, Any]) -> None:
+    given = {one.name: one.default for one in fields(data) if one.default is not MISSING}
+    assert given == defaults
+
+
+def test_a_strategy_of_ones_own_decodes_on_its_output_rank() -> None:
+    assert (ParallelStrategy.decode_devices, ParallelStrategy.aco) == (0, False)
+
+
+def test_numbers_that_docstrings_promise() -> None:
+    assert choose.CLOSE == 1.02, "at most 2 % longer"
+    assert choose.WEIGHTS_SHARE == 0.9
+    assert choose.FEW_BLOCKS == 4
+    assert simulate.ENOUGH_BLOCKS == 32, "about a minute of video"
+    assert choose_decoders.ENOUGH_TURNS == 3, "one first, one midway, one last"
