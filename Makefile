@@ -1,16 +1,19 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Two commands do everything on a fresh machine: `make demo` and `make test`. `make help` lists all.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 # make check T=... runs other tests than these, the quick ones that hold for every change.
-T ?= tests/unit/testing/test_contracts.py tests/unit/strategies/test_strategies.py tests/unit/schedulers/test_schedulers.py tests/unit/noise/test_noise.py \
-	tests/unit/caches/test_caches.py tests/unit/models/samplers/test_sampler.py tests/unit/models/decoders/test_tiles.py tests/unit/plan/ir/test_compiler.py \
-	tests/unit/plan/check/test_validator.py tests/unit/framework/console/test_messages.py tests/cli/test_frozen_options.py
+T ?= tests/unit/testing tests/unit/strategies tests/unit/schedulers tests/unit/noise tests/unit/caches tests/unit/plan \
+	tests/unit/models/samplers tests/unit/models/decoders/test_tiles.py tests/unit/framework/console \
+	tests/unit/test_layers.py tests/unit/test_docs.py tests/unit/test_dependencies.py tests/cli/test_frozen_options.py
 # make test-kernels K="--kernels aten-default --threads 2" runs a part.
 K ?=
 
-.PHONY: demo test test-kernels test-floors check lint mutants install clean
+.PHONY: help wheel-check demo test test-kernels test-floors check lint mutants install clean
+
+help:  ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: install  ## Make a one-minute video with the bundled model
 	$(BIN)/longtake predict --config configs/demo.yaml --output out/demo --overwrite true
@@ -22,12 +25,18 @@ test: install  ## Run the tests
 test-kernels: install  ## Run the tests that compare bits under other kernels, with 1 and 2 threads
 	$(BIN)/python tools/test_kernels.py $(K)
 
-check: lint  ## Before every commit: style, types, and the quick tests
+check: lint  ## Before every commit: style, types, and the quick unit tests
 	$(BIN)/python -m pytest -q $(T)
+
+wheel-check: install  ## Build sdist and wheel, and make a video with the wheel alone
+	$(BIN)/python tools/wheel_check.py
+
 # What leans on other packages: their files, pipelines, tokenizers, codecs and command line parser.
 FLOORS := .venv-floors
-FLOOR_TESTS := tests/cli/test_predict.py $(addprefix tests/unit/test_,published.py dependencies.py \
-	tokenizers.py engine.py writers.py lora.py reference.py mistakes.py run_folder.py)
+FLOOR_TESTS := tests/cli/test_predict.py tests/unit/test_dependencies.py tests/unit/strategies/test_reference.py \
+	tests/unit/framework/console tests/unit/framework/writers tests/unit/framework/engine/test_engine.py \
+	tests/unit/framework/engine/test_run_folder.py tests/unit/models/loading/test_published.py \
+	tests/unit/models/loading/test_tokenizers.py tests/unit/models/loading/test_lora.py
 
 test-floors: install  ## Run some tests with the oldest versions that pyproject.toml allows
 	$(PYTHON) -m venv --clear $(FLOORS)

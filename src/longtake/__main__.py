@@ -1,4 +1,4 @@
-"""``python -m longtake`` (and ``torchrun -m longtake``) is ``longtake``."""
+"""Entry point of ``python -m longtake`` (and ``torchrun -m longtake``): ``longtake``."""
 
 from longtake.framework.cli import main
 

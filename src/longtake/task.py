@@ -1,4 +1,4 @@
-"""The words of a schedule: latent-frame ranges, neighbors and tasks.
+"""Tasks of a schedule: latent-frame ranges, neighbors, tasks.
 
 Everything here is immutable and free of tensors, so a schedule can be compared, printed and
 simulated on any machine.

@@ -1,4 +1,4 @@
-"""The contract of a feature cache: a pure decision per task, carried out by a ``FeatureStore``."""
+"""Feature cache contract: a pure decision per task, carried out by a ``FeatureStore``."""
 
 from __future__ import annotations
 

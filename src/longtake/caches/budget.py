@@ -1,4 +1,4 @@
-"""How much a feature cache will hold, known before anything runs."""
+"""Budget of a feature cache: how much it will hold, known before anything runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DualParal's feature cache."""
+"""NextBlockKV: DualParal's feature cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No feature outlives its task: both contexts are recomputed."""
+"""NoCache: no feature outlives its task, both contexts are recomputed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our own feature cache: no context is recomputed, every feature at its own noise level."""
+"""SameStepKV: no context is recomputed, every feature is at its own noise level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tensors behind a feature cache, in device memory."""
+"""Feature store: the tensors behind a feature cache, in device memory."""
 
 from __future__ import annotations
 

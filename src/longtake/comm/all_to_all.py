@@ -1,4 +1,4 @@
-"""Every rank of a group gives each of the others something, all at the same time."""
+"""All-to-all: every rank of a group gives each of the others something, all at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast the links between ranks are, measured on them: for choices, never for results."""
+"""Bandwidth of the links between ranks, measured on them: for choices, never for results."""
 
 from __future__ import annotations
 

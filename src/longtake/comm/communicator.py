@@ -1,4 +1,4 @@
-"""The ranks of a run, as one of them sees the others."""
+"""Communicator: the ranks of a run, as one of them sees the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Point-to-point messages that are under way while a rank computes."""
+"""Point-to-point (P2P) channels: messages that are under way while a rank computes."""
 
 from __future__ import annotations
 

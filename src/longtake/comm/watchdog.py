@@ -1,4 +1,4 @@
-"""Signs of life: every rank learns within seconds that another one is gone, and why."""
+"""Watchdog: every rank learns within seconds that another one is gone, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads from made frames what they show: color, shape, background and place of the object.
+"""Judge of made frames: color, shape, background and place of the object that they show.
 
 Only simple picture statistics are used, for the vocabulary of :mod:`longtake.demo.shapes`:
 

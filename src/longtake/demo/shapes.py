@@ -1,4 +1,4 @@
-"""Synthetic clips of one colored shape that bounces over a plain background.
+"""Shapes: synthetic clips of one colored shape that bounces over a plain background.
 
 The clips are what the demo model is trained on and what :mod:`longtake.demo.judge` reads. A
 clip is named by four words (color, shape, motion, background), so whether a made video follows its

@@ -1,4 +1,4 @@
-"""The command line: ``longtake predict --config long.yaml``."""
+"""Command line (CLI): ``longtake predict --config long.yaml``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Lightning module: one request per batch, through the engine."""
+"""Lightning module: one request per batch, through the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Lightning trainer that only predicts."""
+"""Trainer of Lightning that only predicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contracts of a model.
+"""Model contracts: backbone, decoder, encoders, family.
 
 A diffusion transformer as ``condition, embed, layers, head``, and a VAE that decodes a stream of
 latent blocks.

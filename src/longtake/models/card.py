@@ -1,4 +1,4 @@
-"""What one kind of model folder takes and gives, for people who choose a model."""
+"""Model card: what one kind of model folder takes and gives, for people who choose a model."""
 
 from __future__ import annotations
 

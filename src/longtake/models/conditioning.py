@@ -1,4 +1,4 @@
-"""What is known of a video before it is made: its first frames."""
+"""Conditioning frames: what is known of a video before it is made."""
 
 from __future__ import annotations
 

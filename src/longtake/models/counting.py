@@ -1,4 +1,4 @@
-"""A model's size, in operations and in weights, counted on the model itself, nothing loaded."""
+"""Counting of a model's operations and weights on the model itself, nothing loaded."""
 
 from __future__ import annotations
 

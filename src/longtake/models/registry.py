@@ -1,4 +1,4 @@
-"""Which model families there are, and what each must be able to do."""
+"""Registry of model families: which there are, and what each must be able to do."""
 
 from __future__ import annotations
 

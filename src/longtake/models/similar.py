@@ -1,4 +1,4 @@
-"""Registered models that are nearest to one that is not, for the end of a refusal."""
+"""Similar models: registered ones that are nearest to one that is not, for a refusal's end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a model without its weights."""
+"""Spec of a model: what is known without its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a noise initialization, and the one place where random numbers come from."""
+"""Noise initialization contract, and the one place where random numbers come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain noise: every block on its own."""
+"""Independent noise: every block on its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DualParal's coordinated noise: all blocks take their noise from one small pool."""
+"""SharedPool, DualParal's coordinated noise: all blocks take theirs from one small pool."""
 
 from __future__ import annotations
 

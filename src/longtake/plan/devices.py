@@ -1,4 +1,4 @@
-"""How long things take: operations of a model's parts, speed of devices and links."""
+"""Devices and links: their speed, and how long a model's parts take on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The error of a plan that cannot be carried out."""
+"""PlanError: a plan that cannot be carried out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rank holds which layers and runs which guidance branches."""
+"""Layout: which rank holds which layers and runs which guidance branches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The device mesh as data: axes, degrees and coordinates, without any process."""
+"""Device mesh as data: axes, degrees and coordinates, without any process."""
 
 from __future__ import annotations
 

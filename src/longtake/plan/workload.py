@@ -1,4 +1,4 @@
-"""What is known of a request before any weight is read."""
+"""Workload: what is known of a request before any weight is read."""
 
 from __future__ import annotations
 

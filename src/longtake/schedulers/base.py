@@ -1,4 +1,4 @@
-"""The contract of a block scheduler."""
+"""Block scheduler contract: which tasks there are, and what each sees of its neighbors."""
 
 from __future__ import annotations
 

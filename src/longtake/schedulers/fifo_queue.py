@@ -1,4 +1,4 @@
-"""DualParal's queue of blocks at progressively different noise levels."""
+"""FifoQueue: DualParal's queue of blocks at progressively different noise levels."""
 
 from __future__ import annotations
 

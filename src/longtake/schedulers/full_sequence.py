@@ -1,4 +1,4 @@
-"""One block that holds every frame: what an ordinary pipeline does."""
+"""FullSequence: one block that holds every frame, as in an ordinary pipeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a parallel strategy."""
+"""Parallel strategy contract: a layout, and a schedule of actions."""
 
 from __future__ import annotations
 

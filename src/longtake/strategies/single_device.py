@@ -1,4 +1,4 @@
-"""The serial run: the meaning of every other strategy, and its oracle."""
+"""SingleDevice, the serial run: the meaning of every other strategy, and its oracle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rank processes for tests, started once and kept for all of them."""
+"""Rank pool: processes for tests, started once and kept for all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One window's forward, without a strategy."""
+"""Window forward, without a strategy."""
 
 from __future__ import annotations
 

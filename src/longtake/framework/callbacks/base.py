@@ -1,4 +1,4 @@
-"""Lightning callbacks with longtake's own moments."""
+"""Callback base: Lightning callbacks with longtake's own moments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes each finished block's latents."""
+"""Latent writer: each finished block's latents in a file of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The progress displays by name."""
+"""Progress displays by name."""
 
 from __future__ import annotations
 

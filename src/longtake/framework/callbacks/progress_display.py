@@ -1,4 +1,4 @@
-"""What progress displays have in common."""
+"""Progress display base: what displays have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a request is."""
+"""Progress state: how far a request is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run took, for people and programs."""
+"""Report of a run: what it took, for people and programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws what every rank did, and when."""
+"""Timeline writer: what every rank did, and when, as a picture and as text."""
 
 from __future__ import annotations
 

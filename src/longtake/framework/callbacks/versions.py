@@ -1,4 +1,4 @@
-"""The software that a run used."""
+"""Versions of the software that a run used."""
 
 from __future__ import annotations
 

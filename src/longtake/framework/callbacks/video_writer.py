@@ -1,4 +1,4 @@
-"""Writes the video while it is made."""
+"""Video writer callback: the file that grows while the video is made."""
 
 from __future__ import annotations
 

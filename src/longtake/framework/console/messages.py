@@ -1,4 +1,4 @@
-"""The parser's messages, said so that a user knows what to type instead."""
+"""Messages of the parser, said so that a user knows what to type instead."""
 
 from __future__ import annotations
 

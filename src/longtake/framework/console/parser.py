@@ -1,4 +1,4 @@
-"""The command line's parser: one sentence for a mistake, exit status 2."""
+"""Parser of the command line: one sentence for a mistake, exit status 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``longtake plan`` prints: which rank holds and runs what, and how long it would take."""
+"""Plan report, as ``longtake plan`` prints it: who holds and runs what, how long it would take."""
 
 from __future__ import annotations
 

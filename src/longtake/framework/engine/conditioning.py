@@ -1,4 +1,4 @@
-"""Which frames a request starts from."""
+"""Conditioning frames: those that a request starts from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file that a video starts from: an image, or a video whose end is kept."""
+"""Conditioning file that a video starts from: an image, or a video whose end is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request as strategies see it."""
+"""Denoising work: a request as strategies see it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of the videos before they are made: encoded on one rank, kept for a run."""
+"""Conditioning frames, encoded: on one rank, once, kept for a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine: noise and prompts in, video frames out, as a stream of events."""
+"""Engine: noise and prompts in, video frames out, as a stream of events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the user chooses about the model, as data."""
+"""GenerationConfig: what the user chooses about the model, as data."""
 
 from __future__ import annotations
 

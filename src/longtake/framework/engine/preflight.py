@@ -1,4 +1,4 @@
-"""Everything that can be refused, before any weight is read."""
+"""Preflight checks: everything that can be refused, before any weight is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request's prompt schedule, projected once per prompt."""
+"""Prompt schedule of a request, projected once per prompt."""
 
 from __future__ import annotations
 

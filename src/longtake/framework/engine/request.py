@@ -1,4 +1,4 @@
-"""One request: what the user wants to see."""
+"""Request: what the user wants to see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder that a run writes into."""
+"""Run folder: the folder that a run writes into."""
 
 from __future__ import annotations
 

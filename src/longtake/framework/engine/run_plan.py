@@ -1,4 +1,4 @@
-"""What a run will do, settled from configuration files before any weight is read."""
+"""RunPlan: what a run will do, settled from configuration files before any weight is read."""
 
 from __future__ import annotations
 

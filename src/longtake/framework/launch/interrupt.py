@@ -1,4 +1,4 @@
-"""Ctrl-C as a request to finish cleanly."""
+"""Interrupts: Ctrl-C as a request to finish cleanly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts the other processes of this machine, watches over them, and waits for them."""
+"""Processes of this machine's other ranks: started, watched over, waited for."""
 
 from __future__ import annotations
 

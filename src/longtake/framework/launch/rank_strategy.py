@@ -1,4 +1,4 @@
-"""Lightning's side of several ranks: it starts them and lets them meet."""
+"""RankStrategy: Lightning's side of several ranks, which starts them and lets them meet."""
 
 from __future__ import annotations
 

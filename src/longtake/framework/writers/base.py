@@ -1,4 +1,4 @@
-"""The contract of a writer: video frames in, one file (or folder) out, as a stream."""
+"""Writer contract: video frames in, one file (or folder) out, as a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RGB pictures as the YUV frames that encoders take."""
+"""Color conversion: RGB pictures as the YUV frames that encoders take."""
 
 from __future__ import annotations
 

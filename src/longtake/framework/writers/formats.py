@@ -1,4 +1,4 @@
-"""The writers by the name of their format."""
+"""Formats: the writers by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Animated GIF."""
+"""GIF writer: animated pictures."""
 
 from __future__ import annotations
 

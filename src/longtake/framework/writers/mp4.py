@@ -1,4 +1,4 @@
-"""MP4 with H.264 video, playable while it grows."""
+"""MP4 writer: H.264 video, playable while it grows."""
 
 from __future__ import annotations
 

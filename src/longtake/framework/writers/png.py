@@ -1,4 +1,4 @@
-"""A folder of PNG files."""
+"""PNG writer: a folder of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Animated WebP."""
+"""WebP writer: animated pictures."""
 
 from __future__ import annotations
 

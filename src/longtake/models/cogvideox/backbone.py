@@ -1,4 +1,4 @@
-"""The CogVideoX transformer as a backbone: diffusers' modules, with attention handed in."""
+"""CogVideoX backbone: diffusers' modules, with attention handed in."""
 
 from __future__ import annotations
 

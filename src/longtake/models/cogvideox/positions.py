@@ -1,4 +1,4 @@
-"""Where CogVideoX's tokens stand: rotary positions (5B), or waves added to the tokens (2B)."""
+"""Positions of CogVideoX's tokens: rotary (5B), or waves added to the tokens (2B)."""
 
 from __future__ import annotations
 

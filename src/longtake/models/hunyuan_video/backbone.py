@@ -1,4 +1,4 @@
-"""The HunyuanVideo transformer as a backbone: diffusers' modules, with attention handed in."""
+"""HunyuanVideo backbone: diffusers' modules, with attention handed in."""
 
 from __future__ import annotations
 

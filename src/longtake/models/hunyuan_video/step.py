@@ -1,4 +1,4 @@
-"""What the HunyuanVideo transformers know of a noise level."""
+"""Noise level embeddings of the HunyuanVideo transformers, made once per step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HunyuanVideo 1.5 transformer as a backbone: diffusers' modules, with attention handed in."""
+"""HunyuanVideo 1.5 backbone: diffusers' modules, with attention handed in."""
 
 from __future__ import annotations
 

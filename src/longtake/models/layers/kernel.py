@@ -1,4 +1,4 @@
-"""The attention kernel: diffusers' dispatch, so that every backend it knows can be chosen."""
+"""Attention kernel: diffusers' dispatch, so that every backend it knows can be chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens back to latents."""
+"""Patches: tokens back to latents."""
 
 from __future__ import annotations
 

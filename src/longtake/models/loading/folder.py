@@ -1,4 +1,4 @@
-"""A diffusers model folder on disk: found, checked and read without loading anything."""
+"""Model folder of diffusers on disk: found, checked and read without loading anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The LTX-Video transformer as a backbone: diffusers' modules, with attention handed in."""
+"""LTX-Video backbone: diffusers' modules, with attention handed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames through layers that look ahead, as they come."""
+"""Streams of frames through layers that look ahead, as they come."""
 
 from __future__ import annotations
 

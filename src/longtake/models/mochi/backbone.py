@@ -1,4 +1,4 @@
-"""The Mochi transformer as a backbone: diffusers' modules, with attention handed in."""
+"""Mochi backbone: diffusers' modules, with attention handed in."""
 
 from __future__ import annotations
 

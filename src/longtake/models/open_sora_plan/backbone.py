@@ -1,4 +1,4 @@
-"""The Open-Sora-Plan transformer as a backbone; sparse layers say which tokens they group."""
+"""Open-Sora-Plan backbone: sparse layers say which tokens they group."""
 
 from __future__ import annotations
 

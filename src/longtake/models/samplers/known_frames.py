@@ -1,4 +1,4 @@
-"""A block's sampler where the block's first frames are known."""
+"""Known frames: a block's sampler where the block's first frames are given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sampler: a diffusers scheduler, one copy of it per block."""
+"""Sampler: a diffusers scheduler, one copy of it per block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a diffusers scheduler can be a sampler here, and whether it fits a model."""
+"""Scheduler checks: whether a diffusers scheduler can be a sampler here and fits a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise levels that are shifted by a clip's size."""
+"""Shift of noise levels by a clip's size."""
 
 from __future__ import annotations
 

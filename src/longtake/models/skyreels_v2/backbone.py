@@ -1,4 +1,4 @@
-"""The SkyReels-V2 transformer as a backbone: Wan's, with the frame rate beside the timestep."""
+"""SkyReels-V2 backbone: Wan's, with the frame rate beside the timestep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Wan transformer as a backbone: diffusers' modules, with attention handed in."""
+"""Wan backbone: diffusers' modules, with attention handed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Wan 2.1 I2V's image encoder (CLIP) says of the first frame."""
+"""Image encoder (CLIP) of Wan 2.1 I2V: what it says of the first frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output rank's queue, without latents: which block has how many steps behind it."""
+"""Queue state of the output rank, without latents: which block has how many steps behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All ranks' actions played together in one process: what the validator and simulator share."""
+"""Replay of all ranks' actions in one process: what the validator and simulator share."""
 
 from __future__ import annotations
 

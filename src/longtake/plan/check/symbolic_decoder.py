@@ -1,4 +1,4 @@
-"""Decoding while actions are played without tensors: blocks, and what decode ranks hold."""
+"""Symbolic decoder: blocks, and what decode ranks hold, played without tensors."""
 
 from __future__ import annotations
 

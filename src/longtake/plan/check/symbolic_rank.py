@@ -1,4 +1,4 @@
-"""What one rank holds while its actions are played without tensors."""
+"""Symbolic rank: what one rank holds while its actions are played without tensors."""
 
 from __future__ import annotations
 

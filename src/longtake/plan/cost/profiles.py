@@ -1,4 +1,4 @@
-"""What known devices do, for choosing layouts and predicting idle shares. Never for results.
+"""Hardware profiles of known devices, for choosing layouts and predicting idle shares.
 
 Peaks are the published ones (dense, not "with sparsity"). The share of a peak that a model reaches,
 latencies and launches are estimates: none of them has been measured on these GPUs. What counts for

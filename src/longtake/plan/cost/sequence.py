@@ -1,4 +1,4 @@
-"""What sharing a window's tokens among ranks saves, and what the exchange costs."""
+"""Sequence parallelism's cost: what sharing a window's tokens saves, what the exchange costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a plan takes: all ranks' actions on a clock, from the model's FLOPs and the hardware."""
+"""Simulator: all ranks' actions on a clock, from the model's FLOPs and the hardware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of a run or of a simulation: each rank a row, each micro-batch a coloured box."""
+"""Timeline picture of a run or a simulation: each rank a row, each micro-batch a coloured box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rank is to the others: its share of the work, and with whom it exchanges messages."""
+"""Rank role: a rank's share of the work, and with whom it exchanges messages."""
 
 from __future__ import annotations
 

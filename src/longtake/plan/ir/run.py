@@ -1,4 +1,4 @@
-"""Whole runs as actions: the strategy's, and those of decoding, for every rank and request.
+"""Runs as actions: the strategy's, and those of decoding, for every rank and request.
 
 Decoding is the same for all strategies. Without decode ranks the output rank decodes between its
 tasks. With them it hands each block over as it is emitted and collects the frames: PipeDiT's

@@ -1,4 +1,4 @@
-"""How many ranks decode beside the mesh: PipeDiT's balance, weighed in a simulation of the run."""
+"""Decode ranks, how many: PipeDiT's balance, weighed in a simulation of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layout a number of devices is used in: the fastest in a simulation of the run."""
+"""Layout search: the fastest layout of a number of devices in a simulation of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which meshes a number of devices can be, and what to say when none is what was asked for."""
+"""Meshes that a number of devices can be, and what to say when none is what was asked for."""
 
 from __future__ import annotations
 

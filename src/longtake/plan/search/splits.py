@@ -1,4 +1,4 @@
-"""How many layers each stage holds."""
+"""Splits of layers: how many each stage holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel of sparse layers: each group of tokens on its own."""
+"""Groups of sparse layers: a kernel that attends to each group of tokens on its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention in parts: a kernel that returns the log-sum-exp, and the merge of two results."""
+"""Log-sum-exp attention: a kernel that returns it, and the merge of two partial results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This rank's share of a stage's tokens and heads, and its exchanges with the other ranks."""
+"""Sequence exchange: a rank's share of a stage's tokens and heads, and how it is exchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How tokens and heads are divided among ranks: unevenly where they must be, never padded."""
+"""Shares of tokens and heads among ranks: uneven where they must be, never padded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many heads a rank gives away: from the seconds that attending took, here and there."""
+"""Head share, how many a rank gives away: from the seconds that attending took, here and there."""
 
 from __future__ import annotations
 

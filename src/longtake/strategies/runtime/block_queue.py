@@ -1,4 +1,4 @@
-"""The latents and sampler states of the blocks in flight."""
+"""Block queue: the latents and sampler states of the blocks in flight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a strategy is given and what it gives back."""
+"""Denoising: what a strategy is given, and the progress that it gives back."""
 
 from __future__ import annotations
 

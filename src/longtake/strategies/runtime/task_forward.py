@@ -1,4 +1,4 @@
-"""One task's forward, in the three parts that a strategy may place on different ranks."""
+"""Task forward, in the three parts that a strategy may place on different ranks."""
 
 from __future__ import annotations
 

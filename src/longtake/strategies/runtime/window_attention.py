@@ -1,4 +1,4 @@
-"""Self-attention of one task: exchange, keep features, add features, kernel, exchange back."""
+"""Window attention of a task: exchange, keep features, add features, kernel, exchange back."""
 
 from __future__ import annotations
 

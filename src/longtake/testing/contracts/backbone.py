@@ -1,4 +1,4 @@
-"""The contract suite of backbones."""
+"""Backbone contract suite."""
 
 from __future__ import annotations
 

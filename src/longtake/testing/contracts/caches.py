@@ -1,4 +1,4 @@
-"""The contract suite of feature caches."""
+"""Feature cache contract suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract suite of video decoders."""
+"""Video decoder contract suite."""
 
 from __future__ import annotations
 

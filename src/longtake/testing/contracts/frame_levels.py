@@ -1,4 +1,4 @@
-"""The contract suite of backbones whose timestep may differ per latent frame."""
+"""Frame level contract suite: backbones whose timestep may differ per latent frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract suite of noise initializations."""
+"""Noise initialization contract suite."""
 
 from __future__ import annotations
 

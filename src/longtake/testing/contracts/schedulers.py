@@ -1,4 +1,4 @@
-"""The contract suite of block schedulers."""
+"""Block scheduler contract suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract suite of parallel strategies."""
+"""Parallel strategy contract suite."""
 
 from __future__ import annotations
 

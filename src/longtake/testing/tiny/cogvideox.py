@@ -1,4 +1,4 @@
-"""A random-weight CogVideoX small enough for a test: a pipeline folder on disk, or in memory."""
+"""Tiny CogVideoX: random weights, a pipeline folder on disk, or in memory."""
 
 from __future__ import annotations
 

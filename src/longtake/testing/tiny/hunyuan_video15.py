@@ -1,4 +1,4 @@
-"""A random-weight HunyuanVideo 1.5 small enough for a test: a pipeline folder, or in memory."""
+"""Tiny HunyuanVideo 1.5: random weights, a pipeline folder on disk, or in memory."""
 
 from __future__ import annotations
 

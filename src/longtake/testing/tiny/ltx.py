@@ -1,4 +1,4 @@
-"""A random-weight LTX-Video small enough for a test: a pipeline folder on disk, or in memory."""
+"""Tiny LTX-Video: random weights, a pipeline folder on disk, or in memory."""
 
 from __future__ import annotations
 

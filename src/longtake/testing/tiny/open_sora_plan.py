@@ -1,4 +1,4 @@
-"""A random-weight Open-Sora-Plan small enough for a test: a pipeline folder, or in memory."""
+"""Tiny Open-Sora-Plan: random weights, a pipeline folder on disk, or in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of published pipelines, with few layers and heads and random weights."""
+"""Parts of published pipelines, with few layers and heads and random weights."""
 
 from __future__ import annotations
 

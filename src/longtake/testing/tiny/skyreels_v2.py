@@ -1,4 +1,4 @@
-"""A random-weight SkyReels-V2 small enough for a test: a pipeline folder on disk, or in memory."""
+"""Tiny SkyReels-V2: random weights, a pipeline folder on disk, or in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A random-weight Wan 2.2 TI2V small enough for a test: a pipeline folder on disk, or in memory."""
+"""Tiny Wan 2.2 TI2V: random weights, a pipeline folder on disk, or in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A LoRA file: its header, parsed and checked, and its tensors, read when they are wanted."""
+"""LoRA file: its header, parsed and checked, and its tensors, read when they are wanted."""
 
 from __future__ import annotations
 
