@@ -10,6 +10,8 @@ from longtake.testing.contracts.strategies import run_requests
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import TinyCase
 
+# numpy's complaint about diffusers' DPM-Solver++, harmless.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SAMPLERS = ["FlowMatchEulerDiscreteScheduler-stochastic", "DPMSolverMultistepScheduler-sde"]
 
 

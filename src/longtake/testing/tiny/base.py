@@ -173,9 +173,8 @@ def tiny_text_encoder(seed: int = 0) -> Any:
 
 def tiny_scheduler(sampler: str = "UniPCMultistepScheduler") -> Any:
     """Return a flow-matching diffusers scheduler of class ``sampler`` (``class-variant``)."""
-    return getattr(diffusers, sampler.partition("-")[0])(
-        num_train_timesteps=1000, **_SAMPLERS[sampler]
-    )
+    name = sampler.partition("-")[0]
+    return getattr(diffusers, name)(num_train_timesteps=1000, **_SAMPLERS[sampler])
 
 
 @torch.no_grad()
