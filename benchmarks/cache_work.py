@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, table
 
 from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV, peak_held_frames
-from longtake.models import BackboneSpec, Compression, Sampler
+from longtake.models import BackboneSpec, Compression, DiffusersSampler
 from longtake.models.wan import WanBackbone
 from longtake.noise import NoiseSource, SharedPool
 from longtake.schedulers import FifoQueue
@@ -205,7 +205,7 @@ def _work(
         tasks=queue.tasks(_frames(cut), STEPS),
         noise=SharedPool().blocks(source, queue.blocks(_frames(cut))),
         cache=cache,
-        sampler=Sampler(FlowMatchEulerDiscreteScheduler(shift=3.0), STEPS),
+        sampler=DiffusersSampler(FlowMatchEulerDiscreteScheduler(shift=3.0), STEPS),
         guidance=Guidance(scales=(5.0,)),
         text=lambda *_: text,
         height=size.height,

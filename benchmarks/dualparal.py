@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, middle, table
 
 from longtake.caches import NextBlockKV
-from longtake.models import BackboneSpec, Compression, Sampler
+from longtake.models import BackboneSpec, Compression, DiffusersSampler
 from longtake.models.flops import Flops
 from longtake.models.wan import WanBackbone
 from longtake.noise import NoiseSource, SharedPool
@@ -190,7 +190,7 @@ def denoising(
         tasks=workload.tasks(),
         noise=SharedPool().blocks(source, workload.scheduler.blocks(workload.latent_frames)),
         cache=workload.cache,
-        sampler=Sampler(tiny_scheduler(), size.steps),
+        sampler=DiffusersSampler(tiny_scheduler(), size.steps),
         guidance=Guidance(scales=(5.0,)),
         text=lambda _frames, branches: text(branches),
         height=size.height,

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import PEAK, machine, reset_peak, resident, table
 
 from longtake.caches import NextBlockKV
-from longtake.models import Placement, Sampler, family_of, open_folder
+from longtake.models import DiffusersSampler, Placement, family_of, open_folder
 from longtake.noise import NoiseSource, SharedPool
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
@@ -105,7 +105,7 @@ def measure(communicator: Communicator, path: str) -> Memory:
         tasks=queue.tasks(frames, STEPS),
         noise=SharedPool().blocks(source, queue.blocks(frames)),
         cache=NextBlockKV(),
-        sampler=Sampler(tiny_scheduler(), STEPS),
+        sampler=DiffusersSampler(tiny_scheduler(), STEPS),
         guidance=Guidance(scales=(5.0,)),
         text=lambda _frames, branches: text(branches),
         height=SIDE,

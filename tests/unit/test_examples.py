@@ -21,14 +21,18 @@ from longtake.models import (
     ModelFolder,
     Placement,
     PromptStates,
+    Sampler,
+    SamplerSettings,
     open_folder,
 )
 from longtake.strategies import ParallelStrategy
 from longtake.testing.contracts import (
     BackboneContract,
     ParallelStrategyContract,
+    SamplerContract,
     VideoDecoderContract,
 )
+from longtake.testing.contracts.samplers import STEPS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CPU = torch.device("cpu")
@@ -49,6 +53,7 @@ sys.path.insert(0, str(EXAMPLES))  # the plug-in imports the model that it is fo
 sketch_dit = example("sketch_dit")
 plug_in = example("plug_in_backbone")
 subclass_strategy = example("subclass_strategy")
+own_sampler = example("own_sampler")
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +150,16 @@ def test_the_plug_in_is_short() -> None:
 
 def test_the_plug_in_is_registered(sketch: ModelFolder) -> None:
     assert isinstance(plug_in.lm.family_of(sketch), plug_in.SketchFamily)
+
+
+class TestChurnedEuler(SamplerContract):
+    churn = 0.3
+
+    def sampler(self) -> Sampler:
+        settings = SamplerSettings(steps=STEPS, shift=3.0)
+        sampler: Sampler = own_sampler.ChurnedEuler(settings, churn=self.churn)
+        return sampler
+
+
+class TestEuler(TestChurnedEuler):
+    churn = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
 import lightning.pytorch as pl
@@ -24,7 +24,7 @@ from longtake.framework.engine.generation_config import Dtype, GenerationConfig
 from longtake.framework.engine.request import Request
 from longtake.framework.launch.interrupt import StopFlag
 from longtake.framework.launch.rank_strategy import RankStrategy
-from longtake.models import Lora, ModelFamily
+from longtake.models import Lora, ModelFamily, Sampler, SamplerSettings
 from longtake.noise import NoiseInit, SharedPool
 from longtake.schedulers import BlockScheduler, FifoQueue
 from longtake.strategies import ActionDone
@@ -54,8 +54,9 @@ class Generator(pl.LightningModule):
         guidance_scale_2: Of the second expert of Wan 2.2; left out: as ``guidance_scale`` if that
             is given, else the model's own.
         sampler: A diffusers scheduler class, such as ``UniPCMultistepScheduler``,
-            ``FlowMatchEulerDiscreteScheduler`` or ``DPMSolverMultistepScheduler``; left out: the
-            one that the model ships.
+            ``FlowMatchEulerDiscreteScheduler`` or ``DPMSolverMultistepScheduler``; or a sampler
+            of your own, ``{class_path: my_package.MySampler}``. Left out: the scheduler that the
+            model ships.
         flow_shift: Shift of the noise levels (Wan: 3 at 480p, 5 at 720p); left out: the model's
             own, by the clip's size where that is how it was trained (LTX-Video).
         dtype: Of the transformer's and the text encoder's weights. Norms, time embedding and the
@@ -86,7 +87,7 @@ class Generator(pl.LightningModule):
         steps: int | None = None,
         guidance_scale: float | None = None,
         guidance_scale_2: float | None = None,
-        sampler: str | None = None,
+        sampler: str | Callable[[SamplerSettings], Sampler] | None = None,
         flow_shift: float | None = None,
         dtype: Dtype = "bfloat16",
         attention: str = "native",

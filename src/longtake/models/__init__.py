@@ -31,13 +31,20 @@ from longtake.models.layers.groups import TokenGroups
 from longtake.models.loading.folder import ModelFolder, open_folder
 from longtake.models.loading.lora import Lora
 from longtake.models.registry import ModelFamily, family_of, register, registered
-from longtake.models.samplers.known_frames import BlockSteps, KnownFrames
-from longtake.models.samplers.sampler import (
+from longtake.models.samplers.base import (
     BlockSampler,
     Sampler,
+    SamplerChoice,
+    SamplerSettings,
+    SamplerState,
+)
+from longtake.models.samplers.diffusers_sampler import DiffusersSampler
+from longtake.models.samplers.known_frames import KnownFrames
+from longtake.models.samplers.loading import (
     applied_shift,
     load_sampler,
     load_scheduler,
+    sampler_name,
 )
 from longtake.models.spec import BackboneSpec, Compression
 
@@ -48,11 +55,11 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "BlockSampler",
-    "BlockSteps",
     "Compression",
     "Condition",
     "ConditioningFrames",
     "Defaults",
+    "DiffusersSampler",
     "Grid",
     "Kernel",
     "KnownFrames",
@@ -67,6 +74,9 @@ __all__ = [
     "PromptStates",
     "Rotary",
     "Sampler",
+    "SamplerChoice",
+    "SamplerSettings",
+    "SamplerState",
     "TokenGroups",
     "VideoDecoder",
     "applied_shift",
@@ -76,4 +86,5 @@ __all__ = [
     "open_folder",
     "register",
     "registered",
+    "sampler_name",
 ]

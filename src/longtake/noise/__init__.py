@@ -3,5 +3,13 @@
 from longtake.noise.base import NoiseInit, NoiseSource
 from longtake.noise.independent import Independent
 from longtake.noise.shared_pool import SharedPool
+from longtake.noise.step import DrawnStepNoise, StepNoise
 
-__all__ = ["Independent", "NoiseInit", "NoiseSource", "SharedPool"]
+__all__ = [
+    "DrawnStepNoise",
+    "Independent",
+    "NoiseInit",
+    "NoiseSource",
+    "SharedPool",
+    "StepNoise",
+]

@@ -31,16 +31,16 @@ class NoiseSource:
     height: int
     width: int
 
-    def generator(self, purpose: str, index: int) -> torch.Generator:
+    def generator(self, purpose: str, *index: int) -> torch.Generator:
         """Return a CPU generator that is a function of (seed, request, purpose, index) alone."""
-        words = f"{self.seed}/{self.request}/{purpose}/{index}".encode()
+        words = "/".join(map(str, (self.seed, self.request, purpose, *index))).encode()
         digest = hashlib.blake2b(words, digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
-    def normal(self, frames: int, purpose: str, index: int) -> Tensor:
+    def normal(self, frames: int, purpose: str, *index: int) -> Tensor:
         """Draw standard normal latents ``(1, C, frames, H, W)``, fp32 on the CPU."""
         shape = (1, self.channels, frames, self.height, self.width)
-        return torch.randn(shape, generator=self.generator(purpose, index))
+        return torch.randn(shape, generator=self.generator(purpose, *index))
 
 
 class NoiseInit(ABC):

@@ -35,7 +35,7 @@ from longtake.models import (
     load_sampler,
 )
 from longtake.models.cogvideox import CogVideoXBackbone, CogVideoXFamily
-from longtake.models.samplers.sampler import BlockSampler
+from longtake.models.samplers.base import BlockSampler
 from longtake.models.text import join_prompts, move_prompts, split_prompts
 from longtake.schedulers import FullSequence
 from longtake.strategies import BlockDone, Denoising, Guidance, Layout, SingleDevice

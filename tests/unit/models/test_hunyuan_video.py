@@ -23,12 +23,12 @@ from longtake.caches import (
 from longtake.errors import ModelError
 from longtake.models import (
     AnyBackbone,
+    DiffusersSampler,
     Grid,
     ModelFolder,
     Placement,
     PromptStates,
     Rotary,
-    Sampler,
     family_of,
     load_sampler,
 )
@@ -37,7 +37,7 @@ from longtake.models.hunyuan_video import (
     HunyuanVideoFamily,
 )
 from longtake.models.layers.rotary import AxialRotary
-from longtake.models.samplers.sampler import BlockSampler
+from longtake.models.samplers.base import BlockSampler
 from longtake.models.text import move_prompts
 from longtake.schedulers import FullSequence
 from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
@@ -265,7 +265,7 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window() ->
     case = TinyCase(cache=NoCache(), scales=(1.0,))
     prompts, model = tiny_hunyuan_prompts(1), tiny_hunyuan_transformer()
     latents = list(tiny_denoising(case).noise)
-    sampler = Sampler(tiny_scheduler(case.sampler), case.steps)
+    sampler = DiffusersSampler(tiny_scheduler(case.sampler), case.steps)
     states: dict[int, BlockSampler] = {}
     for task in case.scheduler.tasks(case.latent_frames, case.steps):
         b = task.block

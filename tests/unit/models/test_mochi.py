@@ -25,17 +25,19 @@ from longtake.errors import ConfigurationError
 from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.models import (
     AnyBackbone,
+    DiffusersSampler,
     Grid,
     ModelFolder,
     Placement,
     PromptStates,
     Rotary,
-    Sampler,
+    SamplerSettings,
     family_of,
     load_sampler,
 )
 from longtake.models.mochi import MochiBackbone, MochiFamily, MochiPositions
-from longtake.models.samplers.sampler import BlockSampler
+from longtake.models.samplers.base import BlockSampler
+from longtake.models.samplers.scheduler_checks import flow_error
 from longtake.models.text import move_prompts
 from longtake.schedulers import FifoQueue, FullSequence
 from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
@@ -229,7 +231,8 @@ def test_a_full_sequence_is_the_pipeline(folder: ModelFolder, scale: float, nega
 def test_time_counts_up_from_the_noise(folder: ModelFolder) -> None:
     """The levels of the pipeline, half of the steps for a fortieth of the noise."""
     sampler = load_sampler(folder, None, None, 8)
-    assert sampler.flow_error < 1e-6
+    settings = SamplerSettings(steps=8, config=folder.config("scheduler"))
+    assert flow_error(sampler, settings) < 1e-6
     assert sampler.timesteps[:5] == pytest.approx([0, 6.25, 12.5, 18.75, 25], abs=1e-3)
     assert sampler.timesteps[-1] < 1000
     assert load_sampler(folder, None, None, 1).timesteps == (0.0,)
@@ -273,7 +276,7 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window() ->
     case = TinyCase(cache=NoCache(), scales=(1.0,))
     prompts, model = tiny_mochi_prompts(1), tiny_mochi_transformer()
     latents = list(tiny_denoising(case).noise)
-    sampler = Sampler(tiny_mochi_scheduler(), case.steps, MochiFamily().sigmas(case.steps))
+    sampler = DiffusersSampler(tiny_mochi_scheduler(), case.steps, MochiFamily().sigmas(case.steps))
     states: dict[int, BlockSampler] = {}
     for task in case.scheduler.tasks(case.latent_frames, case.steps):
         b = task.block

@@ -13,16 +13,15 @@ from diffusers import EulerAncestralDiscreteScheduler
 from torch import Tensor
 
 from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
-from longtake.errors import ConfigurationError
 from longtake.models import (
+    DiffusersSampler,
     ModelFolder,
     Placement,
     PromptStates,
-    Sampler,
     load_sampler,
 )
 from longtake.models.open_sora_plan import OpenSoraPlanFamily
-from longtake.models.samplers.sampler import BlockSampler
+from longtake.models.samplers.base import BlockSampler
 from longtake.schedulers import FullSequence
 from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
 from longtake.testing.tiny.base import (
@@ -107,14 +106,13 @@ def euler_ancestral() -> Any:
     )
 
 
-def test_the_published_sampler_needs_its_deterministic_variant(
+def test_the_published_sampler_and_its_deterministic_variant(
     folder: ModelFolder, tmp_path: Path
 ) -> None:
     euler_ancestral().save_pretrained(tmp_path / "scheduler")
     index = folder.index | {"scheduler": ["diffusers", "EulerAncestralDiscreteScheduler"]}
     published = ModelFolder(tmp_path, index)
-    with pytest.raises(ConfigurationError, match="draws fresh noise"):
-        load_sampler(published, None, None, STEPS)
+    assert load_sampler(published, None, None, STEPS).stochastic
     given = load_sampler(published, "DPMSolverMultistepScheduler", None, STEPS)
     assert given.timesteps == load_sampler(folder, None, None, STEPS).timesteps
 
@@ -132,7 +130,7 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window() ->
     case = TinyCase(cache=NoCache(), scales=(1.0,))
     prompts, model = tiny_open_sora_plan_prompts(1), tiny_open_sora_plan_transformer()
     latents = list(tiny_denoising(case).noise)
-    sampler = Sampler(tiny_scheduler(case.sampler), case.steps)
+    sampler = DiffusersSampler(tiny_scheduler(case.sampler), case.steps)
     states: dict[int, BlockSampler] = {}
     for task in case.scheduler.tasks(case.latent_frames, case.steps):
         b = task.block

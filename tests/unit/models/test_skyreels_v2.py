@@ -26,15 +26,15 @@ from longtake.models import (
     AnyDecoder,
     BackboneSpec,
     ConditioningFrames,
+    DiffusersSampler,
     Grid,
     ModelFolder,
     Placement,
     PromptStates,
-    Sampler,
     family_of,
     load_sampler,
 )
-from longtake.models.samplers.sampler import BlockSampler
+from longtake.models.samplers.base import BlockSampler
 from longtake.models.skyreels_v2 import SkyReelsV2Family
 from longtake.models.text import move_prompts
 from longtake.models.wan import WanBackbone
@@ -333,7 +333,7 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window(stri
     case = TinyCase(scheduler=FifoQueue(3, 2, stride), cache=NoCache(), scales=(1.0,))
     prompts, model = tiny_prompts(1, 1), tiny_skyreels_transformer()
     latents = list(tiny_denoising(case).noise)
-    sampler = Sampler(tiny_scheduler(case.sampler), case.steps)
+    sampler = DiffusersSampler(tiny_scheduler(case.sampler), case.steps)
     levels = [*sampler.timesteps, 0.0]
     states: dict[int, BlockSampler] = {}
     done, seen = [0] * len(latents), set()

@@ -12,7 +12,7 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from longtake.caches import NoCache
-from longtake.models import ModelFolder, Placement, Sampler, load_scheduler
+from longtake.models import DiffusersSampler, ModelFolder, Placement, load_scheduler
 from longtake.models.wan import WanBackbone, WanFamily
 from longtake.schedulers import FifoQueue, FullSequence
 from longtake.strategies import BlockDone, Denoising, Guidance, Layout, SingleDevice
@@ -71,7 +71,7 @@ def full_sequence(folder: ModelFolder, scales: tuple[float, ...]) -> Tensor:
             tasks=FullSequence().tasks(FRAMES, STEPS),
             noise=iter([starting_latents()]),
             cache=NoCache(),
-            sampler=Sampler(load_scheduler(folder, None, None), STEPS),
+            sampler=DiffusersSampler(load_scheduler(folder, None, None), STEPS),
             guidance=guidance,
             text=lambda _frames, _branches: text,
             height=HEIGHT,

@@ -18,14 +18,14 @@ from longtake.models import (
     AnyDecoder,
     BackboneSpec,
     ConditioningFrames,
+    DiffusersSampler,
     ModelFolder,
     Placement,
     PromptStates,
-    Sampler,
     family_of,
     load_sampler,
 )
-from longtake.models.samplers.sampler import BlockSampler
+from longtake.models.samplers.base import BlockSampler
 from longtake.models.wan import WanBackbone, WanDecoder, WanFamily
 from longtake.schedulers import FifoQueue, FullSequence
 from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
@@ -208,7 +208,7 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window(know
     fixed = [given[:, :, block.start : block.stop] for block in blocks]
     noise = tiny_denoising(case).noise
     latents = [held(block, clean) for block, clean in zip(noise, fixed, strict=True)]
-    sampler = Sampler(tiny_scheduler(case.sampler), case.steps)
+    sampler = DiffusersSampler(tiny_scheduler(case.sampler), case.steps)
     levels, done = [*sampler.timesteps, 0.0], [0] * len(latents)
     states: dict[int, BlockSampler] = {}
     for task in case.scheduler.tasks(case.latent_frames, case.steps):

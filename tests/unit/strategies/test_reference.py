@@ -17,7 +17,7 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file
 
 from longtake.caches import NextBlockKV
-from longtake.models import BackboneSpec, Compression, Sampler
+from longtake.models import BackboneSpec, Compression, DiffusersSampler
 from longtake.models.wan import WanBackbone
 from longtake.schedulers import FifoQueue
 from longtake.strategies import BlockDone, Denoising, Guidance, Layout, SingleDevice
@@ -58,7 +58,7 @@ def test_fifo_queue_with_next_block_kv_gives_the_recorded_latents(folder: Path) 
     frames = case["latents_shape"][2]
     assert [len(block) for block in scheduler.blocks(frames)] == case["blocks"]
     sampler_class = getattr(diffusers, case["scheduler_class"])
-    sampler = Sampler(sampler_class.from_config(case["scheduler_config"]), case["steps"])
+    sampler = DiffusersSampler(sampler_class.from_config(case["scheduler_config"]), case["steps"])
     torch.testing.assert_close(torch.tensor(sampler.timesteps).float(), inputs["timesteps"].float())
     backbone = load_backbone(folder, case["model_config"])
     guidance = Guidance(scales=(case["guidance_scale"],))

@@ -16,7 +16,7 @@ from longtake.caches import (
     peak_held_frames,
 )
 from longtake.errors import ConfigurationError
-from longtake.models import BackboneSpec, Compression, Sampler
+from longtake.models import BackboneSpec, Compression, DiffusersSampler
 from longtake.models.wan import WanBackbone
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
@@ -164,7 +164,7 @@ def wide_work(cache: FeatureCache) -> Denoising:
         tasks=FifoQueue(8, 8).tasks(None, 4),
         noise=iter(()),
         cache=cache,
-        sampler=Sampler(tiny_scheduler(), 4),
+        sampler=DiffusersSampler(tiny_scheduler(), 4),
         guidance=Guidance(scales=(1.0,)),
         text=lambda _frames, _branches: text,
         height=26,

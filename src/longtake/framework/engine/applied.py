@@ -36,7 +36,7 @@ def settings_of(plan: RunPlan, request: Request) -> Applied:
         "steps": settings.steps,
         "guidance_scale": settings.guidance_scale,
         "guidance_scale_2": settings.guidance_scale_2,
-        "sampler": plan.generation_config.sampler or plan.folder.class_name("scheduler"),
+        "sampler": plan.sampler_name_of(request),
         "flow_shift": plan.flow_shift_of(request),
         "num_frames": request.num_frames,
         "height": request.height,

@@ -8,7 +8,7 @@ from typing import Any
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_plan import RunPlan
 from longtake.models import AnyBackbone, ConditioningFrames
-from longtake.noise import NoiseSource
+from longtake.noise import DrawnStepNoise, NoiseSource
 from longtake.strategies import Communicator, Denoising
 from longtake.task import FrameRange
 
@@ -57,5 +57,6 @@ def denoising(
         dtype=plan.place.dtype,
         communicator=communicator,
         start=start,
+        step_noise=DrawnStepNoise(source),
         start_noise=generation_config.start_noise,
     )

@@ -9,7 +9,7 @@ import torch
 
 from longtake.caches import FeatureCache, NextBlockKV
 from longtake.errors import ConfigurationError
-from longtake.models import Lora, ModelFamily
+from longtake.models import Lora, ModelFamily, SamplerChoice
 from longtake.noise import NoiseInit, SharedPool
 from longtake.schedulers import BlockScheduler, FifoQueue
 
@@ -33,7 +33,8 @@ class GenerationConfig:
             own.
         guidance_scale_2: Of a second expert (Wan 2.2); ``None``: the model's own, or the same as
             a ``guidance_scale`` that is given.
-        sampler: A diffusers scheduler class; ``None``: the one that the model ships.
+        sampler: A diffusers scheduler class, or what makes a sampler of one's own; ``None``: the
+            scheduler that the model ships.
         flow_shift: Shift of the noise levels; ``None``: the model's own.
         dtype: Of the transformer's and the text encoder's weights.
         attention: diffusers' attention backend.
@@ -53,7 +54,7 @@ class GenerationConfig:
     steps: int | None = None
     guidance_scale: float | None = None
     guidance_scale_2: float | None = None
-    sampler: str | None = None
+    sampler: SamplerChoice = None
     flow_shift: float | None = None
     dtype: Dtype = "bfloat16"
     attention: str = "native"

@@ -31,6 +31,7 @@ from longtake.models import (
     family_of,
     load_sampler,
     open_folder,
+    sampler_name,
 )
 from longtake.models.counting import NO_FLOPS, WeightCount, count_flops, count_weights
 from longtake.models.decoders.tiles import TileGrid, tile_grid
@@ -188,6 +189,10 @@ class RunPlan:
     def sampler_of(self, request: Request) -> Sampler:
         """Return the noise levels of a request."""
         return self._load_sampler(self._tokens_of_clip(request))
+
+    def sampler_name_of(self, request: Request) -> str:
+        """Return the name of a request's sampler."""
+        return sampler_name(self.folder, self.generation_config.sampler, self.sampler_of(request))
 
     def flow_shift_of(self, request: Request) -> float | None:
         """Return by how much a request's noise levels are shifted; ``None``: no such thing."""

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol, final
+from typing import final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from longtake.models.samplers.sampler import BlockSampler
-
-
-class BlockSteps(Protocol):
-    """A block's sampler as the queue of blocks sees it."""
-
-    def step(self, prediction: Tensor, latents: Tensor) -> Tensor:
-        """Take the next step; see ``BlockSampler.step``."""
+from longtake.models.samplers.base import BlockSampler, SamplerState
 
 
 @final
-class KnownFrames(BlockSteps):
+class KnownFrames(BlockSampler):
     """Steps a block, and keeps its first frames at what they are known to be.
 
     The method of replacement, which needs no training: after each step the known frames are put
@@ -51,6 +45,16 @@ class KnownFrames(BlockSteps):
         known = torch.lerp(self._clean, noised, self._share)
         return torch.cat([known, latents[:, :, known.shape[2] :]], dim=2)
 
-    def step(self, prediction: Tensor, latents: Tensor) -> Tensor:
+    @override
+    def step(self, prediction: Tensor, latents: Tensor, noise: Tensor | None = None) -> Tensor:
         """Take the next step; the known frames of the result are known again."""
-        return self.hold(self._sampler.step(prediction, latents))
+        return self.hold(self._sampler.step(prediction, latents, noise))
+
+    @override
+    def noised(self, clean: Tensor, noise: Tensor) -> Tensor:
+        return self._sampler.noised(clean, noise)
+
+    @override
+    def state(self) -> SamplerState:
+        """Return the state of the block's own: what is known is known from the request."""
+        return self._sampler.state()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from longtake.caches import Window
-from longtake.models import BlockSteps
+from longtake.models import BlockSampler
 from longtake.strategies.runtime.denoising import Denoising
 from longtake.task import FrameRange, Task
 
@@ -18,7 +18,7 @@ from longtake.task import FrameRange, Task
 class _Block:
     frames: FrameRange
     latents: Tensor
-    sampler: BlockSteps | None
+    sampler: BlockSampler | None
 
 
 @final
@@ -64,7 +64,7 @@ class BlockQueue:
         block = self._blocks[task.block]
         assert block.sampler is not None
         # Never in place: a multi-step sampler keeps the tensor that it was given.
-        block.latents = block.sampler.step(prediction, block.latents)
+        block.latents = block.sampler.step(prediction, block.latents, self._work.noise_of(task))
         if not task.last_step:
             return None
         self._blocks.pop(task.block - 1, None)

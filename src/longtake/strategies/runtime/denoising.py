@@ -11,7 +11,8 @@ from torch import Tensor
 
 from longtake.caches import FeatureCache
 from longtake.comm.communicator import Communicator
-from longtake.models import AnyBackbone, BlockSteps, ConditioningFrames, KnownFrames, Sampler
+from longtake.models import AnyBackbone, BlockSampler, ConditioningFrames, KnownFrames, Sampler
+from longtake.noise import StepNoise
 from longtake.plan.ir.actions import Action
 from longtake.strategies.pipedit.co_attention import CoAttention
 from longtake.task import FrameRange, Task
@@ -67,6 +68,7 @@ class Denoising:
             frames have one timestep.
         co_attention: With decode ranks that attend some of this rank's heads.
         request: Number of the request in the run.
+        step_noise: The noise of each sampler step, for a stochastic sampler.
     """
 
     backbone: AnyBackbone
@@ -86,23 +88,35 @@ class Denoising:
     start_noise: float = 0.5
     co_attention: CoAttention | None = None
     request: int = 0
+    step_noise: StepNoise | None = None
 
-    def begin(self, frames: FrameRange, noise: Tensor) -> tuple[Tensor, BlockSteps]:
+    def __post_init__(self) -> None:
+        if self.sampler.stochastic and self.step_noise is None:
+            raise ValueError("a stochastic sampler needs step_noise")
+
+    def begin(self, frames: FrameRange, noise: Tensor) -> tuple[Tensor, BlockSampler]:
         """Return the latents that a block's first step sees, and the block's sampler.
 
         Args:
             frames: The block's latent frames.
             noise: Its starting noise ``(1, C, F, H, W)`` on the device.
         """
-        spec, sampler = self.backbone.spec, self.sampler.start()
+        spec, sampler, latents = self.backbone.spec, self.sampler.start(), self.sampler.first(noise)
         if self.start is None or spec.start != "replaced":
-            return noise, sampler
+            return latents, sampler
         clean = self.start.known(frames)
         if not clean.shape[2]:
-            return noise, sampler
+            return latents, sampler
         share = self.start_noise if spec.timestep == "clip" else 0.0
         steps = KnownFrames(sampler, clean, noise[:, :, : clean.shape[2]], share)
-        return steps.hold(noise), steps
+        return steps.hold(latents), steps
+
+    def noise_of(self, task: Task) -> Tensor | None:
+        """Return the noise of a task's sampler step on the device; ``None``: it needs none."""
+        if not self.sampler.stochastic or self.step_noise is None:
+            return None
+        noise = self.step_noise.draw(task.block, task.step, len(task.frames))
+        return noise.to(self.device)
 
     def combine(self, task: Task, predictions: Tensor) -> Tensor:
         """Join all branches' predictions of a task: ``(branches, C, F, H, W)`` to ``(1, ...)``."""

@@ -23,6 +23,7 @@ pytest.register_assert_rewrite(
             "backbone",
             "frame_levels",
             "decoder",
+            "samplers",
         )
     )
 )
@@ -32,6 +33,7 @@ from longtake.testing.contracts.caches import FeatureCacheContract  # noqa: E402
 from longtake.testing.contracts.decoder import VideoDecoderContract  # noqa: E402
 from longtake.testing.contracts.frame_levels import FrameLevelsContract  # noqa: E402
 from longtake.testing.contracts.noise import NoiseInitContract  # noqa: E402
+from longtake.testing.contracts.samplers import SamplerContract  # noqa: E402
 from longtake.testing.contracts.schedulers import BlockSchedulerContract  # noqa: E402
 from longtake.testing.contracts.strategies import ParallelStrategyContract  # noqa: E402
 
@@ -42,5 +44,6 @@ __all__ = [
     "FrameLevelsContract",
     "NoiseInitContract",
     "ParallelStrategyContract",
+    "SamplerContract",
     "VideoDecoderContract",
 ]

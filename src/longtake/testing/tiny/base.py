@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from longtake.caches import FeatureCache, NextBlockKV
-from longtake.models import BackboneSpec, Compression, ModelFolder, Sampler, open_folder
+from longtake.models import BackboneSpec, Compression, DiffusersSampler, ModelFolder, open_folder
 from longtake.models.base import PromptStates
 from longtake.models.flops import Flops
 from longtake.models.text import join_prompts, split_prompts
 from longtake.models.wan import WanBackbone
-from longtake.noise import NoiseSource, SharedPool
+from longtake.noise import DrawnStepNoise, NoiseSource, SharedPool
 from longtake.plan.devices import Hardware
 from longtake.schedulers import BlockScheduler, FifoQueue
 from longtake.strategies import Communicator, Denoising, Guidance, Workload
@@ -56,7 +56,15 @@ _SAMPLERS: dict[str, dict[str, Any]] = {
         "prediction_type": "flow_prediction",
         "algorithm_type": "dpmsolver++",
     },
+    "FlowMatchEulerDiscreteScheduler-stochastic": {"shift": 3.0, "stochastic_sampling": True},
+    "DPMSolverMultistepScheduler-sde": {
+        "flow_shift": 3.0,
+        "use_flow_sigmas": True,
+        "prediction_type": "flow_prediction",
+        "algorithm_type": "sde-dpmsolver++",
+    },
 }
+"""Options by class, or by class and variant."""
 
 
 def tiny_wan_folder(
@@ -164,8 +172,9 @@ def tiny_text_encoder(seed: int = 0) -> Any:
 
 
 def tiny_scheduler(sampler: str = "UniPCMultistepScheduler") -> Any:
-    """Return a flow-matching diffusers scheduler of class ``sampler``."""
-    return getattr(diffusers, sampler)(num_train_timesteps=1000, **_SAMPLERS[sampler])
+    """Return a flow-matching diffusers scheduler of class ``sampler`` (``class-variant``)."""
+    name = sampler.partition("-")[0]
+    return getattr(diffusers, name)(num_train_timesteps=1000, **_SAMPLERS[sampler])
 
 
 @torch.no_grad()
@@ -318,11 +327,12 @@ def tiny_denoising(
         tasks=case.scheduler.tasks(case.latent_frames, case.steps),
         noise=SharedPool().blocks(source, case.scheduler.blocks(case.latent_frames)),
         cache=case.cache,
-        sampler=Sampler(tiny_scheduler(case.sampler), case.steps),
+        sampler=DiffusersSampler(tiny_scheduler(case.sampler), case.steps),
         guidance=guidance,
         text=text,
         height=source.height,
         width=source.width,
         device=torch.device("cpu"),
         communicator=communicator,
+        step_noise=DrawnStepNoise(source),
     )

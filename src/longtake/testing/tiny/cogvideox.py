@@ -14,7 +14,7 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXPipeline, CogVideoXTransf
 from torch import nn
 from transformers import T5Config, T5EncoderModel
 
-from longtake.models import BackboneSpec, Compression, ModelFolder, Sampler, open_folder
+from longtake.models import BackboneSpec, Compression, DiffusersSampler, ModelFolder, open_folder
 from longtake.models.cogvideox import CogVideoXBackbone
 from longtake.models.text import join_prompts, split_prompts
 from longtake.strategies import Communicator, Denoising
@@ -160,5 +160,5 @@ def tiny_cogvideox_denoising(
     def text(_frames: FrameRange, branches: range) -> Any:
         return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
 
-    sampler = Sampler(tiny_cogvideox_scheduler(), case.steps)
+    sampler = DiffusersSampler(tiny_cogvideox_scheduler(), case.steps)
     return replace(work, backbone=backbone, sampler=sampler, text=text)

@@ -22,9 +22,9 @@ from transformers import T5Config, T5EncoderModel
 from longtake.models import (
     BackboneSpec,
     Compression,
+    DiffusersSampler,
     ModelFolder,
     PromptStates,
-    Sampler,
     open_folder,
 )
 from longtake.models.mochi import MochiBackbone, MochiFamily
@@ -165,6 +165,6 @@ def tiny_mochi_denoising(
     def text(_frames: FrameRange, branches: range) -> Any:
         return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
 
-    sampler = Sampler(tiny_mochi_scheduler(), case.steps, MochiFamily().sigmas(case.steps))
+    sampler = DiffusersSampler(tiny_mochi_scheduler(), case.steps, MochiFamily().sigmas(case.steps))
     work = tiny_denoising(case, layers, communicator)
     return replace(work, backbone=backbone, sampler=sampler, text=text)

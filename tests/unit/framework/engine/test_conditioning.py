@@ -23,7 +23,13 @@ from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt
 from longtake.framework.data import PromptData
 from longtake.framework.engine.conditioning import check_start, kept_frames
 from longtake.framework.engine.conditioning_file import ConditioningFile
-from longtake.models import BackboneSpec, ConditioningFrames, KnownFrames, ModelFolder, Sampler
+from longtake.models import (
+    BackboneSpec,
+    ConditioningFrames,
+    DiffusersSampler,
+    KnownFrames,
+    ModelFolder,
+)
 from longtake.models.wan import WanFamily
 from longtake.models.wan.encoder import WanEncoder
 from longtake.schedulers import FifoQueue, FullSequence
@@ -66,7 +72,11 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_known_frames_are_where_a_perfect_model_would_have_them(name: str) -> None:
     """On a straight flow the sampler itself says which latents belong to a noise level."""
-    sampler, clean, noise = Sampler(SAMPLERS[name], 5), random(1, 2, 3, 2, 2), random(1, 2, 5, 2, 2)
+    sampler, clean, noise = (
+        DiffusersSampler(SAMPLERS[name], 5),
+        random(1, 2, 3, 2, 2),
+        random(1, 2, 5, 2, 2),
+    )
     alone, known = sampler.start(), KnownFrames(sampler.start(), clean, noise[:, :, :3], 1.0)
     found = known.hold(noise)
     expected = found[:, :, :3]
@@ -84,7 +94,7 @@ def test_levels_of_a_diffusion_are_those_of_its_scheduler() -> None:
     """Not a flow: the square roots of the cumulative product are the shares."""
     scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction")
     sampler, clean, noise = (
-        Sampler(scheduler, 4),
+        DiffusersSampler(scheduler, 4),
         random(1, 2, 2, 2, 2),
         random(1, 2, 2, 2, 2, seed=1),
     )
@@ -100,7 +110,7 @@ def test_levels_of_a_diffusion_are_those_of_its_scheduler() -> None:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_known_frames_leave_the_others_alone(name: str) -> None:
     """A block's sampler works element by element, whatever is put into its other frames."""
-    sampler, noise = Sampler(SAMPLERS[name], 4), random(1, 2, 5, 2, 2)
+    sampler, noise = DiffusersSampler(SAMPLERS[name], 4), random(1, 2, 5, 2, 2)
     alone = sampler.start()
     known = KnownFrames(sampler.start(), random(1, 2, 2, 2, 2), noise[:, :, :2], 0.0)
     expected, found = noise, known.hold(noise)
@@ -157,7 +167,7 @@ def test_replacement_is_the_published_loop(share: float) -> None:
     work = replace(started(case, 2), start_noise=share)
     assert work.start is not None
     clean, noise = work.start.latents, next(tiny_denoising(case).noise)
-    sigmas = Sampler(tiny_scheduler(EULER), 4)._scheduler.sigmas
+    sigmas = DiffusersSampler(tiny_scheduler(EULER), 4).scheduler.sigmas
     transformer, prompts = tiny_wan_transformer(), tiny_prompts(2, 1)["states"]
 
     def put_back(latents: Tensor, sigma: Tensor) -> Tensor:
