@@ -27,12 +27,12 @@ from longtake.strategies import (
 from longtake.testing.ranks import RankPool
 from longtake.testing.tiny.base import (
     CHANNELS,
-    randomize,
     tiny_scheduler,
     tiny_text_encoder,
     tiny_tokenizer,
     tiny_wan_transformer,
 )
+from longtake.testing.tiny.parts import randomize
 
 BLOCK, STEPS, SIDE = 4, 6, 64
 """Latent frames of a block, denoising steps, pixels of a picture's side."""

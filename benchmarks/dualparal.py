@@ -55,7 +55,8 @@ from longtake.strategies import (
     SingleDevice,
 )
 from longtake.testing.ranks import RankPool
-from longtake.testing.tiny.base import randomize, tiny_scheduler
+from longtake.testing.tiny.base import tiny_scheduler
+from longtake.testing.tiny.parts import randomize
 
 HEAD_DIM, TEXT, TOKENS, CHANNELS = 128, 64, 64, 16
 BLOCK = 8

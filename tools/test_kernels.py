@@ -28,7 +28,9 @@ KERNELS: Final[dict[str, dict[str, str]]] = {
 """What each library is told: ``best`` is what it chooses for this processor."""
 THREADS: Final = (1, 2)
 SUITES: Final = (
-    *sorted(map(str, Path("tests/unit/models").glob("test_*_decoder.py"))),
+    *sorted(
+        str(path.relative_to(ROOT)) for path in ROOT.glob("tests/unit/models/test_*_decoder.py")
+    ),
     "tests/unit/framework/engine/test_engine.py",
     "tests/unit/test_examples.py",
     "tests/unit/strategies/test_reference.py",
@@ -41,10 +43,10 @@ SUITES: Final = (
     "tests/unit/models/test_wan_i2v.py",
     "tests/unit/models/test_wan_pipeline.py",
     "tests/unit/models/test_wan_ti2v.py",
-    "tests/distributed/test_cogvideox.py",
     "tests/distributed/test_decode_group.py",
     "tests/distributed/test_dual_paral.py",
     "tests/distributed/test_engine.py",
+    "tests/distributed/test_families.py",
     "tests/distributed/test_sequence_parallel.py",
     "tests/distributed/test_wan_i2v.py",
     "tests/cli/test_same_bytes.py",

@@ -1,9 +1,7 @@
-"""Given frames on ranks: the same video, wherever layers, tokens and branches run."""
+"""Given frames on ranks: what one encodes all see."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,86 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from longtake.caches import FeatureCache, NextBlockKV, SameStepKV
 from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
-from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
-from longtake.strategies import (
-    BlockDone,
-    Communicator,
-    Denoising,
-    DualParal,
-    Layout,
-    ParallelStrategy,
-    SingleDevice,
-)
+from longtake.strategies import Communicator, DualParal, ParallelStrategy, SingleDevice
 from longtake.testing.ranks import rank_pool
-from longtake.testing.tiny.base import LAYERS, TinyCase, tiny_denoising, tiny_wan_folder
-from longtake.testing.tiny.wan_i2v import tiny_start, tiny_wan_i2v_denoising, tiny_wan_i2v_folder
-
-STAGES = {1: [4], 2: [3, 1], 3: [1, 2, 1]}
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A denoising that starts from given frames.
-
-    Args:
-        case: What is denoised.
-        known: Latent frames that take the place of noise; 0 for a model with channels for them.
-    """
-
-    case: TinyCase
-    known: int = 0
-
-    def work(self, layers: Sequence[int], communicator: Communicator) -> Denoising:
-        """Return the work of one rank."""
-        if not self.known:
-            return tiny_wan_i2v_denoising(self.case, layers, communicator)
-        return replace(
-            tiny_denoising(self.case, layers, communicator), start=tiny_start(self.known)
-        )
-
-
-@torch.no_grad()
-def run(communicator: Communicator, given: Given, layout: Layout) -> Sequence[Tensor]:
-    """Return the blocks, on the output rank."""
-    strategy = SingleDevice() if communicator.world_size == 1 else DualParal()
-    events = strategy.run(
-        given.work(layout.layers(communicator.rank), communicator), layout, communicator.rank
-    )
-    return [event.latents for event in events if isinstance(event, BlockDone)]
-
-
-def laid_out(mesh: Mesh) -> Layout:
-    sizes = STAGES[mesh.pipe]
-    stages = tuple(range(sum(sizes[:i]), sum(sizes[: i + 1])) for i in range(len(sizes)))
-    return Layout(mesh=mesh, stages=stages, batches=(range(2),))
-
-
-@pytest.mark.parametrize("cache", [NextBlockKV(), SameStepKV()], ids=["next", "same"])
-@pytest.mark.parametrize("model", ["2.1", "2.2", "replaced"])
-@pytest.mark.parametrize(
-    ("mesh", "tolerance"),
-    [
-        (Mesh(pipe=2), 0.0),
-        (Mesh(pipe=3), 0.0),
-        # Other operand shapes sum in another order; several steps amplify it.
-        (Mesh(ulysses=2), 1e-4),
-        (Mesh(ring=2), 1e-4),
-        (Mesh(pipe=2, ring=2), 1e-4),
-    ],
-    ids=str,
-)
-def test_ranks_make_the_video_of_the_serial_run(
-    mesh: Mesh, tolerance: float, model: str, cache: FeatureCache
-) -> None:
-    case = TinyCase(cache=cache, scales=(3.0, 2.0) if model == "2.2" else (3.0,))
-    given = Given(case, known=7 if model == "replaced" else 0)
-    expected = run(Communicator.alone(), given, Layout.serial(LAYERS, 2))
-    found = rank_pool(mesh.size).run(run, given, laid_out(mesh))[0]
-    for block, whole in zip(found, expected, strict=True):
-        assert (block - whole).abs().max() <= tolerance * whole.abs().max()
+from longtake.testing.tiny.base import tiny_wan_folder
+from longtake.testing.tiny.wan_i2v import tiny_wan_i2v_folder
 
 
 def frames(

@@ -35,12 +35,12 @@ from longtake.models import (
     load_sampler,
 )
 from longtake.models.cogvideox import CogVideoXBackbone, CogVideoXFamily
-from longtake.models.samplers.base import BlockSampler
 from longtake.models.text import join_prompts, move_prompts, split_prompts
 from longtake.schedulers import FullSequence
-from longtake.strategies import BlockDone, Denoising, Guidance, Layout, SingleDevice
+from longtake.strategies import Guidance
 from longtake.task import FrameRange
 from longtake.testing.contracts import BackboneContract
+from longtake.testing.runs import serial_video, video_of_windows
 from longtake.testing.tiny.base import (
     CHANNELS,
     HEIGHT,
@@ -275,7 +275,7 @@ def test_a_full_sequence_is_the_pipeline(
         sampler=load_sampler(folder, None, None, STEPS),
         text=lambda _, branches: backbone.condition_text(join_prompts([rows[b] for b in branches])),
     )
-    found = run(work)
+    found = serial_video(work)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
     assert (found - noise).abs().max() > 0.1, "nothing has been denoised"
 
@@ -294,7 +294,7 @@ def test_a_queue_keeps_video_tokens_only(
 
     monkeypatch.setattr(FeatureStore, "put", noting)
     case = TinyCase(cache=cache)
-    video = run(tiny_cogvideox_denoising(case, rotary=rotary))
+    video = serial_video(tiny_cogvideox_denoising(case, rotary=rotary))
     assert video.shape == (1, 4, 11, HEIGHT, WIDTH)
     assert video.isfinite().all()
     context = 2 * tiny_cogvideox_spec().tokens_per_frame(HEIGHT, WIDTH)
@@ -305,19 +305,15 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window() ->
     """Which restarts positions in every window: text stands where the window begins."""
     case = TinyCase(cache=NoCache(), scales=(1.0,))
     states, model = tiny_prompts(1)["states"], tiny_cogvideox_transformer()
-    latents = list(tiny_denoising(case).noise)
     sampler = tiny_cogvideox_denoising(case).sampler
-    blocks: dict[int, BlockSampler] = {}
-    for task in case.scheduler.tasks(case.latent_frames, case.steps):
-        b = task.block
-        state = blocks.setdefault(b, sampler.start())
-        before = latents[b - 1][:, :, -2:] if b else latents[b][:, :, :0]
-        after = latents[b + 1][:, :, :2] if b + 1 in blocks else latents[b][:, :, :0]
-        window = torch.cat([before, latents[b], after], dim=2)
-        predicted = forward(model, window, sampler.timesteps[task.step], states)
-        own = slice(before.shape[2], before.shape[2] + len(task.frames))
-        latents[b] = state.step(predicted[:, :, own], latents[b])
-    found, expected = run(tiny_cogvideox_denoising(case)), torch.cat(latents, dim=2)
+
+    def predict(window: Tensor, timestep: float) -> Tensor:
+        return forward(model, window, timestep, states)
+
+    found, expected = (
+        serial_video(tiny_cogvideox_denoising(case)),
+        video_of_windows(case, sampler, predict),
+    )
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
 
 
@@ -337,10 +333,3 @@ def test_operations_can_be_counted_without_weights(
     # Four projections and a feed-forward of four times the width, both ways, for all tokens.
     tokens = FRAMES * spec.tokens_per_frame(HEIGHT, WIDTH) + TOKENS
     assert counter.get_total_flops() > 2 * 12 * spec.model_dim**2 * LAYERS * 2 * tokens
-
-
-def run(work: Denoising) -> Tensor:
-    """Return the whole video's latents."""
-    layout = Layout.serial(LAYERS, work.guidance.branches)
-    events = SingleDevice().run(work, layout, 0)
-    return torch.cat([done.latents for done in events if isinstance(done, BlockDone)], dim=2)

@@ -37,18 +37,16 @@ from longtake.models.hunyuan_video import (
     HunyuanVideoFamily,
 )
 from longtake.models.layers.rotary import AxialRotary
-from longtake.models.samplers.base import BlockSampler
 from longtake.models.text import move_prompts
 from longtake.schedulers import FullSequence
-from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
 from longtake.task import FrameRange
 from longtake.testing.contracts import BackboneContract
+from longtake.testing.runs import serial_video, video_of_windows
 from longtake.testing.tiny.base import (
     HEIGHT,
     LAYERS,
     WIDTH,
     TinyCase,
-    tiny_denoising,
     tiny_scheduler,
 )
 from longtake.testing.tiny.hunyuan_video import (
@@ -224,7 +222,7 @@ def test_a_full_sequence_is_the_pipeline(folder: ModelFolder, scale: float) -> N
         noise=iter([noise]),
         sampler=load_sampler(folder, None, None, STEPS),
     )
-    found = run(work)
+    found = serial_video(work)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
     assert (found - noise).abs().max() > 0.1, "nothing has been denoised"
 
@@ -251,7 +249,7 @@ def test_a_queue_keeps_video_tokens_only(
     monkeypatch.setattr(FeatureStore, "put", noting)
     monkeypatch.setattr(AxialRotary, "table", noting_origin)
     case = TinyCase(cache=cache, scales=(scale,))
-    video = run(tiny_hunyuan_denoising(case))
+    video = serial_video(tiny_hunyuan_denoising(case))
     assert video.shape == (1, 4, 11, HEIGHT, WIDTH)
     assert video.isfinite().all()
     context = 2 * tiny_hunyuan_spec().tokens_per_frame(HEIGHT, WIDTH)
@@ -264,24 +262,13 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window() ->
     """Which restarts positions in every window: text stands where the window begins."""
     case = TinyCase(cache=NoCache(), scales=(1.0,))
     prompts, model = tiny_hunyuan_prompts(1), tiny_hunyuan_transformer()
-    latents = list(tiny_denoising(case).noise)
     sampler = DiffusersSampler(tiny_scheduler(case.sampler), case.steps)
-    states: dict[int, BlockSampler] = {}
-    for task in case.scheduler.tasks(case.latent_frames, case.steps):
-        b = task.block
-        state = states.setdefault(b, sampler.start())
-        before = latents[b - 1][:, :, -2:] if b else latents[b][:, :, :0]
-        after = latents[b + 1][:, :, :2] if b + 1 in states else latents[b][:, :, :0]
-        window = torch.cat([before, latents[b], after], dim=2)
-        predicted = forward(model, window, sampler.timesteps[task.step], prompts, SCALE)
-        own = slice(before.shape[2], before.shape[2] + len(task.frames))
-        latents[b] = state.step(predicted[:, :, own], latents[b])
-    found, expected = run(tiny_hunyuan_denoising(case)), torch.cat(latents, dim=2)
+
+    def predict(window: Tensor, timestep: float) -> Tensor:
+        return forward(model, window, timestep, prompts, SCALE)
+
+    found, expected = (
+        serial_video(tiny_hunyuan_denoising(case)),
+        video_of_windows(case, sampler, predict),
+    )
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
-
-
-def run(work: Denoising) -> Tensor:
-    """Return the whole video's latents."""
-    layout = Layout.serial(LAYERS, work.guidance.branches)
-    events = SingleDevice().run(work, layout, 0)
-    return torch.cat([done.latents for done in events if isinstance(done, BlockDone)], dim=2)

@@ -38,9 +38,9 @@ from longtake.models import (
 from longtake.models.hunyuan_video15 import HunyuanVideo15Backbone, HunyuanVideo15Family
 from longtake.models.text import move_prompts
 from longtake.schedulers import FullSequence
-from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
 from longtake.task import FrameRange
 from longtake.testing.contracts import BackboneContract
+from longtake.testing.runs import serial_video
 from longtake.testing.tiny.base import CHANNELS, HEIGHT, LAYERS, WIDTH, TinyCase
 from longtake.testing.tiny.hunyuan_video15 import (
     IMAGE_DIM,
@@ -230,7 +230,7 @@ def test_a_full_sequence_is_the_pipeline(
         noise=iter([noise]),
         sampler=load_sampler(folder, None, None, STEPS),
     )
-    found = run(work)
+    found = serial_video(work)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
     assert (found - noise).abs().max() > 0.1, "nothing has been denoised"
 
@@ -248,15 +248,8 @@ def test_a_queue_keeps_video_tokens_only(
         put(store, key, layer, k, v)
 
     monkeypatch.setattr(FeatureStore, "put", noting)
-    video = run(tiny_hunyuan15_denoising(TinyCase(cache=cache, scales=(scale,))))
+    video = serial_video(tiny_hunyuan15_denoising(TinyCase(cache=cache, scales=(scale,))))
     assert video.shape == (1, CHANNELS, 11, HEIGHT, WIDTH)
     assert video.isfinite().all()
     context = 2 * tiny_hunyuan15_spec().tokens_per_frame(HEIGHT, WIDTH)
     assert set(kept) == (set() if isinstance(cache, NoCache) else {context})
-
-
-def run(work: Denoising) -> Tensor:
-    """Return the whole video's latents."""
-    layout = Layout.serial(LAYERS, work.guidance.branches)
-    events = SingleDevice().run(work, layout, 0)
-    return torch.cat([done.latents for done in events if isinstance(done, BlockDone)], dim=2)

@@ -38,17 +38,17 @@ from longtake.models.ltx import LTXBackbone, LTXFamily
 from longtake.models.samplers.scheduler_checks import flow_error
 from longtake.models.text import move_prompts
 from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
-from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
+from longtake.strategies import SingleDevice
 from longtake.task import FrameRange
 from longtake.testing.contracts import BackboneContract
-from longtake.testing.tiny.base import HEIGHT, LAYERS, WIDTH, TinyCase
+from longtake.testing.runs import serial_video
+from longtake.testing.tiny.base import HEIGHT, LAYERS, WIDTH, TinyCase, tiny_masked_prompts
 from longtake.testing.tiny.ltx import (
     HEAD_DIM,
     HEADS,
     tiny_ltx_backbone,
     tiny_ltx_denoising,
     tiny_ltx_folder,
-    tiny_ltx_prompts,
     tiny_ltx_scheduler,
     tiny_ltx_spec,
     tiny_ltx_transformer,
@@ -106,7 +106,7 @@ class TestLTXBackbone(BackboneContract):
         return tiny_ltx_backbone(range(LAYERS) if layers is None else layers)
 
     def prompts(self) -> PromptStates:
-        return tiny_ltx_prompts(2)
+        return tiny_masked_prompts(2)
 
     def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
         return forward(tiny_ltx_transformer(), latents, timestep, prompts)
@@ -170,7 +170,7 @@ def test_bf16_is_rounded_as_diffusers_does(folder: ModelFolder) -> None:
     spec = LTXFamily().spec(folder)
     backbone = LTXFamily().load_backbone(folder, spec, range(LAYERS), place)
     latents = torch.randn(1, 4, FRAMES, HEIGHT, WIDTH)
-    prompts = move_prompts(tiny_ltx_prompts(1), place)
+    prompts = move_prompts(tiny_masked_prompts(1), place)
     whole = forward(expected, latents.bfloat16(), 900.0, prompts)
     grid = Grid(frames=FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
     found = Run(backbone, grid, 900.0, prompts).predict(latents)
@@ -239,7 +239,7 @@ def test_a_full_sequence_is_the_pipeline(
         noise=iter([noise]),
         sampler=load_sampler(folder, None, None, STEPS, tokens=FRAMES * HEIGHT * WIDTH),
     )
-    found = run(work)
+    found = serial_video(work)
     assert (found - expected).abs().max() / expected.abs().max() <= tolerance
     assert (found - noise).abs().max() > 0.1, "nothing has been denoised"
 
@@ -308,7 +308,7 @@ def test_a_queue_runs(cache: FeatureCache, scale: float, monkeypatch: pytest.Mon
         put(store, key, layer, k, v)
 
     monkeypatch.setattr(FeatureStore, "put", noting)
-    video = run(tiny_ltx_denoising(TinyCase(cache=cache, scales=(scale,))))
+    video = serial_video(tiny_ltx_denoising(TinyCase(cache=cache, scales=(scale,))))
     assert video.shape == (1, 4, 11, HEIGHT, WIDTH)
     assert video.isfinite().all()
     assert set(kept) == (set() if isinstance(cache, NoCache) else {2 * HEIGHT * WIDTH})
@@ -324,10 +324,3 @@ def test_the_engine_makes_as_many_frames_as_asked_for(folder: ModelFolder) -> No
     video = torch.cat(frames)
     assert video.shape == (41, 64, 96, 3)
     assert video.float().std() > 1
-
-
-def run(work: Denoising) -> Tensor:
-    """Return the whole video's latents."""
-    layout = Layout.serial(LAYERS, work.guidance.branches)
-    events = SingleDevice().run(work, layout, 0)
-    return torch.cat([done.latents for done in events if isinstance(done, BlockDone)], dim=2)

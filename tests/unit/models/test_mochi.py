@@ -36,20 +36,25 @@ from longtake.models import (
     load_sampler,
 )
 from longtake.models.mochi import MochiBackbone, MochiFamily, MochiPositions
-from longtake.models.samplers.base import BlockSampler
 from longtake.models.samplers.scheduler_checks import flow_error
 from longtake.models.text import move_prompts
 from longtake.schedulers import FifoQueue, FullSequence
-from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
+from longtake.strategies import SingleDevice
 from longtake.task import FrameRange
 from longtake.testing.contracts import BackboneContract
-from longtake.testing.tiny.base import HEIGHT, LAYERS, WIDTH, TinyCase, tiny_denoising
+from longtake.testing.runs import serial_video, video_of_windows
+from longtake.testing.tiny.base import (
+    HEIGHT,
+    LAYERS,
+    WIDTH,
+    TinyCase,
+    tiny_masked_prompts,
+)
 from longtake.testing.tiny.mochi import (
     TEXT_WIDTH,
     tiny_mochi_backbone,
     tiny_mochi_denoising,
     tiny_mochi_folder,
-    tiny_mochi_prompts,
     tiny_mochi_scheduler,
     tiny_mochi_spec,
     tiny_mochi_transformer,
@@ -98,7 +103,7 @@ class TestMochiBackbone(BackboneContract):
         return tiny_mochi_backbone(range(LAYERS) if layers is None else layers)
 
     def prompts(self) -> PromptStates:
-        return tiny_mochi_prompts(2)
+        return tiny_masked_prompts(2)
 
     def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
         return forward(tiny_mochi_transformer(), latents, timestep, prompts)
@@ -159,7 +164,7 @@ def test_bf16_is_rounded_as_diffusers_does(folder: ModelFolder) -> None:
     spec = tiny_mochi_spec()  # with as many text tokens as the made-up prompts have
     backbone = MochiFamily().load_backbone(folder, spec, range(LAYERS), place)
     latents = torch.randn(1, 4, FRAMES, HEIGHT, WIDTH)
-    prompts = move_prompts(tiny_mochi_prompts(1), place)
+    prompts = move_prompts(tiny_masked_prompts(1), place)
     whole = forward(expected, latents.bfloat16(), 900.0, prompts)
     grid = Grid(frames=FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
     found = Run(backbone, grid, 900.0, prompts).predict(latents)
@@ -223,7 +228,7 @@ def test_a_full_sequence_is_the_pipeline(folder: ModelFolder, scale: float, nega
         noise=iter([noise]),
         sampler=load_sampler(folder, None, None, STEPS),
     )
-    found = run(work)
+    found = serial_video(work)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
     assert (found - noise).abs().max() > 0.1, "nothing has been denoised"
 
@@ -262,7 +267,7 @@ def test_a_queue_keeps_video_tokens_only(
     monkeypatch.setattr(FeatureStore, "put", noting)
     monkeypatch.setattr(MochiPositions, "table", noting_origin)
     case = TinyCase(cache=cache, scales=(scale,))
-    video = run(tiny_mochi_denoising(case))
+    video = serial_video(tiny_mochi_denoising(case))
     assert video.shape == (1, 4, 11, HEIGHT, WIDTH)
     assert video.isfinite().all()
     context = 2 * tiny_mochi_spec().tokens_per_frame(HEIGHT, WIDTH)
@@ -274,20 +279,16 @@ def test_a_queue_keeps_video_tokens_only(
 def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window() -> None:
     """Which restarts positions in every window: text stands where the window begins."""
     case = TinyCase(cache=NoCache(), scales=(1.0,))
-    prompts, model = tiny_mochi_prompts(1), tiny_mochi_transformer()
-    latents = list(tiny_denoising(case).noise)
+    prompts, model = tiny_masked_prompts(1), tiny_mochi_transformer()
     sampler = DiffusersSampler(tiny_mochi_scheduler(), case.steps, MochiFamily().sigmas(case.steps))
-    states: dict[int, BlockSampler] = {}
-    for task in case.scheduler.tasks(case.latent_frames, case.steps):
-        b = task.block
-        state = states.setdefault(b, sampler.start())
-        before = latents[b - 1][:, :, -2:] if b else latents[b][:, :, :0]
-        after = latents[b + 1][:, :, :2] if b + 1 in states else latents[b][:, :, :0]
-        window = torch.cat([before, latents[b], after], dim=2)
-        predicted = forward(model, window, sampler.timesteps[task.step], prompts)
-        own = slice(before.shape[2], before.shape[2] + len(task.frames))
-        latents[b] = state.step(predicted[:, :, own], latents[b])
-    found, expected = run(tiny_mochi_denoising(case)), torch.cat(latents, dim=2)
+
+    def predict(window: Tensor, timestep: float) -> Tensor:
+        return forward(model, window, timestep, prompts)
+
+    found, expected = (
+        serial_video(tiny_mochi_denoising(case)),
+        video_of_windows(case, sampler, predict),
+    )
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
 
 
@@ -301,10 +302,3 @@ def test_the_engine_makes_as_many_frames_as_asked_for(folder: ModelFolder) -> No
     video = torch.cat(frames)
     assert video.shape == (37, 32, 48, 3)
     assert video.float().std() > 1
-
-
-def run(work: Denoising) -> Tensor:
-    """Return the whole video's latents."""
-    layout = Layout.serial(LAYERS, work.guidance.branches)
-    events = SingleDevice().run(work, layout, 0)
-    return torch.cat([done.latents for done in events if isinstance(done, BlockDone)], dim=2)

@@ -29,12 +29,11 @@ from longtake.models.open_sora_plan import OpenSoraPlanBackbone, OpenSoraPlanFam
 from longtake.models.text import move_prompts
 from longtake.task import FrameRange
 from longtake.testing.contracts import BackboneContract
-from longtake.testing.tiny.base import HEIGHT, LAYERS, WIDTH
+from longtake.testing.tiny.base import HEIGHT, LAYERS, WIDTH, tiny_masked_prompts
 from longtake.testing.tiny.open_sora_plan import (
     published_forward,
     tiny_open_sora_plan_backbone,
     tiny_open_sora_plan_folder,
-    tiny_open_sora_plan_prompts,
     tiny_open_sora_plan_spec,
     tiny_open_sora_plan_transformer,
 )
@@ -70,7 +69,7 @@ class TestOpenSoraPlanBackbone(BackboneContract):
         return tiny_open_sora_plan_backbone(range(LAYERS) if layers is None else layers)
 
     def prompts(self) -> PromptStates:
-        return tiny_open_sora_plan_prompts(2)
+        return tiny_masked_prompts(2)
 
     def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
         return published_forward(tiny_open_sora_plan_transformer(), latents, timestep, prompts)
@@ -172,7 +171,7 @@ def test_bf16_is_rounded_as_in_the_published_forward(
     spec = OpenSoraPlanFamily().spec(folder)
     backbone = OpenSoraPlanFamily().load_backbone(folder, spec, range(LAYERS), place)
     latents = torch.randn(1, 4, FRAMES, HEIGHT, WIDTH)
-    prompts = move_prompts(tiny_open_sora_plan_prompts(1), place)
+    prompts = move_prompts(tiny_masked_prompts(1), place)
     model = tiny_open_sora_plan_transformer().bfloat16()
     whole = published_forward(model, latents.bfloat16(), 900.0, prompts)
     grid = Grid(frames=FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)

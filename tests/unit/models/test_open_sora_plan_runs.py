@@ -21,22 +21,20 @@ from longtake.models import (
     load_sampler,
 )
 from longtake.models.open_sora_plan import OpenSoraPlanFamily
-from longtake.models.samplers.base import BlockSampler
 from longtake.schedulers import FullSequence
-from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
+from longtake.testing.runs import serial_video, video_of_windows
 from longtake.testing.tiny.base import (
     HEIGHT,
     LAYERS,
     WIDTH,
     TinyCase,
-    tiny_denoising,
+    tiny_masked_prompts,
     tiny_scheduler,
 )
 from longtake.testing.tiny.open_sora_plan import (
     published_forward,
     tiny_open_sora_plan_denoising,
     tiny_open_sora_plan_folder,
-    tiny_open_sora_plan_prompts,
     tiny_open_sora_plan_transformer,
 )
 
@@ -75,7 +73,7 @@ def test_a_full_sequence_is_the_published_sampling_without_its_noise(
         noise=iter([noise]),
         sampler=load_sampler(folder, None, None, STEPS),
     )
-    found = run(work)
+    found = serial_video(work)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
     assert (found - noise).abs().max() > 0.1, "nothing has been denoised"
 
@@ -120,7 +118,7 @@ def test_the_published_sampler_and_its_deterministic_variant(
 @pytest.mark.parametrize("cache", [NextBlockKV(), SameStepKV(), NoCache()], ids=repr)
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_a_queue_runs_with_every_cache(cache: FeatureCache, scale: float) -> None:
-    video = run(tiny_open_sora_plan_denoising(TinyCase(cache=cache, scales=(scale,))))
+    video = serial_video(tiny_open_sora_plan_denoising(TinyCase(cache=cache, scales=(scale,))))
     assert video.shape == (1, 4, 11, HEIGHT, WIDTH)
     assert video.isfinite().all()
 
@@ -128,25 +126,14 @@ def test_a_queue_runs_with_every_cache(cache: FeatureCache, scale: float) -> Non
 def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window() -> None:
     """Which groups tokens from the start of every window: 6 tokens per frame, not 16."""
     case = TinyCase(cache=NoCache(), scales=(1.0,))
-    prompts, model = tiny_open_sora_plan_prompts(1), tiny_open_sora_plan_transformer()
-    latents = list(tiny_denoising(case).noise)
+    prompts, model = tiny_masked_prompts(1), tiny_open_sora_plan_transformer()
     sampler = DiffusersSampler(tiny_scheduler(case.sampler), case.steps)
-    states: dict[int, BlockSampler] = {}
-    for task in case.scheduler.tasks(case.latent_frames, case.steps):
-        b = task.block
-        state = states.setdefault(b, sampler.start())
-        before = latents[b - 1][:, :, -2:] if b else latents[b][:, :, :0]
-        after = latents[b + 1][:, :, :2] if b + 1 in states else latents[b][:, :, :0]
-        window = torch.cat([before, latents[b], after], dim=2)
-        predicted = published_forward(model, window, sampler.timesteps[task.step], prompts)
-        own = slice(before.shape[2], before.shape[2] + len(task.frames))
-        latents[b] = state.step(predicted[:, :, own], latents[b])
-    found, expected = run(tiny_open_sora_plan_denoising(case)), torch.cat(latents, dim=2)
+
+    def predict(window: Tensor, timestep: float) -> Tensor:
+        return published_forward(model, window, timestep, prompts)
+
+    found, expected = (
+        serial_video(tiny_open_sora_plan_denoising(case)),
+        video_of_windows(case, sampler, predict),
+    )
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
-
-
-def run(work: Denoising) -> Tensor:
-    """Return the whole video's latents."""
-    layout = Layout.serial(LAYERS, work.guidance.branches)
-    events = SingleDevice().run(work, layout, 0)
-    return torch.cat([done.latents for done in events if isinstance(done, BlockDone)], dim=2)

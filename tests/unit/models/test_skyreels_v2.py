@@ -40,13 +40,13 @@ from longtake.models.text import move_prompts
 from longtake.models.wan import WanBackbone
 from longtake.models.wan.backbone import WanStep
 from longtake.schedulers import FifoQueue, FullSequence
-from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
 from longtake.task import FrameRange
 from longtake.testing.contracts import (
     BackboneContract,
     FrameLevelsContract,
     VideoDecoderContract,
 )
+from longtake.testing.runs import serial_video
 from longtake.testing.tiny.base import (
     HEIGHT,
     LAYERS,
@@ -282,7 +282,7 @@ def full_sequence(
         text=lambda _frames, _branches: text,
         start=start,
     )
-    return run(work)
+    return serial_video(work)
 
 
 def starting_noise() -> Tensor:
@@ -354,7 +354,7 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window(stri
         seen.add(tuple(dict.fromkeys(timesteps)))
     assert any(len(kinds) == 1 + stride for kinds in seen), "no window has several levels"
     assert any(0.0 in kinds for kinds in seen), "no window sees a finished block"
-    found, expected = run(tiny_skyreels_denoising(case)), torch.cat(latents, dim=2)
+    found, expected = serial_video(tiny_skyreels_denoising(case)), torch.cat(latents, dim=2)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
 
 
@@ -384,7 +384,7 @@ def test_a_level_is_embedded_once_and_joined_only_where_levels_differ(
     monkeypatch.setattr(WanBackbone, "join_steps", noting_join)
     case = TinyCase(cache=cache, scales=(scale,))
     work = tiny_skyreels_denoising(case)
-    video = run(work)
+    video = serial_video(work)
     assert video.shape == (1, 4, 11, HEIGHT, WIDTH)
     assert video.isfinite().all()
     assert embedded == [*work.sampler.timesteps, 0.0]
@@ -395,10 +395,3 @@ def test_a_level_is_embedded_once_and_joined_only_where_levels_differ(
         {(step + 1, step) for step in range(STEPS)} if recomputed else set()
     )
     assert all(counts[0] == 2 * tokens for _, counts in joined)
-
-
-def run(work: Denoising) -> Tensor:
-    """Return the whole video's latents."""
-    layout = Layout.serial(LAYERS, work.guidance.branches)
-    events = SingleDevice().run(work, layout, 0)
-    return torch.cat([done.latents for done in events if isinstance(done, BlockDone)], dim=2)

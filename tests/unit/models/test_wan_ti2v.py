@@ -28,8 +28,8 @@ from longtake.models import (
 from longtake.models.samplers.base import BlockSampler
 from longtake.models.wan import WanBackbone, WanDecoder, WanFamily
 from longtake.schedulers import FifoQueue, FullSequence
-from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
 from longtake.testing.contracts import FrameLevelsContract, VideoDecoderContract
+from longtake.testing.runs import serial_video
 from longtake.testing.tiny.base import (
     HEIGHT,
     LAYERS,
@@ -152,7 +152,7 @@ def full_sequence(
         text=lambda _frames, _branches: text,
         start=start,
     )
-    return run(work)
+    return serial_video(work)
 
 
 def called(pipeline: Any, noise: Tensor, scale: float, **options: Any) -> Tensor:
@@ -223,7 +223,7 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window(know
         latents[b] = held(state.step(own, latents[b]), fixed[b])
         done[b] += 1
     start = ConditioningFrames(latents=given) if known else None
-    found = run(replace(tiny_ti2v_denoising(case), start=start))
+    found = serial_video(replace(tiny_ti2v_denoising(case), start=start))
     expected = torch.cat(latents, dim=2)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
     assert torch.equal(found[:, :, :known], given)
@@ -236,10 +236,3 @@ def held(latents: Tensor, clean: Tensor) -> Tensor:
 def starting_noise() -> Tensor:
     generator = torch.Generator().manual_seed(5)
     return torch.randn(1, 4, FRAMES, HEIGHT, WIDTH, generator=generator)
-
-
-def run(work: Denoising) -> Tensor:
-    """Return the whole video's latents."""
-    layout = Layout.serial(LAYERS, work.guidance.branches)
-    events = SingleDevice().run(work, layout, 0)
-    return torch.cat([done.latents for done in events if isinstance(done, BlockDone)], dim=2)

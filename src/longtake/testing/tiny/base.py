@@ -12,14 +12,10 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from torch import Tensor
 
 from longtake.caches import FeatureCache, NextBlockKV
-from longtake.models import BackboneSpec, Compression, DiffusersSampler, ModelFolder, open_folder
+from longtake.models import BackboneSpec, Compression, DiffusersSampler, ModelFolder
 from longtake.models.base import PromptStates
 from longtake.models.flops import Flops
 from longtake.models.text import join_prompts, split_prompts
@@ -29,6 +25,13 @@ from longtake.plan.devices import Hardware
 from longtake.schedulers import BlockScheduler, FifoQueue
 from longtake.strategies import Communicator, Denoising, Guidance, Workload
 from longtake.task import FrameRange
+from longtake.testing.tiny.parts import (
+    drop_layers,
+    randomize,
+    save_folder,
+    t5_encoder,
+    word_tokenizer,
+)
 
 CHANNELS, TEXT_DIM, TOKENS, LAYERS = 4, 8, 8, 4
 """Latent channels, text encoder width, tokens per prompt, transformer layers."""
@@ -38,6 +41,19 @@ HEIGHT, WIDTH = 4, 6
 
 BOUNDARY = 0.875
 """Share of the training timesteps above which the first of two experts works."""
+
+WAN_SIZES: dict[str, Any] = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 12,
+    "in_channels": CHANNELS,
+    "out_channels": CHANNELS,
+    "text_dim": TEXT_DIM,
+    "freq_dim": 16,
+    "ffn_dim": 32,
+    "num_layers": LAYERS,
+    "rope_max_seq_len": 64,
+}
+"""Configuration of a Wan transformer."""
 
 _WORDS = [
     "<pad>", "</s>", "<unk>", "a", "an", "the", "red", "blue", "shape", "moves", "left", "right",
@@ -95,25 +111,12 @@ def tiny_wan_folder(
         transformer_2=tiny_wan_transformer(seed + 1) if experts == 2 else None,
         boundary_ratio=BOUNDARY if experts == 2 else None,
     )
-    options = {} if shard_size is None else {"max_shard_size": shard_size}
-    pipeline.save_pretrained(path, **options)
-    return open_folder(str(path))
+    return save_folder(pipeline, path, shard_size)
 
 
 def tiny_wan_transformer(seed: int = 0, **changes: Any) -> Any:
     """Return a ``WanTransformer3DModel`` of random weights; ``changes`` go to its configuration."""
-    config = {
-        "num_attention_heads": 2,
-        "attention_head_dim": 12,
-        "in_channels": CHANNELS,
-        "out_channels": CHANNELS,
-        "text_dim": TEXT_DIM,
-        "freq_dim": 16,
-        "ffn_dim": 32,
-        "num_layers": LAYERS,
-        "rope_max_seq_len": 64,
-    }
-    return randomize(WanTransformer3DModel(**config | changes), seed)
+    return randomize(WanTransformer3DModel(**WAN_SIZES | changes), seed)
 
 
 def tiny_wan_vae(seed: int = 0) -> Any:
@@ -150,54 +153,20 @@ def wan_pictures(vae: Any, latents: Tensor) -> Tensor:
     return video[0].transpose(0, 1)
 
 
-def tiny_tokenizer() -> Any:
-    """Return a tokenizer of a few whole words."""
-    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(_WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=TOKENS,
-    )
+def tiny_tokenizer(*, closed: bool = False) -> Any:
+    """Return a tokenizer of a few whole words; ``closed`` ends every prompt with ``</s>``."""
+    return word_tokenizer(_WORDS, closed=closed, model_max_length=TOKENS)
 
 
-def tiny_text_encoder(seed: int = 0) -> Any:
-    """Return a ``UMT5EncoderModel`` of random weights."""
-    config = UMT5Config(
-        vocab_size=len(_WORDS), d_model=TEXT_DIM, d_kv=4, d_ff=16, num_layers=1, num_heads=2
-    )
-    return randomize(UMT5EncoderModel(config), seed)
+def tiny_text_encoder(seed: int = 0, kind: str = "UMT5") -> Any:
+    """Return a text encoder of random weights; ``kind`` is ``T5`` or ``UMT5``."""
+    return t5_encoder(len(_WORDS), TEXT_DIM, seed, kind)
 
 
 def tiny_scheduler(sampler: str = "UniPCMultistepScheduler") -> Any:
     """Return a flow-matching diffusers scheduler of class ``sampler`` (``class-variant``)."""
     name = sampler.partition("-")[0]
     return getattr(diffusers, name)(num_train_timesteps=1000, **_SAMPLERS[sampler])
-
-
-@torch.no_grad()
-def randomize(module: nn.Module, seed: int) -> Any:
-    """Give every parameter random values of a size that keeps activations near 1.
-
-    Also norms, biases and modulation tables, which usually begin as ones and zeros: a test must
-    see whether they are used.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in module.named_parameters():
-        values = torch.randn(parameter.shape, generator=generator)
-        kind = name.rpartition(".")[2]
-        if kind == "bias":
-            values *= 0.1
-        elif kind == "gamma" or parameter.dim() == 1:
-            values = 1 + 0.2 * values
-        elif kind == "scale_shift_table":
-            values *= 0.3
-        else:
-            values /= math.sqrt(parameter[0].numel())
-        parameter.copy_(values)
-    return module.requires_grad_(False).eval()
 
 
 def tiny_wan_spec(experts: int = 1, heads: int = 2) -> BackboneSpec:
@@ -224,8 +193,7 @@ def tiny_wan_backbone(
     seeds = range(seed, seed + experts)
     transformers = [tiny_wan_transformer(seed, num_attention_heads=heads) for seed in seeds]
     for transformer in transformers:
-        for index in set(range(LAYERS)).difference(layers):
-            transformer.blocks[index] = nn.Identity()
+        drop_layers(transformer.blocks, layers)
     return WanBackbone(tiny_wan_spec(experts, heads), transformers, layers)
 
 
@@ -294,6 +262,12 @@ def tiny_prompts(rows: int, seed: int = 0) -> PromptStates:
     """Return text encoder states of made-up prompts."""
     generator = torch.Generator().manual_seed(seed)
     return {"states": torch.randn(rows, TOKENS, TEXT_DIM, generator=generator)}
+
+
+def tiny_masked_prompts(rows: int, seed: int = 0) -> PromptStates:
+    """Return text encoder states of made-up prompts, each one token shorter than the one before."""
+    lengths = TOKENS - 2 - torch.arange(rows)
+    return {**tiny_prompts(rows, seed), "mask": torch.arange(TOKENS) < lengths[:, None]}
 
 
 @torch.no_grad()

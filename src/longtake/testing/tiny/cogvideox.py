@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXPipeline, CogVideoXTransformer3DModel
-from torch import nn
-from transformers import T5Config, T5EncoderModel
 
-from longtake.models import BackboneSpec, Compression, DiffusersSampler, ModelFolder, open_folder
+from longtake.models import BackboneSpec, Compression, DiffusersSampler, ModelFolder
 from longtake.models.cogvideox import CogVideoXBackbone
-from longtake.models.text import join_prompts, split_prompts
 from longtake.strategies import Communicator, Denoising
-from longtake.task import FrameRange
 from longtake.testing.tiny.base import (
     CHANNELS,
     LAYERS,
     TEXT_DIM,
     TOKENS,
     TinyCase,
-    randomize,
     tiny_denoising,
     tiny_prompts,
+    tiny_text_encoder,
     tiny_tokenizer,
+)
+from longtake.testing.tiny.parts import (
+    drop_layers,
+    of_backbone,
+    randomize,
+    save_folder,
 )
 
 
@@ -49,20 +49,14 @@ def tiny_cogvideox_folder(
         shard_size: Largest weight file (``"20KB"``); ``None`` for one file per component.
         seed: Of the weights.
     """
-    tokenizer = tiny_tokenizer()
-    encoder = T5Config(
-        vocab_size=len(tokenizer), d_model=TEXT_DIM, d_kv=4, d_ff=16, num_layers=1, num_heads=2
-    )
     pipeline = CogVideoXPipeline(
-        tokenizer=tokenizer,
-        text_encoder=randomize(T5EncoderModel(encoder), seed),
+        tokenizer=tiny_tokenizer(),
+        text_encoder=tiny_text_encoder(seed, "T5"),
         vae=tiny_cogvideox_vae(seed),
         transformer=tiny_cogvideox_transformer(rotary, seed),
         scheduler=tiny_cogvideox_scheduler(sampler),
     )
-    options = {} if shard_size is None else {"max_shard_size": shard_size}
-    pipeline.save_pretrained(path, **options)
-    return open_folder(str(path))
+    return save_folder(pipeline, path, shard_size)
 
 
 def tiny_cogvideox_transformer(rotary: bool = True, seed: int = 0) -> Any:
@@ -132,8 +126,7 @@ def tiny_cogvideox_backbone(
 ) -> CogVideoXBackbone:
     """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
     transformer = tiny_cogvideox_transformer(rotary, seed)
-    for index in set(range(LAYERS)).difference(layers):
-        transformer.transformer_blocks[index] = nn.Identity()
+    drop_layers(transformer.transformer_blocks, layers)
     return CogVideoXBackbone(tiny_cogvideox_spec(), transformer, layers)
 
 
@@ -154,11 +147,6 @@ def tiny_cogvideox_denoising(
     """
     work = tiny_denoising(case, layers, communicator)
     backbone = tiny_cogvideox_backbone(layers, rotary, case.seed)
-    rows = split_prompts(tiny_prompts(work.guidance.branches))
-
-    @cache
-    def text(_frames: FrameRange, branches: range) -> Any:
-        return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
-
     sampler = DiffusersSampler(tiny_cogvideox_scheduler(), case.steps)
-    return replace(work, backbone=backbone, sampler=sampler, text=text)
+    prompts = tiny_prompts(work.guidance.branches)
+    return of_backbone(work, backbone, prompts, sampler=sampler)

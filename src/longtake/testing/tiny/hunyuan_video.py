@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +12,31 @@ from diffusers import (
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
 )
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
-from torch import nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     LlamaConfig,
     LlamaModel,
-    PreTrainedTokenizerFast,
 )
 
-from longtake.models import BackboneSpec, Compression, ModelFolder, PromptStates, open_folder
+from longtake.models import BackboneSpec, Compression, ModelFolder, PromptStates
 from longtake.models.hunyuan_video import HunyuanVideoBackbone
-from longtake.models.text import join_prompts, split_prompts
 from longtake.strategies import Communicator, Denoising, Guidance
-from longtake.task import FrameRange
 from longtake.testing.tiny.base import (
     CHANNELS,
     LAYERS,
     TEXT_DIM,
     TOKENS,
     TinyCase,
-    randomize,
     tiny_denoising,
     tiny_scheduler,
+)
+from longtake.testing.tiny.parts import (
+    drop_layers,
+    of_backbone,
+    randomize,
+    save_folder,
+    word_tokenizer,
 )
 
 DUAL = LAYERS // 2
@@ -84,16 +80,14 @@ def tiny_hunyuan_folder(
     )
     pipeline = HunyuanVideoPipeline(
         text_encoder=randomize(LlamaModel(llama), seed),
-        tokenizer=_tokenizer(),
+        tokenizer=word_tokenizer(_WORDS, closed=True),
         transformer=tiny_hunyuan_transformer(seed, **changes),
         vae=tiny_hunyuan_vae(seed),
         scheduler=tiny_scheduler("FlowMatchEulerDiscreteScheduler"),
         text_encoder_2=randomize(CLIPTextModel(clip), seed),
-        tokenizer_2=_tokenizer(),
+        tokenizer_2=word_tokenizer(_WORDS, closed=True),
     )
-    options = {} if shard_size is None else {"max_shard_size": shard_size}
-    pipeline.save_pretrained(path, **options)
-    return open_folder(str(path))
+    return save_folder(pipeline, path, shard_size)
 
 
 def tiny_hunyuan_transformer(seed: int = 0, **changes: Any) -> Any:
@@ -146,11 +140,8 @@ def tiny_hunyuan_backbone(
 ) -> HunyuanVideoBackbone:
     """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
     transformer = tiny_hunyuan_transformer(seed)
-    for index in set(range(LAYERS)).difference(layers):
-        if index < DUAL:
-            transformer.transformer_blocks[index] = nn.Identity()
-        else:
-            transformer.single_transformer_blocks[index - DUAL] = nn.Identity()
+    drop_layers(transformer.transformer_blocks, layers)
+    drop_layers(transformer.single_transformer_blocks, layers, first=DUAL)
     return HunyuanVideoBackbone(tiny_hunyuan_spec(), transformer, layers)
 
 
@@ -182,21 +173,6 @@ def tiny_hunyuan_denoising(
     """
     backbone = tiny_hunyuan_backbone(layers, case.seed)
     guidance = Guidance(scales=case.scales, embedded=EMBEDDED_SCALE)
-    rows = split_prompts(prompts or tiny_hunyuan_prompts(guidance.branches))
-
-    @cache
-    def text(_frames: FrameRange, branches: range) -> Any:
-        return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
-
     work = tiny_denoising(case, layers, communicator)
-    return replace(work, backbone=backbone, guidance=guidance, text=text)
-
-
-def _tokenizer() -> Any:
-    words = {word: index for index, word in enumerate(_WORDS)}
-    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.post_processor = TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    rows = prompts or tiny_hunyuan_prompts(guidance.branches)
+    return of_backbone(work, backbone, rows, guidance=guidance)

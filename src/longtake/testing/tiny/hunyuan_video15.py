@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,33 +15,31 @@ from diffusers import (
     HunyuanVideo15Pipeline,
     HunyuanVideo15Transformer3DModel,
 )
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from torch import nn
 from transformers import (
     ByT5Tokenizer,
-    PreTrainedTokenizerFast,
     Qwen2_5_VLTextConfig,
     Qwen2_5_VLTextModel,
-    T5Config,
-    T5EncoderModel,
 )
 
-from longtake.models import BackboneSpec, Compression, ModelFolder, PromptStates, open_folder
+from longtake.models import BackboneSpec, Compression, ModelFolder, PromptStates
 from longtake.models.hunyuan_video15 import HunyuanVideo15Backbone
-from longtake.models.text import join_prompts, split_prompts
 from longtake.strategies import Communicator, Denoising
-from longtake.task import FrameRange
 from longtake.testing.tiny.base import (
     CHANNELS,
     LAYERS,
     TEXT_DIM,
     TOKENS,
     TinyCase,
-    randomize,
     tiny_denoising,
     tiny_scheduler,
+)
+from longtake.testing.tiny.parts import (
+    drop_layers,
+    of_backbone,
+    randomize,
+    save_folder,
+    t5_encoder,
+    word_tokenizer,
 )
 
 GLYPH_DIM, GLYPHS = 6, 3
@@ -76,20 +73,17 @@ def tiny_hunyuan15_folder(
         num_key_value_heads=1,
         rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
     )
-    t5 = T5Config(vocab_size=384, d_model=GLYPH_DIM, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
     pipeline = HunyuanVideo15Pipeline(
         text_encoder=randomize(Qwen2_5_VLTextModel(qwen), seed),
         tokenizer=_tokenizer(),
         transformer=tiny_hunyuan15_transformer(seed),
         vae=tiny_hunyuan15_vae(seed),
         scheduler=tiny_scheduler("FlowMatchEulerDiscreteScheduler"),
-        text_encoder_2=randomize(T5EncoderModel(t5), seed),
+        text_encoder_2=t5_encoder(384, GLYPH_DIM, seed),
         tokenizer_2=ByT5Tokenizer(),
         guider=guider or ClassifierFreeGuidance(guidance_scale=6.0),
     )
-    options = {} if shard_size is None else {"max_shard_size": shard_size}
-    pipeline.save_pretrained(path, **options)
-    return open_folder(str(path))
+    return save_folder(pipeline, path, shard_size)
 
 
 def tiny_hunyuan15_transformer(seed: int = 0) -> Any:
@@ -147,8 +141,7 @@ def tiny_hunyuan15_backbone(
 ) -> HunyuanVideo15Backbone:
     """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
     transformer = tiny_hunyuan15_transformer(seed)
-    for index in set(range(LAYERS)).difference(layers):
-        transformer.transformer_blocks[index] = nn.Identity()
+    drop_layers(transformer.transformer_blocks, layers)
     return HunyuanVideo15Backbone(tiny_hunyuan15_spec(), transformer, layers)
 
 
@@ -181,24 +174,11 @@ def tiny_hunyuan15_denoising(
     """
     backbone = tiny_hunyuan15_backbone(layers, case.seed)
     work = tiny_denoising(case, layers, communicator)
-    rows = split_prompts(prompts or tiny_hunyuan15_prompts(work.guidance.branches))
-
-    @cache
-    def text(_frames: FrameRange, branches: range) -> Any:
-        return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
-
-    return replace(work, backbone=backbone, text=text)
+    rows = prompts or tiny_hunyuan15_prompts(work.guidance.branches)
+    return of_backbone(work, backbone, rows)
 
 
 def _tokenizer() -> Any:
-    words = {word: index for index, word in enumerate(_WORDS)}
-    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
     before = f"'user ' * {_TEMPLATE_TOKENS}"
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        chat_template=f"{{{{ {before} + messages[-1].content + ' user' }}}}",
-    )
+    template = f"{{{{ {before} + messages[-1].content + ' user' }}}}"
+    return word_tokenizer(_WORDS, chat_template=template)

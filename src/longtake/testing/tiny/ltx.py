@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +13,25 @@ from diffusers import (
     LTXPipeline,
     LTXVideoTransformer3DModel,
 )
-from tokenizers.processors import TemplateProcessing
-from torch import nn
-from transformers import T5Config, T5EncoderModel
 
-from longtake.models import BackboneSpec, Compression, ModelFolder, PromptStates, open_folder
+from longtake.models import BackboneSpec, Compression, ModelFolder, PromptStates
 from longtake.models.ltx import LTXBackbone
-from longtake.models.text import join_prompts, split_prompts
-from longtake.strategies import Communicator, Denoising, Guidance
-from longtake.task import FrameRange
+from longtake.strategies import Communicator, Denoising
 from longtake.testing.tiny.base import (
     CHANNELS,
     LAYERS,
     TEXT_DIM,
-    TOKENS,
     TinyCase,
-    randomize,
     tiny_denoising,
+    tiny_masked_prompts,
+    tiny_text_encoder,
     tiny_tokenizer,
+)
+from longtake.testing.tiny.parts import (
+    drop_layers,
+    of_backbone,
+    randomize,
+    save_folder,
 )
 
 HEADS, HEAD_DIM = 2, 10
@@ -47,7 +46,7 @@ _PLAIN: dict[str, Any] = {
     "decoder_block_out_channels": (8, 8, 16, 16),
     "decoder_layers_per_block": (1, 1, 1, 1, 1),
 }
-_CONDITIONED: dict[str, Any] = {
+CONDITIONED: dict[str, Any] = {
     "decoder_block_out_channels": (8, 16, 32),
     "decoder_layers_per_block": (1, 1, 1, 1),
     "decoder_spatio_temporal_scaling": (True, True, True),
@@ -56,6 +55,7 @@ _CONDITIONED: dict[str, Any] = {
     "upsample_factor": (2, 2, 2),
     "timestep_conditioning": True,
 }
+"""Configuration of a decoder that takes a timestep, as since LTX-Video 0.9.1."""
 
 
 def tiny_ltx_folder(
@@ -69,23 +69,14 @@ def tiny_ltx_folder(
         seed: Of the weights.
         conditioned: Whether the VAE's decoder takes a timestep, as since LTX-Video 0.9.1.
     """
-    tokenizer = tiny_tokenizer()
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        "$A </s>", special_tokens=[("</s>", 1)]
-    )
-    t5 = T5Config(
-        vocab_size=len(tokenizer), d_model=TEXT_DIM, d_kv=4, d_ff=16, num_layers=1, num_heads=2
-    )
     pipeline = LTXPipeline(
         scheduler=tiny_ltx_scheduler(),
         vae=tiny_ltx_vae(seed, conditioned=conditioned),
-        text_encoder=randomize(T5EncoderModel(t5), seed),
-        tokenizer=tokenizer,
+        text_encoder=tiny_text_encoder(seed, "T5"),
+        tokenizer=tiny_tokenizer(closed=True),
         transformer=tiny_ltx_transformer(seed),
     )
-    options = {} if shard_size is None else {"max_shard_size": shard_size}
-    pipeline.save_pretrained(path, **options)
-    return open_folder(str(path))
+    return save_folder(pipeline, path, shard_size)
 
 
 def tiny_ltx_scheduler() -> Any:
@@ -123,15 +114,21 @@ def tiny_ltx_vae(seed: int = 0, *, conditioned: bool = False, **changes: Any) ->
         conditioned: Whether its decoder takes a timestep and adds noise, as LTX-Video 0.9.1's.
         changes: To its configuration.
     """
-    vae = AutoencoderKLLTXVideo(**_VAE | (_CONDITIONED if conditioned else _PLAIN) | changes)
-    decoder, generator = vae.decoder, torch.Generator().manual_seed(seed)
-    # A single number, which is no weight.
-    multiplier, decoder.timestep_scale_multiplier = decoder.timestep_scale_multiplier, None
-    randomize(vae, seed)
-    decoder.timestep_scale_multiplier = multiplier
+    vae = AutoencoderKLLTXVideo(**_VAE | (CONDITIONED if conditioned else _PLAIN) | changes)
+    randomize_ltx_vae(vae, seed)
+    generator = torch.Generator().manual_seed(seed)
     vae.latents_mean.copy_(torch.randn(CHANNELS, generator=generator))
     vae.latents_std.copy_(torch.rand(CHANNELS, generator=generator) + 0.5)
     return vae.requires_grad_(False)
+
+
+def randomize_ltx_vae(vae: Any, seed: int) -> Any:
+    """Give every weight random values, but not the decoder's only other parameter, a number."""
+    decoder = vae.decoder
+    multiplier, decoder.timestep_scale_multiplier = decoder.timestep_scale_multiplier, None
+    randomize(vae, seed)
+    decoder.timestep_scale_multiplier = multiplier
+    return vae
 
 
 def tiny_ltx_spec() -> BackboneSpec:
@@ -151,19 +148,8 @@ def tiny_ltx_spec() -> BackboneSpec:
 def tiny_ltx_backbone(layers: Collection[int] = range(LAYERS), seed: int = 0) -> LTXBackbone:
     """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
     transformer = tiny_ltx_transformer(seed)
-    for index in set(range(LAYERS)).difference(layers):
-        transformer.transformer_blocks[index] = nn.Identity()
+    drop_layers(transformer.transformer_blocks, layers)
     return LTXBackbone(tiny_ltx_spec(), transformer, layers)
-
-
-def tiny_ltx_prompts(rows: int, seed: int = 0) -> PromptStates:
-    """Return text encoder states of made-up prompts, each one token shorter than the one before."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths = TOKENS - 2 - torch.arange(rows)
-    return {
-        "states": torch.randn(rows, TOKENS, TEXT_DIM, generator=generator),
-        "mask": torch.arange(TOKENS) < lengths[:, None],
-    }
 
 
 @torch.no_grad()
@@ -182,10 +168,5 @@ def tiny_ltx_denoising(
         prompts: One row per branch; ``None`` for made-up ones.
     """
     backbone = tiny_ltx_backbone(layers, case.seed)
-    rows = split_prompts(prompts or tiny_ltx_prompts(Guidance(scales=case.scales).branches))
-
-    @cache
-    def text(_frames: FrameRange, branches: range) -> Any:
-        return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
-
-    return replace(tiny_denoising(case, layers, communicator), backbone=backbone, text=text)
+    work = tiny_denoising(case, layers, communicator)
+    return of_backbone(work, backbone, prompts or tiny_masked_prompts(work.guidance.branches))

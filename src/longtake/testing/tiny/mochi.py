@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,6 @@ from diffusers import (
     MochiPipeline,
     MochiTransformer3DModel,
 )
-from tokenizers.processors import TemplateProcessing
-from torch import nn
-from transformers import T5Config, T5EncoderModel
 
 from longtake.models import (
     BackboneSpec,
@@ -25,21 +20,25 @@ from longtake.models import (
     DiffusersSampler,
     ModelFolder,
     PromptStates,
-    open_folder,
 )
 from longtake.models.mochi import MochiBackbone, MochiFamily
-from longtake.models.text import join_prompts, split_prompts
-from longtake.strategies import Communicator, Denoising, Guidance
-from longtake.task import FrameRange
+from longtake.strategies import Communicator, Denoising
 from longtake.testing.tiny.base import (
     CHANNELS,
     LAYERS,
     TEXT_DIM,
     TOKENS,
     TinyCase,
-    randomize,
     tiny_denoising,
+    tiny_masked_prompts,
+    tiny_text_encoder,
     tiny_tokenizer,
+)
+from longtake.testing.tiny.parts import (
+    drop_layers,
+    of_backbone,
+    randomize,
+    save_folder,
 )
 
 TEXT_WIDTH = 16
@@ -57,24 +56,15 @@ def tiny_mochi_folder(
         seed: Of the weights.
         zeros: Whether the empty prompt has no tokens at all.
     """
-    tokenizer = tiny_tokenizer()
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        "$A </s>", special_tokens=[("</s>", 1)]
-    )
-    t5 = T5Config(
-        vocab_size=len(tokenizer), d_model=TEXT_DIM, d_kv=4, d_ff=16, num_layers=1, num_heads=2
-    )
     pipeline = MochiPipeline(
         scheduler=tiny_mochi_scheduler(),
         vae=tiny_mochi_vae(seed),
-        text_encoder=randomize(T5EncoderModel(t5), seed),
-        tokenizer=tokenizer,
+        text_encoder=tiny_text_encoder(seed, "T5"),
+        tokenizer=tiny_tokenizer(closed=True),
         transformer=tiny_mochi_transformer(seed),
         force_zeros_for_empty_prompt=zeros,
     )
-    options = {} if shard_size is None else {"max_shard_size": shard_size}
-    pipeline.save_pretrained(path, **options)
-    return open_folder(str(path))
+    return save_folder(pipeline, path, shard_size)
 
 
 def tiny_mochi_scheduler() -> Any:
@@ -128,19 +118,8 @@ def tiny_mochi_spec() -> BackboneSpec:
 def tiny_mochi_backbone(layers: Collection[int] = range(LAYERS), seed: int = 0) -> MochiBackbone:
     """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
     transformer = tiny_mochi_transformer(seed)
-    for index in set(range(LAYERS)).difference(layers):
-        transformer.transformer_blocks[index] = nn.Identity()
+    drop_layers(transformer.transformer_blocks, layers)
     return MochiBackbone(tiny_mochi_spec(), transformer, layers)
-
-
-def tiny_mochi_prompts(rows: int, seed: int = 0) -> PromptStates:
-    """Return text encoder states of made-up prompts, each one token shorter than the one before."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths = TOKENS - 2 - torch.arange(rows)
-    return {
-        "states": torch.randn(rows, TOKENS, TEXT_DIM, generator=generator),
-        "mask": torch.arange(TOKENS) < lengths[:, None],
-    }
 
 
 @torch.no_grad()
@@ -159,12 +138,7 @@ def tiny_mochi_denoising(
         prompts: One row per branch; ``None`` for made-up ones.
     """
     backbone = tiny_mochi_backbone(layers, case.seed)
-    rows = split_prompts(prompts or tiny_mochi_prompts(Guidance(scales=case.scales).branches))
-
-    @cache
-    def text(_frames: FrameRange, branches: range) -> Any:
-        return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
-
     sampler = DiffusersSampler(tiny_mochi_scheduler(), case.steps, MochiFamily().sigmas(case.steps))
     work = tiny_denoising(case, layers, communicator)
-    return replace(work, backbone=backbone, sampler=sampler, text=text)
+    rows = prompts or tiny_masked_prompts(work.guidance.branches)
+    return of_backbone(work, backbone, rows, sampler=sampler)

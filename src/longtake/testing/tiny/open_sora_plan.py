@@ -5,18 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import asdict, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
-from torch import Tensor, nn
-from transformers import MT5Config, MT5EncoderModel, PreTrainedTokenizerFast
+from torch import Tensor
 
 from longtake.models import BackboneSpec, Compression, ModelFolder, PromptStates
 from longtake.models.open_sora_plan import (
@@ -25,18 +19,22 @@ from longtake.models.open_sora_plan import (
     OpenSoraPlanTransformer,
     convert,
 )
-from longtake.models.text import join_prompts, split_prompts
 from longtake.strategies import Communicator, Denoising
-from longtake.task import FrameRange
 from longtake.testing.tiny.base import (
     CHANNELS,
     LAYERS,
     TEXT_DIM,
-    TOKENS,
     TinyCase,
-    randomize,
     tiny_denoising,
+    tiny_masked_prompts,
     tiny_wan_vae,
+)
+from longtake.testing.tiny.parts import (
+    drop_layers,
+    of_backbone,
+    randomize,
+    t5_encoder,
+    word_tokenizer,
 )
 
 HEADS = 3
@@ -67,11 +65,9 @@ def tiny_open_sora_plan_folder(
     )
     config = {"_class_name": "OpenSoraT2V_v1_3", **asdict(transformer.config)}
     (parts["transformer"] / "config.json").write_text(json.dumps(config))
-    mt5 = MT5Config(
-        vocab_size=len(_WORDS), d_model=TEXT_DIM, d_kv=4, d_ff=16, num_layers=1, num_heads=2
-    )
-    randomize(MT5EncoderModel(mt5), seed).save_pretrained(parts["text_encoder"])
-    _tokenizer().save_pretrained(parts["text_encoder"])
+    encoder = t5_encoder(len(_WORDS), TEXT_DIM, seed, "MT5")
+    encoder.save_pretrained(parts["text_encoder"])
+    word_tokenizer(_WORDS, closed=True).save_pretrained(parts["text_encoder"])
     tiny_wan_vae(seed).save_pretrained(parts["vae"])
     return convert(**parts, target=path / "pipeline")
 
@@ -111,19 +107,8 @@ def tiny_open_sora_plan_backbone(
 ) -> OpenSoraPlanBackbone:
     """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
     transformer = tiny_open_sora_plan_transformer(seed, **changes)
-    for index in set(range(LAYERS)).difference(layers):
-        transformer.transformer_blocks[index] = nn.Identity()
+    drop_layers(transformer.transformer_blocks, layers)
     return OpenSoraPlanBackbone(tiny_open_sora_plan_spec(), transformer, layers)
-
-
-def tiny_open_sora_plan_prompts(rows: int, seed: int = 0) -> PromptStates:
-    """Return text encoder states of made-up prompts, each one token shorter than the one before."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths = TOKENS - 2 - torch.arange(rows)
-    return {
-        "states": torch.randn(rows, TOKENS, TEXT_DIM, generator=generator),
-        "mask": torch.arange(TOKENS) < lengths[:, None],
-    }
 
 
 def published_forward(
@@ -157,20 +142,5 @@ def tiny_open_sora_plan_denoising(
     """
     work = tiny_denoising(case, layers, communicator)
     backbone = tiny_open_sora_plan_backbone(layers, case.seed)
-    rows = split_prompts(prompts or tiny_open_sora_plan_prompts(work.guidance.branches))
-
-    @cache
-    def text(_frames: FrameRange, branches: range) -> Any:
-        return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
-
-    return replace(work, backbone=backbone, text=text)
-
-
-def _tokenizer() -> Any:
-    words = {word: index for index, word in enumerate(_WORDS)}
-    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.post_processor = TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    rows = prompts or tiny_masked_prompts(work.guidance.branches)
+    return of_backbone(work, backbone, rows)

@@ -8,7 +8,8 @@ from typing import Any, Final
 import diffusers
 import transformers
 
-from longtake.testing.tiny.base import randomize
+from longtake.testing.tiny.ltx import CONDITIONED, randomize_ltx_vae, tiny_ltx_scheduler
+from longtake.testing.tiny.parts import randomize, t5_encoder
 
 Tokens = Mapping[str, int]
 """How many tokens each tokenizer has, by component."""
@@ -22,9 +23,11 @@ _LAYERS: Final = {"num_attention_heads": 2, "num_layers": 2}
 
 def t5(tokens: int, kind: str = "T5", width: int = _WIDTH) -> Any:
     """Return the encoder of a T5 1.1 or UMT5."""
-    config = getattr(transformers, f"{kind}Config")(
-        vocab_size=tokens,
-        d_model=width,
+    return t5_encoder(
+        tokens,
+        width,
+        1,
+        kind,
         d_kv=8,
         d_ff=32,
         num_layers=2,
@@ -32,7 +35,6 @@ def t5(tokens: int, kind: str = "T5", width: int = _WIDTH) -> Any:
         feed_forward_proj="gated-gelu",
         tie_word_embeddings=False,
     )
-    return randomize(getattr(transformers, f"{kind}EncoderModel")(config), 1)
 
 
 def _wan_transformer(kind: str = "Wan", seed: int = 0, **changes: Any) -> Any:
@@ -229,21 +231,14 @@ def ltx(tokens: Tokens, version: str) -> Parts:
     transformer = diffusers.LTXVideoTransformer3DModel(
         **_LAYERS, cross_attention_dim=width, caption_channels=_WIDTH
     )
-    shift: Parts = {"use_dynamic_shifting": False}
-    if version != "0.9.5":
-        shift = {
-            "use_dynamic_shifting": True,
-            "base_shift": 0.95,
-            "max_shift": 2.05,
-            "base_image_seq_len": 1024,
-            "max_image_seq_len": 4096,
-            "shift_terminal": 0.1,
-        }
+    scheduler = tiny_ltx_scheduler()
+    if version == "0.9.5":
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=False)
     return {
         "text_encoder": t5(tokens["tokenizer"]),
         "transformer": randomize(transformer, 0),
         "vae": _ltx_vae(version),
-        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(**shift),
+        "scheduler": scheduler,
     }
 
 
@@ -253,15 +248,6 @@ def _ltx_vae(version: str) -> Any:
         "decoder_block_out_channels": (8, 8, 8, 8),
         "layers_per_block": (1, 1, 1, 1, 1),
         "decoder_layers_per_block": (1, 1, 1, 1, 1),
-    }
-    since_091 = {
-        "decoder_block_out_channels": (8, 16, 32),
-        "decoder_layers_per_block": (1, 1, 1, 1),
-        "decoder_spatio_temporal_scaling": (True, True, True),
-        "decoder_inject_noise": (True, True, True, False),
-        "upsample_residual": (True, True, True),
-        "upsample_factor": (2, 2, 2),
-        "timestep_conditioning": True,
     }
     since_095 = {
         "block_out_channels": (8, 8, 8, 8, 8),
@@ -273,14 +259,8 @@ def _ltx_vae(version: str) -> Any:
         "spatial_compression_ratio": 32,
         "temporal_compression_ratio": 8,
     }
-    changes = {"0.9.0": {}, "0.9.1": since_091, "0.9.5": since_091 | since_095}[version]
-    vae = diffusers.AutoencoderKLLTXVideo(**plain | changes)
-    decoder = vae.decoder
-    # A single number, which is no weight.
-    multiplier, decoder.timestep_scale_multiplier = decoder.timestep_scale_multiplier, None
-    randomize(vae, 2)
-    decoder.timestep_scale_multiplier = multiplier
-    return vae
+    changes = {"0.9.0": {}, "0.9.1": CONDITIONED, "0.9.5": CONDITIONED | since_095}[version]
+    return randomize_ltx_vae(diffusers.AutoencoderKLLTXVideo(**plain | changes), 2)
 
 
 def mochi(tokens: Tokens) -> Parts:

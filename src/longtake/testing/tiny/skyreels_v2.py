@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,15 @@ from diffusers import (
     SkyReelsV2Pipeline,
     SkyReelsV2Transformer3DModel,
 )
-from torch import nn
 
-from longtake.models import BackboneSpec, ModelFolder, open_folder
+from longtake.models import BackboneSpec, ModelFolder
 from longtake.models.skyreels_v2 import skyreels_v2_backbone
-from longtake.models.text import join_prompts, split_prompts
 from longtake.models.wan import WanBackbone
 from longtake.strategies import Communicator, Denoising
-from longtake.task import FrameRange
 from longtake.testing.tiny.base import (
-    CHANNELS,
     LAYERS,
-    TEXT_DIM,
+    WAN_SIZES,
     TinyCase,
-    randomize,
     tiny_denoising,
     tiny_prompts,
     tiny_scheduler,
@@ -35,6 +29,12 @@ from longtake.testing.tiny.base import (
     tiny_tokenizer,
     tiny_wan_spec,
     tiny_wan_vae,
+)
+from longtake.testing.tiny.parts import (
+    drop_layers,
+    of_backbone,
+    randomize,
+    save_folder,
 )
 
 
@@ -67,25 +67,12 @@ def tiny_skyreels_folder(
         vae=tiny_wan_vae(seed),
         scheduler=tiny_scheduler(sampler),
     )
-    options = {} if shard_size is None else {"max_shard_size": shard_size}
-    pipeline.save_pretrained(path, **options)
-    return open_folder(str(path))
+    return save_folder(pipeline, path, shard_size)
 
 
 def tiny_skyreels_transformer(seed: int = 0, **changes: Any) -> Any:
     """Return a ``SkyReelsV2Transformer3DModel`` of random weights."""
-    config = {
-        "num_attention_heads": 2,
-        "attention_head_dim": 12,
-        "in_channels": CHANNELS,
-        "out_channels": CHANNELS,
-        "text_dim": TEXT_DIM,
-        "freq_dim": 16,
-        "ffn_dim": 32,
-        "num_layers": LAYERS,
-        "rope_max_seq_len": 64,
-        "inject_sample_info": True,
-    }
+    config = WAN_SIZES | {"inject_sample_info": True}
     return randomize(SkyReelsV2Transformer3DModel(**config | changes), seed)
 
 
@@ -103,8 +90,7 @@ def tiny_skyreels_spec() -> BackboneSpec:
 def tiny_skyreels_backbone(layers: Collection[int] = range(LAYERS), seed: int = 0) -> WanBackbone:
     """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
     transformer = tiny_skyreels_transformer(seed)
-    for index in set(range(LAYERS)).difference(layers):
-        transformer.blocks[index] = nn.Identity()
+    drop_layers(transformer.blocks, layers)
     return skyreels_v2_backbone(tiny_skyreels_spec(), transformer, layers)
 
 
@@ -123,10 +109,4 @@ def tiny_skyreels_denoising(
     """
     work = tiny_denoising(case, layers, communicator)
     backbone = tiny_skyreels_backbone(layers, case.seed)
-    rows = split_prompts(tiny_prompts(work.guidance.branches, 1))
-
-    @cache
-    def text(_frames: FrameRange, branches: range) -> Any:
-        return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
-
-    return replace(work, backbone=backbone, text=text)
+    return of_backbone(work, backbone, tiny_prompts(work.guidance.branches, 1))

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import WanImageToVideoPipeline
-from torch import nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-from longtake.models import BackboneSpec, ConditioningFrames, ModelFolder, PromptStates, open_folder
-from longtake.models.text import join_prompts, split_prompts
+from longtake.models import BackboneSpec, ConditioningFrames, ModelFolder, PromptStates
 from longtake.models.wan import WanBackbone
 from longtake.strategies import Communicator, Denoising
-from longtake.task import FrameRange
 from longtake.testing.tiny.base import (
     BOUNDARY,
     CHANNELS,
@@ -26,7 +22,6 @@ from longtake.testing.tiny.base import (
     TEXT_DIM,
     WIDTH,
     TinyCase,
-    randomize,
     tiny_denoising,
     tiny_scheduler,
     tiny_text_encoder,
@@ -34,6 +29,12 @@ from longtake.testing.tiny.base import (
     tiny_wan_spec,
     tiny_wan_transformer,
     tiny_wan_vae,
+)
+from longtake.testing.tiny.parts import (
+    drop_layers,
+    of_backbone,
+    randomize,
+    save_folder,
 )
 
 IMAGE_DIM, IMAGE_TOKENS = 8, 5
@@ -66,7 +67,7 @@ def tiny_wan_i2v_folder(path: Path, *, experts: int = 1, seed: int = 0) -> Model
     processor = CLIPImageProcessor(
         size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
     )
-    WanImageToVideoPipeline(
+    pipeline = WanImageToVideoPipeline(
         tokenizer=tokenizer,
         text_encoder=tiny_text_encoder(seed),
         vae=tiny_wan_vae(seed),
@@ -76,8 +77,8 @@ def tiny_wan_i2v_folder(path: Path, *, experts: int = 1, seed: int = 0) -> Model
         transformer=tiny_wan_i2v_transformer(seed, image=image),
         transformer_2=None if image else tiny_wan_i2v_transformer(seed + 1, image=image),
         boundary_ratio=None if image else BOUNDARY,
-    ).save_pretrained(path)
-    return open_folder(str(path))
+    )
+    return save_folder(pipeline, path)
 
 
 def tiny_wan_i2v_transformer(seed: int = 0, *, image: bool) -> Any:
@@ -104,8 +105,7 @@ def tiny_wan_i2v_backbone(
         tiny_wan_i2v_transformer(seed + expert, image=experts == 1) for expert in range(experts)
     ]
     for transformer in transformers:
-        for index in set(range(LAYERS)).difference(layers):
-            transformer.blocks[index] = nn.Identity()
+        drop_layers(transformer.blocks, layers)
     return WanBackbone(tiny_wan_i2v_spec(experts), transformers, layers)
 
 
@@ -148,11 +148,5 @@ def tiny_wan_i2v_denoising(
         communicator: The ranks of the run; ``None`` for one rank.
     """
     backbone = tiny_wan_i2v_backbone(layers, len(case.scales), case.seed)
-    rows = split_prompts(tiny_wan_i2v_prompts(2))
-
-    @cache
-    def text(_frames: FrameRange, branches: range) -> Any:
-        return backbone.condition_text(join_prompts([rows[branch] for branch in branches]))
-
     work = tiny_denoising(case, layers, communicator)
-    return replace(work, backbone=backbone, text=text, start=tiny_start())
+    return of_backbone(work, backbone, tiny_wan_i2v_prompts(2), start=tiny_start())

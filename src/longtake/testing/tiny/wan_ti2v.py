@@ -9,22 +9,25 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline
-from torch import nn
 
-from longtake.models import BackboneSpec, Compression, ModelFolder, open_folder
+from longtake.models import BackboneSpec, Compression, ModelFolder
 from longtake.models.wan import WanBackbone
 from longtake.strategies import Communicator, Denoising
 from longtake.testing.tiny.base import (
     CHANNELS,
     LAYERS,
     TinyCase,
-    randomize,
     tiny_denoising,
     tiny_scheduler,
     tiny_text_encoder,
     tiny_tokenizer,
     tiny_wan_spec,
     tiny_wan_transformer,
+)
+from longtake.testing.tiny.parts import (
+    drop_layers,
+    randomize,
+    save_folder,
 )
 
 
@@ -44,9 +47,7 @@ def tiny_ti2v_folder(path: Path, *, shard_size: str | None = None, seed: int = 0
         transformer=tiny_wan_transformer(seed),
         expand_timesteps=True,
     )
-    options = {} if shard_size is None else {"max_shard_size": shard_size}
-    pipeline.save_pretrained(path, **options)
-    return open_folder(str(path))
+    return save_folder(pipeline, path, shard_size)
 
 
 def tiny_ti2v_vae(seed: int = 0) -> Any:
@@ -83,8 +84,7 @@ def tiny_ti2v_spec() -> BackboneSpec:
 def tiny_ti2v_backbone(layers: Collection[int] = range(LAYERS), seed: int = 0) -> WanBackbone:
     """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
     transformer = tiny_wan_transformer(seed)
-    for index in set(range(LAYERS)).difference(layers):
-        transformer.blocks[index] = nn.Identity()
+    drop_layers(transformer.blocks, layers)
     return WanBackbone(tiny_ti2v_spec(), [transformer], layers)
 
 

@@ -40,7 +40,6 @@ from longtake.testing.tiny.base import (
     HEIGHT,
     WIDTH,
     TinyCase,
-    randomize,
     tiny_denoising,
     tiny_prompts,
     tiny_scheduler,
@@ -49,6 +48,7 @@ from longtake.testing.tiny.base import (
     tiny_wan_transformer,
     tiny_wan_vae,
 )
+from longtake.testing.tiny.parts import randomize
 
 # numpy's complaint about diffusers' DPM-Solver++, harmless.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
