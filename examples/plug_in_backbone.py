@@ -21,6 +21,7 @@ from longtake.models.loading.weights import load_module
 from sketch_dit import CHANNELS, LETTERS, PIXELS, SketchDiT, SketchVAE
 
 Condition = lm.Condition[Tensor, Tensor]
+Prompts = lm.PromptStates
 
 
 @final
@@ -29,7 +30,7 @@ class SketchBackbone(lm.Backbone[Tensor, Tensor]):
         super().__init__(spec, positions=None)
         self._dit = dit
 
-    def condition_text(self, prompts: lm.PromptStates) -> Tensor:
+    def condition_text(self, prompts: Prompts) -> Tensor:
         return cast(Tensor, self._dit.text(prompts["letters"]).mean(1, keepdim=True))
 
     def condition_step(self, timestep: float, guidance: float) -> Tensor:
@@ -94,8 +95,6 @@ class SketchFamily(lm.ModelFamily):
         place = Placement(device, dtype)
         return SketchDecoder(load_module(folder, "vae", lambda _: SketchVAE(), place))
 
-    def encode_text(
-        self, folder: Folder, prompts: Sequence[str], place: Placement
-    ) -> lm.PromptStates:
-        counts = [[float(prompt.count(letter)) for letter in LETTERS] for prompt in prompts]
-        return {"letters": torch.tensor(counts, dtype=place.dtype)[:, None]}
+    def encode_text(self, folder: Folder, prompts: Sequence[str], place: Placement) -> Prompts:
+        counts = [[[prompt.count(letter) for letter in LETTERS]] for prompt in prompts]
+        return {"letters": torch.tensor(counts, dtype=place.dtype)}

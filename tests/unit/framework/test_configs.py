@@ -40,6 +40,7 @@ from longtake.framework.engine.settings import Settings
 from longtake.framework.engine.timings import Timings
 from longtake.models import family_of, open_folder
 from longtake.models.loading import folder as folders
+from longtake.models.loading.hub import HubSnapshot
 from longtake.schedulers import FullSequence
 from longtake.strategies import SingleDevice
 
@@ -188,9 +189,11 @@ def prepared(
     if "I2V" in model:
         Image.new("RGB", (64, 48)).save(picture)
         more = (*more, "--data.start", str(picture))
-    monkeypatch.setattr(
-        folders, "_download", lambda _name, _patterns: published(tmp_path / "model", model)
-    )
+    if model != "demo":
+        folder = published(tmp_path / "model", model)
+        monkeypatch.setattr(folders, "find_settings", lambda _name, _revision: folder)
+        snapshot = HubSnapshot(name=model, commit="0" * 40, path=folder, sizes={})
+        monkeypatch.setattr(folders, "find_snapshot", lambda _name, _path: snapshot)
     # The configs are for large GPUs: the check of what the cache holds must not fail for this host.
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=141 * 10**9))
     monkeypatch.setattr(LongtakeCLI, "_run_subcommand", lambda self, subcommand: None)
@@ -385,6 +388,8 @@ def test_what_is_left_out_is_shown_resolved(
     assert model_of(plan) == {
         "model": "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
         "pipeline": "WanPipeline",
+        "revision": "0" * 40,
+        "variant": None,
         "licence": "apache-2.0",
     }
     report = ReportWriter(RunFolder(tmp_path), Timings(), "none", plan)

@@ -70,7 +70,7 @@ class TestHunyuanVideoDecoderFromDisk(TestHunyuanVideoDecoder):
 
     def oracle(self, latents: Tensor) -> Tensor:
         whole, tiled = super().oracle(latents), tiny_hunyuan_vae()
-        tiled.enable_tiling()
+        tiled.to(latents.dtype).enable_tiling()
         cut = tiled.decode(latents / tiled.config.scaling_factor, return_dict=False)[0]
         assert not torch.equal(cut[0].transpose(0, 1).clamp(-1, 1), whole), "there is one tile"
         return whole

@@ -18,6 +18,8 @@ from longtake.testing.tiny.ltx import tiny_ltx_folder, tiny_ltx_spec, tiny_ltx_v
 
 CPU = torch.device("cpu")
 
+pytestmark = pytest.mark.usefixtures("norms_keep_float64")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
@@ -99,7 +101,7 @@ def test_as_many_frames_are_held_back_as_a_picture_depends_on() -> None:
     assert video.shape == expected.shape
     assert (video - expected).abs().max() <= EXACT
     latents[:, :, 25:] += 1.0
-    changed = ((whole(vae, latents) - expected).abs() > EXACT).flatten(1).any(dim=1)
+    changed = (whole(vae, latents) != expected).flatten(1).any(dim=1)  # however little
     made_before = 1 + 8 * 24 - 191
     assert changed.tolist() == [False] * made_before + [True] * (233 - made_before)
 

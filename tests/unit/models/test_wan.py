@@ -224,7 +224,8 @@ def test_a_missing_tensor_is_named(broken: ModelFolder) -> None:
     save_file(state, broken.path / WEIGHTS)
     with pytest.raises(ModelError, match=r"safetensors lacks .*blocks\.2\.attn1\.to_q\.weight"):
         load(broken)
-    load(broken, range(2))  # does not need it
+    with pytest.raises(ModelError, match=r"lacks"):  # every rank refuses the same
+        load(broken, range(2))
 
 
 def test_a_tensor_that_the_index_of_shards_lacks_is_named(tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ _FORMS = {
     "data.num_frames": "give a whole number, null for an endless video, or auto for the model's "
     "own length",
 }
+_OPTIONAL = re.compile(
+    r'Parser key "(?!data\.num_frames)([^"]+)":.*Union subtypes Subtypes: '
+    r"\[(<class '\w+'>|typing\.Literal\[[^\]]*\]), <class 'NoneType'>\].*Given value: (.*)$"
+)
+"""What is said of a value that is neither of one type nor left out."""
 
 
 def explain(message: str, options: Collection[str]) -> str:
@@ -50,6 +55,8 @@ def explain(message: str, options: Collection[str]) -> str:
         return _unknown_class(found[1], found[2])
     if found := re.search(r'Parser key "([^"]+)":\s*Expected a (.*)\. Got value: (.*)$', line):
         return f"{found[1]} is {found[3]}, but it must be {_type(found[2])}."
+    if found := re.search(_OPTIONAL, line):
+        return f"{found[1]} is {found[3]}, but it must be {_type(found[2])}, or null."
     if found := re.search(
         r'Parser key "([^"]+)":.*Does not validate against any of the Union', line
     ):

@@ -101,7 +101,7 @@ def refused(
         ),
         (("--data.prompts", "[[{at: 0, text: bird}, {at: 99, text: sea}]]"), "would never be seen"),
         (("--data.prompts", "prompts.csv"), "read from .txt"),
-        (("--data.num_frames", "5s"), "give a whole number, or null for an endless video"),
+        (("--data.num_frames", "5s"), "give a whole number, null for an endless video"),
         (("--data.prompts", "[[{at: 3, text: bird}]]"), "a schedule starts at 0"),
         (
             ("--trainer.devices", "2", "--trainer.strategy", "SingleDevice"),

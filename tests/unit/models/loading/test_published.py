@@ -196,6 +196,10 @@ def pipeline_of(folder: ModelFolder, noise: Tensor) -> Any:
         # It cannot take latents of its own (diffusers 0.42): it would unpack them.
         pipeline.prepare_latents = lambda *_, **__: (noise.clone(), LATENT_FRAMES, None, 0)
         pipeline.scheduler = Remembering.from_config(pipeline.scheduler.config)
+    if folder.pipeline.startswith("SkyReelsV2"):
+        # As the pipelines' own examples do: the folders' schedulers say no shift.
+        scheduler = pipeline.scheduler
+        pipeline.scheduler = type(scheduler).from_config(scheduler.config, flow_shift=8.0)
     return pipeline
 
 
