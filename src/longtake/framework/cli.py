@@ -205,7 +205,7 @@ class LongtakeCLI(LightningCLI):
         config.model.flow_shift = plan.fixed_flow_shift
         if plan.folder.revision is not None:  # the commit of a hub model
             config.model.revision = plan.folder.revision
-        for name, value in self.datamodule.size.items():
+        for name, value in self.datamodule.settled.items():
             config.data[name] = value
         dumped = self._parser(self.subcommand).dump(config, skip_unset=False)
         return f"{CONFIG_HEADER} {__version__}\n{dumped}"

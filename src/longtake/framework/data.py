@@ -7,27 +7,19 @@ from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
 import lightning.pytorch as pl
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError, nearest
-from longtake.framework.engine.request import PromptAt, Request
+from longtake.framework.engine.request import PromptAt, Request, VideoOptions, settled
+from longtake.framework.options import options_of
 from longtake.models import Defaults
 
-_LINE_KEYS = {
-    "prompt": (str, list),
-    "negative_prompt": (str,),
-    "num_frames": (int, type(None)),
-    "height": (int,),
-    "width": (int,),
-    "fps": (int,),
-    "seed": (int,),
-    "start": (str, type(None)),
-    "start_frames": (int, type(None)),
-}
-"""What a line of a JSONL file may set, and its JSON types."""
+_VIDEO_OPTIONS = get_type_hints(VideoOptions)
+_LINE_KEYS: dict[str, Any] = {"prompt": str | list, **_VIDEO_OPTIONS}
+"""What a line of a JSONL file may set, and its type."""
 _NO_PROMPT_FILES = {".json", ".csv", ".tsv", ".yaml", ".yml", ".md", ".text"}
 """Endings by which a user means a file, of a kind that prompts are not read from."""
 
@@ -48,55 +40,33 @@ class Requests:
         return iter(self.items)
 
 
-@final
-class PromptData(pl.LightningDataModule):
-    """What to make: prompts, length, size, seed.
+@dataclass(frozen=True, slots=True)
+class PromptOptions(VideoOptions):
+    """Options ``data.*``: what to make. Those of a video hold for every prompt.
 
     Args:
         prompts: One prompt, a list of prompts, or a file: ``.txt`` (a prompt per line, ``#``
             starts a comment) or ``.jsonl`` (per line an object with ``prompt`` and, where it
-            differs, ``negative_prompt``, ``num_frames``, ``height``, ``width``, ``fps``,
-            ``seed``, ``start``, ``start_frames``). A prompt may change along the video: a list of
+            differs, any of the other options). A prompt may change along the video: a list of
             ``{at: seconds, text: ...}`` that starts at 0.
-        num_frames: Video frames; exactly as many are made. ``null`` for an endless video, which
-            Ctrl-C ends with a complete file. ``auto``: a clip as long as the model's own
-            (``longtake models``).
-        height: Height in pixels; left out: the model's own.
-        width: Width in pixels; left out: the model's own.
-        fps: Video frames per second; left out: the model's own.
-        seed: Of the starting noise; the same seed gives the same video on any device count.
-        negative_prompt: What guidance steers away from.
-        start: File that the video starts from: an image (PNG, JPEG, WebP), which becomes its
-            first frame, or a video, which it continues: the new video begins with the last
-            frames of that one, decoded from the model's latents. Cropped around the center to
-            the shape of ``height`` and ``width``, and resized.
-        start_frames: How many of the last frames of a video in ``start`` are kept: 1, 5, 9, ...
-            with a VAE of 4 video frames per latent frame. Left out: 8 latent frames' worth (29),
-            or as many as there are.
     """
 
-    def __init__(
-        self,
-        prompts: list[str | list[PromptAt]] | str | None = None,
-        num_frames: int | Literal["auto"] | None = "auto",
-        height: int | None = None,
-        width: int | None = None,
-        fps: int | None = None,
-        seed: int = 0,
-        negative_prompt: str = "",
-        start: str | None = None,
-        start_frames: int | None = None,
-    ) -> None:
+    prompts: list[str | list[PromptAt]] | str | None = None
+
+
+@final
+class PromptData(pl.LightningDataModule):
+    """What to make: prompts, length, size, seed.
+
+    ``PromptData("a bird", num_frames=81)`` takes the fields of ``PromptOptions``, which are the
+    options ``data.*`` of the command line.
+    """
+
+    @options_of(PromptOptions)
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
-        self._prompts = prompts
+        self._given = PromptOptions(*args, **options)
         self._requests: Requests | None = None
-        self._size = (num_frames, height, width, fps)
-        self._given: dict[str, Any] = {
-            "seed": seed,
-            "negative_prompt": negative_prompt,
-            "start": start,
-            "start_frames": start_frames,
-        }
         self.settle(Defaults())
 
     def settle(self, defaults: Defaults) -> None:
@@ -105,15 +75,15 @@ class PromptData(pl.LightningDataModule):
         Args:
             defaults: Of the model; at first, those of a model that says nothing.
         """
-        frames, height, width, fps = self._size
-        self.size: dict[str, int | None] = {
-            "num_frames": defaults.frames if frames == "auto" else frames,
-            "height": defaults.height if height is None else height,
-            "width": defaults.width if width is None else width,
-            "fps": defaults.fps if fps is None else fps,
-        }
-        """What every request has that does not say otherwise itself."""
+        self._defaults = defaults
         self._requests = None
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """What every request has that does not say otherwise itself: option by option."""
+        return settled(
+            {name: getattr(self._given, name) for name in _VIDEO_OPTIONS}, self._defaults
+        )
 
     def requests(self) -> Requests:
         """Return every request of the run. A file is read once.
@@ -133,7 +103,7 @@ class PromptData(pl.LightningDataModule):
         return self.requests()
 
     def _lines(self) -> list[dict[str, Any]]:
-        prompts = self._prompts
+        prompts = self._given.prompts
         if prompts is None:
             return []
         if isinstance(prompts, list):
@@ -161,7 +131,7 @@ class PromptData(pl.LightningDataModule):
         return [{"prompt": prompts}]
 
     def _request(self, index: int, line: dict[str, Any]) -> Request:
-        settings = {**self.size, **self._given, **line}
+        settings = {**self.settled, **settled(line, self._defaults)}
         prompt = settings.pop("prompt")
         if not isinstance(prompt, str):
             return Request(index=index, prompts=tuple(prompt), **settings)
@@ -202,11 +172,20 @@ def _json_line(file: Path, number: int, line: str) -> dict[str, Any]:
             raise ConfigurationError(
                 f"{where}: unknown key {key!r}; did you mean {nearest(key, _LINE_KEYS)!r}?"
             )
-        if not isinstance(value, _LINE_KEYS[key]) or isinstance(value, bool):
+        if not _fits(value, _LINE_KEYS[key]):
             raise ConfigurationError(f"{where}: {key} cannot be {value!r}.")
     if isinstance(settings["prompt"], list):
         settings["prompt"] = [_prompt_at(where, part) for part in settings["prompt"]]
     return {**settings, "origin": where}
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value of JSON is of an option's type: a union, literals, or a plain class."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if options := get_args(kind):
+        return any(_fits(value, option) for option in options)
+    return type(value) is kind  # not isinstance: true is no number
 
 
 def _prompt_at(where: str, part: object) -> PromptAt:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import final
+from collections.abc import Iterator, Sequence
+from typing import Any, final
 
 import lightning.pytorch as pl
 import torch
-from jsonargparse.typing import lazy_instance
 from typing_extensions import override
 
-from longtake.caches import FeatureCache, NextBlockKV
 from longtake.framework.callbacks.base import dispatch, dispatch_failure
 from longtake.framework.engine.engine import Engine
 from longtake.framework.engine.events import (
@@ -20,13 +18,11 @@ from longtake.framework.engine.events import (
     RequestEnded,
     RequestStarted,
 )
-from longtake.framework.engine.generation_config import Dtype, GenerationConfig
+from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.request import Request
 from longtake.framework.launch.interrupt import StopFlag
 from longtake.framework.launch.rank_strategy import RankStrategy
-from longtake.models import Lora, ModelFamily, Sampler, SamplerSettings
-from longtake.noise import NoiseInit, SharedPool
-from longtake.schedulers import BlockScheduler, FifoQueue
+from longtake.framework.options import options_of
 from longtake.strategies import ActionDone
 
 
@@ -34,87 +30,14 @@ from longtake.strategies import ActionDone
 class Generator(pl.LightningModule):
     """How videos are made: the model, the schedule of its blocks, the sampler.
 
-    Args:
-        pipeline: The model: a diffusers folder, a hub id, or ``demo`` (bundled; its sizes are in
-            ``configs/demo.yaml``).
-        variant: Which weight files are read where a folder has several kinds: ``fp16`` for
-            ``*.fp16.safetensors``, ``bf16``; left out: the plain ones.
-        revision: Branch, tag or commit of a hub id; left out: the newest commit. A run's
-            ``config.yaml`` holds the commit that it used, so that it can be run again.
-        family: A model family of your own, ``{class_path: my_package.MyFamily}``; left out: the one
-            that is registered for the pipeline (``longtake models``).
-        scheduler: What is denoised, in which order. ``FifoQueue`` for long and endless videos,
-            ``FullSequence`` for clips up to the model's native length.
-        noise: The starting noise of every block.
-        cache: How a block sees its neighbors: which keys and values outlive a task.
-        steps: Denoising steps of each block; left out: the model's own number (``longtake
-            models``).
-        guidance_scale: Scale of classifier-free guidance; 1 or less turns it off (for all experts).
-            A model with embedded guidance is told the scale instead. Left out: the model's own.
-        guidance_scale_2: Of the second expert of Wan 2.2; left out: as ``guidance_scale`` if that
-            is given, else the model's own.
-        sampler: A diffusers scheduler class, such as ``UniPCMultistepScheduler``,
-            ``FlowMatchEulerDiscreteScheduler`` or ``DPMSolverMultistepScheduler``; or a sampler
-            of your own, ``{class_path: my_package.MySampler}``. Left out: the scheduler that the
-            model ships.
-        flow_shift: Shift of the noise levels (Wan: 3 at 480p, 5 at 720p); left out: the model's
-            own, by the clip's size where that is how it was trained (LTX-Video).
-        dtype: Of the transformer's and the text encoder's weights. Norms, time embedding and the
-            VAE stay in float32, as the model class declares.
-        attention: diffusers' attention backend: ``native``, ``flash``, ``sage``, ...
-        vae_tile: Decodes pictures in square tiles of so many pixels, which overlap by a quarter;
-            several decode devices share a video's tiles. Left out: whole pictures.
-        start_noise: With ``data.start`` and a text-to-video model: how much of a block's noise
-            the given frames are seen with while the others are made. 1 is what such a model was
-            trained with, but the video may jump after them; with less it follows them more
-            closely; 0 shows them clean.
-        lora: A LoRA to merge into the transformer's weights: a folder as diffusers or peft saves
-            it, or a safetensors file of any trainer (docs/lora.md). Or several: a list, or the
-            option repeated. Each may be ``{path: ..., scale: 1.0}``; for Wan 2.2 with
-            ``component: transformer_2`` (or ``all``) and ``scale_2`` for the second expert; with
-            ``missing: skip`` where the model lacks modules that the LoRA changes.
+    ``Generator(pipeline="demo", steps=8)`` takes the fields of ``GenerationConfig``, which are the
+    options ``model.*`` of the command line.
     """
 
-    def __init__(
-        self,
-        pipeline: str,
-        variant: str | None = None,
-        revision: str | None = None,
-        family: ModelFamily | None = None,
-        scheduler: BlockScheduler = lazy_instance(FifoQueue),
-        noise: NoiseInit = lazy_instance(SharedPool),
-        cache: FeatureCache = lazy_instance(NextBlockKV),
-        steps: int | None = None,
-        guidance_scale: float | None = None,
-        guidance_scale_2: float | None = None,
-        sampler: str | Callable[[SamplerSettings], Sampler] | None = None,
-        flow_shift: float | None = None,
-        dtype: Dtype = "bfloat16",
-        attention: str = "native",
-        vae_tile: int | None = None,
-        start_noise: float = 0.5,
-        lora: list[Lora | str] | Lora | str | None = None,
-    ) -> None:
+    @options_of(GenerationConfig)
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
-        self.generation_config = GenerationConfig(
-            pipeline=pipeline,
-            variant=variant,
-            revision=revision,
-            family=family,
-            scheduler=scheduler,
-            noise=noise,
-            cache=cache,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            guidance_scale_2=guidance_scale_2,
-            sampler=sampler,
-            flow_shift=flow_shift,
-            dtype=dtype,
-            attention=attention,
-            vae_tile=vae_tile,
-            start_noise=start_noise,
-            loras=_loras(lora),
-        )
+        self.generation_config = GenerationConfig(*args, **options)
         self.engine: Engine | None = None
         self.stop = StopFlag()
         self.cut_short = False
@@ -207,9 +130,3 @@ class Generator(pl.LightningModule):
         if self.engine is None:
             raise RuntimeError("Generator runs under InferenceTrainer.predict, which prepares it")
         return self.engine
-
-
-def _loras(given: list[Lora | str] | Lora | str | None) -> tuple[Lora, ...]:
-    """Return LoRAs, however many are given and in whichever form."""
-    each = given if isinstance(given, list) else [] if given is None else [given]
-    return tuple(Lora(path=one) if isinstance(one, str) else one for one in each)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from longtake.caches import NextBlockKV
-from longtake.framework.data import PromptData
+from longtake.framework.data import PromptOptions
 from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer
@@ -86,7 +86,7 @@ def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
             },
         ),
         (
-            PromptData,
+            PromptOptions,
             {
                 "prompts": None,
                 "num_frames": "auto",
@@ -105,18 +105,21 @@ def test_options(function: Callable[..., Any], defaults: dict[str, Any]) -> None
     assert defaults_of(function) == defaults
 
 
-def test_options_of_a_model_are_the_same_in_yaml_and_in_the_engine() -> None:
-    given = defaults_of(Generator)
+def test_options_of_a_model() -> None:
+    """``Generator`` and the command line take them from here."""
+    given = defaults_of(GenerationConfig)
     assert {name: given[name] for name in MODEL} == MODEL
-    assert set(given) == {*MODEL, "scheduler", "noise", "cache", "lora", "variant", "revision"}
-    generation_config = GenerationConfig(pipeline="demo")
-    assert {name: getattr(generation_config, name) for name in MODEL} == MODEL
-    assert generation_config.loras == ()
-    assert isinstance(generation_config.noise, SharedPool)
-    assert isinstance(generation_config.cache, NextBlockKV)
-    scheduler = generation_config.scheduler
+    config = Generator(pipeline="demo").generation_config
+    assert {name: getattr(config, name) for name in MODEL} == MODEL
+    assert (config.variant, config.revision, config.lora) == (None, None, None)
+    assert isinstance(config.noise, SharedPool)
+    assert isinstance(config.cache, NextBlockKV)
+    scheduler = config.scheduler
     assert isinstance(scheduler, FifoQueue)
     assert (scheduler.block_frames, scheduler.context_frames, scheduler.stride) == (8, 8, 1)
+    assert {one.name for one in fields(config)} == {
+        *MODEL, "pipeline", "variant", "revision", "scheduler", "noise", "cache", "lora"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import lazy_instance
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
@@ -29,7 +30,14 @@ class OneSentenceParser(LightningArgumentParser):
         Otherwise ``--data.prompts prompts.jsonl`` would take the raw lines as prompts.
         """
         kwargs["sub_configs"] = False
-        return super().add_class_arguments(*args, **kwargs)  # type: ignore[no-any-return]
+        added: list[str] = super().add_class_arguments(*args, **kwargs)
+        typed: list[Any] = [*self._actions]  # of jsonargparse, whose classes are not exported
+        for action in typed:
+            # A field's default_factory gives an object; the parser shows and dumps classes.
+            if action.dest in added and type(action.default).__module__.startswith("longtake."):
+                lazy = lazy_instance(type(action.default))
+                action.default = action.normalize_default(lazy)
+        return added
 
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

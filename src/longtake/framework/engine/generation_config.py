@@ -1,8 +1,8 @@
-"""GenerationConfig: what the user chooses about the model, as data."""
+"""Options of the model, as data: ``model.*`` of the YAML."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
 
 import torch
@@ -16,37 +16,60 @@ from longtake.schedulers import BlockScheduler, FifoQueue
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """How videos are made.
+    """Options ``model.*``: how videos are made.
+
+    Each is written here alone: ``Generator`` takes these fields, and ``--help`` these texts.
 
     Args:
-        pipeline: A bundled model's name (``demo``), a diffusers folder or a hub id.
-        variant: Of the weight files (``fp16``); ``None``: the plain ones.
-        revision: Branch, tag or commit of a hub id; ``None``: the newest.
-        family: Knows the pipeline; ``None``: the one that is registered for it.
-        scheduler: What is denoised, in which order.
+        pipeline: The model: a diffusers folder, a hub id, or ``demo`` (bundled; its sizes are in
+            ``configs/demo.yaml``).
+        variant: Which weight files are read where a folder has several kinds: ``fp16`` for
+            ``*.fp16.safetensors``, ``bf16``; left out: the plain ones.
+        revision: Branch, tag or commit of a hub id; left out: the newest commit. A run's
+            ``config.yaml`` holds the commit that it used, so that it can be run again.
+        family: A model family of your own, ``{class_path: my_package.MyFamily}``; left out: the one
+            that is registered for the pipeline (``longtake models``).
+        scheduler: What is denoised, in which order. ``FifoQueue`` for long and endless videos,
+            ``FullSequence`` for clips up to the model's native length.
         noise: The starting noise of every block.
-        cache: Which keys and values outlive a task.
-        steps: Denoising steps of each block; ``None``: the model's own number.
-        guidance_scale: Of classifier-free guidance; 1 or less turns it off. ``None``: the model's
-            own.
-        guidance_scale_2: Of a second expert (Wan 2.2); ``None``: the model's own, or the same as
-            a ``guidance_scale`` that is given.
-        sampler: A diffusers scheduler class, or what makes a sampler of one's own; ``None``: the
-            scheduler that the model ships.
-        flow_shift: Shift of the noise levels; ``None``: the model's own.
-        dtype: Of the transformer's and the text encoder's weights.
-        attention: diffusers' attention backend.
-        loras: What is merged into the transformers' weights.
-        vae_tile: Pixels along the sides of the VAE's tiles; ``None``: whole pictures.
-        start_noise: Share of a block's noise that frames given by the request are seen with.
+        cache: How a block sees its neighbors: which keys and values outlive a task.
+        steps: Denoising steps of each block; left out: the model's own number (``longtake
+            models``).
+        guidance_scale: Scale of classifier-free guidance; 1 or less turns it off (for all experts).
+            A model with embedded guidance is told the scale instead. Left out: the model's own.
+        guidance_scale_2: Of the second expert of Wan 2.2; left out: as ``guidance_scale`` if that
+            is given, else the model's own.
+        sampler: A diffusers scheduler class, such as ``UniPCMultistepScheduler``,
+            ``FlowMatchEulerDiscreteScheduler`` or ``DPMSolverMultistepScheduler``; or a sampler
+            of your own, ``{class_path: my_package.MySampler}``. Left out: the scheduler that the
+            model ships.
+        flow_shift: Shift of the noise levels (Wan: 3 at 480p, 5 at 720p); left out: the model's
+            own, by the clip's size where that is how it was trained (LTX-Video).
+        dtype: Of the transformer's and the text encoder's weights. Norms, time embedding and the
+            VAE stay in float32, as the model class declares.
+        attention: diffusers' attention backend: ``native``, ``flash``, ``sage``, ...
+        vae_tile: Decodes pictures in square tiles of so many pixels, which overlap by a quarter;
+            several decode devices share a video's tiles. Left out: whole pictures.
+        start_noise: With ``data.start`` and a text-to-video model: how much of a block's noise
+            the given frames are seen with while the others are made. 1 is what such a model was
+            trained with, but the video may jump after them; with less it follows them more
+            closely; 0 shows them clean.
+        lora: A LoRA to merge into the transformer's weights: a folder as diffusers or peft saves
+            it, or a safetensors file of any trainer (docs/lora.md). Or several: a list, or the
+            option repeated. Each may be ``{path: ..., scale: 1.0}``; for Wan 2.2 with
+            ``component: transformer_2`` (or ``all``) and ``scale_2`` for the second expert; with
+            ``missing: skip`` where the model lacks modules that the LoRA changes.
 
     Raises:
         ConfigurationError: ``start_noise`` is not between 0 and 1.
     """
 
     pipeline: str
+    _: KW_ONLY
+    variant: str | None = None
+    revision: str | None = None
     family: ModelFamily | None = None
     scheduler: BlockScheduler = field(default_factory=FifoQueue)
     noise: NoiseInit = field(default_factory=SharedPool)
@@ -58,11 +81,9 @@ class GenerationConfig:
     flow_shift: float | None = None
     dtype: Dtype = "bfloat16"
     attention: str = "native"
-    loras: tuple[Lora, ...] = ()
     vae_tile: int | None = None
     start_noise: float = 0.5
-    variant: str | None = None
-    revision: str | None = None
+    lora: list[Lora | str] | Lora | str | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.start_noise <= 1.0:
@@ -78,3 +99,10 @@ class GenerationConfig:
             "bfloat16": torch.bfloat16,
             "float16": torch.float16,
         }[self.dtype]
+
+    @property
+    def loras(self) -> tuple[Lora, ...]:
+        """``lora``, however many are given and in whichever form."""
+        given = self.lora
+        each = given if isinstance(given, list) else [] if given is None else [given]
+        return tuple(Lora(path=one) if isinstance(one, str) else one for one in each)

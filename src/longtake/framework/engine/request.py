@@ -1,10 +1,13 @@
-"""Request: what the user wants to see."""
+"""Request: one video to make, and the options by which it is asked for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from longtake.errors import ConfigurationError
+from longtake.models import Defaults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,19 +24,46 @@ class PromptAt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One video to make.
+class VideoOptions:
+    """Options of a video beside its prompt: ``data.*`` of the YAML, keys of a line of JSON Lines.
+
+    Each is written here alone: ``Request`` and ``PromptData`` inherit these fields, and ``--help``
+    has these texts.
+
+    Args:
+        num_frames: Video frames; exactly as many are made. ``null`` for an endless video, which
+            Ctrl-C ends with a complete file. ``auto``: a clip as long as the model's own
+            (``longtake models``).
+        height: Height in pixels; left out: the model's own.
+        width: Width in pixels; left out: the model's own.
+        fps: Video frames per second; left out: the model's own.
+        seed: Of the starting noise; the same seed gives the same video on any device count.
+        negative_prompt: What guidance steers away from.
+        start: File that the video starts from: an image (PNG, JPEG, WebP), which becomes its
+            first frame, or a video, which it continues: the new video begins with the last
+            frames of that one, decoded from the model's latents. Cropped around the center to
+            the shape of ``height`` and ``width``, and resized.
+        start_frames: How many of the last frames of a video in ``start`` are kept: 1, 5, 9, ...
+            with a VAE of 4 video frames per latent frame. Left out: 8 latent frames' worth (29),
+            or as many as there are.
+    """
+
+    num_frames: int | Literal["auto"] | None = "auto"
+    height: int | None = None
+    width: int | None = None
+    fps: int | None = None
+    seed: int = 0
+    negative_prompt: str = ""
+    start: str | None = None
+    start_frames: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request(VideoOptions):
+    """One video to make: its options, none of them left to the model, and its prompts.
 
     Args:
         prompts: Prompts along the video, in the order of time, the first one at 0 seconds.
-        num_frames: Video frames; ``None`` for an endless video.
-        height: Pixels.
-        width: Pixels.
-        fps: Video frames per second.
-        seed: Of the starting noise.
-        negative_prompt: What guidance steers away from.
-        start: Image or video file that the video starts from; ``None``: from noise alone.
-        start_frames: Video frames of the end of that file that are kept; ``None``: a usual number.
         index: Number of the request in the run; names its output folder.
         origin: Where it was asked for (a file and line), for error messages.
 
@@ -43,14 +73,11 @@ class Request:
     """
 
     prompts: tuple[PromptAt, ...]
+    # Narrower than the options: nothing is open any more.
     num_frames: int | None
     height: int
     width: int
     fps: int = 16
-    seed: int = 0
-    negative_prompt: str = ""
-    start: str | None = None
-    start_frames: int | None = None
     index: int = 0
     origin: str = ""
 
@@ -67,3 +94,12 @@ class Request:
     def prompt_at(self, seconds: float) -> str:
         """Return the prompt that holds ``seconds`` into the video."""
         return next(prompt.text for prompt in reversed(self.prompts) if prompt.at <= seconds)
+
+
+def settled(options: Mapping[str, Any], defaults: Defaults) -> dict[str, Any]:
+    """Return options of a video by name, with the model's own where they are left to it."""
+    own = asdict(defaults)
+    found = {name: own.get(name) if value is None else value for name, value in options.items()}
+    if found.get("num_frames") == "auto":
+        found["num_frames"] = defaults.frames
+    return found

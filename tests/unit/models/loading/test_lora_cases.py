@@ -169,7 +169,7 @@ def test_wan_21_image_to_video_on_wan_22(tmp_path: Path) -> None:
 
     def plan(**options: Any) -> RunPlan:
         generation_config = GenerationConfig(
-            pipeline=str(path), loras=(Lora(path=str(file), **options),)
+            pipeline=str(path), lora=Lora(path=str(file), **options)
         )
         return RunPlan(generation_config, SingleDevice(), world_size=1, device=torch.device("cpu"))
 
