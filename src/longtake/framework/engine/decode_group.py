@@ -6,6 +6,7 @@ file is where the user expects it, and whatever listens to events sees one run.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -219,6 +220,7 @@ class _DecodeRank:
         self._video = video
         self._frames = frames
         self._helping = helping
+        self._log = logging.getLogger(f"longtake.rank{self._rank}")
         self._mail = Mailbox(communicator, self._empty)
         self._heads = 0
         self._last: OfTask | None = None
@@ -249,10 +251,11 @@ class _DecodeRank:
                         self._mail.receive(action)
 
     def _timed(self, action: Action) -> Iterator[ActionDone]:
+        start, name = time.perf_counter(), describe(action)
+        self._log.debug(name)
         if isinstance(action, Decode | Finish):
             yield from self._decode(action)
             return
-        start, name = time.perf_counter(), describe(action)
         with record_function(name):
             self._do(action)
         yield ActionDone(action, start, time.perf_counter())
