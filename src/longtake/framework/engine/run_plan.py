@@ -93,6 +93,7 @@ class RunPlan:
         self._load_sampler()  # or a refusal
         self.guidance = _guidance(self.settings, self.spec)
         self._hardware = hardware or hardware_of(device, generation_config.torch_dtype)
+        self._checked: set[Request] = set()
         self._settled: tuple[Workload, Layout] | None = None
         self._weights: WeightCount | None = None
 
@@ -114,6 +115,9 @@ class RunPlan:
         """
         if not requests:
             raise ConfigurationError("data.prompts is empty: give at least one prompt, or a file.")
+        requests = [request for request in requests if request not in self._checked]
+        if not requests:  # the engine asks again before each of a run's
+            return
         for request in requests:
             with naming(request):
                 check_request(request, self.spec, self.generation_config.scheduler)
@@ -124,8 +128,10 @@ class RunPlan:
         weights = self.count_weights()
         for request in requests:
             with naming(request):
-                self.strategy.check(self.layout, self.workload_of(request))
-                check_memory(self.workload_of(request), self.layout, weights)
+                workload = self.workload_of(request)
+                self.strategy.check(self.layout, workload)
+                check_memory(workload, self.layout, weights)
+        self._checked.update(requests)
 
     def connect(self, communicator: Communicator) -> None:
         """Settle what depends on the run's own links. Collective, once, after ``check``."""

@@ -161,3 +161,26 @@ def test_an_unknown_profile_is_refused_in_a_sentence(
         main(["plan", "--model.pipeline", str(model), *settings, "--profile", "H20"])
     assert ended.value.code == 2
     assert "no hardware profile is named 'H20'; the nearest is" in capsys.readouterr().err
+
+
+def test_a_request_is_checked_once(generation_config: GenerationConfig) -> None:
+    """The engine asks for all of a run's requests, and again before each."""
+
+    class Asked(Recording):
+        asked = 0
+
+        @override
+        def check(self, layout: Layout, workload: Workload) -> None:
+            self.asked += 1
+
+    strategy = Asked()
+    plan = plan_of(generation_config, strategy, 2)
+    requests = [replace(VIDEO, index=index) for index in range(3)]
+    plan.check(requests)
+    for request in requests:
+        plan.check([request])
+    assert strategy.asked == 3
+    plan.check([replace(VIDEO, seed=7)])
+    assert strategy.asked == 4
+    with pytest.raises(ConfigurationError, match="num_frames is 38"):
+        plan.check([replace(VIDEO, num_frames=38)])
