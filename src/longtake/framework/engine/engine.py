@@ -122,13 +122,15 @@ class Engine:
             ConfigurationError: The ranks' machines are so unlike that their layouts differ.
         """
         self._communicator = communicator
-        layouts = dict.fromkeys(communicator.gather(str(self.plan.layout)))
+        # In one message: where rank 0 refuses, no other rank waits for a second one.
+        found = communicator.gather(f"{self.plan.layout}\n{self.plan.folder.revision or ''}")
+        layouts = dict.fromkeys(text.partition("\n")[0] for text in found)
         if len(layouts) > 1:
             raise ConfigurationError(
                 f"the devices are unlike, so the ranks would not agree on who holds what "
                 f"({' and '.join(layouts)}); choose the layout yourself, in trainer.strategy."
             )
-        commits = dict.fromkeys(communicator.gather(self.plan.folder.revision or ""))
+        commits = dict.fromkeys(text.partition("\n")[2] for text in found)
         if len(commits) > 1:
             raise ConfigurationError(
                 f"the ranks found other commits of {self.plan.generation_config.pipeline} "
