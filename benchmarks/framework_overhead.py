@@ -132,7 +132,7 @@ class Script:
         if step == 0:
             self.latents[block] = next(self.noise)
             self.samplers[block] = copy.deepcopy(scheduler)
-        grid = Grid(frames=self.cuts[block], height=self.side, width=self.side)
+        grid = Grid.of(self.cuts[block], height=self.side, width=self.side)
         level = self.levels[step]
         if step == 0 and backbone.positions is not None:
             self.rotary[block] = backbone.positions.table(grid)

@@ -37,6 +37,7 @@ from longtake.plan.cost.profiles import profile as hardware_profile
 from longtake.plan.ir.plan_file import PlanFile
 from longtake.strategies import DualParal, ParallelStrategy, SequenceParallel, SingleDevice
 from longtake.strategies.from_plan import FromPlan
+from longtake.task import Video
 from longtake.threads import brief_spins
 
 
@@ -148,7 +149,7 @@ class InferenceTrainer(pl.Trainer):
         # With one block in flight a pipeline would idle: its tokens are shared instead. (A model's
         # own number of steps is large; which one it is makes no difference.)
         steps = Defaults().steps if generation_config.steps is None else generation_config.steps
-        alone = generation_config.scheduler.blocks_in_flight(None, steps) == 1
+        alone = generation_config.scheduler.blocks_in_flight(Video(None, steps)) == 1
         return SequenceParallel() if alone else DualParal()
 
     def attach(self, callbacks: list[LongtakeCallback]) -> None:

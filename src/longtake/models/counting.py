@@ -74,7 +74,7 @@ def count_flops(
         height: Latent height ``H``.
         width: Latent width ``W``.
     """
-    grid = Grid(frames=FrameRange(0, spec.native_frames), height=height, width=width)
+    grid = Grid.of(FrameRange(0, spec.native_frames), height=height, width=width)
     backbone = _counted_or(
         lambda: _count_backbone(family, folder, spec, grid), _estimate_backbone(spec)
     )

@@ -159,7 +159,7 @@ def test_pictures_of_any_shape_stand_where_the_pipeline_puts_them(size: tuple[in
     latents = torch.randn(1, 4, FRAMES, *size, generator=torch.Generator().manual_seed(0))
     prompts = tiny_prompts(1)
     expected = forward(tiny_cogvideox_transformer(), latents, 500.0, prompts["states"])
-    grid = Grid(frames=FrameRange(0, FRAMES), height=size[0], width=size[1])
+    grid = Grid.of(FrameRange(0, FRAMES), height=size[0], width=size[1])
     found = Run(tiny_cogvideox_backbone(), grid, 500.0, prompts).predict(latents)
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
@@ -220,7 +220,7 @@ def test_bf16_is_rounded_as_diffusers_does(folders: dict[bool, ModelFolder], rot
     latents = torch.randn(1, 4, FRAMES, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
     prompts = move_prompts(tiny_prompts(1), place)
     whole = forward(expected, latents.bfloat16(), 900.0, prompts["states"])
-    grid = Grid(frames=FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
+    grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
     found = Run(backbone, grid, 900.0, prompts).predict(latents)
     torch.testing.assert_close(found, whole, rtol=0, atol=0.03 * whole.abs().max().item())
 
@@ -323,7 +323,7 @@ def test_operations_can_be_counted_without_weights(
 ) -> None:
     family, place = CogVideoXFamily(), Placement(torch.device("meta"), torch.float32)
     spec = family.spec(folders[rotary])
-    grid = Grid(frames=FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
+    grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
     states = torch.empty(2, TOKENS, TEXT_DIM, device=place.device)
     latents = torch.empty(1, CHANNELS, FRAMES, HEIGHT, WIDTH, device=place.device)
     with FlopCounterMode(display=False) as counter:

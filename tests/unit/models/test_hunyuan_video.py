@@ -176,7 +176,7 @@ def test_bf16_is_rounded_as_diffusers_does(folder: ModelFolder) -> None:
     latents = torch.randn(1, 4, FRAMES, HEIGHT, WIDTH)
     prompts = move_prompts(tiny_hunyuan_prompts(1), place)
     whole = forward(expected, latents.bfloat16(), 900.0, prompts, SCALE)
-    grid = Grid(frames=FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
+    grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
     found = Run(backbone, grid, 900.0, prompts, SCALE).predict(latents)
     torch.testing.assert_close(found, whole, rtol=0, atol=0.02 * whole.abs().max().item())
 

@@ -117,7 +117,7 @@ class TestHunyuanVideo15Backbone(BackboneContract):
     def test_glyphs_matter(self) -> None:
         backbone, prompts = self.load(), self.prompts()
         changed = prompts | {"glyphs": prompts["glyphs"].flip(-1)}
-        grid = Grid(frames=FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
+        grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
         latents = torch.randn(1, CHANNELS, FRAMES, HEIGHT, WIDTH)
         with_glyphs, other = (
             Run(backbone, grid, 500.0, states).predict(latents) for states in (prompts, changed)
@@ -181,7 +181,7 @@ def test_bf16_is_rounded_as_diffusers_does(folder: ModelFolder) -> None:
     latents = torch.randn(1, CHANNELS, FRAMES, HEIGHT, WIDTH)
     prompts = move_prompts(tiny_hunyuan15_prompts(1), place)
     whole = forward(expected, latents.bfloat16(), 999.0, prompts)
-    grid = Grid(frames=FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
+    grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
     found = Run(backbone, grid, 999.0, prompts).predict(latents)
     torch.testing.assert_close(found, whole, rtol=0, atol=0.02 * whole.abs().max().item())
 

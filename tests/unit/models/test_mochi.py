@@ -166,7 +166,7 @@ def test_bf16_is_rounded_as_diffusers_does(folder: ModelFolder) -> None:
     latents = torch.randn(1, 4, FRAMES, HEIGHT, WIDTH)
     prompts = move_prompts(tiny_masked_prompts(1), place)
     whole = forward(expected, latents.bfloat16(), 900.0, prompts)
-    grid = Grid(frames=FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
+    grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
     found = Run(backbone, grid, 900.0, prompts).predict(latents)
     torch.testing.assert_close(found, whole, rtol=0, atol=0.02 * whole.abs().max().item())
 
@@ -175,7 +175,7 @@ def test_rotations_are_diffusers_own_at_every_frame() -> None:
     """At any frame of the video, of any picture; text stands in the middle of the origin."""
     frequencies = 0.1 * torch.randn(3, 2, 6, generator=torch.Generator().manual_seed(1))
     positions = MochiPositions(frequencies, patch=2, text_tokens=1)
-    grid = Grid(frames=FrameRange(40, 43), height=10, width=14, origin=38)
+    grid = Grid.of(FrameRange(40, 43), height=10, width=14, origin=38)
     found = positions.rotation(positions.table(grid))
     # What diffusers computes in fp32, for all frames from the video's first one on.
     video = [part[40 * 35 :] for part in MochiRoPE()(frequencies, 43, 5, 7, dtype=torch.float32)]

@@ -174,7 +174,7 @@ def test_bf16_is_rounded_as_in_the_published_forward(
     prompts = move_prompts(tiny_masked_prompts(1), place)
     model = tiny_open_sora_plan_transformer().bfloat16()
     whole = published_forward(model, latents.bfloat16(), 900.0, prompts)
-    grid = Grid(frames=FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
+    grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
     found = Run(backbone, grid, 900.0, prompts).predict(latents)
     torch.testing.assert_close(found, whole, rtol=0, atol=0.02 * whole.abs().max().item())
 

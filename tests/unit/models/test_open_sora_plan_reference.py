@@ -98,7 +98,7 @@ def predict(transformer: OpenSoraPlanTransformer, inputs: dict[str, Tensor]) -> 
     )
     backbone = OpenSoraPlanBackbone(spec, transformer, range(spec.layers))
     frames, height, width = latents.shape[2:]
-    grid = Grid(frames=FrameRange(0, frames), height=height, width=width)
+    grid = Grid.of(FrameRange(0, frames), height=height, width=width)
     prompts = {
         "states": inputs["encoder_hidden_states"][:, 0],
         "mask": inputs["encoder_attention_mask"][:, 0].bool(),

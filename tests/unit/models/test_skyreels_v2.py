@@ -213,7 +213,7 @@ def test_bf16_is_rounded_as_diffusers_does(folder: ModelFolder) -> None:
     prompts = move_prompts(tiny_prompts(1), place)
     levels = [0.0, 120.0, 950.0]
     whole = forward(expected, latents.bfloat16(), levels, prompts)
-    grid = Grid(frames=FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
+    grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
     predicted = Run(backbone, grid, levels, prompts).predict(latents)
     torch.testing.assert_close(predicted, whole, rtol=0, atol=0.02 * whole.abs().max().item())
 

@@ -205,7 +205,7 @@ def test_modules_that_need_fp32_keep_it(wan21: ModelFolder) -> None:
 def one_forward(
     backbone: WanBackbone, latents: Tensor, timestep: float, text: PromptStates
 ) -> Tensor:
-    grid = Grid(frames=FrameRange(0, latents.shape[2]), height=4, width=6)
+    grid = Grid.of(FrameRange(0, latents.shape[2]), height=4, width=6)
     return Run(backbone, grid, timestep, text).predict(latents)
 
 

@@ -110,7 +110,7 @@ class TestWan21I2VBackbone(BackboneContract):
     def test_the_image_matters(self) -> None:
         """In the cross-attention of Wan 2.1, and in the input channels of both."""
         backbone, prompts = self.load(), self.prompts()
-        grid = Grid(frames=FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
+        grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
         latents = torch.zeros(1, CHANNELS, FRAMES, HEIGHT, WIDTH)
         other = {**prompts, "image": -prompts["image"]}
         seen = [
@@ -281,7 +281,7 @@ def test_a_window_sees_the_channels_of_its_own_frames() -> None:
     latents = torch.randn(1, CHANNELS, 4, HEIGHT, WIDTH)
     text = {"states": tiny_wan_i2v_prompts(1)["states"]}
     grids = [
-        Grid(frames=FrameRange(at, at + count), height=HEIGHT, width=WIDTH)
+        Grid.of(FrameRange(at, at + count), height=HEIGHT, width=WIDTH)
         for at, count in ((0, 4), (2, 2), (0, 2))
     ]
     with torch.no_grad():

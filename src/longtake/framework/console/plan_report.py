@@ -109,7 +109,7 @@ def lines_of(report: PlanReport) -> Iterator[str]:
 def _figures(
     whole: Workload, workload: Workload, layout: Layout, simulation: Simulation | None
 ) -> Row:
-    windows = [len(workload.cache.window(task).frames) for task in workload.tasks()]
+    windows = [len(forward.window.frames) for forward in workload.forwards()]
     hop = Message(
         kind=Kind.HOP, index=0, block=0, step=0, branches=layout.batches[0], frames=max(windows)
     )

@@ -198,9 +198,9 @@ class Engine:
         video, self._videos_begun = self._videos_begun, self._videos_begun + 1
         self._communicator.begin_request()
         if self._group is not None and self._decodes_only:
-            tasks, picture = self.plan.tasks(request), self.plan.picture(request)
-            frames = self.plan.latent_frames(request)
-            yield from self._group.serve(video, tasks, picture, self._load_decoder(), frames)
+            forwards = self.plan.workload_of(request).forwards()
+            picture, frames = self.plan.picture(request), self.plan.latent_frames(request)
+            yield from self._group.serve(video, forwards, picture, self._load_decoder(), frames)
             return
         progress = self._denoise(request, video)
         if not self.is_output:
@@ -239,7 +239,7 @@ class Engine:
                 assert last is not None
                 while not decoding.has_room:
                     yield from self._videos.decoded(decoding, patient=True)
-                yield from decoding.take(last, done.latents)
+                yield from decoding.take(last, done)
                 blocks += 1
             if isinstance(done, BlockDone | TaskDone):
                 yield from self._videos.decoded(decoding)
@@ -272,8 +272,9 @@ class Engine:
         progress = self.plan.strategy.run(work, self.plan.layout, self._rank)
         try:
             for done in progress:
-                if isinstance(done, TaskDone) and done.task.last_step:
-                    prompts.finish(done.task.frames)
+                if isinstance(done, TaskDone):
+                    for run in done.task.finished:
+                        prompts.finish(run.block_frames)
                 if isinstance(done, BlockDone) and self.plan.place.device.type == "cuda":
                     # So that its time counts as denoising, not as decoding.
                     torch.cuda.synchronize(self.plan.place.device)
@@ -317,6 +318,6 @@ def _goes_on(done: Progress, latent_frames: int | None) -> bool:
         case ActionDone():
             return False
         case TaskDone(task):
-            return not task.last_step  # its block comes next
+            return not task.finished  # its block comes next
         case BlockDone(frames=frames):
             return frames.stop != latent_frames

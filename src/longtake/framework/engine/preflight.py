@@ -202,7 +202,7 @@ def cache_bytes(workload: Workload, layout: Layout, rank: int) -> int:
     first = list(
         islice(workload.scheduler.blocks(workload.latent_frames), workload.blocks_in_flight + 3)
     )
-    tasks = workload.scheduler.tasks(first[-1].stop, workload.steps)
+    tasks = workload.scheduler.tasks(replace(workload.video, latent_frames=first[-1].stop))
     coordinate = layout.mesh.coordinate(rank)
     branches = sum(len(batch) for batch in layout.batches_at(coordinate[Axis.CFG]))
     per_frame = 2 * workload.tokens_per_frame * workload.spec.model_dim * workload.item_bytes

@@ -244,9 +244,7 @@ class RunPlan:
 
     def tasks(self, request: Request) -> Iterator[Task]:
         """Return the schedule of a request, in serial order."""
-        return self.generation_config.scheduler.tasks(
-            self.latent_frames(request), self.settings.steps
-        )
+        return self.workload_of(request).tasks()
 
     def counted_workload(self) -> Workload:
         """Return ``workload`` with its operations counted, also where the layout did not need

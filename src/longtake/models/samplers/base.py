@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from longtake.errors import ConfigurationError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerSettings:
@@ -111,6 +113,22 @@ class Sampler(ABC):
         Args:
             state: Of a block that has been stepped before; ``None`` for one that enters.
         """
+
+    def start_at(self, step: int) -> BlockSampler:
+        """Return the sampler of a block that comes in at the level of a later step.
+
+        By default refused.
+
+        Args:
+            step: Which one, of those of ``timesteps``.
+
+        Raises:
+            ConfigurationError: The sampler cannot begin there.
+        """
+        raise ConfigurationError(
+            f"the sampler {type(self).__name__} cannot begin at a later step, as this scheduler's "
+            f"blocks do; choose FlowMatchEulerDiscreteScheduler."
+        )
 
     def first(self, noise: Tensor) -> Tensor:
         """Return the latents that a block's first step sees; by default its noise itself.

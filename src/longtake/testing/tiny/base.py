@@ -298,7 +298,7 @@ def tiny_denoising(
     source = NoiseSource(seed=case.seed, request=0, channels=CHANNELS, height=HEIGHT, width=WIDTH)
     return Denoising(
         backbone=backbone,
-        tasks=case.scheduler.tasks(case.latent_frames, case.steps),
+        tasks=case.workload.tasks(),
         noise=SharedPool().blocks(source, case.scheduler.blocks(case.latent_frames)),
         cache=case.cache,
         sampler=DiffusersSampler(tiny_scheduler(case.sampler), case.steps),
