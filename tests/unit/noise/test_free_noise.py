@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
 
@@ -31,12 +32,24 @@ class TestFreeNoiseWithoutOverlap(NoiseInitContract):
         return FreeNoise(8, 0)
 
 
-def published() -> list[dict[str, object]]:
+@dataclass(frozen=True)
+class Published:
+    frames: int
+    length: int
+    overlap: int
+    seed: int
+    source_frame: list[int]
+
+
+def published() -> list[Published]:
     listed = json.loads((CASES / "comfy-windows-a.json").read_text())["freenoise"]
     run = json.loads((CASES / "context-windows-a.json").read_text())
-    frames = run["latents_shape"][2]
-    sizes = {"frames": frames, "length": run["length"], "overlap": run["overlap"]}
-    return [*listed, sizes | run["freenoise"]]
+    sizes = {
+        "frames": run["latents_shape"][2],
+        "length": run["length"],
+        "overlap": run["overlap"],
+    }
+    return [Published(**case) for case in [*listed, sizes | run["freenoise"]]]
 
 
 def drawn_from(seed: int) -> Callable[[int, int], list[int]]:
@@ -45,13 +58,13 @@ def drawn_from(seed: int) -> Callable[[int, int], list[int]]:
     return lambda _piece, frames: torch.randperm(frames, generator=generator).tolist()
 
 
-@pytest.mark.parametrize("case", published(), ids=lambda c: f"{c['frames']}-seed-{c['seed']}")
+@pytest.mark.parametrize("case", published(), ids=lambda case: f"{case.frames}-seed-{case.seed}")
 def test_the_order_is_the_published_one_under_the_published_permutations(
-    case: dict[str, int],
+    case: Published,
 ) -> None:
-    permutation = drawn_from(case["seed"])
-    order = free_noise_order(case["frames"], case["length"], case["overlap"], permutation)
-    assert list(order) == case["source_frame"]
+    permutation = drawn_from(case.seed)
+    order = free_noise_order(case.frames, case.length, case.overlap, permutation)
+    assert list(order) == case.source_frame
 
 
 def test_windows_hold_all_the_noise_once_and_pieces_shuffle_the_frames_before() -> None:
