@@ -7,7 +7,7 @@ order in which they are forwarded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -100,14 +100,14 @@ def looped(frames: int, shape: WindowShape, step: int) -> tuple[Window, ...]:
     """
     if frames < shape.length:
         return (tuple(range(frames)),)
-    return tuple(_around(frames, shape, step, end=frames, once=_without_repeats))
+    return tuple(_around(frames, shape, step, end=frames, sound=_without_repeats))
 
 
 def looped_open(frames: int, shape: WindowShape, step: int) -> tuple[Window, ...]:
     """Return the windows of ``looped`` without those that only close the loop once more."""
     if frames < shape.length:
         return (tuple(range(frames)),)
-    return tuple(_around(frames, shape, step, end=frames - shape.overlap, once=_without_repeats))
+    return tuple(_around(frames, shape, step, end=frames - shape.overlap, sound=_without_repeats))
 
 
 def uniform(frames: int, shape: WindowShape, step: int) -> tuple[Window, ...]:
@@ -121,7 +121,7 @@ def uniform(frames: int, shape: WindowShape, step: int) -> tuple[Window, ...]:
     """
     if frames <= shape.length:
         return (tuple(range(frames)),)
-    listed = list(_around(frames, shape, step, end=frames - shape.overlap, once=_fits))
+    listed = list(_around(frames, shape, step, end=frames - shape.overlap, sound=_fits))
     placed: list[Window] = []
     for window, following in zip(listed, [*listed[1:], None], strict=True):
         began = next((after for before, after in pairwise(window) if after < before), None)
@@ -154,12 +154,6 @@ WINDOW_LISTS: Final[Mapping[str, WindowList]] = MappingProxyType(
 """Every schedule by its name."""
 
 
-class _Once(Protocol):
-    """Whether windows of a stride are sound in a video of so many frames."""
-
-    def __call__(self, frames: int, length: int, stride: int) -> bool: ...
-
-
 def _without_repeats(frames: int, length: int, stride: int) -> bool:
     return frames // gcd(frames, stride) >= length
 
@@ -169,18 +163,23 @@ def _fits(frames: int, length: int, stride: int) -> bool:
 
 
 def _around(
-    frames: int, shape: WindowShape, step: int, *, end: int, once: _Once
+    frames: int,
+    shape: WindowShape,
+    step: int,
+    *,
+    end: int,
+    sound: Callable[[int, int, int], bool],
 ) -> Iterator[Window]:
     """Yield windows around the loop of frames, stride by stride, from the step's shift to ``end``.
 
-    The strides are as many as ``shape`` allows, and one more than the doublings of ``length`` that
-    reach ``frames``.
+    The strides are as many as ``shape`` allows, at most one more than the doublings of ``length``
+    that reach ``frames``, and of them those whose windows are ``sound``.
     """
     shift = _halving(step)
     pad = round(frames * shift)
     doublings = (-(-frames // shape.length) - 1).bit_length()
     for stride in (1 << power for power in range(min(shape.stride, doublings + 1))):
-        if not once(frames, shape.length, stride):
+        if not sound(frames, shape.length, stride):
             continue
         reach = shape.length * stride
         for start in range(int(shift * stride) + pad, end + pad, reach - shape.overlap):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from typing import Any
 
 import pytest
 from tests.unit.schedulers.window_listings import Published, published, recorded
@@ -61,15 +62,13 @@ def test_frames_of_almost_no_weight_are_fused_as_if_they_had_some(case: Publishe
             assert [share for _, share in places] == [pytest.approx(1 / len(places))] * len(places)
 
 
-@pytest.mark.parametrize("name", ["context-windows-a", "context-windows-uniform-a"])
-def test_weights_equal_those_of_a_recorded_run(name: str) -> None:
-    case = recorded(name)
-    latents, forwards = case["latents_shape"], case["forwards"]
-    assert isinstance(latents, list)
-    assert isinstance(forwards, list)
-    rule = FUSE_WEIGHTS[str(case["fuse"])]
-    for forward in forwards:
-        weights = [rule(tuple(window), latents[2], 3) for window in forward["windows"]]
+@pytest.mark.parametrize("case", recorded(), ids=lambda case: case["algorithm"])
+def test_weights_equal_those_of_a_recorded_run(case: dict[str, Any]) -> None:
+    rule = FUSE_WEIGHTS[case["fuse"]]
+    frames = case["latents_shape"][2]
+    for forward in case["forwards"]:
+        windows = [tuple(window) for window in forward["windows"]]
+        weights = [rule(window, frames, case["overlap"]) for window in windows]
         assert furthest(weights, forward["weights"]) < TOLERANCE
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from tests.unit.schedulers.window_listings import Published, published, recorded, schedule
@@ -27,16 +28,12 @@ def test_windows_equal_the_published_ones(case: Published) -> None:
         assert case.list_of(case.frames, case.shape, step) == case.windows
 
 
-@pytest.mark.parametrize("name", ["context-windows-a", "context-windows-uniform-a"])
-def test_windows_equal_those_of_a_recorded_run(name: str) -> None:
-    case = recorded(name)
-    shape = WindowShape(length=8, overlap=3)
-    assert (case["length"], case["overlap"], case["stride"]) == (8, 3, 1)
-    latents, forwards = case["latents_shape"], case["forwards"]
-    assert isinstance(latents, list)
-    assert isinstance(forwards, list)
-    for forward in forwards:
-        windows = schedule(case)(latents[2], shape, forward["step"])
+@pytest.mark.parametrize("case", recorded(), ids=lambda case: case["algorithm"])
+def test_windows_equal_those_of_a_recorded_run(case: dict[str, Any]) -> None:
+    shape = WindowShape(length=case["length"], overlap=case["overlap"], stride=case["stride"])
+    frames = case["latents_shape"][2]
+    for forward in case["forwards"]:
+        windows = schedule(case)(frames, shape, forward["step"])
         assert [list(window) for window in windows] == forward["windows"]
 
 

@@ -1,7 +1,7 @@
-"""Published listings of context windows.
+"""Published listings of context windows, and the windows of recorded runs.
 
-Further listings (``*windows*.json`` with ``cases``) are taken from the folder that the environment
-variable LONGTAKE_REFERENCE names.
+Further ones are taken from the folder that the environment variable LONGTAKE_REFERENCE names:
+listings ``*windows*.json``, runs ``*windows*/case.json``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from longtake.schedulers.window_lists import WINDOW_LISTS, Window, WindowList, WindowShape
 
@@ -31,14 +32,14 @@ class Published:
     tiny: dict[str, list[int]]
 
 
-def listings() -> list[Path]:
-    further = os.environ.get("LONGTAKE_REFERENCE")
-    found = sorted(Path(further).glob("*windows*.json")) if further else []
-    return [FOLDER / "comfy-windows-a.json", *found]
+def files(own: list[str], further: str) -> list[Path]:
+    folder = os.environ.get("LONGTAKE_REFERENCE")
+    found = sorted(Path(folder).glob(further)) if folder else []
+    return [*(FOLDER / name for name in own), *found]
 
 
-def schedule(case: dict[str, object]) -> WindowList:
-    name = str(case["schedule"])
+def schedule(case: dict[str, Any]) -> WindowList:
+    name: str = case["schedule"]
     if name == "looped_uniform":
         return WINDOW_LISTS["looped" if case["closed_loop"] else "looped_open"]
     return WINDOW_LISTS[STANDARD[name]]
@@ -58,12 +59,12 @@ def published() -> list[Published]:
             weights=step["weights"],
             tiny=step.get("zero_total_weight", {}),
         )
-        for file in listings()
+        for file in files(["comfy-windows-a.json"], "*windows*.json")
         for number, case in enumerate(json.loads(file.read_text())["cases"])
         for step in case["steps"]
     ]
 
 
-def recorded(name: str) -> dict[str, object]:
-    case: dict[str, object] = json.loads((FOLDER / f"{name}.json").read_text())
-    return case
+def recorded() -> list[dict[str, Any]]:
+    runs = ["context-windows-a.json", "context-windows-uniform-a.json"]
+    return [json.loads(file.read_text()) for file in files(runs, "*windows*/case.json")]
