@@ -41,7 +41,7 @@ class Drifting(NoiseInit):
         last: Tensor | None = None
         for block, frames in enumerate(cut):
             drifting: list[Tensor] = []
-            for fresh in source.normal(len(frames), "block", block).split(1, dim=2):
+            for fresh in source.normal(len(frames), "block", block).unbind(2):
                 last = fresh if last is None else kept * last + new * fresh
                 drifting.append(last)
-            yield torch.cat(drifting, dim=2)
+            yield torch.stack(drifting, dim=2)
