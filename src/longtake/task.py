@@ -100,14 +100,16 @@ class Enter:
         frames: All its latent frames.
         version: Steps that it is taken to have behind it.
         source: Where its latents come from: the frame, of a block that is finished, that each of
-            its frames copies, noised to the level of ``version``. ``None``: the noise source; where
-            ``version`` is the number of steps, the frames that are known of the video.
+            its frames copies, noised. ``None``: the noise source; where ``version`` is the number
+            of steps, the frames that are known of the video.
+        level: The step to whose noise level a copy is noised; ``None``: that of ``version``.
     """
 
     block: int
     frames: FrameRange
     version: int = 0
     source: Frames | None = None
+    level: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Feature caches: which keys and values outlive a task, and which later tasks read."""
 
+from longtake.caches.anchor_kv import AnchorKV
 from longtake.caches.base import Entry, FeatureCache, Held, Kept, Read, Window
 from longtake.caches.budget import peak_held_frames, unread_entries
 from longtake.caches.forwards import Forward, forwards
@@ -11,6 +12,7 @@ from longtake.caches.store import Chunk, FeatureStore
 from longtake.caches.table import FeatureTable
 
 __all__ = [
+    "AnchorKV",
     "Chunk",
     "Entry",
     "FeatureCache",

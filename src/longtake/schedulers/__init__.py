@@ -2,7 +2,22 @@
 
 from longtake.schedulers.autoregressive import Autoregressive
 from longtake.schedulers.base import BlockScheduler
+from longtake.schedulers.cascade_queue import CascadeQueue
+from longtake.schedulers.context_windows import ContextWindows
+from longtake.schedulers.extend import Extend
 from longtake.schedulers.fifo_queue import FifoQueue
+from longtake.schedulers.frame_queue import FrameQueue
 from longtake.schedulers.full_sequence import FullSequence
+from longtake.schedulers.rolling_window import RollingWindow
 
-__all__ = ["Autoregressive", "BlockScheduler", "FifoQueue", "FullSequence"]
+__all__ = [
+    "Autoregressive",
+    "BlockScheduler",
+    "CascadeQueue",
+    "ContextWindows",
+    "Extend",
+    "FifoQueue",
+    "FrameQueue",
+    "FullSequence",
+    "RollingWindow",
+]

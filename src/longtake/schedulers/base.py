@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 from longtake.task import FrameRange, Task, Video
 
@@ -14,6 +15,10 @@ class BlockScheduler(ABC):
     Pure data: no tensors, no processes, no state between calls. The order it yields *is* the
     meaning of a run: every strategy gives what running the tasks one after another gives.
     """
+
+    known_frames: ClassVar[Literal["held", "copied"]] = "held"
+    """What becomes of known frames at the video's beginning: they are held in their place, or
+    blocks are copies of them, as the schedule says."""
 
     @abstractmethod
     def blocks(self, latent_frames: int | None) -> Iterator[FrameRange]:

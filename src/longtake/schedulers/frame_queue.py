@@ -35,6 +35,8 @@ class FrameQueue(BlockScheduler):
         lookahead: Whether only the noisier half of each forward is kept.
     """
 
+    known_frames = "copied"
+
     def __init__(self, clip_frames: int = 16, partitions: int = 4, lookahead: bool = True) -> None:
         if clip_frames < 1 or partitions < 1:
             raise ConfigurationError(
@@ -176,6 +178,8 @@ class FrameQueue(BlockScheduler):
                     frames=FrameRange(frame, frame + 1),
                     version=version,
                     source=(clip.start + max(0, frame),),
+                    # Those in front are finished, though as noisy as the next one to be.
+                    level=min(version, video.steps - 1),
                 )
             )
         return tuple(enters)

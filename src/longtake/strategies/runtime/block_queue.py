@@ -157,11 +157,11 @@ class BlockQueue:
             latents, sampler = self._work.begin(enter.frames, noise)
         else:
             parts = [self._of(span) for span in self._spans(enter.source)]
-            clean = torch.cat(parts, dim=2)
+            level = enter.version if enter.level is None else enter.level
+            latents, sampler = self._work.begin_at(level, torch.cat(parts, dim=2), noise)
             if enter.version == steps:
-                self._finished.append(_Span(enter.frames, clean))
+                self._finished.append(_Span(enter.frames, latents))
                 return
-            latents, sampler = self._work.begin_at(enter.version, clean, noise)
         self._blocks[enter.block] = _Block(enter.frames, latents, sampler)
 
     def _spans(self, frames: tuple[int, ...]) -> list[FrameRange]:

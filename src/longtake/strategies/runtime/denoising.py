@@ -69,6 +69,8 @@ class Denoising:
         co_attention: With decode ranks that attend some of this rank's heads.
         request: Number of the request in the run.
         step_noise: The noise of each sampler step, for a stochastic sampler, and of warm-up blocks.
+        clip: Known frames ``(1, C, F, H, W)`` that the schedule's blocks are copies of, instead of
+            being held in their place.
     """
 
     backbone: AnyBackbone
@@ -89,6 +91,7 @@ class Denoising:
     co_attention: CoAttention | None = None
     request: int = 0
     step_noise: StepNoise | None = None
+    clip: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.sampler.stochastic and self.step_noise is None:
@@ -139,10 +142,10 @@ class Denoising:
         return sampler.noised(clean, noise), sampler
 
     def known(self, frames: int) -> Tensor:
-        """Return the first latent frames of the video, which are known, on the device."""
-        if self.start is None:
-            raise ValueError("nothing is known of the video")
-        return self.start.latents[:, :, :frames].to(self.device)
+        """Return the known frames that blocks of the schedule are copies of, on the device."""
+        if self.clip is None:
+            raise ValueError("the schedule begins with known frames, but none are given")
+        return self.clip[:, :, :frames].to(self.device)
 
     def noise_of(self, block: int, step: int, frames: int) -> Tensor | None:
         """Return the noise of a sampler step on the device; ``None``: it needs none."""
