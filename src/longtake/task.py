@@ -149,12 +149,15 @@ class Seen:
             ``None``: of their own level.
         noised: Share of fresh noise that is mixed into them where they are forwarded; they are
             told that level.
+        own_level: Whether the model must be told their level where they are forwarded; otherwise a
+            model that takes one timestep per window is told the task's.
     """
 
     frames: FrameRange
     version: int
     told: int | None = None
     noised: float = 0.0
+    own_level: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,7 +100,9 @@ class Autoregressive(BlockScheduler):
 
 def seen_past(stop: int, video: Video) -> tuple[Seen, ...]:
     """Return all finished frames before a block as what it may see."""
-    return (Seen(frames=FrameRange(0, stop), version=video.steps),) if stop else ()
+    if not stop:
+        return ()
+    return (Seen(frames=FrameRange(0, stop), version=video.steps, own_level=True),)
 
 
 def recache_task(index: int, cut: EqualBlocks, block: int, finished: int, video: Video) -> Task:

@@ -131,7 +131,8 @@ class CascadeQueue(BlockScheduler):
         seen = list(seen_past(self._start(done, video), video))
         for older in range(done, block):
             version = min(video.steps, iteration - self.stride * older + 1)
-            seen.append(Seen(frames=self._cut.frames(older, video.latent_frames), version=version))
+            frames = self._cut.frames(older, video.latent_frames)
+            seen.append(Seen(frames=frames, version=version, own_level=True))
         return tuple(seen)
 
     def _done(self, iteration: int, block: int, video: Video) -> int:

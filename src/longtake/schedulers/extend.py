@@ -63,7 +63,7 @@ class Extend(BlockScheduler):
                     frames=frames.each,
                     last_step=last,
                 )
-                seen = Seen(frames=before, version=video.steps, noised=self.noised)
+                seen = Seen(frames=before, version=video.steps, noised=self.noised, own_level=True)
                 later = FrameRange(0, frames.stop).last(self.overlap) if last else before
                 yield Task(
                     index=index,

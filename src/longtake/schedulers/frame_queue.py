@@ -133,6 +133,7 @@ class FrameQueue(BlockScheduler):
                     frames=FrameRange(frame, frame + 1),
                     version=version,
                     told=video.steps - 1 if done else None,
+                    own_level=True,
                 )
             )
         return tuple(seen)

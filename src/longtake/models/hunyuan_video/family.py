@@ -77,6 +77,7 @@ class HunyuanVideoFamily(ModelFamily):
                 temporal=vae["temporal_compression_ratio"],
                 spatial=vae["spatial_compression_ratio"],
             ),
+            moves_keys=True,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             text_tokens=_TEXT_TOKENS,
             guidance="embedded" if config["guidance_embeds"] else "branches",

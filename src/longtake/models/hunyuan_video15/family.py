@@ -93,6 +93,7 @@ class HunyuanVideo15Family(ModelFamily):
                 temporal=vae["temporal_compression_ratio"],
                 spatial=vae["spatial_compression_ratio"],
             ),
+            moves_keys=True,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             text_tokens=_PROMPT_TOKENS + _GLYPH_TOKENS,
         )

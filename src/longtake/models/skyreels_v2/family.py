@@ -100,6 +100,8 @@ class SkyReelsV2Family(ModelFamily):
                 temporal=vae.get("scale_factor_temporal") or 4,
                 spatial=vae.get("scale_factor_spatial") or 8,
             ),
+            frame_levels=True,
+            moves_keys=True,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             timestep="frame" if folder.pipeline == _DIFFUSION_FORCING else "clip",
             start="replaced",

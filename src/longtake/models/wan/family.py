@@ -148,6 +148,8 @@ class WanFamily(ModelFamily):
             ),
             experts=len(experts),
             boundary=boundary,
+            frame_levels=True,
+            moves_keys=True,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             timestep="frame" if per_frame else "clip",
             start=_start(folder, config, channels, temporal),
