@@ -11,6 +11,7 @@ import pytest
 
 PACKAGE: Final = Path(__file__).parents[2] / "src" / "longtake"
 LAYERS: Final = (
+    ("commands",),
     ("errors",),
     ("threads",),
     ("task",),

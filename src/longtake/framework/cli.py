@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from longtake import __version__
 from longtake.comm.launchers import is_first_here
+from longtake.commands import DESCRIPTION, NAME
 from longtake.errors import LongtakeError, RankFailure
 from longtake.framework.callbacks import (
     LatentWriter,
@@ -63,10 +64,9 @@ class LongtakeCLI(LightningCLI):
             seed_everything_default=False,
             parser_class=OneSentenceParser,
             parser_kwargs={
-                "prog": "longtake",
+                "prog": NAME,
                 "version": __version__,
-                "description": "Minute-long and endless videos from ordinary video diffusion "
-                "transformers. Try: longtake predict --config configs/demo.yaml",
+                "description": DESCRIPTION,
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
