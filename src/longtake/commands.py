@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ArgumentParser
 
 NAME: Final = "longtake"
 DESCRIPTION: Final = (
@@ -28,7 +28,7 @@ def summary() -> str:
     parser = ArgumentParser(prog=NAME, version="", description=DESCRIPTION)
     # As Lightning adds it.
     text = "Path to a configuration file in json or yaml format."
-    parser.add_argument("-c", "--config", action=ActionConfigFile, help=text)
+    parser.add_argument("-c", "--config", action="config", help=text)
     commands = parser.add_subcommands()
     for name, does in _COMMANDS.items():
         commands.add_subcommand(name, ArgumentParser(description=does), help=does)

@@ -69,7 +69,7 @@ def test_no_plan_file_is_refused(
     )
     assert done.returncode == 2
     assert "cannot be read" in done.stderr
-    endless = (*options, "--data.num_frames", "null", "--actions", tmp_path / "file")
+    endless = [*options, "--data.num_frames", "null", "--actions", str(tmp_path / "file")]
     done = run_here(capsys, "plan", *endless)
     assert done.returncode == 2
     assert "whose actions never end" in done.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,7 +84,7 @@ def _read(
     files: Mapping[str, Path],
     changes: Mapping[str, Sequence[Change]],
     place: Placement,
-    fp32: Collection[str],
+    fp32: Set[str],
 ) -> dict[str, Tensor]:
     """Read tensors, each file once, merge what LoRAs change, and round.
 
