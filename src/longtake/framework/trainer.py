@@ -22,17 +22,18 @@ from longtake.framework.console.models_report import show as show_models
 from longtake.framework.console.plan_files import open_plan, save_plan
 from longtake.framework.console.plan_report import report_of, show
 from longtake.framework.data import PromptData
+from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.engine import Engine
 from longtake.framework.engine.generation_config import GenerationConfig
-from longtake.framework.engine.preflight import check_weights
-from longtake.framework.engine.run_plan import RunPlan, longest
+from longtake.framework.engine.resolved_model import ResolvedModel
+from longtake.framework.engine.workloads import Workloads, longest
 from longtake.framework.launch.deterministic import use_full_precision
 from longtake.framework.launch.environment import cluster_environment
 from longtake.framework.launch.interrupt import stop_on_interrupt
 from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.module import Generator
-from longtake.models import Defaults
-from longtake.models.loading.tokenizers import check_text
+from longtake.models import Defaults, Placement
+from longtake.plan.cost.profiles import hardware_of
 from longtake.plan.cost.profiles import profile as hardware_profile
 from longtake.plan.ir.plan_file import PlanFile
 from longtake.strategies import DualParal, ParallelStrategy, SequenceParallel, SingleDevice
@@ -129,7 +130,7 @@ class InferenceTrainer(pl.Trainer):
             rank=self.global_rank,
             device=self.strategy.root_device,
         )
-        datamodule.settle(engine.plan.defaults)
+        datamodule.settle(engine.model.defaults)
         requests = datamodule.requests().items
         engine.check(requests)
         model.prepare(engine, requests)
@@ -203,25 +204,23 @@ class InferenceTrainer(pl.Trainer):
             actions: File for every rank's actions of the longest video, to be read, changed and run
                 with ``longtake predict --plan FILE``.
         """
-        dtype = model.generation_config.torch_dtype
-        plan = RunPlan(
-            model.generation_config,
-            self._strategy_for(model.generation_config),
-            world_size=self.ranks,
-            device=torch.device("cpu"),
-            hardware=None if profile is None else hardware_profile(profile, dtype),
+        place = Placement(torch.device("cpu"), model.generation_config.torch_dtype)
+        resolved = ResolvedModel(model.generation_config, place)
+        hardware = (
+            hardware_of(place.device, place.dtype)
+            if profile is None
+            else hardware_profile(profile, place.dtype)
         )
-        check_text(plan.folder)
-        if plan.folder.is_whole:  # a plan may be made before anything is fetched
-            check_weights(plan.folder, plan.family)
-        elif (download := plan.folder.to_fetch()) is not None:
+        strategy = self._strategy_for(model.generation_config)
+        chosen = ChosenLayout(Workloads(resolved, hardware), strategy, self.ranks)
+        if (download := resolved.folder.to_fetch()) is not None:
             sys.stderr.write(f"longtake: a run would download {download}\n")
-        datamodule.settle(plan.defaults)
+        datamodule.settle(resolved.defaults)
         requests = datamodule.requests().items
-        plan.check(requests)
+        chosen.check(requests)
         if actions is not None:
-            save_plan(actions, plan.layout, plan.workload, plan.strategy.actions)
-        show(report_of(plan, longest(requests)))
+            save_plan(actions, chosen.layout, chosen.workload, strategy.actions)
+        show(report_of(chosen, longest(requests)))
 
     @staticmethod
     def models() -> None:

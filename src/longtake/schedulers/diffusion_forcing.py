@@ -68,9 +68,7 @@ class DiffusionForcing(BlockScheduler):
                     return
             for block in range(first, newest + 1):
                 step = iteration - self.lag * block
-                if step < video.steps:
-                    yield self._task(next(numbers), iteration, block, first, newest, video)
-                elif (step == video.steps or moved) and self._is_seen(block, video):
+                if step < video.steps or ((step == video.steps or moved) and self._is_seen(block, video)):
                     yield self._task(next(numbers), iteration, block, first, newest, video)
 
     @override

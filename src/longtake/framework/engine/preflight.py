@@ -39,19 +39,59 @@ def naming(request: Request) -> Iterator[None]:
         raise ConfigurationError(f"{request.origin}: {error}") from error
 
 
-def check_weights(folder: ModelFolder, family: ModelFamily) -> None:
-    """Refuse weights that are missing, pickles, broken, quantized, or not those of the model.
+def check_lora_values(folder: ModelFolder) -> None:
+    """Refuse LoRAs with values that are no numbers. Reads them whole.
+
+    Raises:
+        ModelError: Names the key and the file.
+    """
+    for lora in folder.loras:
+        LoraFile(lora).check_values()
+
+
+def check_modules(
+    folder: ModelFolder, family: ModelFamily, spec: BackboneSpec, *, weights: bool
+) -> list[str]:
+    """Refuse LoRAs and weights that are not for the model: the modules are built once for both.
 
     Reads headers, no tensors: every name and shape is compared with the modules that they are
     for, built on the meta device.
 
     Args:
-        folder: The pipeline folder, with all its weights on this machine.
+        folder: The pipeline folder.
         family: Knows the folder.
+        spec: Of its transformer.
+        weights: Whether the weights are to be here: any that is missing is refused. Otherwise the
+            LoRAs alone are checked.
+
+    Returns:
+        What of the LoRAs is skipped, in sentences.
 
     Raises:
-        ModelError: Names the file or folder, the tensor, and what is there instead.
+        ModelError: Names the file or folder, the key, the shapes, and what is there instead. Of
+            weights: they are missing, pickles, broken, quantized, or not those of the model.
     """
+    if weights:
+        _check_headers(folder)
+    skipped: list[str] = []
+    place = Placement(torch.device("meta"), torch.float32)
+    told = replace(folder, report=skipped.append)
+    loads: list[Callable[[], object]] = []
+    if weights or folder.loras:
+        loads.append(lambda: family.load_backbone(told, spec, range(spec.layers), place))
+    if weights:
+        loads.append(lambda: family.load_decoder(folder, place.device))
+    for load in loads:
+        try:
+            load()
+        except LongtakeError:
+            raise
+        except Exception:  # a plug-in's code may fail on the meta device in any way
+            continue
+    return list(dict.fromkeys(skipped))
+
+
+def _check_headers(folder: ModelFolder) -> None:
     for component in folder.components:
         if component.startswith("tokenizer") and not (folder.path / component).is_dir():
             raise ModelError(f"{folder.path} has no {component} folder.")
@@ -60,45 +100,6 @@ def check_weights(folder: ModelFolder, family: ModelFamily) -> None:
             check_encoder(folder, component)
         else:
             read_headers(folder, component)
-    spec = family.spec(folder)
-    place = Placement(torch.device("meta"), torch.float32)
-    loads: list[Callable[[], object]] = [
-        lambda: family.load_backbone(folder, spec, range(spec.layers), place),
-        lambda: family.load_decoder(folder, place.device),
-    ]
-    for load in loads:
-        try:
-            load()
-        except LongtakeError:
-            raise
-        except Exception:  # a plug-in's code may fail on the meta device in any way
-            continue
-
-
-def check_loras(folder: ModelFolder, family: ModelFamily, spec: BackboneSpec) -> list[str]:
-    """Refuse LoRAs that do not fit the transformers. Reads the LoRAs whole, no weights.
-
-    Returns:
-        What is skipped, in sentences.
-
-    Raises:
-        ModelError: Names the key, the file and the shapes.
-    """
-    if not folder.loras:
-        return []
-    for lora in folder.loras:
-        LoraFile(lora).check_values()
-    skipped: list[str] = []
-    place = Placement(torch.device("meta"), torch.float32)
-    try:
-        family.load_backbone(
-            replace(folder, report=skipped.append), spec, range(spec.layers), place
-        )
-    except LongtakeError:
-        raise
-    except Exception:  # a plug-in's code may fail on the meta device in any way: checked at load
-        pass
-    return list(dict.fromkeys(skipped))
 
 
 def check_request(request: Request, spec: BackboneSpec, scheduler: BlockScheduler) -> None:

@@ -23,7 +23,7 @@ from longtake.models.registry import ModelFamily, register
 from longtake.models.skyreels_v2.backbone import skyreels_v2_backbone
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.wan import WanBackbone, WanFamily
-from longtake.models.wan.family import keep_layers
+from longtake.models.wan.family import keep_wan_layers
 from longtake.models.wan.lora_names import LORA_NAMES
 
 _DIFFUSION_FORCING = "SkyReelsV2DiffusionForcingPipeline"
@@ -117,7 +117,7 @@ class SkyReelsV2Family(ModelFamily):
             SkyReelsV2Transformer3DModel.from_config,
             place,
             keep_fp32=SkyReelsV2Transformer3DModel._keep_in_fp32_modules,
-            prune=partial(keep_layers, layers=layers),
+            prune=partial(keep_wan_layers, layers=layers),
         )
         return skyreels_v2_backbone(spec, transformer, layers)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, final
 
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import UMT5EncoderModel
 from typing_extensions import override
 
@@ -19,6 +19,7 @@ from longtake.models.card import ModelCard
 from longtake.models.conditioning import ConditioningFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.parts import keep_layers, load_vae
 from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
@@ -166,7 +167,7 @@ class WanFamily(ModelFamily):
                 WanTransformer3DModel.from_config,
                 place,
                 keep_fp32=WanTransformer3DModel._keep_in_fp32_modules,
-                prune=partial(keep_layers, layers=layers),
+                prune=partial(keep_wan_layers, layers=layers),
             )
             for name in _experts(folder)
         ]
@@ -176,13 +177,9 @@ class WanFamily(ModelFamily):
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> WanDecoder:
-        def prune(vae: Any) -> None:
-            vae.encoder = vae.quant_conv = nn.Identity()
-
         place = Placement(device, dtype)
-        return WanDecoder(
-            load_module(folder, "vae", AutoencoderKLWan.from_config, place, prune=prune)
-        )
+        build, without = AutoencoderKLWan.from_config, ("encoder", "quant_conv")
+        return WanDecoder(load_vae(folder, build, place, without=without))
 
     @override
     def encode_text(
@@ -246,16 +243,16 @@ class WanFamily(ModelFamily):
         return ConditioningFrames(latents=latents, channels=channels, prompts=prompts)
 
 
-def keep_layers(transformer: Any, layers: Collection[int]) -> None:
+def keep_wan_layers(transformer: Any, layers: Collection[int]) -> None:
     """Take everything out of a transformer that a rank with only some of the layers lacks."""
     del transformer.rope  # positions are our own: absolute, and of any length
-    total = len(transformer.blocks)
-    for index in set(range(total)).difference(layers):
-        transformer.blocks[index] = nn.Identity()
-    if 0 not in layers:
-        del transformer.patch_embedding
-    if total - 1 not in layers:
-        del transformer.proj_out, transformer.norm_out, transformer.scale_shift_table
+    keep_layers(
+        transformer,
+        layers,
+        lists=("blocks",),
+        first=("patch_embedding",),
+        last=("proj_out", "norm_out", "scale_shift_table"),
+    )
 
 
 def _start(

@@ -25,7 +25,7 @@ from longtake.models.open_sora_plan import (
 from longtake.task import FrameRange
 from longtake.testing.window import Run
 
-CASES = Path(__file__).parents[2] / "cases"
+CASES = Path(__file__).parents[3] / "cases"
 TOLERANCE = 2e-5  # max abs, fp32: another CPU's exponential alone gives about 1e-5
 
 

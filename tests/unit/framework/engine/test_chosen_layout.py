@@ -1,19 +1,27 @@
-"""What is settled before any weight is read, and how it is printed."""
+"""Layout of a run: what is settled before any weight is read, and how it is printed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.framework import GenerationConfig, PromptAt, Request
 from longtake.framework.cli import main
-from longtake.framework.engine.run_plan import RunPlan, longest
+from longtake.framework.engine.chosen_layout import ChosenLayout
+from longtake.framework.engine.engine import Engine
+from longtake.framework.engine.resolved_model import ResolvedModel
+from longtake.framework.engine.workloads import Workloads, longest
+from longtake.models import Lora, Placement
+from longtake.models.wan.family import WanFamily
 from longtake.plan.cost.profiles import profile
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
@@ -43,17 +51,15 @@ def generation_config(model: Path) -> GenerationConfig:
     )
 
 
-def plan_of(
+def chosen_by(
     generation_config: GenerationConfig,
     strategy: ParallelStrategy,
     world_size: int,
     memory: float = 1e9,
-) -> RunPlan:
-    hardware = replace(profile("H200"), memory=memory)
-    device = torch.device("cpu")
-    return RunPlan(
-        generation_config, strategy, world_size=world_size, device=device, hardware=hardware
-    )
+) -> ChosenLayout:
+    model = ResolvedModel(generation_config, Placement(torch.device("cpu"), torch.float32))
+    workloads = Workloads(model, replace(profile("H200"), memory=memory))
+    return ChosenLayout(workloads, strategy, world_size)
 
 
 class Recording(ParallelStrategy):
@@ -79,11 +85,11 @@ class Recording(ParallelStrategy):
 
 def test_one_layout_is_made_for_the_longest_request(generation_config: GenerationConfig) -> None:
     strategy = Recording()
-    plan = plan_of(generation_config, strategy, 2)
-    plan.check([VIDEO, replace(VIDEO, num_frames=81), replace(VIDEO, num_frames=5)])
-    plan.check([replace(VIDEO, num_frames=161)])
+    chosen = chosen_by(generation_config, strategy, 2)
+    chosen.check([VIDEO, replace(VIDEO, num_frames=81), replace(VIDEO, num_frames=5)])
+    chosen.check([replace(VIDEO, num_frames=161)])
     assert [workload.latent_frames for workload in strategy.workloads] == [21]
-    assert plan.workload.flops.layer > 0, (
+    assert chosen.workload.flops.layer > 0, (
         "a strategy weighs layouts with the model's own operations"
     )
 
@@ -99,11 +105,11 @@ def test_a_layout_for_another_number_of_devices_is_refused(
     generation_config: GenerationConfig,
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"lays out 2 devices, but .* is 3"):
-        plan_of(generation_config, Recording(), 3).check([VIDEO])
+        chosen_by(generation_config, Recording(), 3).check([VIDEO])
 
 
 def test_weights_are_counted_per_layer_from_headers(generation_config: GenerationConfig) -> None:
-    weights = plan_of(generation_config, SingleDevice(), 1).count_weights()
+    weights = chosen_by(generation_config, SingleDevice(), 1).workloads.model.count_weights()
     assert weights is not None
     assert len(weights.layers) == LAYERS
     assert len(set(weights.layers)) == 1, "all layers are alike"
@@ -113,13 +119,13 @@ def test_weights_are_counted_per_layer_from_headers(generation_config: Generatio
 def test_weights_and_cache_that_do_not_fit_a_rank_are_refused(
     generation_config: GenerationConfig,
 ) -> None:
-    weights = plan_of(generation_config, SingleDevice(), 1).count_weights()
+    weights = chosen_by(generation_config, SingleDevice(), 1).workloads.model.count_weights()
     assert weights is not None
     memory = 4 * (sum(weights.layers) + weights.rest)
-    plan_of(generation_config, SingleDevice(), 1, memory + 100_000).check([VIDEO])
+    chosen_by(generation_config, SingleDevice(), 1, memory + 100_000).check([VIDEO])
     with pytest.raises(ConfigurationError, match="GiB of weights on rank 0, but its device has"):
-        plan_of(generation_config, SingleDevice(), 1, memory).check([VIDEO])
-    plan_of(generation_config, DualParal(split=[2, 2]), 2, memory).check(
+        chosen_by(generation_config, SingleDevice(), 1, memory).check([VIDEO])
+    chosen_by(generation_config, DualParal(split=[2, 2]), 2, memory).check(
         [VIDEO]
     )  # half of the layers each
 
@@ -174,13 +180,44 @@ def test_a_request_is_checked_once(generation_config: GenerationConfig) -> None:
             self.asked += 1
 
     strategy = Asked()
-    plan = plan_of(generation_config, strategy, 2)
+    chosen = chosen_by(generation_config, strategy, 2)
     requests = [replace(VIDEO, index=index) for index in range(3)]
-    plan.check(requests)
+    chosen.check(requests)
     for request in requests:
-        plan.check([request])
+        chosen.check([request])
     assert strategy.asked == 3
-    plan.check([replace(VIDEO, seed=7)])
+    chosen.check([replace(VIDEO, seed=7)])
     assert strategy.asked == 4
     with pytest.raises(ConfigurationError, match="num_frames is 38"):
-        plan.check([replace(VIDEO, num_frames=38)])
+        chosen.check([replace(VIDEO, num_frames=38)])
+
+
+def counted(method: str) -> Any:
+    """Return what counts how often the family is asked for something."""
+    asked = getattr(WanFamily, method)
+    return patch.object(WanFamily, method, autospec=True, side_effect=asked)
+
+
+def test_a_model_is_resolved_once_however_many_requests(
+    generation_config: GenerationConfig,
+) -> None:
+    with counted("spec") as spec, counted("defaults") as defaults:
+        chosen = chosen_by(generation_config, SingleDevice(), 1)
+        chosen.check([replace(VIDEO, index=index) for index in range(5)])
+    assert (spec.call_count, defaults.call_count) == (1, 1)
+
+
+@pytest.mark.parametrize("loras", [0, 1])
+def test_preflight_builds_the_modules_once(
+    generation_config: GenerationConfig, tmp_path: Path, loras: int
+) -> None:
+    """For the weights and for the LoRAs together."""
+    tensors = {
+        "blocks.0.attn1.to_q.lora_A.weight": torch.zeros(2, 24),
+        "blocks.0.attn1.to_q.lora_B.weight": torch.zeros(24, 2),
+    }
+    save_file(tensors, file := tmp_path / "lora.safetensors")
+    given: list[Lora | str] = [Lora(path=str(file))] * loras
+    with counted("load_backbone") as load_backbone:
+        Engine(replace(generation_config, lora=given), SingleDevice())
+    assert load_backbone.call_count == 1

@@ -22,7 +22,7 @@ from longtake.framework.engine.conditioning_file import ConditioningFile
 from longtake.framework.engine.encoded_conditioning import EncodedConditioning
 from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.request import PromptAt, Request
-from longtake.framework.engine.run_plan import RunPlan
+from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.timings import Timings
 from longtake.models import (
     AnyBackbone,
@@ -236,7 +236,7 @@ def test_the_image_encoder_sees_the_picture_as_it_was(
     with torch.no_grad():
         expected = pipeline.encode_image(Image.open(file), PLACE.device)
     generation_config = GenerationConfig(pipeline=str(folders[1].path), dtype="float32")
-    plan = RunPlan(generation_config, SingleDevice(), world_size=1, device=PLACE.device)
+    model = ResolvedModel(generation_config, PLACE)
     request = Request(
         prompts=(PromptAt(text="red"),),
         num_frames=9,
@@ -244,9 +244,8 @@ def test_the_image_encoder_sees_the_picture_as_it_was(
         width=WIDTH * 8,
         start=str(file),
     )
-    starts = EncodedConditioning(plan, Timings())
-    plan.check([request])
-    starts.encode([request], Communicator.alone())
+    starts = EncodedConditioning(model, Timings())
+    starts.encode([request], Communicator.alone(), 0)
     start = starts.of(request)
     assert start is not None
     torch.testing.assert_close(start.prompts["image"], expected, rtol=1e-5, atol=1e-5)
