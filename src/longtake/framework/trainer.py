@@ -147,7 +147,7 @@ class InferenceTrainer(pl.Trainer):
             return SingleDevice()
         # With one block in flight a pipeline would idle: its tokens are shared instead. (A model's
         # own number of steps is large; which one it is makes no difference.)
-        steps = Defaults().steps if generation_config.steps is None else generation_config.steps
+        steps = generation_config.steps_or(Defaults().steps)
         alone = generation_config.scheduler.blocks_in_flight(None, steps) == 1
         return SequenceParallel() if alone else DualParal()
 

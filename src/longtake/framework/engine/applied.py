@@ -32,8 +32,11 @@ def settings_of(plan: RunPlan, request: Request) -> Applied:
         request: One that has been checked.
     """
     settings = plan.settings
+    told = plan.sampler_of(request).timesteps
+    levels = ",".join(f"{timestep:.6g}" for timestep in told)  # after the shift
     return {
         "steps": settings.steps,
+        **({} if plan.generation_config.timesteps is None else {"timesteps": levels}),
         "guidance_scale": settings.guidance_scale,
         "guidance_scale_2": settings.guidance_scale_2,
         "sampler": plan.sampler_name_of(request),

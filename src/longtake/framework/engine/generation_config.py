@@ -10,6 +10,7 @@ import torch
 from longtake.caches import FeatureCache, NextBlockKV
 from longtake.errors import ConfigurationError
 from longtake.models import Lora, ModelFamily, SamplerChoice
+from longtake.models.samplers.timesteps import check_timesteps
 from longtake.noise import NoiseInit, SharedPool
 from longtake.schedulers import BlockScheduler, FifoQueue
 
@@ -37,14 +38,20 @@ class GenerationConfig:
         cache: How a block sees its neighbors: which keys and values outlive a task.
         steps: Denoising steps of each block; left out: the model's own number (``longtake
             models``).
+        timesteps: Timesteps of the steps as few-step models publish them, such as
+            ``[1000, 750, 500, 250]``: before the shift, which is applied once (a shift of 5 makes
+            1000, 937.5, 833.3, 625 of these; ``flow_shift: 1`` takes a list as it is). In place of
+            ``steps``. For flow models, with ``FlowMatchEulerDiscreteScheduler`` or
+            ``UniPCMultistepScheduler``, which tells the model whole numbers.
         guidance_scale: Scale of classifier-free guidance; 1 or less turns it off (for all experts).
             A model with embedded guidance is told the scale instead. Left out: the model's own.
         guidance_scale_2: Of the second expert of Wan 2.2; left out: as ``guidance_scale`` if that
             is given, else the model's own.
         sampler: A diffusers scheduler class, such as ``UniPCMultistepScheduler``,
-            ``FlowMatchEulerDiscreteScheduler`` or ``DPMSolverMultistepScheduler``; or a sampler
-            of your own, ``{class_path: my_package.MySampler}``. Left out: the scheduler that the
-            model ships.
+            ``FlowMatchEulerDiscreteScheduler`` or ``DPMSolverMultistepScheduler``, also with
+            options, ``{scheduler: FlowMatchEulerDiscreteScheduler, options: {stochastic_sampling:
+            true}}``; or a sampler of your own, ``{class_path: my_package.MySampler}``. Left out:
+            the scheduler that the model ships.
         flow_shift: Shift of the noise levels (Wan: 3 at 480p, 5 at 720p); left out: the model's
             own, by the clip's size where that is how it was trained (LTX-Video).
         dtype: Of the transformer's and the text encoder's weights. Norms, time embedding and the
@@ -63,7 +70,8 @@ class GenerationConfig:
             ``missing: skip`` where the model lacks modules that the LoRA changes.
 
     Raises:
-        ConfigurationError: ``start_noise`` is not between 0 and 1.
+        ConfigurationError: ``start_noise`` is not between 0 and 1, or ``timesteps`` do not run
+            down from noise or are not as many as ``steps``.
     """
 
     pipeline: str
@@ -75,6 +83,7 @@ class GenerationConfig:
     noise: NoiseInit = field(default_factory=SharedPool)
     cache: FeatureCache = field(default_factory=NextBlockKV)
     steps: int | None = None
+    timesteps: list[float] | None = None
     guidance_scale: float | None = None
     guidance_scale_2: float | None = None
     sampler: SamplerChoice = None
@@ -90,6 +99,14 @@ class GenerationConfig:
             raise ConfigurationError(
                 f"model.start_noise is {self.start_noise:g}, but it is a share: choose 0 to 1."
             )
+        if self.timesteps is not None:
+            check_timesteps(self.timesteps, self.steps)
+
+    def steps_or(self, default: int) -> int:
+        """Return the number of denoising steps, or ``default`` where nothing says it."""
+        if self.timesteps is not None:
+            return len(self.timesteps)
+        return default if self.steps is None else self.steps
 
     @property
     def torch_dtype(self) -> torch.dtype:

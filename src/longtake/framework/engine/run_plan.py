@@ -255,9 +255,15 @@ class RunPlan:
         return self._counted(self.workload)
 
     def _load_sampler(self, tokens: int | None = None) -> Sampler:
-        sampler, settings = self.generation_config.sampler, self.settings
+        config, settings = self.generation_config, self.settings
         return load_sampler(
-            self.folder, sampler, settings.flow_shift, settings.steps, tokens, self.family
+            self.folder,
+            config.sampler,
+            settings.flow_shift,
+            settings.steps,
+            tokens,
+            self.family,
+            config.timesteps,
         )
 
     def _counted(self, workload: Workload) -> Workload:

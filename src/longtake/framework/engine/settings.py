@@ -42,7 +42,7 @@ class Settings:
         if scale is None:
             scale = defaults.guidance_scale
         return cls(
-            steps=defaults.steps if generation_config.steps is None else generation_config.steps,
+            steps=generation_config.steps_or(defaults.steps),
             guidance_scale=scale,
             guidance_scale_2=(scale if second is None else second) if experts > 1 else None,
             flow_shift=defaults.flow_shift
