@@ -19,6 +19,7 @@ from longtake.models.defaults import Defaults
 from longtake.models.loading.config import prompt_shape
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.lora import NameTable
+from longtake.models.loading.original_names import OriginalNames
 from longtake.models.similar import instead_of
 from longtake.models.spec import BackboneSpec
 
@@ -35,11 +36,14 @@ class ModelFamily(ABC):
             counted through; left out: any list that is as long as the model has layers.
         lora_names: Original names of the transformer's modules, which LoRA files may have besides
             diffusers' names.
+        original_names: Renames the keys of a transformer in its authors' own layout
+            (``model.weights``); left out: such files are not read.
     """
 
     cards: ClassVar[Sequence[ModelCard]] = ()
     layer_lists: ClassVar[Sequence[str]] = ()
     lora_names: ClassVar[NameTable] = ()
+    original_names: ClassVar[OriginalNames | None] = None
 
     @abstractmethod
     def spec(self, folder: ModelFolder) -> BackboneSpec:

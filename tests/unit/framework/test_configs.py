@@ -390,6 +390,7 @@ def test_what_is_left_out_is_shown_resolved(
         "pipeline": "WanPipeline",
         "revision": "0" * 40,
         "variant": None,
+        "weights": None,
         "licence": "apache-2.0",
     }
     report = ReportWriter(RunFolder(tmp_path), Timings(), "none", plan)

@@ -50,6 +50,8 @@ def explain(message: str, options: Collection[str]) -> str:
     if found := re.search(r"unrecognized arguments: (--[^\s=]+)", line):
         return _unknown_option(found[1].removeprefix("--"), options)
     if found := re.search(r"arguments are required: (?:predict\.|plan\.)?(\S+)", line):
+        if found[1] == "convert.file":
+            return "the checkpoint is missing: longtake convert FILE."
         return f"{found[1]} is missing: give it in the YAML file or as --{found[1]}."
     if found := re.search(r"does not accept option '([^']+)'", line):
         return _unknown_option(found[1], options)

@@ -20,6 +20,7 @@ def model_of(plan: RunPlan) -> Applied:
         "pipeline": plan.folder.pipeline,
         "revision": plan.folder.revision,
         "variant": plan.generation_config.variant,
+        "weights": plan.generation_config.weights,
         "licence": licence_of(plan.folder, plan.card),
     }
 

@@ -26,6 +26,9 @@ class GenerationConfig:
     Args:
         pipeline: The model: a diffusers folder, a hub id, or ``demo`` (bundled; its sizes are in
             ``configs/demo.yaml``).
+        weights: A safetensors file that the transformer is read from, in place of the pipeline's
+            own: in diffusers' names, or for Wan in those of its own code, as causal and distilled
+            models are published (docs/weights.md). Left out: the pipeline's own.
         variant: Which weight files are read where a folder has several kinds: ``fp16`` for
             ``*.fp16.safetensors``, ``bf16``; left out: the plain ones.
         revision: Branch, tag or commit of a hub id; left out: the newest commit. A run's
@@ -76,6 +79,7 @@ class GenerationConfig:
 
     pipeline: str
     _: KW_ONLY
+    weights: str | None = None
     variant: str | None = None
     revision: str | None = None
     family: ModelFamily | None = None

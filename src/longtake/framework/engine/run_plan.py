@@ -82,6 +82,7 @@ class RunPlan:
             generation_config.loras,
             variant=generation_config.variant,
             revision=generation_config.revision,
+            weights=generation_config.weights,
         )
         self.family = generation_config.family or family_of(self.folder)
         self.spec = self.family.spec(self.folder)

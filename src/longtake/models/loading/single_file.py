@@ -14,10 +14,37 @@ _INSTEAD: Final = (
     "of the file with SomePipeline.from_single_file(...).save_pretrained(folder)."
 )
 
+_BESIDE: Final = "give that as model.weights, beside its diffusers pipeline in model.pipeline"
+
 
 def refuse_file(path: Path) -> ModelError:
     """Return the refusal of a file that was given as a pipeline."""
-    return ModelError(f"model.pipeline is {path}, {_kind(path.name)}; {_INSTEAD}")
+    beside = ""
+    if path.name.endswith(SAFETENSORS):
+        beside = f" Or, if it holds a transformer alone, {_BESIDE}."
+    if path.name.endswith(PICKLES):
+        beside = (
+            f" Or, if it holds a transformer alone, longtake convert {path} makes safetensors of "
+            f"it: {_BESIDE}."
+        )
+    return ModelError(f"model.pipeline is {path}, {_kind(path.name)}; {_INSTEAD}{beside}")
+
+
+def refuse_weights(path: Path) -> ModelError:
+    """Return the refusal of what was given as a transformer's weights, and is no safetensors."""
+    if path.name.endswith(PICKLES) and path.is_file():
+        return ModelError(
+            f"model.weights is {path}, {_kind(path.name)}; longtake convert {path} makes "
+            f"{path.with_suffix(SAFETENSORS).name} of it: give that one."
+        )
+    if path.is_file():
+        return ModelError(f"model.weights is {path}, {_kind(path.name)}; give a safetensors file.")
+    if path.is_dir():
+        return ModelError(
+            f"model.weights is {path}, a folder; give a safetensors file, or the pipeline folder "
+            f"around it as model.pipeline."
+        )
+    return ModelError(f"model.weights is {path}, but there is no such file.")
 
 
 def refuse_folder(path: Path, shown: str) -> ModelError:

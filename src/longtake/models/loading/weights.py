@@ -84,7 +84,7 @@ def load_module(
     for file, keys in by_file.items():
         with safe_open(file, framework="pt", device=str(place.device)) as reader:
             for key in keys:
-                tensor = reader.get_tensor(key)
+                tensor = reader.get_tensor(headers[key].key)
                 check_finite(component, key, tensor, file)
                 if key in changes:
                     tensor = merged(key, tensor, changes[key])

@@ -25,6 +25,7 @@ from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.wan import WanBackbone, WanFamily
 from longtake.models.wan.family import keep_layers
 from longtake.models.wan.lora_names import LORA_NAMES
+from longtake.models.wan.original_names import wan_names
 
 _DIFFUSION_FORCING = "SkyReelsV2DiffusionForcingPipeline"
 _SHIFT = 8.0
@@ -44,6 +45,7 @@ class SkyReelsV2Family(ModelFamily):
 
     layer_lists = ("blocks",)
     lora_names = LORA_NAMES
+    original_names = staticmethod(wan_names)
     cards = (
         ModelCard(
             pipeline=_DIFFUSION_FORCING,

@@ -28,6 +28,7 @@ from longtake.models.wan.decoder import WanDecoder
 from longtake.models.wan.encoder import WanEncoder, image_channels
 from longtake.models.wan.image import encode_image
 from longtake.models.wan.lora_names import LORA_NAMES
+from longtake.models.wan.original_names import wan_names
 
 _MAX_TOKENS = 512
 _DEFAULTS = {
@@ -44,6 +45,7 @@ class WanFamily(ModelFamily):
 
     layer_lists = ("blocks",)
     lora_names = LORA_NAMES
+    original_names = staticmethod(wan_names)
     cards = (
         ModelCard(
             pipeline="WanPipeline",
