@@ -25,6 +25,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from PIL import Image
+from safetensors.torch import save_file
 
 from longtake.framework.callbacks import ReportWriter
 from longtake.framework.cli import LongtakeCLI, quiet
@@ -38,7 +39,7 @@ from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.run_plan import RunPlan
 from longtake.framework.engine.settings import Settings
 from longtake.framework.engine.timings import Timings
-from longtake.models import family_of, open_folder
+from longtake.models import DiffusersScheduler, Lora, family_of, open_folder
 from longtake.models.loading import folder as folders
 from longtake.models.loading.hub import HubSnapshot
 from longtake.schedulers import FullSequence
@@ -85,6 +86,13 @@ class Published:
     scheduler: Any = _UNIPC
     index: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def lora_of(model: dict[str, Any]) -> list[Lora | str] | None:
+    """Return the LoRAs of a config."""
+    given = model.get("lora")
+    each = given if isinstance(given, list) else [] if given is None else [given]
+    return [Lora(**one) if isinstance(one, dict) else one for one in each] or None
 
 
 FORCING = "SkyReelsV2DiffusionForcingPipeline"
@@ -179,11 +187,53 @@ def published(path: Path, name: str) -> Path:
     return path
 
 
+FEW_STEPS = {
+    "wan2.1-fewstep": (1000, 937.5, 833.333, 625),
+    "wan2.2-lightning": (1000, 937.5, 833.333, 625),
+}
+"""What the published code of each few-step model tells it, by the config that is for it."""
+
+
+def stand_in(path: Path, model: str) -> None:
+    """Write a LoRA of one module, or a transformer's weights: its headers, and no disk for numbers.
+
+    Args:
+        path: The file that a config names.
+        model: Whose it is for.
+    """
+    config = PUBLISHED[model].transformer
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parts[-2] != "models":
+        width = config["num_attention_heads"] * config["attention_head_dim"]
+        query = "diffusion_model.blocks.0.self_attn.q"
+        down, up = torch.zeros(1, width), torch.zeros(width, 1)
+        save_file({f"{query}.lora_down.weight": down, f"{query}.lora_up.weight": up}, path)
+        return
+    with torch.device("meta"):
+        state = diffusers.WanTransformer3DModel.from_config(config).state_dict()
+    headers, end = {}, 0
+    for key, tensor in state.items():
+        start, end = end, end + 2 * tensor.numel()
+        headers[f"model.{key}"] = {
+            "dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [start, end]
+        }  # fmt: skip
+    text = json.dumps(headers).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)  # a file with a hole
+
+
 def prepared(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str
 ) -> LongtakeCLI:
     """Return the command line after all checks, on published configurations."""
-    model, picture = yaml.safe_load(config.read_text())["model"]["pipeline"], tmp_path / "first.png"
+    given, picture = yaml.safe_load(config.read_text())["model"], tmp_path / "first.png"
+    model = given["pipeline"]
+    options = GenerationConfig(model, lora=lora_of(given), weights=given.get("weights"))
+    for file in (options.weights, *(lora.path for lora in options.loras)):
+        if file is not None:
+            monkeypatch.chdir(tmp_path)
+            stand_in(tmp_path / file, model)
     if model.startswith("./"):  # not there: by a name that is looked for on the hub
         more = (*more, "--model.pipeline", model.removeprefix("./"))
     if "I2V" in model:
@@ -216,6 +266,17 @@ def test_a_shipped_config_passes_preflight(
     if engine.plan.generation_config.pipeline == "demo":
         return
     # What it says beside its prompt and length is what the model would be run with anyway.
+    assert request.fps == engine.plan.defaults.fps
+    assert (request.height, request.width) == (
+        engine.plan.defaults.height,
+        engine.plan.defaults.width,
+    )
+    told = FEW_STEPS.get(config.stem)
+    assert (told is not None) == (engine.plan.generation_config.timesteps is not None)
+    if told is not None:  # a distilled model: at its own noise levels, without guidance
+        assert engine.plan.sampler_of(request).timesteps == pytest.approx(told, abs=1e-3)
+        assert engine.plan.guidance.branches == 1
+        return
     own = replace(
         engine.plan.generation_config, steps=None, guidance_scale=None, guidance_scale_2=None
     )
@@ -223,13 +284,42 @@ def test_a_shipped_config_passes_preflight(
     assert settings.steps == engine.plan.settings.steps
     assert settings.guidance_scale == engine.plan.settings.guidance_scale
     assert settings.guidance_scale_2 == engine.plan.settings.guidance_scale_2
-    assert request.fps == engine.plan.defaults.fps
-    assert (request.height, request.width) == (
-        engine.plan.defaults.height,
-        engine.plan.defaults.width,
-    )
     if engine.plan.defaults.flow_shift is not None:
         assert engine.plan.settings.flow_shift == engine.plan.defaults.flow_shift
+
+
+@pytest.mark.parametrize(
+    ("model", "timesteps", "shift", "told"),
+    [
+        # As published: the list, the shift of the training, and what the model is told.
+        ("CausVid", [1000, 757, 522], 1.0, [1000, 757, 522]),
+        ("FastWan 1.3B", [1000, 757, 522], 1.0, [1000, 757, 522]),
+        ("Self-Forcing, LongLive", [1000, 750, 500, 250], 5.0, [1000, 937.5, 833.333, 625]),
+        (
+            "Rolling Forcing",
+            [1000, 800, 600, 400, 200],
+            5.0,
+            [1000, 952.381, 882.353, 769.231, 555.556],
+        ),
+    ],
+)
+def test_noise_levels_are_the_published_ones(
+    model: str, timesteps: list[float], shift: float, told: list[float], tmp_path: Path
+) -> None:
+    folder = published(tmp_path / "model", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    euler = DiffusersScheduler(
+        scheduler="FlowMatchEulerDiscreteScheduler", options={"stochastic_sampling": True}
+    )
+    config = GenerationConfig(
+        str(folder), timesteps=timesteps, flow_shift=shift, sampler=euler, guidance_scale=1.0
+    )
+    plan = RunPlan(config, SingleDevice(), world_size=1, device=CPU)
+    request = Request(prompts=(PromptAt(text="red"),), num_frames=81, height=480, width=832)
+    assert plan.sampler_of(request).timesteps == pytest.approx(told, abs=1e-3)
+    shown = settings_of(plan, request)
+    assert shown["steps"] == len(told)
+    assert shown["timesteps"] == ",".join(f"{level:g}" for level in told)
+    assert shown["sampler"] == "FlowMatchEulerDiscreteScheduler(stochastic_sampling=true)"
 
 
 def test_every_registered_model_has_a_config() -> None:

@@ -16,7 +16,7 @@ from longtake.models import DiffusersScheduler, ModelFolder, Sampler, SamplerCho
 from longtake.testing.tiny.base import tiny_scheduler
 from longtake.testing.tiny.cogvideox import tiny_cogvideox_scheduler
 
-PUBLISHED = [1000, 750, 500, 250]
+PUBLISHED: list[float] = [1000, 750, 500, 250]
 LEVELS = [1000, 937.5, 1000 * 5 / 6, 625]
 """Told by the published code of few-step Wan for that list, at a shift of 5."""
 EULER = "FlowMatchEulerDiscreteScheduler"
