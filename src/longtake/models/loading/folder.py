@@ -13,14 +13,8 @@ from longtake.errors import ModelError
 from longtake.models.loading.hub import HubSnapshot, find_settings, find_snapshot
 from longtake.models.loading.hub_ids import check_layout
 from longtake.models.loading.lora import Lora, LoraFile
-from longtake.models.loading.single_file import refuse_file, refuse_folder, refuse_weights
-from longtake.models.loading.weight_files import (
-    SAFETENSORS,
-    choose,
-    has_variant,
-    variants_in,
-    why_none,
-)
+from longtake.models.loading.single_file import find_weights, refuse_file, refuse_folder
+from longtake.models.loading.weight_files import choose, has_variant, variants_in, why_none
 
 BUNDLED = {"demo": Path(__file__).parents[2] / "assets" / "demo_model"}
 """Models inside the package, by the name that ``model.pipeline`` takes."""
@@ -42,7 +36,7 @@ class ModelFolder:
         loras: What is merged into its transformers when they are read.
         report: Called with a sentence about what of a LoRA is skipped.
         variant: Which weight files are read where a component has them: ``fp16``, say.
-        weights: A file that the transformer is read from, in place of the folder's own.
+        weights: A file or folder that the transformer is read from, in place of the folder's own.
     """
 
     path: Path
@@ -142,21 +136,18 @@ class ModelFolder:
         Raises:
             ModelError: There are no safetensors weights, or a file is missing.
         """
-        if self.is_replaced(component) and self.weights is not None:
-            return {"": self.weights}
         chosen, files = self._chosen(component)
         for file in sorted(set(files.values())):
             if not file.is_file():
                 raise ModelError(
-                    f"{self.path / component / chosen} names the shard {file.name}, which is "
-                    f"missing."
+                    f"{file.parent / chosen} names the shard {file.name}, which is missing."
                     if "" not in files
                     else f"{file} has not been downloaded."
                 )
         return files
 
     def is_replaced(self, component: str) -> bool:
-        """Return whether a component is read from a file of its own, outside the folder."""
+        """Return whether a component is read from weights of its own, outside the folder."""
         return self.weights is not None and component == TRANSFORMER
 
     def holds(self, component: str) -> bool:
@@ -196,6 +187,10 @@ class ModelFolder:
     def _chosen(self, component: str) -> tuple[str, dict[str, Path]]:
         """Return the name of an index or of a whole file, and files by tensor, here or not."""
         folder, names = self.path / component, self._names(component)
+        if self.weights is not None and self.is_replaced(component):
+            if self.weights.is_file():
+                return self.weights.name, {"": self.weights}
+            folder, names = self.weights, {entry.name for entry in self.weights.iterdir()}
         chosen = choose(names, self.library(component), self.variant)
         if chosen is None:
             raise ModelError(why_none(str(folder), names, self.variant))
@@ -231,15 +226,14 @@ def open_folder(
         loras: What is to be merged into its transformers.
         variant: Of the weight files; ``None`` for the plain ones.
         revision: Branch, tag or commit of a hub id; ``None`` for the newest.
-        weights: Safetensors file that the transformer is read from; ``None``: the pipeline's own.
+        weights: Safetensors file that the transformer is read from, or a diffusers folder of one or
+            with one; ``None``: the pipeline's own.
 
     Raises:
         ModelError: There is no such folder, or it is not a diffusers pipeline; or a LoRA is none;
-            or there is no such file of weights, or it would be for one of two transformers.
+            or there are no such weights, or they would be for one of two transformers.
     """
-    own = None if weights is None else Path(weights).expanduser()
-    if own is not None and not (own.is_file() and own.suffix == SAFETENSORS):
-        raise refuse_weights(own)
+    own = None if weights is None else find_weights(Path(weights).expanduser(), TRANSFORMER)
     local = BUNDLED.get(name) or _local(name)
     if local is not None and revision is not None:
         raise ModelError(
@@ -260,8 +254,10 @@ def open_folder(
     if own is not None and len(transformers) > 1:
         raise ModelError(
             f"model.weights is {own}, one transformer, but {name} has {len(transformers)} experts; "
-            f"give a diffusers folder that holds them."
+            f"give a diffusers folder that holds them as model.pipeline."
         )
+    if own is not None:
+        folder.weight_files(TRANSFORMER)  # or a refusal
     for lora in loras:
         lora.check(transformers)
         LoraFile(lora)  # or a refusal

@@ -1,4 +1,4 @@
-"""Models in single files: not read, and what to use instead."""
+"""Single files of models: which is read, and what to use instead of the others."""
 
 from __future__ import annotations
 
@@ -30,8 +30,25 @@ def refuse_file(path: Path) -> ModelError:
     return ModelError(f"model.pipeline is {path}, {_kind(path.name)}; {_INSTEAD}{beside}")
 
 
-def refuse_weights(path: Path) -> ModelError:
-    """Return the refusal of what was given as a transformer's weights, and is no safetensors."""
+def find_weights(path: Path, component: str) -> Path:
+    """Return the file or folder that holds a transformer's weights.
+
+    Args:
+        path: As the user gives it: a safetensors file, or a folder of or with a transformer.
+        component: What a folder of it is called.
+
+    Raises:
+        ModelError: It is neither.
+    """
+    if path.is_dir():
+        inside = path / component
+        return inside if inside.is_dir() else path
+    if path.is_file() and path.suffix == SAFETENSORS:
+        return path
+    raise _refuse_weights(path)
+
+
+def _refuse_weights(path: Path) -> ModelError:
     if path.name.endswith(PICKLES) and path.is_file():
         return ModelError(
             f"model.weights is {path}, {_kind(path.name)}; longtake convert {path} makes "
@@ -39,12 +56,7 @@ def refuse_weights(path: Path) -> ModelError:
         )
     if path.is_file():
         return ModelError(f"model.weights is {path}, {_kind(path.name)}; give a safetensors file.")
-    if path.is_dir():
-        return ModelError(
-            f"model.weights is {path}, a folder; give a safetensors file, or the pipeline folder "
-            f"around it as model.pipeline."
-        )
-    return ModelError(f"model.weights is {path}, but there is no such file.")
+    return ModelError(f"model.weights is {path}, but there is no such file or folder.")
 
 
 def refuse_folder(path: Path, shown: str) -> ModelError:

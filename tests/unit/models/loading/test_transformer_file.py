@@ -99,6 +99,19 @@ def test_a_file_is_read_under_either_names(
         assert torch.equal(tensor, other[key]), key
 
 
+@pytest.mark.parametrize("part", ["", "transformer"])
+def test_a_folder_of_shards_is_read(
+    tiny: Path, other: dict[str, Tensor], tmp_path: Path, part: str
+) -> None:
+    """As causal models come: in a pipeline of a class that diffusers does not have."""
+    folder = tiny_wan_folder(tmp_path / "other", seed=7, shard_size="20KB")
+    (folder.path / "model_index.json").write_text('{"_class_name": "WanCausalDMDPipeline"}')
+    assert len(list((folder.path / "transformer").glob("*.safetensors"))) > 1
+    found = read(tiny, str(folder.path / part))
+    assert found.keys() == other.keys()
+    assert all(torch.equal(found[key], other[key]) for key in other)
+
+
 def test_only_the_own_layers_are_read(
     tiny: Path, other: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +128,7 @@ def test_only_the_own_layers_are_read(
             return self
 
         def __exit__(self, *what: object) -> None:
-            self._file.__exit__(*what)
+            self._file.__exit__(*what)  # type: ignore[no-untyped-call]
 
         def get_tensor(self, key: str) -> Tensor:
             asked.append(key)
@@ -184,9 +197,13 @@ def test_what_is_no_file_of_a_transformer_is_refused(
             open_folder(str(tiny), weights=str(tmp_path / name))
         with pytest.raises(ModelError, match=rf"longtake convert .*{name} makes safetensors"):
             open_folder(str(tmp_path / name))
-    for path, words in ((tmp_path, "a folder; give a"), (tmp_path / "none.pt", "no such file")):
+    (tmp_path / "empty").mkdir()
+    for name, words in (("empty", "holds no safetensors weights"), ("none.pt", "no such file")):
         with pytest.raises(ModelError, match=words):
-            open_folder(str(tiny), weights=str(path))
+            open_folder(str(tiny), weights=str(tmp_path / name))
+    (tmp_path / "empty" / "model.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"longtake convert .*empty/model.bin"):
+        open_folder(str(tiny), weights=str(tmp_path / "empty"))
     experts = tiny_wan_folder(tmp_path / "experts", experts=2).path
     with pytest.raises(ModelError, match=r"one transformer, but .* has 2 experts"):
         open_folder(str(experts), weights=written(tmp_path / "x.safetensors", other))
