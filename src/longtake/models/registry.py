@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from typing import ClassVar, TypeVar
@@ -19,7 +19,6 @@ from longtake.models.defaults import Defaults
 from longtake.models.loading.config import prompt_shape
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.lora import NameTable
-from longtake.models.loading.original_names import OriginalNames
 from longtake.models.similar import instead_of
 from longtake.models.spec import BackboneSpec
 
@@ -36,14 +35,11 @@ class ModelFamily(ABC):
             counted through; left out: any list that is as long as the model has layers.
         lora_names: Original names of the transformer's modules, which LoRA files may have besides
             diffusers' names.
-        original_names: Renames the keys of a transformer in its authors' own layout
-            (``model.weights``); left out: such files are not read.
     """
 
     cards: ClassVar[Sequence[ModelCard]] = ()
     layer_lists: ClassVar[Sequence[str]] = ()
     lora_names: ClassVar[NameTable] = ()
-    original_names: ClassVar[OriginalNames | None] = None
 
     @abstractmethod
     def spec(self, folder: ModelFolder) -> BackboneSpec:
@@ -161,6 +157,17 @@ class ModelFamily(ABC):
         Override it to read what the folder's configuration files say.
         """
         return self.card(folder).defaults
+
+    def diffusers_names(self, keys: Collection[str]) -> Mapping[str, str]:
+        """Return what a file of the transformer calls its tensors, by diffusers' names for them.
+
+        For files in the layout of its authors' code (``model.weights``). By default the names are
+        taken for diffusers' own.
+
+        Args:
+            keys: Of the whole file, without what stands before all of them.
+        """
+        return {key: key for key in keys}
 
     def sigmas(self, steps: int) -> list[float] | None:
         """Return the noise levels, before the shift, that the pipeline gives its scheduler.

@@ -93,9 +93,9 @@ def read_headers(folder: ModelFolder, component: str) -> dict[str, TensorHeader]
     if folder.weights is None or not folder.is_replaced(component):
         return found
     family = registered().get(folder.pipeline)
-    names = None if family is None else family.original_names
-    stored = diffusers_names(folder.weights, found, names)
-    return {name: found[key] for name, key in stored.items()}
+    names = None if family is None else family().diffusers_names
+    originals = diffusers_names(folder.weights, found, names)
+    return {name: found[original] for name, original in originals.items()}
 
 
 def check_module(

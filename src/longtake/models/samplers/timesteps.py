@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 from longtake.errors import ConfigurationError
 from longtake.models.samplers.base import Sampler, SamplerSettings
@@ -112,5 +112,5 @@ def shifted(sigma: float, shift: float) -> float:
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def _shown(timesteps: Sequence[float]) -> str:
+def _shown(timesteps: Sequence[Any]) -> str:
     return f"[{', '.join(f'{t:g}' if isinstance(t, int | float) else repr(t) for t in timesteps)}]"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import final
@@ -45,7 +45,6 @@ class SkyReelsV2Family(ModelFamily):
 
     layer_lists = ("blocks",)
     lora_names = LORA_NAMES
-    original_names = staticmethod(wan_names)
     cards = (
         ModelCard(
             pipeline=_DIFFUSION_FORCING,
@@ -106,6 +105,10 @@ class SkyReelsV2Family(ModelFamily):
             timestep="frame" if folder.pipeline == _DIFFUSION_FORCING else "clip",
             start="replaced",
         )
+
+    @override
+    def diffusers_names(self, keys: Collection[str]) -> Mapping[str, str]:
+        return wan_names(keys)
 
     @override
     def load_backbone(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, final
 
@@ -45,7 +45,6 @@ class WanFamily(ModelFamily):
 
     layer_lists = ("blocks",)
     lora_names = LORA_NAMES
-    original_names = staticmethod(wan_names)
     cards = (
         ModelCard(
             pipeline="WanPipeline",
@@ -154,6 +153,10 @@ class WanFamily(ModelFamily):
             timestep="frame" if per_frame else "clip",
             start=_start(folder, config, channels, temporal),
         )
+
+    @override
+    def diffusers_names(self, keys: Collection[str]) -> Mapping[str, str]:
+        return wan_names(keys)
 
     @override
     def load_backbone(
