@@ -43,6 +43,8 @@ from longtake.plan.cost.profiles import match_name
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
 LORA = "--model.lora"
+WITHOUT_MODEL = ("models", "convert")
+"""Commands that have no options but their own."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as the shell has it."""
 
@@ -78,23 +80,28 @@ class LongtakeCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Return the trainer's methods that are commands, with what the CLI itself passes them."""
         run = {"model", "datamodule"}
-        return {"predict": run, "plan": run, "models": set()}
+        return {"predict": run, "plan": run, "models": set(), "convert": set()}
 
     @override
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
-        if subcommand != "models":
+        if subcommand not in WITHOUT_MODEL:
             return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser = self.init_parser(**kwargs)  # no model, no data, no devices
         self.add_default_arguments_to_parser(parser)
+        parser.add_method_arguments(klass, subcommand, as_group=False, as_positional=True)
         return parser
 
     @override
     def before_instantiate_classes(self) -> None:
-        """List models; keep a plan's trainer from looking for the devices that it plans for."""
+        """Run what needs no model; keep a plan's trainer from looking for its devices."""
         if self.subcommand == "models":
             InferenceTrainer.models()
+            raise SystemExit(0)
+        if self.subcommand == "convert":
+            given = self.config.convert
+            InferenceTrainer.convert(given.file, given.output, given.key)
             raise SystemExit(0)
         if self.subcommand != "plan":
             return

@@ -16,6 +16,7 @@ from typing_extensions import override
 from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
 from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.console.conversion_report import show as show_converted
 from longtake.framework.console.messages import one_line
 from longtake.framework.console.models_report import cards
 from longtake.framework.console.models_report import show as show_models
@@ -33,6 +34,7 @@ from longtake.framework.launch.interrupt import stop_on_interrupt
 from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.module import Generator
 from longtake.models import Defaults, Placement
+from longtake.models.loading.convert import convert
 from longtake.plan.cost.profiles import hardware_of
 from longtake.plan.cost.profiles import profile as hardware_profile
 from longtake.plan.ir.plan_file import PlanFile
@@ -149,7 +151,7 @@ class InferenceTrainer(pl.Trainer):
             return SingleDevice()
         # With one block in flight a pipeline would idle: its tokens are shared instead. (A model's
         # own number of steps is large; which one it is makes no difference.)
-        steps = Defaults().steps if generation_config.steps is None else generation_config.steps
+        steps = generation_config.steps_or(Defaults().steps)
         alone = generation_config.scheduler.blocks_in_flight(Video(None, steps)) == 1
         return SequenceParallel() if alone else DualParal()
 
@@ -221,6 +223,20 @@ class InferenceTrainer(pl.Trainer):
         if actions is not None:
             save_plan(actions, chosen.layout, chosen.workload, strategy.actions)
         show(report_of(chosen, longest(requests)))
+
+    @staticmethod
+    def convert(file: Path, output: Path | None = None, key: str | None = None) -> None:
+        """Write a PyTorch checkpoint as safetensors, which longtake reads.
+
+        Reads tensors only: nothing in the file is run.
+
+        Args:
+            file: The checkpoint: .pt, .pth, .ckpt or .bin.
+            output: File to write; left out: beside the checkpoint, ending with .safetensors.
+            key: Which entry of the checkpoint, such as generator_ema; left out: the only model
+                that it holds.
+        """
+        show_converted(file, convert(file, output, key))
 
     @staticmethod
     def models() -> None:

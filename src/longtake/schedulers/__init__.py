@@ -4,6 +4,7 @@ from longtake.schedulers.autoregressive import Autoregressive
 from longtake.schedulers.base import BlockScheduler
 from longtake.schedulers.cascade_queue import CascadeQueue
 from longtake.schedulers.context_windows import ContextWindows
+from longtake.schedulers.diffusion_forcing import DiffusionForcing
 from longtake.schedulers.extend import Extend
 from longtake.schedulers.fifo_queue import FifoQueue
 from longtake.schedulers.frame_queue import FrameQueue
@@ -15,6 +16,7 @@ __all__ = [
     "BlockScheduler",
     "CascadeQueue",
     "ContextWindows",
+    "DiffusionForcing",
     "Extend",
     "FifoQueue",
     "FrameQueue",

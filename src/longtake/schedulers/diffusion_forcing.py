@@ -63,12 +63,13 @@ class DiffusionForcing(BlockScheduler):
             while newest < started and self._cut.exists(newest + 1, video.latent_frames):
                 newest += 1
             moved, first = max(0, newest + 1 - size) > first, max(0, newest + 1 - size)
-            if iteration - self.lag * newest >= video.steps:
-                if not self._cut.exists(newest + 1, video.latent_frames):
-                    return
+            more = self._cut.exists(newest + 1, video.latent_frames)
+            if iteration - self.lag * newest >= video.steps and not more:
+                return
             for block in range(first, newest + 1):
                 step = iteration - self.lag * block
-                if step < video.steps or ((step == video.steps or moved) and self._is_seen(block, video)):
+                again = step == video.steps or (moved and step > video.steps)
+                if step < video.steps or (again and self._is_seen(block, video)):
                     yield self._task(next(numbers), iteration, block, first, newest, video)
 
     @override
@@ -92,7 +93,9 @@ class DiffusionForcing(BlockScheduler):
         done = min(block, max(0, (iteration - video.steps + 1) // self.lag + 1))
         stop = frames.stop if step >= video.steps - 1 else self._start(done, video)
         start = min(self._start(first, video), stop)
-        later = (FrameRange(start, stop),) if stop > start and self._goes_on(block, step, video) else ()
+        later: tuple[FrameRange, ...] = ()
+        if stop > start and self._goes_on(block, step, video):
+            later = (FrameRange(start, stop),)
         leaves = not runs or block < newest
         sees = [
             Seen(
@@ -110,7 +113,7 @@ class DiffusionForcing(BlockScheduler):
             steps=video.steps,
             runs=runs,
             prompt=frames,
-            leaves=(Leave(frames=frames, anew=False),) if leaves else (),
+            leaves=(Leave(frames=frames),) if leaves else (),
             sees=tuple(sees),
             enters=() if step else (self._cut.enter(block, video),),
             later=later,

@@ -25,6 +25,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from PIL import Image
+from safetensors.torch import save_file
 
 from longtake.framework.callbacks import ReportWriter
 from longtake.framework.cli import LongtakeCLI, quiet
@@ -39,7 +40,7 @@ from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.settings import settled
 from longtake.framework.engine.timings import Timings
 from longtake.framework.engine.workloads import Workloads
-from longtake.models import Placement, family_of, open_folder
+from longtake.models import DiffusersScheduler, Lora, Placement, family_of, open_folder
 from longtake.models.loading import folder as folders
 from longtake.models.loading.hub import HubSnapshot
 from longtake.plan.cost.profiles import profile
@@ -86,6 +87,13 @@ class Published:
     scheduler: Any = _UNIPC
     index: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def lora_of(model: dict[str, Any]) -> list[Lora | str] | None:
+    """Return the LoRAs of a config."""
+    given = model.get("lora")
+    each = given if isinstance(given, list) else [] if given is None else [given]
+    return [Lora(**one) if isinstance(one, dict) else one for one in each] or None
 
 
 FORCING = "SkyReelsV2DiffusionForcingPipeline"
@@ -180,11 +188,56 @@ def published(path: Path, name: str) -> Path:
     return path
 
 
+FEW_STEPS = {
+    "longlive-1.3b": (1000, 937.5, 833.333, 625),
+    "rolling-forcing": (1000, 952.381, 882.353, 769.231, 555.556),
+    "self-forcing-1.3b": (1000, 937.5, 833.333, 625),
+    "wan2.1-fewstep": (1000, 937.5, 833.333, 625),
+    "wan2.2-lightning": (1000, 937.5, 833.333, 625),
+}
+"""What the published code of each few-step model tells it, by the config that is for it."""
+
+
+def stand_in(path: Path, model: str) -> None:
+    """Write a LoRA of one module, or a transformer's weights: its headers, and no disk for numbers.
+
+    Args:
+        path: The file that a config names.
+        model: Whose it is for.
+    """
+    config = PUBLISHED[model].transformer
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parts[-2] != "models":
+        width = config["num_attention_heads"] * config["attention_head_dim"]
+        query = "diffusion_model.blocks.0.self_attn.q"
+        down, up = torch.zeros(1, width), torch.zeros(width, 1)
+        save_file({f"{query}.lora_down.weight": down, f"{query}.lora_up.weight": up}, path)
+        return
+    with torch.device("meta"):
+        state = diffusers.WanTransformer3DModel.from_config(config).state_dict()
+    headers, end = {}, 0
+    for key, tensor in state.items():
+        start, end = end, end + 2 * tensor.numel()
+        headers[f"model.{key}"] = {
+            "dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [start, end]
+        }  # fmt: skip
+    text = json.dumps(headers).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)  # a file with a hole
+
+
 def prepared(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str
 ) -> LongtakeCLI:
     """Return the command line after all checks, on published configurations."""
-    model, picture = yaml.safe_load(config.read_text())["model"]["pipeline"], tmp_path / "first.png"
+    given, picture = yaml.safe_load(config.read_text())["model"], tmp_path / "first.png"
+    model = given["pipeline"]
+    options = GenerationConfig(model, lora=lora_of(given), weights=given.get("weights"))
+    for file in (options.weights, *(lora.path for lora in options.loras)):
+        if file is not None:
+            monkeypatch.chdir(tmp_path)
+            stand_in(tmp_path / file, model)
     if model.startswith("./"):  # not there: by a name that is looked for on the hub
         more = (*more, "--model.pipeline", model.removeprefix("./"))
     if "I2V" in model:
@@ -217,6 +270,17 @@ def test_a_shipped_config_passes_preflight(
     if engine.model.generation_config.pipeline == "demo":
         return
     # What it says beside its prompt and length is what the model would be run with anyway.
+    assert request.fps == engine.model.defaults.fps
+    assert (request.height, request.width) == (
+        engine.model.defaults.height,
+        engine.model.defaults.width,
+    )
+    told = FEW_STEPS.get(config.stem)
+    assert (told is not None) == (engine.model.generation_config.timesteps is not None)
+    if told is not None:  # a distilled model: at its own noise levels, without guidance
+        assert engine.workloads.sampler(request).timesteps == pytest.approx(told, abs=1e-3)
+        assert engine.model.guidance.branches == 1
+        return
     own = replace(
         engine.model.generation_config, steps=None, guidance_scale=None, guidance_scale_2=None
     )
@@ -224,13 +288,43 @@ def test_a_shipped_config_passes_preflight(
     assert settings.steps == engine.model.settings.steps
     assert settings.guidance_scale == engine.model.settings.guidance_scale
     assert settings.guidance_scale_2 == engine.model.settings.guidance_scale_2
-    assert request.fps == engine.model.defaults.fps
-    assert (request.height, request.width) == (
-        engine.model.defaults.height,
-        engine.model.defaults.width,
-    )
     if engine.model.defaults.flow_shift is not None:
         assert engine.model.settings.flow_shift == engine.model.defaults.flow_shift
+
+
+@pytest.mark.parametrize(
+    ("model", "timesteps", "shift", "told"),
+    [
+        # As published: the list, the shift of the training, and what the model is told.
+        ("CausVid", [1000, 757, 522], 1.0, [1000, 757, 522]),
+        ("FastWan 1.3B", [1000, 757, 522], 1.0, [1000, 757, 522]),
+        ("Self-Forcing, LongLive", [1000, 750, 500, 250], 5.0, [1000, 937.5, 833.333, 625]),
+        (
+            "Rolling Forcing",
+            [1000, 800, 600, 400, 200],
+            5.0,
+            [1000, 952.381, 882.353, 769.231, 555.556],
+        ),
+    ],
+)
+def test_noise_levels_are_the_published_ones(
+    model: str, timesteps: list[float], shift: float, told: list[float], tmp_path: Path
+) -> None:
+    folder = published(tmp_path / "model", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    euler = DiffusersScheduler(
+        scheduler="FlowMatchEulerDiscreteScheduler", options={"stochastic_sampling": True}
+    )
+    config = GenerationConfig(
+        str(folder), timesteps=timesteps, flow_shift=shift, sampler=euler, guidance_scale=1.0
+    )
+    place = Placement(CPU, config.torch_dtype)
+    workloads = Workloads(ResolvedModel(config, place), profile("cpu"))
+    request = Request(prompts=(PromptAt(text="red"),), num_frames=81, height=480, width=832)
+    assert workloads.sampler(request).timesteps == pytest.approx(told, abs=1e-3)
+    shown = settings_of(workloads, request)
+    assert shown["steps"] == len(told)
+    assert shown["timesteps"] == ",".join(f"{level:g}" for level in told)
+    assert shown["sampler"] == "FlowMatchEulerDiscreteScheduler(stochastic_sampling=true)"
 
 
 def test_every_registered_model_has_a_config() -> None:
@@ -395,6 +489,7 @@ def test_what_is_left_out_is_shown_resolved(
         "pipeline": "WanPipeline",
         "revision": "0" * 40,
         "variant": None,
+        "weights": None,
         "licence": "apache-2.0",
     }
     report = ReportWriter(RunFolder(tmp_path), Timings(), "none", engine.workloads)

@@ -28,7 +28,7 @@ from longtake.framework.engine.timings import Timings
 from longtake.framework.engine.workloads import Workloads
 from longtake.strategies import BlockDone, TaskDone
 
-_SHOWN = ("guidance_scale", "guidance_scale_2", "sampler", "flow_shift")
+_SHOWN = ("timesteps", "guidance_scale", "guidance_scale_2", "sampler", "flow_shift")
 """Settings of a request that a report shows beside its size."""
 
 

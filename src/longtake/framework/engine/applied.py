@@ -21,6 +21,7 @@ def model_of(model: ResolvedModel) -> Applied:
         "pipeline": model.folder.pipeline,
         "revision": model.folder.revision,
         "variant": model.generation_config.variant,
+        "weights": model.generation_config.weights,
         "licence": licence_of(model.folder, model.card),
     }
 
@@ -32,9 +33,13 @@ def settings_of(workloads: Workloads, request: Request) -> Applied:
         workloads: The run's.
         request: One that has been checked.
     """
-    settings = workloads.model.settings
+    model = workloads.model
+    settings, config = model.settings, model.generation_config
+    told = workloads.sampler(request).timesteps
+    levels = ",".join(f"{timestep:.6g}" for timestep in told)  # after the shift
     return {
         "steps": settings.steps,
+        **({} if config.timesteps is None else {"timesteps": levels}),
         "guidance_scale": settings.guidance_scale,
         "guidance_scale_2": settings.guidance_scale_2,
         "sampler": workloads.sampler_name(request),

@@ -16,6 +16,7 @@ from longtake.framework.engine.preflight import (
 )
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.workloads import Workloads, longest
+from longtake.plan.check.methods import check_method
 from longtake.plan.cost.simulator import bounded, simulate
 from longtake.plan.layout import Layout
 from longtake.plan.search.decoders import choose_decoders, with_co_attention
@@ -70,6 +71,7 @@ class ChosenLayout:
                 check_request(request, model.spec, model.generation_config.scheduler)
                 check_schedule(request, model.spec, model.generation_config.scheduler)
                 check_start(request, model.spec)
+                check_method(self.workloads.of(request))
         if self._settled is None:
             self._settled = self._lay_out(longest(requests), len(requests))
         weights = model.count_weights()

@@ -57,7 +57,8 @@ def denoising(
         attention=generation_config.attention,
         dtype=model.place.dtype,
         communicator=communicator,
-        start=start,
+        start=None if workloads.copies_known_frames else start,
+        clip=start.latents if start is not None and workloads.copies_known_frames else None,
         step_noise=DrawnStepNoise(source),
         start_noise=generation_config.start_noise,
     )

@@ -67,9 +67,12 @@ class ResolvedModel:
             generation_config.loras,
             variant=generation_config.variant,
             revision=generation_config.revision,
+            weights=generation_config.weights,
         )
         self.family = generation_config.family or family_of(self.folder)
-        self.spec = self.family.spec(self.folder)
+        spec = self.family.spec(self.folder)
+        per_frame = generation_config.timesteps_per == "frame"
+        self.spec = spec.with_frame_levels() if per_frame else spec
         self.card = self.family.card(self.folder)
         self.defaults = self.family.defaults(self.folder)
         check_guidance(generation_config.guidance_scale_2, self.spec)
@@ -111,9 +114,15 @@ class ResolvedModel:
         Args:
             tokens: Video tokens that a model shifts its levels by, if it does.
         """
-        asked, settings = self.generation_config.sampler, self.settings
+        config, settings = self.generation_config, self.settings
         return load_sampler(
-            self.folder, asked, settings.flow_shift, settings.steps, tokens, self.family
+            self.folder,
+            config.sampler,
+            settings.flow_shift,
+            settings.steps,
+            tokens,
+            self.family,
+            config.timesteps,
         )
 
     def sampler_name(self, sampler: Sampler) -> str:

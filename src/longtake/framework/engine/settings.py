@@ -26,6 +26,7 @@ def settled(generation_config: GenerationConfig, defaults: Defaults, experts: in
     given = {
         name: value for name in _OPEN if (value := getattr(generation_config, name)) is not None
     }
+    given["steps"] = generation_config.steps_or(defaults.steps)
     if "guidance_scale" in given:  # whoever gives one scale means both
         given.setdefault("guidance_scale_2", None)
     found = replace(defaults, **given)

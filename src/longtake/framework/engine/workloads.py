@@ -7,6 +7,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import final
 
+from longtake.framework.engine.conditioning import kept_frames
+from longtake.framework.engine.prompt_schedule import prompt_changes
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.models import Sampler
@@ -47,6 +49,8 @@ class Workloads:
             flops=NO_FLOPS,
             hardware=self._hardware,
             tiles=len(self._tiles(height, width).tiles),
+            prompt_changes=prompt_changes(request, model.spec.compression),
+            known=self._known(request),
         )
 
     def counted(self, workload: Workload) -> Workload:
@@ -69,6 +73,18 @@ class Workloads:
         spec = self.model.spec
         spatial = spec.compression.spatial
         return spec.channels, request.height // spatial, request.width // spatial
+
+    def _known(self, request: Request) -> int:
+        """Return how many known latent frames the schedule makes copies of."""
+        if request.start is None or not self.copies_known_frames:
+            return 0
+        spec = self.model.spec
+        return spec.compression.latent_frames(kept_frames(request, spec))
+
+    @property
+    def copies_known_frames(self) -> bool:
+        """Whether blocks are copies of known frames, instead of these being held in their place."""
+        return self.model.generation_config.scheduler.known_frames == "copied"
 
     def tasks(self, request: Request) -> Iterator[Task]:
         """Return the schedule of a request, in serial order."""

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from longtake.models.base import Placement
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.headers import check_finite, check_module, read_headers
+from longtake.models.loading.headers import (
+    TensorHeader,
+    check_finite,
+    check_module,
+    read_headers,
+)
 from longtake.models.loading.lora import NameTable, changes_of, merged
 from longtake.models.loading.lora.arithmetic import Change
 from longtake.models.registry import registered
@@ -73,15 +78,15 @@ def load_module(
         ignored = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
         check_module(component, headers, known, ignored)
         if not on_meta:
-            files = {key: headers[key].file for key in wanted}
-            state = _read(component, files, changes, place, set(keep_fp32))
+            stored = {key: headers[key] for key in wanted}
+            state = _read(component, stored, changes, place, set(keep_fp32))
             module.load_state_dict(state, assign=True)
     return module.requires_grad_(False).eval()
 
 
 def _read(
     component: str,
-    files: Mapping[str, Path],
+    stored: Mapping[str, TensorHeader],
     changes: Mapping[str, Sequence[Change]],
     place: Placement,
     fp32: Set[str],
@@ -90,7 +95,7 @@ def _read(
 
     Args:
         component: For messages.
-        files: Which file holds each tensor that is wanted.
+        stored: Where each tensor that is wanted is.
         changes: What LoRAs add, by tensor.
         place: Where the tensors go, and their dtype.
         fp32: Parts of names that stay in fp32.
@@ -99,13 +104,13 @@ def _read(
         ModelError: A tensor is not finite, as it was read or after it was rounded.
     """
     keys_of: dict[Path, list[str]] = defaultdict(list)
-    for key, file in files.items():
-        keys_of[file].append(key)
+    for key, header in stored.items():
+        keys_of[header.file].append(key)
     state: dict[str, Tensor] = {}
     for file, keys in keys_of.items():
         with safe_open(file, framework="pt", device=str(place.device)) as reader:
             for key in keys:
-                tensor = reader.get_tensor(key)
+                tensor = reader.get_tensor(stored[key].key)
                 check_finite(component, key, tensor, file)
                 if key in changes:
                     tensor = merged(key, tensor, changes[key])

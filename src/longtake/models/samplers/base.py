@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from longtake.errors import ConfigurationError
+from longtake.models.samplers.scheduler_options import DiffusersScheduler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,8 @@ class SamplerSettings:
         steps: Denoising steps, one forward each; 1 or more.
         shift: Shift of the noise levels: the user's, or else the model's own; ``None``: it has
             none. Level ``s`` of a flow becomes ``shift * s / (1 + (shift - 1) * s)``.
-        sigmas: Noise levels before the shift, for a model that has a list of its own.
+        sigmas: Noise levels before the shift, one per step: the user's (``model.timesteps``), or
+            else those of a model that has a list of its own; ``None``: the sampler's own.
         scheduler: Name of the diffusers scheduler that the model ships.
         config: Configuration of that scheduler, for instance its ``prediction_type``.
         flow: Whether the model predicts the flow from clip to noise, ``noise - clip``.
@@ -139,5 +141,6 @@ class Sampler(ABC):
         return noise
 
 
-SamplerChoice: TypeAlias = str | Callable[[SamplerSettings], Sampler] | None
-"""A diffusers scheduler's name, what makes a sampler of the settings, or the model's own."""
+SamplerChoice: TypeAlias = str | DiffusersScheduler | Callable[[SamplerSettings], Sampler] | None
+"""A diffusers scheduler's name, one with options, what makes a sampler of the settings, or the
+model's own."""

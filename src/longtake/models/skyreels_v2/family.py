@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import final
@@ -25,6 +25,7 @@ from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.wan import WanBackbone, WanFamily
 from longtake.models.wan.family import keep_wan_layers
 from longtake.models.wan.lora_names import LORA_NAMES
+from longtake.models.wan.original_names import wan_names
 
 _DIFFUSION_FORCING = "SkyReelsV2DiffusionForcingPipeline"
 _SHIFT = 8.0
@@ -106,6 +107,10 @@ class SkyReelsV2Family(ModelFamily):
             timestep="frame" if folder.pipeline == _DIFFUSION_FORCING else "clip",
             start="replaced",
         )
+
+    @override
+    def diffusers_names(self, keys: Collection[str]) -> Mapping[str, str]:
+        return wan_names(keys)
 
     @override
     def load_backbone(
