@@ -10,6 +10,7 @@ from typing import final
 
 import torch
 
+from longtake.comm.device_queue import settle
 from longtake.errors import ConfigurationError
 from longtake.framework.engine.decode_group import DecodeGroup
 from longtake.framework.engine.decoding import Decoding, OwnDecoding
@@ -274,9 +275,9 @@ class Engine:
             for done in progress:
                 if isinstance(done, TaskDone) and done.task.last_step:
                     prompts.finish(done.task.frames)
-                if isinstance(done, BlockDone) and self.plan.place.device.type == "cuda":
+                if isinstance(done, BlockDone):
                     # So that its time counts as denoising, not as decoding.
-                    torch.cuda.synchronize(self.plan.place.device)
+                    settle(self.plan.place.device)
                 yield done
         finally:
             if isinstance(progress, Generator):
