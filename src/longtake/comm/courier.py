@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TypeAlias, final
 
@@ -26,7 +27,8 @@ class Courier:
     """
 
     def __init__(self) -> None:
-        self._messages: queue.SimpleQueue[tuple[_Brought, Bring]] = queue.SimpleQueue()
+        self._messages: _Messages = queue.SimpleQueue()
+        weakref.finalize(self, self._messages.put, None)  # the thread ends with its channel
         self._thread: threading.Thread | None = None
 
     def deliver(self, tensor: Tensor, bring: Bring) -> Delivery:
@@ -34,7 +36,9 @@ class Courier:
         delivery = _Brought(tensor)
         self._messages.put((delivery, bring))
         if self._thread is None:  # most channels are used in one direction, many in none
-            self._thread = threading.Thread(target=self._run, name="longtake-courier", daemon=True)
+            self._thread = threading.Thread(
+                target=_run, args=(self._messages,), name="longtake-courier", daemon=True
+            )
             self._thread.start()
         return delivery
 
@@ -44,15 +48,6 @@ class Courier:
         delivery = _Brought(tensor)
         delivery.end(error)
         return delivery
-
-    def _run(self) -> None:
-        while True:
-            delivery, bring = self._messages.get()
-            try:
-                bring()
-                delivery.end()
-            except Exception as error:  # raised again where the rank waits
-                delivery.end(error)
 
 
 @final
@@ -75,3 +70,17 @@ class _Brought(Delivery):
         if self._error is not None:
             raise self._error
         return through
+
+
+_Messages: TypeAlias = queue.SimpleQueue[tuple[_Brought, Bring] | None]
+
+
+def _run(messages: _Messages) -> None:
+    while (message := messages.get()) is not None:
+        delivery, bring = message
+        try:
+            bring()
+            delivery.end()
+        except Exception as error:  # raised again where the rank waits
+            delivery.end(error)
+        del message, delivery, bring  # or the last tensor would stay until the next one

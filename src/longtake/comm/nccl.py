@@ -9,7 +9,6 @@ its own, used by the rank's own thread alone, in the order of the layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import Any, Final, final
 
 import torch
@@ -18,17 +17,16 @@ from torch import Tensor
 from typing_extensions import override
 
 from longtake.comm.device_queue import Reached, mark
-from longtake.comm.p2p import TIMEOUT, Channel
+from longtake.comm.p2p import TIMEOUT
 from longtake.comm.rank_group import BatchedGroup, RankGroup
-from longtake.comm.rendezvous import RendezvousChannel, Wire, new_slot
-from longtake.comm.transport import Transport
+from longtake.comm.rendezvous import RendezvousTransport, Wire
 
 _CTAS: Final = 4
 """Thread blocks that a transfer may take from the kernels that compute beside it."""
 
 
 @final
-class NcclTransport(Transport):
+class NcclTransport(RendezvousTransport):
     """What ranks use that have a GPU each. Making it is collective.
 
     Args:
@@ -40,15 +38,7 @@ class NcclTransport(Transport):
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._groups: list[dist.ProcessGroup] = []
-        self._talk = dist.new_group(backend="gloo", timeout=TIMEOUT)
-        self._wire = _NcclWire(self._made(range(dist.get_world_size())), device)
-        self._slot = new_slot()
-        self._numbers = count()
-
-    @override
-    def channel(self) -> Channel:
-        number = next(self._numbers)
-        return RendezvousChannel(self._wire, self._slot, self._talk, number, dist.get_rank())
+        super().__init__(_NcclWire(self._made(range(dist.get_world_size())), device))
 
     @override
     def group(self, ranks: Sequence[int]) -> RankGroup | None:

@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from contextlib import AbstractContextManager, ExitStack
 from enum import IntEnum
+from itertools import count
 from typing import Final, TypeAlias, final
 
 import torch
@@ -30,7 +31,8 @@ from typing_extensions import override
 
 from longtake.comm.courier import Courier
 from longtake.comm.device_queue import Reached, mark, wait_for
-from longtake.comm.p2p import Channel, Delivery
+from longtake.comm.p2p import TIMEOUT, Channel, Delivery
+from longtake.comm.transport import Transport
 
 Slot: TypeAlias = AbstractContextManager[object]
 """Held from before a transfer begins on this rank's device until it has ended there."""
@@ -48,11 +50,6 @@ class Wire(ABC):
     @abstractmethod
     def receive(self, tensor: Tensor, source: int) -> Reached:
         """Begin to receive; see ``send``."""
-
-
-def new_slot() -> Slot:
-    """Return the slot of a rank."""
-    return threading.Lock()
 
 
 class _Word(IntEnum):
@@ -134,3 +131,23 @@ def _told() -> Tensor:
 def _finish(ended: Reached) -> None:
     while not ended():
         time.sleep(_POLL)
+
+
+class RendezvousTransport(Transport):
+    """A transport of devices that transfers hold up. Making it is collective.
+
+    Args:
+        wire: Of the rank: all messages go over it.
+        slot: Of the rank; left out: one that a transfer holds at a time.
+    """
+
+    def __init__(self, wire: Wire, slot: Slot | None = None) -> None:
+        self._wire = wire
+        self._slot = threading.Lock() if slot is None else slot
+        self._talk = dist.new_group(backend="gloo", timeout=TIMEOUT)
+        self._numbers = count()
+
+    @override
+    def channel(self) -> Channel:
+        number = next(self._numbers)
+        return RendezvousChannel(self._wire, self._slot, self._talk, number, dist.get_rank())
