@@ -135,15 +135,13 @@ def wait_for_device(communicator: Communicator) -> tuple[str, int]:
     channel: Channel = PostedTransport(device).channel()
     found, tensor = "", torch.ones(1)
     if communicator.rank == 0:
-        delivery = channel.post(tensor, 1)
+        channel.post(tensor, 1)
         with device.rules(), pytest.raises(Hang) as hang:
             torch.cpu.synchronize()
         found = str(hang.value)
     communicator.gather("")
     if communicator.rank == 1:  # only now: what rank 0's device waits for
-        delivery = channel.send(tensor, 0)
-    while not delivery.wait(1.0):
-        pass
+        through(channel.send(tensor, 0))
     device.close()
     return found, device.asked
 
