@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -240,6 +241,11 @@ class Communicator:
         assert group is not None, f"rank {self.rank} is not one of {ranks}"
         return group
 
+    @property
+    def transport_name(self) -> str | None:
+        """What connects the ranks' devices; ``None`` for one rank."""
+        return self.transport.name if self.world_size > 1 else None
+
     def last_actions(self) -> list[str]:
         """Return what every rank did last, a line each; nothing where the run's store is gone."""
         return [] if self._watch is None else self._watch.last_actions()
@@ -305,6 +311,10 @@ class Communicator:
             return [text]
         with self.meeting("gather on rank 0"):
             return gather(text, self._host)
+
+    def abort(self) -> None:
+        """Give up every transfer, without waiting for that: the process is about to leave."""
+        threading.Thread(target=self.transport.abort, name="longtake-abort", daemon=True).start()
 
     def close(self) -> None:
         """Leave in good order, or at least say no more; not collective, and never waits."""
