@@ -61,16 +61,22 @@ def test_several_ranks_make_the_bytes_that_one_makes(
     assert _same(out, serial)
     assert frame_count(out / "0001" / "video.mp4") == 37
     assert done.stderr.count("event=request_start") == 2, "one rank speaks for all"
-    assert report_of(out)["exit_reason"] == "finished"
+    report = report_of(out)
+    assert (report["exit_reason"], report["transport"]) == ("finished", "gloo")
+    assert f"longtake: {devices} ranks, connected by gloo" in done.stderr, "auto says what it took"
 
 
 def test_a_decode_device_changes_no_byte(model: Path, tmp_path: Path, serial: SerialRun) -> None:
-    """Two videos and their timelines: the first one is decoded while the second is denoised."""
+    """Two videos and their timelines: the first one is decoded while the second is denoised.
+
+    Over the transport through host memory, which a CPU takes too.
+    """
     prompts = '["red shape moves left", "blue sea"]'
     done = predict(
         *_options(model), "--data.prompts", prompts, "--output", tmp_path / "out",
         "--trainer.devices", "2", "--trainer.strategy", "SingleDevice",
         "--trainer.strategy.decode_devices", "1", "--keep_latents", "all", "--timeline", "true",
+        "--trainer.transport", "staged",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert _same(tmp_path / "out", serial)
@@ -212,6 +218,8 @@ def test_when_a_rank_dies_all_of_them_end_and_say_why(
         report = report_of(out)
         assert report["exit_reason"] == "failed"
         assert "RankFailure" in report["error"]
+        last = (out / "last_actions.txt").read_text().splitlines()
+        assert [line.partition(":")[0] for line in last] == ["rank 0", "rank 1"]
         assert frame_count(out / "0000" / "video.mp4") == report["frames"]
     else:
         assert frame_count(out / "0000" / "video.mp4") > 0, "what had been written plays"

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from longtake.caches import SameStepKV
+from longtake.comm.activity import Limits
 from longtake.errors import RankFailure
 from longtake.plan.ir.actions import CHANNELS
 from longtake.strategies import Communicator, DualParal
@@ -42,6 +43,7 @@ TENSORS = [
 """Of several dtypes and shapes: a scalar, an empty one, one that is not contiguous."""
 
 STALL = timedelta(seconds=2)
+HASTY = Limits(report=1, hang=4, hang_times=4)
 CASE = TinyCase(latent_frames=None, cache=SameStepKV())
 
 
@@ -103,7 +105,8 @@ def make_a_video(
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
-    communicator = Communicator.connect(torch.device("cpu"), CHANNELS, STALL)
+    limits = HASTY if harm in ("hangs", "device hangs") else None
+    communicator = Communicator.connect(torch.device("cpu"), CHANNELS, STALL, limits=limits)
     strategy = DualParal(stages=world_size, cfg=1, guidance="together")
     layout = strategy.layout(world_size, CASE.workload)
     work = tiny_denoising(CASE, layout.layers(rank), communicator)
@@ -119,6 +122,13 @@ def make_a_video(
     time.sleep(60)  # the test ends it: a rank that ended by itself would be one more to be found
 
 
+class Unreached(torch.cpu.Event):
+    """A mark in the queue of a device that hangs."""
+
+    def query(self) -> bool:
+        return False
+
+
 def harmful(
     text: Callable[[FrameRange, range], Any], harm: str, pipe: connection.Connection
 ) -> Callable[[FrameRange, range], Any]:
@@ -132,6 +142,10 @@ def harmful(
                 os._exit(9)
             elif harm == "stalls":
                 os.kill(os.getpid(), signal.SIGSTOP)
+            elif harm == "hangs":
+                time.sleep(60)
+            elif harm == "device hangs":
+                torch.cpu.Event = Unreached  # type: ignore[assignment,misc]
             else:
                 raise ArithmeticError("lost count")
         return text(frames, branches)
@@ -193,6 +207,8 @@ def receive(pipe: connection.Connection, seconds: float) -> str:
         ("stalls", 0, 0.0, "which keeps the run's store, has not answered"),
         ("stalls", 1, 0.0, "gave no sign of life"),
         ("fails", 1, 0.0, "failed: ArithmeticError: lost count"),
+        ("hangs", 1, 0.0, r"hangs: it has been in compute block \d+, step \d+.* \(expected: "),
+        ("device hangs", 1, 0.0, r"hangs: it has queued, and its device has not finished, compute"),
     ],
 )
 def test_the_others_say_within_seconds_who_is_gone_and_what_they_waited_for(
@@ -208,4 +224,4 @@ def test_the_others_say_within_seconds_who_is_gone_and_what_they_waited_for(
                 rf"(from|to) rank \d, but rank {victim}\b.*({cause}).*\.",
                 found,
             ), found
-        assert time.monotonic() - start < STALL.total_seconds() + 6
+        assert time.monotonic() - start < STALL.total_seconds() + 12

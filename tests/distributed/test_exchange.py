@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from longtake.comm.rank_group import BatchedGroup, RankGroup
 from longtake.models import Operand
 from longtake.models.layers.kernel import attention_kernel
 from longtake.plan.layout import Layout
@@ -32,6 +33,12 @@ def own(tensor: Tensor, part: range) -> Tensor:
     return tensor[:, part.start : part.stop]
 
 
+def world_group() -> RankGroup:
+    group = dist.group.WORLD
+    assert group is not None
+    return BatchedGroup(group)
+
+
 def ulysses_of_one_rank(
     communicator: Communicator, tokens: int, heads: int, chunks: int, cached: int
 ) -> tuple[Tensor, int]:
@@ -41,8 +48,7 @@ def ulysses_of_one_rank(
         parts[communicator.rank],
         shares(heads, communicator.world_size)[communicator.rank],
     )
-    group = dist.group.WORLD
-    assert group is not None
+    group = world_group()
     exchange = Ulysses(group, communicator.rank, [len(part) for part in parts], heads, chunks)
     _, more_k, more_v = (
         t[:, :, my_heads.start : my_heads.stop] for t in operands(cached, heads, seed=1)
@@ -58,8 +64,7 @@ def ulysses_of_one_rank(
 
 def under_way_when_made(communicator: Communicator, chunks: int) -> list[tuple[str, int]]:
     """Return how many exchanges had begun when values, keys and queries were made."""
-    group, begin, made = dist.group.WORLD, dist.batch_isend_irecv, []
-    assert group is not None
+    group, begin, made = world_group(), dist.batch_isend_irecv, []
     begun = 0
 
     def counting(messages: list[Any]) -> Any:
@@ -93,8 +98,7 @@ def ring_of_one_rank(communicator: Communicator, tokens: int, keys: int, heads: 
         keys * rank**2 // communicator.world_size**2 for rank in range(communicator.world_size + 1)
     ]
     held = [range(*bound) for bound in pairwise(bounds)]
-    group = dist.group.WORLD
-    assert group is not None
+    group = world_group()
     kernel = RingKernel(group, communicator.rank, [len(part) for part in held])
     return kernel(own(q, mine), own(k, held[communicator.rank]), own(v, held[communicator.rank]))
 

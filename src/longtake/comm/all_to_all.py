@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+from longtake.comm.rank_group import Exchange, RankGroup
 
 
 @final
@@ -17,19 +18,17 @@ class AllToAll:
     """A swap under way. Computing may go on meanwhile.
 
     Args:
-        works: The messages.
-        sent: What is sent, alive until it is through.
+        under_way: The messages.
         arrivals: What is received, and where it belongs.
     """
 
-    works: list[Any]
-    sent: list[Tensor]
+    under_way: Exchange
     arrivals: list[tuple[Tensor, Sequence[Tensor]]]
 
     @classmethod
     def begin(
         cls,
-        group: dist.ProcessGroup,
+        group: RankGroup,
         index: int,
         parts: Sequence[Sequence[Tensor]],
         places: Sequence[Sequence[Tensor]],
@@ -47,26 +46,16 @@ class AllToAll:
                 when the swap has ended.
         """
         others = [rank for rank in range(len(parts)) if rank != index]
-        sent = [torch.stack(tuple(parts[rank])) for rank in others]
-        received = [_empty(places[rank]) for rank in others]
-        sends = [
-            dist.P2POp(dist.isend, tensor, group=group, group_peer=rank)
-            for rank, tensor in zip(others, sent, strict=True)
-        ]
-        receives = [
-            dist.P2POp(dist.irecv, tensor, group=group, group_peer=rank)
-            for rank, tensor in zip(others, received, strict=True)
-        ]
-        works = dist.batch_isend_irecv(sends + receives)
+        sent = [(rank, torch.stack(tuple(parts[rank]))) for rank in others]
+        received = [(rank, _empty(places[rank])) for rank in others]
+        under_way = group.begin(sent, received)
         for place, tensor in zip(places[index], parts[index], strict=True):
             place.copy_(tensor)
-        arrivals = [(tensor, places[rank]) for rank, tensor in zip(others, received, strict=True)]
-        return cls(works, sent, arrivals)
+        return cls(under_way, [(tensor, places[rank]) for rank, tensor in received])
 
     def end(self) -> None:
         """Wait for what the others give, and put it where it belongs. Once."""
-        for work in self.works:
-            work.wait()
+        self.under_way.end()
         for received, places in self.arrivals:
             for place, tensor in zip(places, received, strict=True):
                 place.copy_(tensor)

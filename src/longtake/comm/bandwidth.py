@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from longtake.comm.all_to_all import AllToAll
 from longtake.comm.communicator import Communicator
+from longtake.comm.device_queue import settle
+from longtake.comm.rank_group import RankGroup
 
 SMALL: Final = 1 << 16
 """Bytes that a rank sends in a small swap: little more than its latency."""
@@ -73,9 +74,7 @@ def measure_links(
     return Links(bandwidth, max(small - SMALL / bandwidth, 0.0), 1.0 - shown)
 
 
-def _measure(
-    group: dist.ProcessGroup, index: int, degree: int, communicator: Communicator
-) -> list[float]:
+def _measure(group: RankGroup, index: int, degree: int, communicator: Communicator) -> list[float]:
     """Return the seconds of a small and a large swap, and what share of it computing shows."""
 
     def swap(size: int, products: int = 0) -> float:
@@ -113,6 +112,5 @@ def _pieces(size: int, count: int, device: torch.device) -> list[Tensor]:
 
 def _now(device: torch.device) -> float:
     """Return the time when everything queued on the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    settle(device)
     return time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -12,8 +13,14 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from longtake.comm.headers import header_of, of_header
-from longtake.comm.p2p import FOREVER, Channel, Delivery, device_channel, host_channel
+from longtake.comm.activity import Activity, Limits
+from longtake.comm.choice import TransportName, make_transport
+from longtake.comm.gloo import GlooTransport
+from longtake.comm.host_channel import HostChannel
+from longtake.comm.host_messages import gather, share
+from longtake.comm.p2p import TIMEOUT, Channel, Delivery
+from longtake.comm.rank_group import RankGroup
+from longtake.comm.transport import Transport
 from longtake.comm.watchdog import Watchdog
 from longtake.errors import RankFailure
 
@@ -37,6 +44,8 @@ class Communicator:
         host: A group for tensors on the CPU; ``None`` for one rank.
         store: The run's key-value store; ``None`` for one rank.
         watch: Signs of life; ``None`` for one rank.
+        transport: What moves tensors between the ranks' devices.
+        activity: What this rank does, for the watch.
     """
 
     def __init__(
@@ -48,17 +57,21 @@ class Communicator:
         host: dist.ProcessGroup | None = None,
         store: Store | None = None,
         watch: Watchdog | None = None,
+        transport: Transport | None = None,
+        activity: Activity | None = None,
     ) -> None:
         self.rank = rank
         self.world_size = world_size
         self.device = device
         self.channels = channels
+        self.transport = transport or GlooTransport()
+        self.activity = activity or Activity()
         self._host = host
         self._store = store
         self._watch = watch
         self._requests = 0
         self._agreed = 0
-        self._groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
+        self._groups: dict[tuple[int, ...], RankGroup | None] = {}
         self._open: set[tuple[str, int, int]] = set()
 
     @classmethod
@@ -73,6 +86,9 @@ class Communicator:
         kinds: Mapping[str, bool],
         stall: timedelta = timedelta(seconds=10),
         abandon: Callable[[str], None] | None = None,
+        transport: TransportName | Callable[[], Transport] = "auto",
+        limits: Limits | None = None,
+        report: Callable[[str], None] | None = None,
     ) -> Self:
         """Make the process groups of a run.
 
@@ -85,19 +101,24 @@ class Communicator:
             stall: How long a rank may give no sign of life before the others give up.
             abandon: What to do, in a thread, when this rank hangs where it cannot be told that
                 the run is over: end the process.
+            transport: What moves tensors between the ranks' devices, or makes it.
+            limits: When an action takes too long.
+            report: Gets a sentence on each that does, in a thread.
         """
         rank, world_size = dist.get_rank(), dist.get_world_size()
         store = dist.distributed_c10d._get_default_store()
-        watch = Watchdog(store, rank, world_size, stall.total_seconds(), abandon)
-        host = dist.new_group(backend="gloo")
+        activity = Activity(limits)
+        watch = Watchdog(store, rank, world_size, stall.total_seconds(), abandon, activity, report)
+        host = dist.new_group(backend="gloo", timeout=TIMEOUT)
+        made = transport() if callable(transport) else make_transport(transport, device, store)
         channels: dict[str, Channel] = {
-            kind: host_channel() if on_host else device_channel(device)
+            kind: HostChannel.make() if on_host else made.channel()
             for kind, on_host in kinds.items()
         }
         dist.barrier(host)
         watch.start()
         store = PrefixStore("longtake/communicator", store)
-        return cls(rank, world_size, device, channels, host, store, watch)
+        return cls(rank, world_size, device, channels, host, store, watch, made, activity)
 
     def check(self, waiting_for: str) -> None:
         """Refuse to wait on when another rank is gone.
@@ -212,11 +233,22 @@ class Communicator:
         """
         for ranks in groups:
             if ranks not in self._groups:
-                self._groups[ranks] = dist.new_group(list(ranks), timeout=FOREVER)
+                self._groups[ranks] = self.transport.group(ranks)
 
-    def group(self, ranks: tuple[int, ...]) -> dist.ProcessGroup:
+    def group(self, ranks: tuple[int, ...]) -> RankGroup:
         """Return the group of some ranks, this one among them, that has been made."""
-        return self._groups[ranks]
+        group = self._groups[ranks]
+        assert group is not None, f"rank {self.rank} is not one of {ranks}"
+        return group
+
+    @property
+    def transport_name(self) -> str | None:
+        """What connects the ranks' devices; ``None`` for one rank."""
+        return self.transport.name if self.world_size > 1 else None
+
+    def last_actions(self) -> list[str]:
+        """Return what every rank did last, a line each; nothing where the run's store is gone."""
+        return [] if self._watch is None else self._watch.last_actions()
 
     def announce_end(self, tasks: int, of: str = TASKS) -> None:
         """Announce that the current request ends after so many tasks (rank 0).
@@ -237,11 +269,11 @@ class Communicator:
 
     def channel(self) -> Channel:
         """Make a channel for tensors on the device. Collective."""
-        return device_channel(self.device)
+        return self.transport.channel()
 
     def host_channel(self) -> Channel:
         """Make a channel for tensors on the CPU, whatever the device. Collective."""
-        return host_channel()
+        return HostChannel.make()
 
     def agree(self, value: bool) -> bool:
         """Return rank 0's ``value`` on every rank. Rank 0 does not wait for the others.
@@ -271,40 +303,20 @@ class Communicator:
             assert tensor is not None
             return tensor
         with self.meeting("share what rank 0 has made"):
-            return self._share(tensor)
-
-    def _share(self, tensor: Tensor | None) -> Tensor:
-        header = header_of(tensor)
-        dist.broadcast(header, 0, group=self._host)
-        tensor = of_header(header) if tensor is None else tensor
-        assert tensor is not None
-        tensor = tensor.contiguous()
-        if tensor.numel():
-            # As bytes: gloo does not know every dtype.
-            dist.broadcast(tensor.reshape(-1).view(torch.uint8), 0, group=self._host)
-        return tensor
+            return share(tensor, self._host)
 
     def gather(self, text: str) -> list[str]:
         """Return every rank's ``text`` on rank 0, and nothing elsewhere. Collective."""
         if self._host is None:
             return [text]
         with self.meeting("gather on rank 0"):
-            return self._gather(text)
+            return gather(text, self._host)
 
-    def _gather(self, text: str) -> list[str]:
-        data = torch.tensor(list(text.encode()), dtype=torch.uint8)
-        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
-        dist.all_gather(lengths, torch.tensor([len(data)]), group=self._host)
-        padded = torch.zeros(1 + max(int(length) for length in lengths), dtype=torch.uint8)
-        padded[: len(data)] = data
-        texts = [torch.empty_like(padded) for _ in lengths] if self.rank == 0 else []
-        dist.gather(padded, texts or None, 0, group=self._host)
-        return [
-            bytes(data[: int(length)].tolist()).decode()
-            for data, length in zip(texts, lengths, strict=False)
-        ]
+    def abort(self) -> None:
+        """Give up every transfer, without waiting for that: the process is about to leave."""
+        threading.Thread(target=self.transport.abort, name="longtake-abort", daemon=True).start()
 
     def close(self) -> None:
-        """Leave in good order; not collective."""
+        """Leave in good order, or at least say no more; not collective, and never waits."""
         if self._watch is not None:
             self._watch.close()

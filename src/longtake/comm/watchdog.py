@@ -1,4 +1,4 @@
-"""Watchdog: every rank learns within seconds that another one is gone, and why."""
+"""Watchdog: every rank learns within seconds that another one is gone or hangs, and why."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from typing import Final, final
 
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
+from longtake.comm.activity import Activity, Overdue
+
 _BEAT: Final = 0.5
 """Seconds between two signs of life."""
 _GONE: Final = "gone"
 """The last sign of a rank that has ended well."""
+_NOTHING: Final = "nothing"
+"""What a rank does between two actions."""
 
 
 @final
 class Watchdog:
-    """Tells the others that this rank lives, watches its neighbor, and hears of failures.
+    """Tells the others that this rank lives and what it does, watches its neighbor and itself.
 
     Each rank watches the one after it, so two messages per beat and rank suffice, and publishes
-    what it finds, so all hear of it. All through the run's store, which outlives the transport.
+    what it finds, so all hear of it. All through the run's store, which outlives the transport. A
+    rank whose threads live beside a device that hangs is found by its own watchdog.
 
     Args:
         store: The run's key-value store.
@@ -30,6 +35,8 @@ class Watchdog:
         stall: Seconds without a sign of life after which a rank counts as stalled.
         abandon: Called with the cause from the watching thread, when the rank has not come to ask
             for it within ``stall`` seconds: it hangs in a device or in a transport.
+        activity: What this rank does.
+        report: Called with a sentence on an action that takes too long.
     """
 
     def __init__(
@@ -39,18 +46,24 @@ class Watchdog:
         world_size: int,
         stall: float,
         abandon: Callable[[str], None] | None = None,
+        activity: Activity | None = None,
+        report: Callable[[str], None] | None = None,
     ) -> None:
         self._store = PrefixStore("longtake/watch", store)
         self._rank = rank
+        self._world_size = world_size
         self._neighbor = (rank + 1) % world_size
         self._stall = stall
         self._abandon = abandon
+        self._activity = activity or Activity()
+        self._late = _Late(report)
         self._cause: str | None = None
         self._told = False
         self._answered = time.monotonic()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="longtake-watch", daemon=True)
         self._store.set(f"beat/{rank}", "0")
+        self._store.set(f"doing/{rank}", _NOTHING)
         if rank == 0:
             self._store.set("failed", "")
 
@@ -80,6 +93,16 @@ class Watchdog:
         with suppress(RuntimeError, OSError):  # the store's rank may be the one that is gone
             self._cause = self._store.compare_set("failed", "", cause).decode()
 
+    def last_actions(self) -> list[str]:
+        """Return what every rank did at its last sign of life; nothing where the store is gone."""
+        keys = [f"doing/{rank}" for rank in range(self._world_size)]
+        with suppress(RuntimeError, OSError):
+            found = [text.decode() for text in self._store.multi_get(keys)]
+            return [
+                f"rank {rank}: {text.partition(' ')[2] or text}" for rank, text in enumerate(found)
+            ]
+        return []
+
     def close(self) -> None:
         """Stop watching, and leave in good order."""
         self._closed.set()
@@ -92,19 +115,38 @@ class Watchdog:
         while self._cause is None and not self._closed.wait(_BEAT):
             beats += 1
             try:
-                self._store.set(f"beat/{self._rank}", str(beats))
-                beat, failed = self._store.multi_get([f"beat/{self._neighbor}", "failed"])
+                beat, failed = self._exchange(beats)
+                self._look_at_itself()
             except (RuntimeError, OSError):
                 break  # the store's rank is gone for good; ``cause`` says so when it is due
             now = self._answered = time.monotonic()
-            if beat.decode() != heard:
-                heard, heard_at = beat.decode(), now
+            if beat != heard:
+                heard, heard_at = beat, now
             if failed:
-                self._cause = failed.decode()
+                self._cause = failed
             elif now - heard_at > self._stall and heard != _GONE:
                 self.fail(f"rank {self._neighbor} gave no sign of life for {now - heard_at:.0f} s")
         if self._abandon is not None and not self._closed.is_set():
             self._give_up(self._abandon)
+
+    def _exchange(self, beats: int) -> tuple[str, str]:
+        """Give a sign of life; return the neighbor's, and why the run cannot go on."""
+        doing = self._activity.doing
+        says = _NOTHING if doing is None else f"{doing.number} {doing.name}"
+        self._store.multi_set([f"beat/{self._rank}", f"doing/{self._rank}"], [str(beats), says])
+        beat, failed = self._store.multi_get([f"beat/{self._neighbor}", "failed"])
+        return beat.decode(), failed.decode()
+
+    def _look_at_itself(self) -> None:
+        overdue = self._activity.overdue()
+        if overdue is None:
+            return
+        if overdue.hangs:
+            self.fail(f"rank {self._rank} hangs: it {overdue}")
+            return
+        partner = overdue.doing.partner
+        theirs = "" if partner is None else self._store.get(f"doing/{partner}").decode()
+        self._late.look(self._rank, overdue, theirs)
 
     def _give_up(self, abandon: Callable[[str], None]) -> None:
         """Wait for the rank to ask for the cause, or to end; if it does not, call ``abandon``."""
@@ -115,3 +157,46 @@ class Watchdog:
             waited += _BEAT
         if not self._told:
             abandon(self._cause or "rank 0, which keeps the run's store, is gone")
+
+
+@final
+class _Late:
+    """Reports an action that takes too long: once, and again each time that it has doubled.
+
+    A rank that waits for another one has nothing to report as long as that one goes on.
+
+    Args:
+        report: Where to.
+    """
+
+    def __init__(self, report: Callable[[str], None] | None) -> None:
+        self._report = report
+        self._number = 0
+        self._theirs = ""
+        self._next = 0.0
+
+    def look(self, rank: int, overdue: Overdue, theirs: str) -> None:
+        """Report, where it is time to.
+
+        Args:
+            rank: Whose action it is.
+            overdue: The action.
+            theirs: What the rank that it waits for does.
+        """
+        doing = overdue.doing
+        if self._number != doing.number or self._theirs != theirs:
+            # Where another rank is waited for: from now on it does the same.
+            self._next = 2 * overdue.seconds if theirs else overdue.seconds
+            self._number, self._theirs = doing.number, theirs
+        if overdue.seconds < self._next or self._report is None:
+            return
+        self._next = 2 * overdue.seconds
+        partner = ""
+        if doing.partner is not None:
+            partner = f"; rank {doing.partner} does {_name(theirs)}"
+        self._report(f"rank {rank} {overdue}{partner}.")
+
+
+def _name(says: str) -> str:
+    """Return an action's name from what a rank says that it does."""
+    return says.partition(" ")[2] or says

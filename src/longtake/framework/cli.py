@@ -33,7 +33,7 @@ from longtake.framework.console.messages import one_line
 from longtake.framework.console.parser import OneSentenceParser
 from longtake.framework.data import PromptData
 from longtake.framework.engine.resolved_model import ResolvedModel
-from longtake.framework.engine.run_folder import CONFIG_HEADER, RunFolder
+from longtake.framework.engine.run_folder import CONFIG_HEADER, LAST_ACTIONS, RunFolder
 from longtake.framework.engine.settings import settled_options
 from longtake.framework.launch.processes import leave
 from longtake.framework.module import Generator
@@ -180,20 +180,22 @@ class LongtakeCLI(LightningCLI):
         engine = self.trainer.prepare(self.model, self.datamodule)
         for request in self.datamodule.requests():
             self.config_init.predict.video.check(request)
-        timeline = [TimelineWriter(folder, lambda: engine.communicator)] if config.timeline else []
+        ranks = lambda: engine.communicator  # noqa: E731
+        timeline = [TimelineWriter(folder, ranks)] if config.timeline else []
         if not self.trainer.is_global_zero:
             self.trainer.attach([*timeline])
             return
         for warning in engine.chosen.warnings():
             sys.stderr.write(f"longtake: warning: {warning}\n")
         folder.create()
+        self.trainer.keep_last_actions(folder.path / LAST_ACTIONS)
         folder.write_text("config.yaml", self.dump_config(engine.model))
         self.config_init.predict.video.bind(folder, engine.timings)
         self.trainer.attach(
             [
                 LatentWriter(folder, engine.timings, keep=config.keep_latents),
                 progress_callback(config.progress),
-                ReportWriter(folder, engine.timings, config.progress, engine.workloads),
+                ReportWriter(folder, engine.timings, config.progress, engine.workloads, ranks),
                 *timeline,
             ]
         )

@@ -13,6 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from typing_extensions import override
 
+from longtake.comm.choice import TransportName, check_transport
 from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
 from longtake.framework.callbacks.base import LongtakeCallback
@@ -55,6 +56,9 @@ class InferenceTrainer(pl.Trainer):
         strategy: Where layers, heads, tokens and guidance branches run; left out: ``SingleDevice``
             on one device, on several ``DualParal`` for a queue of blocks and ``SequenceParallel``
             for ``FullSequence``.
+        transport: What moves tensors between devices: ``gloo`` between CPUs, ``nccl`` between GPUs,
+            ``staged`` through pinned host memory and gloo, which also connects ranks that share a
+            GPU; ``auto`` takes the fastest that all ranks can use, and says which.
         callbacks: Further callbacks; those with longtake's hooks subclass ``LongtakeCallback``.
         deterministic: Whether a GPU makes the same bits every time: float32 without TF32, and
             only kernels that repeat themselves; slower. A CPU does so anyway.
@@ -66,6 +70,7 @@ class InferenceTrainer(pl.Trainer):
         devices: int = 1,
         num_nodes: int = 1,
         strategy: ParallelStrategy | None = None,
+        transport: TransportName = "auto",
         callbacks: list[LongtakeCallback] | LongtakeCallback | None = None,
         deterministic: bool = False,
     ) -> None:
@@ -78,13 +83,14 @@ class InferenceTrainer(pl.Trainer):
         self._plan: PlanFile | None = None
         check_launch(self.ranks, os.environ)
         self._given = strategy
+        self._transport = transport
         environment = cluster_environment(os.environ)
         try:
             super().__init__(
                 accelerator=accelerator,
                 devices=devices,
                 num_nodes=num_nodes,
-                strategy="auto" if self.ranks == 1 else RankStrategy(environment),
+                strategy="auto" if self.ranks == 1 else RankStrategy(environment, transport),
                 plugins=environment if self.ranks == 1 else None,
                 callbacks=list(callbacks) if isinstance(callbacks, list) else callbacks,
                 logger=False,
@@ -125,6 +131,7 @@ class InferenceTrainer(pl.Trainer):
         Raises:
             LongtakeError: The run cannot work.
         """
+        check_transport(self._transport, self.strategy.root_device.type)
         engine = Engine(
             model.generation_config,
             self._strategy_for(model.generation_config),
@@ -158,6 +165,11 @@ class InferenceTrainer(pl.Trainer):
     def attach(self, callbacks: list[LongtakeCallback]) -> None:
         """Add callbacks after those that are there."""
         self.callbacks.extend(callbacks)  # type: ignore[attr-defined]
+
+    def keep_last_actions(self, path: Path) -> None:
+        """Have what all ranks did last written to a file, should the run fail."""
+        if isinstance(self.strategy, RankStrategy):
+            self.strategy.last_actions = path
 
     @override
     def predict(  # type: ignore[override]

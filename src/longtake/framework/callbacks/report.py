@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, final
@@ -26,7 +27,7 @@ from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import REPORT, RunFolder
 from longtake.framework.engine.timings import Timings
 from longtake.framework.engine.workloads import Workloads
-from longtake.strategies import BlockDone, TaskDone
+from longtake.strategies import BlockDone, Communicator, TaskDone
 
 _SHOWN = ("timesteps", "guidance_scale", "guidance_scale_2", "sampler", "flow_shift")
 """Settings of a request that a report shows beside its size."""
@@ -75,6 +76,7 @@ class ReportWriter(LongtakeCallback):
         timings: Seconds per part.
         summary: How the summary is printed; ``none`` prints nothing.
         workloads: The run's, for the model and its settings.
+        communicator: The ranks of the run, once they have met.
     """
 
     def __init__(
@@ -83,8 +85,10 @@ class ReportWriter(LongtakeCallback):
         timings: Timings,
         summary: ProgressKind = "plain",
         workloads: Workloads | None = None,
+        communicator: Callable[[], Communicator] = Communicator.alone,
     ) -> None:
         self._folder = folder
+        self._communicator = communicator
         self._timings = timings
         self._summary = resolved_kind(summary)
         self._workloads = workloads
@@ -184,6 +188,8 @@ class ReportWriter(LongtakeCallback):
             },
             **({} if self._workloads is None else model_of(self._workloads.model)),
             "device": str(module.device),
+            "ranks": self._communicator().world_size,
+            "transport": self._communicator().transport_name,
             "versions": versions(),
             "requests": [figures.as_json() for figures in self._requests],
         }

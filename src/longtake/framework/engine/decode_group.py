@@ -47,6 +47,7 @@ from longtake.strategies.pipedit.co_attention import (
 )
 from longtake.strategies.pipedit.head_share import HeadShare
 from longtake.strategies.pipedit.shared_tiles import SharedTiles
+from longtake.strategies.runtime.activity import told
 from longtake.strategies.runtime.messages import Drained, Mailbox
 
 _PICTURES: Final = 16
@@ -213,6 +214,7 @@ class _DecodeRank:
         frames: Outbox,
         helping: CoAttentionHelper | None,
     ) -> None:
+        self._communicator = communicator
         self._layout = layout
         self._rank = communicator.rank
         self._request = request
@@ -253,11 +255,12 @@ class _DecodeRank:
     def _timed(self, action: Action) -> Iterator[ActionDone]:
         start, name = time.perf_counter(), describe(action)
         self._log.debug(name)
-        if isinstance(action, Decode | Finish):
-            yield from self._decode(action)
-            return
-        with record_function(name):
-            self._do(action)
+        with told(self._communicator.activity, action, name, self._communicator.device):
+            if isinstance(action, Decode | Finish):
+                yield from self._decode(action)
+                return
+            with record_function(name):
+                self._do(action)
         yield ActionDone(action, start, time.perf_counter())
 
     def _decode(self, action: Decode | Finish) -> Iterator[ActionDone]:

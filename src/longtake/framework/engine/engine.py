@@ -9,6 +9,7 @@ from typing import final
 
 import torch
 
+from longtake.comm.device_queue import settle
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.decode_group import DecodeGroup
 from longtake.framework.engine.decoding import Decoding, OwnDecoding
@@ -254,9 +255,9 @@ class Engine:
                 if isinstance(done, TaskDone):
                     for run in done.task.finished:
                         prompts.finish(run.block_frames)
-                if isinstance(done, BlockDone) and self.model.place.device.type == "cuda":
+                if isinstance(done, BlockDone):
                     # So that its time counts as denoising, not as decoding.
-                    torch.cuda.synchronize(self.model.place.device)
+                    settle(self.model.place.device)
                 yield done
         finally:
             if isinstance(progress, Generator):

@@ -14,6 +14,8 @@ from longtake.errors import OutputError
 
 CONFIG: Final = "config.yaml"
 REPORT: Final = "report.json"
+LAST_ACTIONS: Final = "last_actions.txt"
+"""What every rank did when the run failed."""
 CONFIG_HEADER: Final = "# The resolved configuration of a run of longtake"
 """First words of the config that longtake writes, by which it knows its own."""
 _REQUEST: Final = re.compile(r"\d{4,}")
@@ -126,7 +128,7 @@ class RunFolder:
         self.check()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for name in (CONFIG, REPORT):
+            for name in (CONFIG, REPORT, LAST_ACTIONS):
                 (self.path / name).unlink(missing_ok=True)
                 temporary_name(self.path / name).unlink(missing_ok=True)
             for folder in self._numbered():

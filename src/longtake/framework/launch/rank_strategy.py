@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from datetime import timedelta
-from typing import Any, Final, TypeVar, final
+from pathlib import Path
+from typing import Any, TypeVar, final
 
 import torch
 import torch.distributed as dist
@@ -13,17 +13,16 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
 from typing_extensions import override
 
+from longtake.comm.choice import TransportName
 from longtake.errors import LongtakeError, RankFailure
 from longtake.framework.console.messages import one_line
+from longtake.framework.launch.meeting import PATIENCE, Meeting
 from longtake.framework.launch.processes import RankProcesses, leave
 from longtake.plan.ir.actions import CHANNELS
 from longtake.strategies import Communicator
 
-_MEETING: Final = timedelta(minutes=10)
-"""How long the first rank waits for the last one: machines start and import at different times."""
 ObjectT = TypeVar("ObjectT")
 
 
@@ -34,11 +33,20 @@ class RankStrategy(ParallelStrategy):
     Lightning's barriers and reductions do nothing here. Every rank runs the same requests, and
     ranks meet in the engine alone, where one that is gone is noticed within seconds; in a barrier
     the others would wait for it for half an hour.
+
+    Args:
+        cluster_environment: Says which rank this is, and where they meet.
+        transport: What moves tensors between the ranks' devices.
     """
 
-    def __init__(self, cluster_environment: ClusterEnvironment) -> None:
+    def __init__(
+        self, cluster_environment: ClusterEnvironment, transport: TransportName = "auto"
+    ) -> None:
         super().__init__(cluster_environment=cluster_environment)
         self.num_nodes = 1  # set by the trainer
+        self.last_actions: Path | None = None
+        """Where to write what all ranks did last, should the run fail; set on one rank."""
+        self._transport = transport
         self._communicator: Communicator | None = None
         self._store: Store | None = None
         self._meetings = 0
@@ -90,37 +98,50 @@ class RankStrategy(ParallelStrategy):
         self._failed = False
         environment = self.cluster_environment
         assert environment is not None
-        address = f"{environment.main_address}:{environment.main_port}"
-        try:
-            self._meet(address)
-        except dist.DistError as error:
-            raise RankFailure(
-                f"rank {self.global_rank} waited for all {self.world_size} ranks to meet at "
-                f"{address}, but: {one_line(str(error))[:200]}"
-            ) from error
-        self._communicator = Communicator.connect(self.root_device, CHANNELS, abandon=self._abandon)
+        self._meet(environment.main_address, environment.main_port)
+        self._communicator = Communicator.connect(
+            self.root_device,
+            CHANNELS,
+            abandon=self._abandon,
+            transport=self._transport,
+            report=self._report,
+        )
+        if self.global_rank == 0 and self._transport == "auto":
+            name = self._communicator.transport.name
+            sys.stderr.write(f"longtake: {self.world_size} ranks, connected by {name}\n")
 
-    def _meet(self, address: str) -> None:
+    def _meet(self, host: str, port: int) -> None:
         """Join the process group. Its communicators are made later, by those who need them."""
         rank, world_size = self.global_rank, self.world_size
         if self._store is None:
             # One store for all runs of this process: its port would not be free again at once.
-            self._store, _, _ = next(
-                rendezvous(f"tcp://{address}", rank, world_size, timeout=_MEETING)
-            )
+            self._store = Meeting(host=host, port=port, rank=rank, world_size=world_size).meet()
         self._meetings += 1
         dist.init_process_group(
-            "nccl" if self.root_device.type == "cuda" else "gloo",
+            "gloo",  # for the hosts; the transport makes its own groups
             store=PrefixStore(f"longtake/{self._meetings}", self._store),
             rank=rank,
             world_size=world_size,
-            timeout=_MEETING,
+            timeout=PATIENCE,
         )
+
+    def _report(self, sentence: str) -> None:
+        """Say what takes too long."""
+        sys.stderr.write(f"longtake: warning: {sentence}\n")
 
     def _abandon(self, cause: str) -> None:
         """End this process from another thread: it hangs, and the run is over."""
+        self._write_last_actions()
         sys.stderr.write(f"longtake: error: rank {self.global_rank} hangs, and {cause}.\n")
         leave(1)
+
+    def _write_last_actions(self) -> None:
+        if self.last_actions is None or self._communicator is None:
+            return
+        with suppress(OSError):  # what ended the run is the one to show
+            self.last_actions.write_text(
+                "".join(f"{o}\n" for o in self._communicator.last_actions())
+            )
 
     @override
     def on_exception(self, exception: BaseException) -> None:
@@ -129,6 +150,7 @@ class RankStrategy(ParallelStrategy):
         if self._communicator is not None and not isinstance(exception, RankFailure):
             with suppress(RuntimeError, OSError):  # the error on its way is the one to show
                 self._communicator.fail(_said(exception))
+        self._write_last_actions()
 
     @override
     def teardown(self) -> None:
@@ -136,9 +158,13 @@ class RankStrategy(ParallelStrategy):
         assert self.accelerator is not None
         if self._communicator is not None:
             self._communicator.close()
-            self._communicator = None
-            if not self._failed:
+            if self._failed:
+                self._communicator.abort()
+            else:
                 dist.destroy_process_group()
+            self._communicator = None
+        if self._failed:
+            return  # the accelerator's would give memory back, which waits for transfers
         self.precision_plugin.teardown()
         self.accelerator.teardown()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from longtake.comm.rank_group import Exchange, RankGroup
 from longtake.strategies.exchange.log_sum_exp import attention_with_lse, merge
 
 
@@ -26,7 +26,7 @@ class RingKernel:
         keys: Tokens whose keys each rank holds.
     """
 
-    def __init__(self, group: dist.ProcessGroup, index: int, keys: Sequence[int]) -> None:
+    def __init__(self, group: RankGroup, index: int, keys: Sequence[int]) -> None:
         self._group = group
         self._index = index
         self._keys = list(keys)
@@ -50,16 +50,17 @@ class RingKernel:
         held, degree = torch.stack((k.transpose(1, 2), v.transpose(1, 2))), len(self._keys)
         for turn in range(degree):
             source = (self._index - turn - 1) % degree
-            coming, works = held, []
+            coming: Tensor = held
+            passing: Exchange | None = None
             if turn < degree - 1:
                 coming = held.new_empty((*held.shape[:3], self._keys[source], held.shape[4]))
-                works = self._pass_on(held, coming)
+                passing = self._pass_on(held, coming)
             if held.shape[3]:  # with fewer tokens than ranks, some hold none
                 keys, values = (tensor.transpose(1, 2) for tensor in held)
                 part, part_lse = attention_with_lse(q, keys, values)
                 out, lse = (part, part_lse) if out is None else merge(out, lse, part, part_lse)
-            for work in works:
-                work.wait()
+            if passing is not None:
+                passing.end()
             held = coming
         assert out is not None, "a window has keys on some rank"
         return out.to(q.dtype)
@@ -69,12 +70,6 @@ class RingKernel:
         successor = (self._index + 1) % len(self._keys)
         return 2 * batch * heads * head_dim * (sum(self._keys) - self._keys[successor])
 
-    def _pass_on(self, held: Tensor, coming: Tensor) -> list[Any]:
-        # As one batch: between two ranks both directions would otherwise wait for one another.
+    def _pass_on(self, held: Tensor, coming: Tensor) -> Exchange:
         after, before = ((self._index + step) % len(self._keys) for step in (1, -1))
-        return dist.batch_isend_irecv(
-            [
-                dist.P2POp(dist.isend, held, group=self._group, group_peer=after),
-                dist.P2POp(dist.irecv, coming, group=self._group, group_peer=before),
-            ]
-        )
+        return self._group.begin([(after, held)], [(before, coming)])

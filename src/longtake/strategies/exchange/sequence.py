@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Self, final
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from longtake.comm.communicator import Communicator
@@ -148,17 +147,12 @@ class TokenShare:
             return hidden[:, wanted.start : wanted.stop]
         parts = [overlap(part, wanted) for part in shares(total, self.size)]
         mine, start = parts[self.index], self.tokens(total).start
-        own = hidden[:, mine.start - start : mine.stop - start].reshape(-1)
-        row = hidden.shape[0] * hidden.shape[2]
-        sent = [len(own), *(0 for _ in parts[1:])]
-        coming = [row * len(part) if self.index == 0 else 0 for part in parts]
-        received = own.new_empty(sum(coming))
+        own = hidden[:, mine.start - start : mine.stop - start].contiguous()
         group = self._communicator.group(self._ranks)
-        dist.all_to_all_single(received, own, coming, sent, group=group)
         if self.index:
+            group.begin([(0, own)], []).end()
             return hidden[:, :0]
-        pieces = [
-            piece.view(hidden.shape[0], len(part), hidden.shape[2])
-            for piece, part in zip(torch.split(received, coming), parts, strict=True)
-        ]
-        return torch.cat(pieces, dim=1)
+        batch, _, dim = hidden.shape
+        coming = [(rank, own.new_empty(batch, len(part), dim)) for rank, part in enumerate(parts)]
+        group.begin([], coming[1:]).end()
+        return torch.cat([own, *(piece for _, piece in coming[1:])], dim=1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, final
 
-import torch.distributed as dist
 from torch import Tensor
 
 from longtake.comm.all_to_all import AllToAll
+from longtake.comm.rank_group import RankGroup
 from longtake.models import Kernel, Operand
 from longtake.models.layers.kernel import made
 from longtake.strategies.exchange.shares import lined_up, shares
@@ -39,7 +39,7 @@ class Ulysses:
 
     def __init__(
         self,
-        group: dist.ProcessGroup,
+        group: RankGroup,
         index: int,
         tokens: Sequence[int],
         heads: int,

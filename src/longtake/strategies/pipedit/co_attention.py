@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from longtake.comm.communicator import Communicator
+from longtake.comm.device_queue import settle
 from longtake.comm.headers import header_of, of_header
 from longtake.comm.mailboxes import Inbox, Outbox
 from longtake.comm.p2p import Channel, Delivery
@@ -213,6 +214,5 @@ class CoAttentionHelper:
 
 def _now(tensor: Tensor) -> float:
     """Return the time, when everything that was queued for the tensor's device is done."""
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
+    settle(tensor.device)
     return time.perf_counter()

@@ -38,6 +38,7 @@ from longtake.plan.ir.schedule import Schedule
 from longtake.plan.ir.text import describe
 from longtake.plan.layout import Layout
 from longtake.strategies.exchange import TokenShare
+from longtake.strategies.runtime.activity import told
 from longtake.strategies.runtime.block_queue import BlockQueue
 from longtake.strategies.runtime.denoising import (
     ActionDone,
@@ -171,7 +172,8 @@ class Executor:
     def _do(self, action: Action) -> Iterator[Progress]:
         name = describe(action)
         self._log.debug(name)
-        with record_function(name):
+        activity = self._work.communicator.activity
+        with record_function(name), told(activity, action, name, self._work.device):
             match action:
                 case Open():
                     latents = self._queue.latents(self._begun[action.index].forward)

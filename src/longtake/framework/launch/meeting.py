@@ -1,0 +1,173 @@
+"""Meeting of a run's ranks: the address at which they find one another, and who has not come."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, final
+
+import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import PrefixStore, Store
+
+from longtake.errors import ConfigurationError, RankFailure
+from longtake.framework.console.messages import one_line
+
+PATIENCE: Final = timedelta(minutes=10)
+"""How long the first rank waits for the last one: machines start and import at different times."""
+_TOLD: Final = timedelta(seconds=15)
+"""After so long it is said who is waited for."""
+_LOOK: Final = 0.2
+
+
+def _warn(sentence: str) -> None:
+    sys.stderr.write(f"longtake: {sentence}\n")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meeting:
+    """Where and how ranks meet.
+
+    Args:
+        host: Of the first rank, or of torchrun's first agent.
+        port: There.
+        rank: This rank.
+        world_size: Number of ranks.
+        patience: How long the ranks wait for one another.
+        told: After so long it is said who is waited for.
+        say: Takes what is said meanwhile.
+    """
+
+    host: str
+    port: int
+    rank: int
+    world_size: int
+    patience: timedelta = PATIENCE
+    told: timedelta = _TOLD
+    say: Callable[[str], None] = _warn
+
+    def meet(self, environment: Mapping[str, str] = os.environ) -> Store:
+        """Return the run's key-value store, once all ranks are there. Collective.
+
+        Raises:
+            ConfigurationError: The host name does not resolve, or the port is in use.
+            RankFailure: A rank has not come.
+        """
+        keeps = self.rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        self._resolve()
+        deadline = time.monotonic() + self.patience.total_seconds()
+        if not keeps:
+            self._reach(deadline)
+        try:
+            store: Store = TCPStore(
+                self.host,
+                self.port,
+                is_master=keeps,
+                timeout=self.patience,
+                wait_for_workers=False,
+                multi_tenant=True,
+            )
+        except dist.DistNetworkError as error:
+            raise self._refused(error) from error
+        # A restart by torchrun finds the store of the run before.
+        store = PrefixStore(f"longtake/{environment.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        store.set(f"here/{self.rank}", "")
+        self._wait_for_all(store, deadline)
+        return store
+
+    @property
+    def _address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def _resolve(self) -> None:
+        try:
+            socket.getaddrinfo(self.host, self.port)
+        except socket.gaierror as error:
+            raise ConfigurationError(
+                f"the ranks are to meet at {self._address}, but rank {self.rank} finds no machine "
+                f"of the name {self.host} ({error.strerror}); set MASTER_ADDR to the name or the "
+                f"IP address of the first rank's machine."
+            ) from error
+
+    def _refused(self, error: Exception) -> ConfigurationError | RankFailure:
+        if "EADDRINUSE" in str(error):
+            return ConfigurationError(
+                f"the ranks are to meet at port {self.port}, which another program uses on this "
+                f"machine; set MASTER_PORT to another one, the same for all ranks."
+            )
+        return RankFailure(
+            f"rank {self.rank} cannot meet the others at {self._address}: "
+            f"{one_line(str(error))[:200]}"
+        )
+
+    def _reach(self, deadline: float) -> None:
+        """Wait until somebody listens at the address."""
+        reminder, why = _Reminder(self), ""
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection((self.host, self.port), timeout=2.0).close()
+            except OSError as error:
+                why = error.strerror or str(error)
+            else:
+                return
+            reminder.look(f"waits for rank 0 at {self._address}, where nobody answers ({why})")
+            time.sleep(_LOOK)
+        raise RankFailure(
+            f"rank {self.rank} has waited for rank 0 at {self._address} for "
+            f"{self.patience.total_seconds():.0f} s, but nobody answers there ({why})."
+        )
+
+    def _wait_for_all(self, store: Store, deadline: float) -> None:
+        reminder, missing = _Reminder(self), list(range(self.world_size))
+        while True:
+            try:
+                missing = [rank for rank in missing if not store.check([f"here/{rank}"])]
+            except (dist.DistError, OSError) as error:
+                raise RankFailure(
+                    f"rank {self.rank} waited for {_ranks(missing)} to come to {self._address}, "
+                    f"but rank 0 is gone."
+                ) from error
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                raise RankFailure(
+                    f"rank {self.rank} has waited for {_ranks(missing)} to come to "
+                    f"{self._address} for {self.patience.total_seconds():.0f} s."
+                )
+            if self.rank == 0:  # one speaks for all
+                reminder.look(f"waits for {_ranks(missing)} to come to {self._address}")
+            time.sleep(_LOOK)
+
+
+@final
+class _Reminder:
+    """Says once what is waited for, when that has taken long."""
+
+    def __init__(self, meeting: Meeting) -> None:
+        self._meeting = meeting
+        self._start = time.monotonic()
+        self._said = False
+
+    def look(self, what: str) -> None:
+        """Say it, where it is time to."""
+        meeting = self._meeting
+        if self._said or time.monotonic() - self._start < meeting.told.total_seconds():
+            return
+        self._said = True
+        with suppress(OSError):
+            meeting.say(
+                f"rank {meeting.rank} {what}; it gives up after "
+                f"{meeting.patience.total_seconds():.0f} s."
+            )
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    shown = ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
+    return f"rank{'s' * (len(ranks) > 1)} {shown}"

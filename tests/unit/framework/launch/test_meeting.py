@@ -1,0 +1,76 @@
+"""The meeting of ranks: what is said when it does not come about."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from torch.distributed.distributed_c10d import Store
+
+from longtake.errors import ConfigurationError, RankFailure
+from longtake.framework.launch.meeting import Meeting
+
+SOON = timedelta(seconds=1)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def meeting(port: int, rank: int, said: list[str], host: str = "127.0.0.1") -> Meeting:
+    return Meeting(
+        host=host, port=port, rank=rank, world_size=2, patience=3 * SOON, told=SOON, say=said.append
+    )
+
+
+def test_ranks_that_come_meet(port: int) -> None:
+    said: list[str] = []
+    stores: list[Store] = []
+    other = threading.Thread(target=lambda: stores.append(meeting(port, 1, said).meet({})))
+    other.start()
+    time.sleep(0.1)  # the first rank is late, as a machine may be
+    store = meeting(port, 0, said).meet({})
+    other.join()
+    store.set("word", "said")
+    assert stores[0].get("word") == b"said"
+    assert not said
+
+
+def test_a_host_name_that_does_not_resolve_is_told_at_once(port: int) -> None:
+    with pytest.raises(ConfigurationError, match=r"no machine of the name no-such-host\.invalid"):
+        meeting(port, 1, [], "no-such-host.invalid").meet({})
+
+
+def test_a_port_in_use_is_told_at_once(port: int) -> None:
+    with socket.socket() as other:
+        other.bind(("", port))
+        other.listen()
+        with pytest.raises(ConfigurationError, match=f"port {port}, which another program uses"):
+            meeting(port, 0, []).meet({})
+
+
+def test_a_rank_that_never_comes_is_named_soon_and_given_up_on_later(port: int) -> None:
+    said: list[str] = []
+    with pytest.raises(RankFailure, match="rank 0 has waited for rank 1 to come to"):
+        meeting(port, 0, said).meet({})
+    assert said == [f"rank 0 waits for rank 1 to come to 127.0.0.1:{port}; it gives up after 3 s."]
+
+
+def test_a_first_rank_that_never_comes_is_told_by_the_others(port: int) -> None:
+    said: list[str] = []
+    with pytest.raises(RankFailure, match=r"but nobody answers there \(Connection refused\)"):
+        meeting(port, 1, said).meet({})
+    (sentence,) = said
+    assert sentence.startswith(f"rank 1 waits for rank 0 at 127.0.0.1:{port}, where nobody answers")
+
+
+def test_with_torchrun_no_rank_keeps_the_store(port: int) -> None:
+    """Its agent does; there is none here."""
+    with pytest.raises(RankFailure, match="nobody answers there"):
+        meeting(port, 0, []).meet({"TORCHELASTIC_USE_AGENT_STORE": "True"})
