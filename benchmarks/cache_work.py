@@ -37,7 +37,7 @@ from longtake.models.wan import WanBackbone
 from longtake.noise import NoiseSource, SharedPool
 from longtake.schedulers import FifoQueue
 from longtake.strategies import Denoising, Guidance, Layout, SingleDevice, TaskDone
-from longtake.task import Task
+from longtake.task import Task, Video
 
 CACHES: tuple[FeatureCache, ...] = (NoCache(), NextBlockKV(), SameStepKV())
 CUTS = ((8, 8), (8, 4), (16, 2))
@@ -184,7 +184,7 @@ def _frames(cut: tuple[int, int]) -> int:
 
 def _held_bytes(cache: FeatureCache, cut: tuple[int, int], steps: int) -> int:
     queue = FifoQueue(*cut)
-    frames = peak_held_frames(cache, queue.tasks(2 * steps * cut[0], steps))
+    frames = peak_held_frames(cache, queue.tasks(Video(2 * steps * cut[0], steps)))
     keys_and_values, bfloat16, branches = 2, 2, 2
     per_frame = keys_and_values * WAN.tokens_per_frame * WAN.model_dim * bfloat16
     return frames * per_frame * branches * WAN_LAYERS

@@ -30,6 +30,7 @@ from longtake.strategies import (
     SingleDevice,
     TaskForward,
 )
+from longtake.task import Video
 from longtake.testing.contracts import ParallelStrategyContract
 from longtake.testing.tiny.base import (
     TinyCase,
@@ -66,7 +67,7 @@ def recompute(case: TinyCase) -> list[Tensor]:
         scheduler.set_timesteps(case.steps)
     entered: set[int] = set()
     context = 2
-    for task in case.scheduler.tasks(case.latent_frames, case.steps):
+    for task in case.scheduler.tasks(Video(case.latent_frames, case.steps)):
         b = task.block
         entered.add(b)
         before = latents[b - 1][:, :, -context:] if b else noise[0][:, :, :0]
@@ -131,7 +132,7 @@ def test_the_budget_is_what_a_run_really_holds(cache: FeatureCache, stride: int)
             peak = max(peak, forward.store.held_bytes)
     spec = work.backbone.spec
     per_frame = 2 * spec.tokens_per_frame(work.height, work.width) * spec.model_dim * 4
-    predicted = peak_held_frames(cache, queue.tasks(20, case.steps))
+    predicted = peak_held_frames(cache, queue.tasks(Video(20, case.steps)))
     assert peak == predicted * per_frame * work.guidance.branches * spec.layers
     assert forward.store.keys() == []
 
@@ -161,7 +162,7 @@ def wide_work(cache: FeatureCache) -> Denoising:
     text = backbone.condition_text({"states": text_states})
     return Denoising(
         backbone=backbone,
-        tasks=FifoQueue(8, 8).tasks(None, 4),
+        tasks=FifoQueue(8, 8).tasks(Video(None, 4)),
         noise=iter(()),
         cache=cache,
         sampler=DiffusersSampler(tiny_scheduler(), 4),

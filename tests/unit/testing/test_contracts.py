@@ -31,7 +31,7 @@ from longtake.strategies import (
     SingleDevice,
     Workload,
 )
-from longtake.task import FrameRange, Task
+from longtake.task import FrameRange, Task, Video
 from longtake.testing.contracts import (
     BackboneContract,
     BlockSchedulerContract,
@@ -54,10 +54,10 @@ class Queue(BlockScheduler):
         return self.inner.blocks(latent_frames)
 
     def tasks(self, latent_frames: int | None, steps: int) -> Iterator[Task]:
-        return map(self.change, self.inner.tasks(latent_frames, steps))
+        return map(self.change, self.inner.tasks(Video(latent_frames, steps)))
 
     def blocks_in_flight(self, latent_frames: int | None, steps: int) -> int:
-        return self.inner.blocks_in_flight(latent_frames, steps)
+        return self.inner.blocks_in_flight(Video(latent_frames, steps))
 
 
 class StaleNeighbor(Queue):

@@ -40,7 +40,7 @@ from longtake.models.text import move_prompts
 from longtake.models.wan import WanBackbone
 from longtake.models.wan.backbone import WanStep
 from longtake.schedulers import FifoQueue, FullSequence
-from longtake.task import FrameRange
+from longtake.task import FrameRange, Video
 from longtake.testing.contracts import (
     BackboneContract,
     FrameLevelsContract,
@@ -276,7 +276,7 @@ def full_sequence(
     work = replace(
         tiny_skyreels_denoising(case),
         backbone=backbone,
-        tasks=FullSequence().tasks(FRAMES, STEPS),
+        tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
         noise=iter([noise]),
         sampler=load_sampler(folder, None, None, STEPS),
         text=lambda _frames, _branches: text,
@@ -337,7 +337,7 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window(stri
     levels = [*sampler.timesteps, 0.0]
     states: dict[int, BlockSampler] = {}
     done, seen = [0] * len(latents), set()
-    for task in case.scheduler.tasks(case.latent_frames, case.steps):
+    for task in case.scheduler.tasks(Video(case.latent_frames, case.steps)):
         b = task.block
         state = states.setdefault(b, sampler.start())
         parts = {b: latents[b]}
@@ -349,7 +349,7 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window(stri
         timesteps = [levels[done[block]] for block in sorted(parts) for _ in parts[block][0, 0]]
         predicted = forward(model, window, timesteps, prompts)
         before = parts[b - 1].shape[2] if b else 0
-        latents[b] = state.step(predicted[:, :, before:][:, :, : len(task.frames)], latents[b])
+        latents[b] = state.step(predicted[:, :, before:][:, :, : len(task.own)], latents[b])
         done[b] += 1
         seen.add(tuple(dict.fromkeys(timesteps)))
     assert any(len(kinds) == 1 + stride for kinds in seen), "no window has several levels"

@@ -19,6 +19,7 @@ from longtake.plan.mesh import Mesh
 from longtake.plan.search.splits import balance, stages_of
 from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
 from longtake.strategies import DualParal
+from longtake.task import Video
 
 TOGETHER, APART = (range(2),), (range(1), range(1, 2))
 LAYERS = 8
@@ -36,7 +37,7 @@ def plan_of(
     latent_frames: int,
     steps: int,
 ) -> list[list[Action]]:
-    tasks = list(scheduler.tasks(latent_frames, steps))
+    tasks = list(scheduler.tasks(Video(latent_frames, steps)))
     schedule = DualParal().actions
     ranks = range(layout.size)
     return [list(actions_of(schedule, tasks, 0, cache, layout, rank)) for rank in ranks]

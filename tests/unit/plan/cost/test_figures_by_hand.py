@@ -23,7 +23,7 @@ from longtake.plan.cost.profiles import hardware_of, profile
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue, FullSequence
-from longtake.task import FrameRange
+from longtake.task import FrameRange, Video
 
 SOURCE = NoiseSource(seed=3, request=2, channels=2, height=3, width=4)
 
@@ -107,7 +107,7 @@ def test_a_gpu_is_known_by_its_name_and_asked_for_its_memory(
 
 def test_frames_that_caches_hold() -> None:
     """Blocks of 3, 2 and 2 frames, context 1: ``0.0 | 1.0 0.1 | 2.0 1.1 0.2 | 2.1 1.2 | 2.2``."""
-    tasks = list(FifoQueue(2, 1).tasks(7, 3))
+    tasks = list(FifoQueue(2, 1).tasks(Video(7, 3)))
     assert peak_held_frames(NoCache(), tasks) == 0
     # A head of 1 frame, read by the next task.
     assert peak_held_frames(NextBlockKV(), tasks) == 1
@@ -116,7 +116,7 @@ def test_frames_that_caches_hold() -> None:
     # tail. 1.1 takes both and leaves head and tail: 2. 0.2 takes the head and leaves a tail: 2.
     assert peak_held_frames(SameStepKV(), tasks) == 2
     # Context 2: each of these is 2 frames.
-    wide = list(FifoQueue(2, 2).tasks(8, 3))
+    wide = list(FifoQueue(2, 2).tasks(Video(8, 3)))
     assert peak_held_frames(NextBlockKV(), wide) == 2
     assert peak_held_frames(SameStepKV(), wide) == 4
 
@@ -156,7 +156,7 @@ def test_bytes_that_a_rank_holds() -> None:
 def test_blocks_in_flight(
     scheduler: FifoQueue | FullSequence, frames: int | None, steps: int, blocks: int
 ) -> None:
-    assert scheduler.blocks_in_flight(frames, steps) == blocks
+    assert scheduler.blocks_in_flight(Video(frames, steps)) == blocks
     assert replace(
         JOB, scheduler=scheduler, latent_frames=frames, steps=steps
     ).blocks_in_flight == (blocks)
@@ -179,9 +179,9 @@ def test_frame_ranges() -> None:
 
 def test_steps_that_a_frame_has_behind_it() -> None:
     # Block 1 (3:5) at step 1 of 3, stride 1: block 0 has 2 steps behind it, block 2 has run 0.
-    task = next(t for t in FifoQueue(2, 1).tasks(7, 3) if (t.block, t.step) == (1, 1))
+    task = next(t for t in FifoQueue(2, 1).tasks(Video(7, 3)) if (t.block, t.step) == (1, 1))
     assert [task.steps_done(frame) for frame in (2, 3, 4, 5)] == [2, 1, 1, 1]
-    first = next(t for t in FifoQueue(2, 1).tasks(7, 3) if (t.block, t.step) == (1, 0))
+    first = next(t for t in FifoQueue(2, 1).tasks(Video(7, 3)) if (t.block, t.step) == (1, 0))
     assert [first.steps_done(frame) for frame in (2, 3, 5)] == [1, 0, 0]
 
 

@@ -24,6 +24,7 @@ from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
 from longtake.strategies.dual_paral import DualParal, ring_schedule
+from longtake.task import Video
 
 LAYERS = 12
 TOGETHER, APART = (range(2),), (range(1), range(1, 2))
@@ -45,7 +46,7 @@ LAYOUTS = [
 
 
 def links_of(layout: Layout) -> list[tuple[Kind, int, int]]:
-    tasks = FifoQueue(3, 2).tasks(20, 4)
+    tasks = FifoQueue(3, 2).tasks(Video(20, 4))
     return links(DualParal().actions, tasks, 0, NextBlockKV(), layout)
 
 
@@ -54,7 +55,7 @@ def plan_of(
 ) -> list[list[Action]]:
     queue, frames = FifoQueue(3, 2), 3 * blocks + 2
     return [
-        list(ring_schedule(queue.tasks(frames, steps), cache or NextBlockKV(), layout, rank))
+        list(ring_schedule(queue.tasks(Video(frames, steps)), cache or NextBlockKV(), layout, rank))
         for rank in range(layout.mesh.size)
     ]
 
@@ -95,7 +96,7 @@ def test_two_stages_in_words() -> None:
 def test_every_rank_computes_every_task_of_its_branches_once_in_serial_order(
     layout: Layout,
 ) -> None:
-    tasks = [(t.block, t.step) for t in FifoQueue(3, 2).tasks(20, 4)]
+    tasks = [(t.block, t.step) for t in FifoQueue(3, 2).tasks(Video(20, 4))]
     for rank, actions in enumerate(plan_of(layout)):
         batches = layout.batches_at(layout.mesh.coordinate(rank)["cfg"])  # type: ignore[index]
         computed = [(a.block, a.step, a.branches) for a in actions if isinstance(a, Compute)]
@@ -164,7 +165,7 @@ def test_the_output_rank_takes_a_step_before_it_is_read_and_never_lags_far(
 
 
 def test_an_endless_schedule_is_compiled_as_it_goes() -> None:
-    actions = ring_schedule(FifoQueue(3, 2).tasks(None, 4), NextBlockKV(), layout_of(3), 1)
+    actions = ring_schedule(FifoQueue(3, 2).tasks(Video(None, 4)), NextBlockKV(), layout_of(3), 1)
     computed = [a.block for a in islice(actions, 5000) if isinstance(a, Compute)]
     assert max(computed) > 300
 

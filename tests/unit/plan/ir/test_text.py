@@ -31,7 +31,7 @@ from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
 from longtake.strategies.dual_paral import ring_schedule
-from longtake.task import FrameRange
+from longtake.task import FrameRange, Video
 
 HOP = Message(kind=Kind.HOP, index=17, block=3, step=4, branches=range(2), frames=16)
 HEAD = FeatureKey(block=4, step=3, part=Part.HEAD)
@@ -151,7 +151,7 @@ def test_a_whole_plan_reads_back() -> None:
         stages=(range(3), range(3, 5)),
         batches=(range(1), range(1, 2)),
     )
-    tasks = list(FifoQueue(4, 2).tasks(21, 3))
+    tasks = list(FifoQueue(4, 2).tasks(Video(21, 3)))
     plan = {rank: list(ring_schedule(tasks, SameStepKV(), layout, rank)) for rank in range(4)}
     lines = list(format_plan(plan))
     assert parse_plan(lines) == plan
