@@ -68,7 +68,10 @@ def request(index: int = 0, *, endless: bool = False) -> Request:
 def started(index: int = 0, *, endless: bool = False) -> RequestStarted:
     asked = request(index, endless=endless)
     blocks = None if endless else BLOCKS
-    return RequestStarted(request=asked, blocks=blocks, steps=STEPS, video_frames=asked.num_frames)
+    tasks = None if blocks is None else blocks * STEPS
+    return RequestStarted(
+        request=asked, blocks=blocks, steps=STEPS, tasks=tasks, video_frames=asked.num_frames
+    )
 
 
 def latents_of(block: int) -> torch.Tensor:
@@ -263,7 +266,9 @@ def test_progress_state_counts_and_foresees() -> None:
 
 def test_eta_follows_the_recent_pace() -> None:
     clock = Clock()
-    many = RequestStarted(request=request(), blocks=1000, steps=STEPS, video_frames=8000)
+    many = RequestStarted(
+        request=request(), blocks=1000, steps=STEPS, tasks=1000 * STEPS, video_frames=8000
+    )
     state = ProgressState(many, clock)
     count(state, clock, 60.0, range(10))
     count(state, clock, 1.0, range(10, 60))
