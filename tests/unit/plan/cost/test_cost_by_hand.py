@@ -85,9 +85,8 @@ ACTION = Compute(
     branches=range(2),
     layers=range(2),
     frames=3,
-    context=2,
     own=1,
-    reads=(),
+    reads=(EntrySpan(FrameRange(9, 11), 0),),
     keeps=(),
 )
 SERIAL = Layout.serial(6, 2)
