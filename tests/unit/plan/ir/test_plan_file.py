@@ -113,10 +113,10 @@ def test_a_plan_of_something_else_is_refused() -> None:
 
 def test_other_versions_than_the_schedules_are_refused() -> None:
     def edit(lines: list[str]) -> None:
-        for rank in (0, 1):  # forward fewer frames than the cache says
+        for rank in (0, 1):  # hold what the cache drops
             index = find(lines, f"{rank}: compute b1s0")
-            assert " frames 3 " in lines[index]
-            lines[index] = lines[index].replace(" frames 3 ", " frames 2 ")
+            assert " drops 3:5#0" in lines[index]
+            lines[index] = lines[index].replace(" drops 3:5#0", "")
 
     assert "the schedule has no 'compute b1s0#" in refusal(edited(edit))
 
