@@ -31,7 +31,14 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, table
 
-from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV, peak_held_frames
+from longtake.caches import (
+    FeatureCache,
+    NextBlockKV,
+    NoCache,
+    SameStepKV,
+    forwards,
+    peak_held_frames,
+)
 from longtake.models import BackboneSpec, Compression, DiffusersSampler
 from longtake.models.wan import WanBackbone
 from longtake.noise import NoiseSource, SharedPool
@@ -115,11 +122,12 @@ def _counted() -> Iterator[list[str]]:
     for cut in CUTS:
         flops = {cache: _task_flops(cache, cut) for cache in CACHES}
         for cache, count in flops.items():
-            task = next(filter(_is_mid, FifoQueue(*cut).tasks(_frames(cut), STEPS)))
+            walk = forwards(FifoQueue(*cut).tasks(Video(_frames(cut), STEPS)), cache)
+            window = next(forward.window for forward in walk if _is_mid(forward.task))
             yield [
                 f"{cut[0]}/{cut[1]}",
                 type(cache).__name__,
-                str(len(cache.window(task).frames)),
+                str(len(window.frames)),
                 f"{count / 1e12:.1f}",
                 f"{count / flops[CACHES[1]]:.3f}",
                 *(f"{_held_bytes(cache, cut, steps) / 1e9:.1f}" for steps in (50, 4)),
@@ -202,7 +210,7 @@ def _work(
     source = NoiseSource(seed=0, request=0, channels=16, height=size.height, width=size.width)
     return Denoising(
         backbone=backbone,
-        tasks=queue.tasks(_frames(cut), STEPS),
+        tasks=queue.tasks(Video(_frames(cut), STEPS)),
         noise=SharedPool().blocks(source, queue.blocks(_frames(cut))),
         cache=cache,
         sampler=DiffusersSampler(FlowMatchEulerDiscreteScheduler(shift=3.0), STEPS),

@@ -60,7 +60,7 @@ class Autoregressive(BlockScheduler):
         if run.last_step:
             past = FrameRange(0, frames.stop)
             left_later = (frames,)  # by its clean pass
-        if self._recaches_after(block, video):
+        if len(past) and self._recaches_after(block, video):
             left_later = (past,)
         more = self._cut.exists(block + 1, video.latent_frames) or not run.last_step
         return Task(

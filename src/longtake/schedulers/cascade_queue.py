@@ -71,7 +71,8 @@ class CascadeQueue(BlockScheduler):
 
     @override
     def blocks_in_flight(self, video: Video) -> int:
-        most = -(-video.steps // self.stride)
+        # The oldest one is finished, first in its iteration, when the newest one begins.
+        most = max(1, -(-(video.steps - 1) // self.stride))
         if video.latent_frames is None:
             return most
         return min(most, -(-video.latent_frames // self.block_frames))

@@ -178,7 +178,9 @@ def test_a_frame_queue_starts_from_frames_that_are_known() -> None:
 def test_a_frame_queue_fixes_the_number_of_steps() -> None:
     with pytest.raises(ConfigurationError, match=r"which is 4, not 6: set model\.steps to 4"):
         next(FrameQueue(2, 2).tasks(Video(8, 6)))
-    with pytest.raises(ConfigurationError, match="clip_frames is 3.*choose 4, or lookahead: false"):
+    with pytest.raises(
+        ConfigurationError, match=r"clip_frames is 3.*choose 4, or lookahead: false"
+    ):
         FrameQueue(3, 2)
     with pytest.raises(ConfigurationError, match="partitions 0; each is 1 or more"):
         FrameQueue(2, 0)

@@ -44,7 +44,7 @@ from longtake.framework.engine.request import PromptAt, Request
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.timings import Timings
 from longtake.strategies import BlockDone, TaskDone
-from longtake.task import FrameRange, Task
+from longtake.task import FrameRange, Run, Task
 
 BLOCKS, STEPS, BLOCK_FRAMES, FPS = 3, 2, 2, 8
 FRAMES_PER_BLOCK = 4 * BLOCK_FRAMES
@@ -85,15 +85,21 @@ def frames_of(block: int) -> torch.Tensor:
 def block_events(block: int) -> Iterator[Event]:
     frames = FrameRange(block * BLOCK_FRAMES, (block + 1) * BLOCK_FRAMES)
     for step in range(STEPS):
+        run = Run(
+            block=block,
+            block_frames=frames,
+            step=step,
+            frames=frames.each,
+            last_step=step == STEPS - 1,
+        )
         task = Task(
             index=block * STEPS + step,
             iteration=block + step,
             block=block,
             step=step,
-            frames=frames,
-            before=None,
-            after=None,
-            last_step=step == STEPS - 1,
+            steps=STEPS,
+            runs=(run,),
+            prompt=frames,
         )
         yield TaskDone(task)
     yield BlockDone(block, frames, latents_of(block))

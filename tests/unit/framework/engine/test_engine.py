@@ -103,7 +103,7 @@ def test_a_block_whose_last_task_has_run_is_not_lost_to_a_stop(
     generation_config: GenerationConfig,
 ) -> None:
     events: list[Event] = []
-    stop = lambda: any(isinstance(e, TaskDone) and e.task.last_step for e in events)  # noqa: E731
+    stop = lambda: any(isinstance(e, TaskDone) and e.task.finished for e in events)  # noqa: E731
     for event in Engine(generation_config, SingleDevice()).generate(VIDEO, stop):
         events.append(event)
     assert len(blocks_of(events)) == 1
