@@ -120,9 +120,6 @@ class TestSkyReelsV2Backbone(FrameLevelsContract):
     def prompts(self) -> PromptStates:
         return tiny_prompts(2)
 
-    def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
-        return self.frame_oracle(latents, [timestep] * latents.shape[2], prompts)
-
     def frame_oracle(
         self, latents: Tensor, timesteps: Sequence[float], prompts: PromptStates
     ) -> Tensor:
