@@ -32,7 +32,7 @@ from longtake.schedulers import (
     RollingWindow,
 )
 from longtake.strategies import Denoising, Guidance
-from longtake.task import FrameRange, Video
+from longtake.task import Video
 
 ROOT = Path(__file__).parents[2] / "cases"
 SCHEDULES = {
@@ -84,12 +84,14 @@ class MethodCase:
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
         """Noise and prompts."""
-        return load_file(self.folder / "inputs.safetensors")
+        tensors: dict[str, Tensor] = load_file(self.folder / "inputs.safetensors")
+        return tensors
 
     @property
     def expected(self) -> Tensor:
         """The final latents."""
-        return load_file(self.folder / "expected.safetensors")["latents"]
+        latents: Tensor = load_file(self.folder / "expected.safetensors")["latents"]
+        return latents
 
     @property
     def kind(self) -> str:
@@ -273,10 +275,7 @@ def queue_noise(case: MethodCase, block: int) -> Tensor:
                 slot = frame - (data["clip_frames_f"] - data["queue_slots"])
                 sigma = case.sampler.scheduler.sigmas[enter.level]
                 clip = inputs["clip"][:, :, max(0, frame)][:, :, None]
-                return (inputs["queue_start"][:, :, slot : slot + 1] - (1 - sigma) * clip) / sigma
+                start = inputs["queue_start"][:, :, slot : slot + 1]
+                noise: Tensor = (start - (1 - sigma) * clip) / sigma
+                return noise
     raise KeyError(f"block {block} never comes in")
-
-
-def own_range(forward: Forward) -> FrameRange:
-    """Return the frames that a forward denoises, which stand together."""
-    return FrameRange.around(forward.task.own)

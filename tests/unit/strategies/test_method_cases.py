@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from tests.unit.strategies.method_cases import MethodCase, folders, kind_of
 
 from longtake.caches import Forward
 from longtake.strategies import BlockDone, Layout, SingleDevice
-from tests.unit.strategies.method_cases import MethodCase, folders, kind_of
 
 TOLERANCE = 1e-4  # max abs, fp32: another order of summation alone gives about 2e-5
 KINDS = ("autoregressive", "rolling-window", "windows", "queue")

@@ -23,7 +23,8 @@ from longtake.caches import (
     SameStepKV,
 )
 from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
-from longtake.framework.engine.run_plan import RunPlan
+from longtake.framework.engine.resolved_model import ResolvedModel
+from longtake.framework.engine.workloads import Workloads
 from longtake.models import (
     AnyBackbone,
     Grid,
@@ -37,6 +38,7 @@ from longtake.models import (
 from longtake.models.ltx import LTXBackbone, LTXFamily
 from longtake.models.samplers.scheduler_checks import flow_error
 from longtake.models.text import move_prompts
+from longtake.plan.cost.profiles import profile
 from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
 from longtake.strategies import SingleDevice
 from longtake.task import FrameRange, Video
@@ -281,10 +283,11 @@ def test_a_request_is_shifted_as_its_clips_are(
 ) -> None:
     """One clip by all its frames, as in the pipeline; a queue by no more than a native clip."""
     generation_config = GenerationConfig(pipeline=str(folder.path), scheduler=scheduler, steps=8)
-    plan = RunPlan(generation_config, SingleDevice(), world_size=1, device=CPU)
+    model = ResolvedModel(generation_config, Placement(CPU, torch.float32))
+    workloads = Workloads(model, profile("cpu"))
     request = Request(prompts=(PromptAt(text="red"),), num_frames=frames, height=512, width=704)
     expected = load_sampler(folder, None, None, 8, clip * 16 * 22)
-    assert plan.sampler_of(request).timesteps == expected.timesteps
+    assert workloads.sampler(request).timesteps == expected.timesteps
     config = folder.config("scheduler")
     number = calculate_shift(
         clip * 16 * 22,
@@ -293,8 +296,8 @@ def test_a_request_is_shifted_as_its_clips_are(
         config["base_shift"],
         config["max_shift"],
     )
-    assert plan.flow_shift_of(request) == pytest.approx(math.exp(number), rel=1e-12)
-    assert plan.fixed_flow_shift is None
+    assert workloads.flow_shift(request) == pytest.approx(math.exp(number), rel=1e-12)
+    assert model.fixed_flow_shift is None
 
 
 @pytest.mark.parametrize("cache", [NextBlockKV(), SameStepKV(), NoCache()], ids=repr)
