@@ -43,7 +43,7 @@ from longtake.plan.cost.profiles import match_name
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
 LORA = "--model.lora"
-WITHOUT_MODEL = ("models", "convert")
+WITHOUT_MODEL = ("models", "methods", "convert")
 """Commands that have no options but their own."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as the shell has it."""
@@ -80,7 +80,7 @@ class LongtakeCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Return the trainer's methods that are commands, with what the CLI itself passes them."""
         run = {"model", "datamodule"}
-        return {"predict": run, "plan": run, "models": set(), "convert": set()}
+        return {"predict": run, "plan": run, "models": set(), "methods": set(), "convert": set()}
 
     @override
     def _prepare_subcommand_parser(
@@ -98,6 +98,9 @@ class LongtakeCLI(LightningCLI):
         """Run what needs no model; keep a plan's trainer from looking for its devices."""
         if self.subcommand == "models":
             InferenceTrainer.models()
+            raise SystemExit(0)
+        if self.subcommand == "methods":
+            InferenceTrainer.methods()
             raise SystemExit(0)
         if self.subcommand == "convert":
             given = self.config.convert

@@ -9,6 +9,7 @@ from typing import final
 from typing_extensions import override
 
 from longtake.schedulers.base import BlockScheduler
+from longtake.schedulers.cards import LONG_LIVE, SELF_FORCING
 from longtake.schedulers.cuts import EqualBlocks
 from longtake.task import FrameRange, Leave, Seen, Task, Video
 
@@ -29,6 +30,8 @@ class Autoregressive(BlockScheduler):
         block_frames: Latent frames of a block: what the model was trained with, mostly 3.
         recache: Whether to make kept keys and values anew where the prompt changes (LongLive).
     """
+
+    cards = (SELF_FORCING, LONG_LIVE)
 
     def __init__(self, block_frames: int = 3, recache: bool = True) -> None:
         self._cut = EqualBlocks(block_frames)

@@ -11,6 +11,7 @@ from typing_extensions import override
 from longtake.errors import ConfigurationError
 from longtake.schedulers.autoregressive import recache_task, seen_past
 from longtake.schedulers.base import BlockScheduler
+from longtake.schedulers.cards import BLOCK_CASCADING
 from longtake.schedulers.cuts import EqualBlocks
 from longtake.task import FrameRange, Leave, Seen, Task, Video
 
@@ -34,6 +35,8 @@ class CascadeQueue(BlockScheduler):
             which see each other noisier.
         recache: Whether to make kept keys and values anew where the prompt changes (LongLive).
     """
+
+    cards = (BLOCK_CASCADING,)
 
     def __init__(self, block_frames: int = 3, stride: int = 1, recache: bool = True) -> None:
         if stride < 1:

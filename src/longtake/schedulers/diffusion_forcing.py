@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.schedulers.base import BlockScheduler
+from longtake.schedulers.cards import DIFFUSION_FORCING
 from longtake.schedulers.cuts import EqualBlocks
 from longtake.task import FrameRange, Leave, Seen, Task, Video
 
@@ -31,6 +32,8 @@ class DiffusionForcing(BlockScheduler):
         lag: Iterations by which a block lags behind the one before it (SkyReels' ``ar_step``).
         length: Latent frames of the window: the model's own clip length.
     """
+
+    cards = (DIFFUSION_FORCING,)
 
     def __init__(self, block_frames: int = 5, lag: int = 5, length: int = 25) -> None:
         self._cut = EqualBlocks(block_frames)
