@@ -28,7 +28,6 @@ from longtake.framework.console.plan_report import report_of, show
 from longtake.framework.data import PromptData
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.engine import Engine
-from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.workloads import Workloads, longest
 from longtake.framework.launch.deterministic import use_full_precision
@@ -36,14 +35,14 @@ from longtake.framework.launch.environment import cluster_environment
 from longtake.framework.launch.interrupt import stop_on_interrupt
 from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.module import Generator
-from longtake.models import Defaults, Placement
+from longtake.models import Placement
 from longtake.models.loading.convert import convert
 from longtake.plan.cost.profiles import hardware_of
 from longtake.plan.cost.profiles import profile as hardware_profile
 from longtake.plan.ir.plan_file import PlanFile
-from longtake.strategies import DualParal, ParallelStrategy, SequenceParallel, SingleDevice
+from longtake.strategies import ParallelStrategy, SingleDevice
+from longtake.strategies.automatic import Automatic
 from longtake.strategies.from_plan import FromPlan
-from longtake.task import Video
 from longtake.threads import brief_spins
 
 
@@ -56,8 +55,8 @@ class InferenceTrainer(pl.Trainer):
         devices: Number of devices on each node.
         num_nodes: Number of nodes.
         strategy: Where layers, heads, tokens and guidance branches run; left out: ``SingleDevice``
-            on one device, on several ``DualParal`` for a queue of blocks and ``SequenceParallel``
-            for ``FullSequence``.
+            on one device, on several ``DualParal`` where at least two tasks can be under way at
+            once (a queue of blocks, context windows) and ``SequenceParallel`` elsewhere.
         transport: What moves tensors between devices: ``gloo`` between CPUs, ``nccl`` between GPUs,
             ``staged`` through pinned host memory and gloo, which also connects ranks that share a
             GPU; ``auto`` takes the fastest that all ranks can use, and says which.
@@ -136,7 +135,7 @@ class InferenceTrainer(pl.Trainer):
         check_transport(self._transport, self.strategy.root_device.type)
         engine = Engine(
             model.generation_config,
-            self._strategy_for(model.generation_config),
+            self._run_strategy(),
             world_size=self.ranks,
             rank=self.global_rank,
             device=self.strategy.root_device,
@@ -147,22 +146,10 @@ class InferenceTrainer(pl.Trainer):
         model.prepare(engine, requests)
         return engine
 
-    def _strategy_for(self, generation_config: GenerationConfig) -> ParallelStrategy:
+    def _run_strategy(self) -> ParallelStrategy:
         """Return the strategy of a run: with the actions of a plan file, where one was given."""
-        strategy = self._strategy_without_plan(generation_config)
+        strategy = self._given or (SingleDevice() if self.ranks == 1 else Automatic())
         return strategy if self._plan is None else FromPlan(strategy, self._plan)
-
-    def _strategy_without_plan(self, generation_config: GenerationConfig) -> ParallelStrategy:
-        """Return the strategy that was given, or the one for users who have given none."""
-        if self._given is not None:
-            return self._given
-        if self.ranks == 1:
-            return SingleDevice()
-        # With one block in flight a pipeline would idle: its tokens are shared instead. (A model's
-        # own number of steps is large; which one it is makes no difference.)
-        steps = generation_config.steps_or(Defaults().steps)
-        alone = generation_config.scheduler.blocks_in_flight(Video(None, steps)) == 1
-        return SequenceParallel() if alone else DualParal()
 
     def attach(self, callbacks: list[LongtakeCallback]) -> None:
         """Add callbacks after those that are there."""
@@ -227,7 +214,7 @@ class InferenceTrainer(pl.Trainer):
             if profile is None
             else hardware_profile(profile, place.dtype)
         )
-        strategy = self._strategy_for(model.generation_config)
+        strategy = self._run_strategy()
         chosen = ChosenLayout(Workloads(resolved, hardware), strategy, self.ranks)
         if (download := resolved.folder.to_fetch()) is not None:
             sys.stderr.write(f"longtake: a run would download {download}\n")
