@@ -133,7 +133,7 @@ class Watchdog:
         """Give a sign of life; return the neighbor's, and why the run cannot go on."""
         doing = self._activity.doing
         says = _NOTHING if doing is None else f"{doing.number} {doing.name}"
-        self._store.multi_set([f"beat/{self._rank}", f"doing/{self._rank}"], [str(beats), says])
+        self._store.multi_set(  # type: ignore[attr-defined][f"beat/{self._rank}", f"doing/{self._rank}"], [str(beats), says])
         beat, failed = self._store.multi_get([f"beat/{self._neighbor}", "failed"])
         return beat.decode(), failed.decode()
 

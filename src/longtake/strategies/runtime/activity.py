@@ -41,4 +41,4 @@ def _kind(action: Action) -> Hashable:
         case Attend(branches=branches):
             return Attend, branches
         case _:
-            return type(action)
+            return type(action).__name__
