@@ -42,6 +42,8 @@ from longtake.plan.cost.profiles import match_name
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
 LORA = "--model.lora"
+ALONE = ("models", "doctor")
+"""Commands that take no model, no data and no devices."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as the shell has it."""
 
@@ -78,13 +80,13 @@ class LongtakeCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Return the trainer's methods that are commands, with what the CLI itself passes them."""
         run = {"model", "datamodule"}
-        return {"predict": run, "plan": run, "models": set()}
+        return {"predict": run, "plan": run, "models": set(), "doctor": set()}
 
     @override
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
-        if subcommand != "models":
+        if subcommand not in ALONE:
             return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser = self.init_parser(**kwargs)  # no model, no data, no devices
         self.add_default_arguments_to_parser(parser)
@@ -92,10 +94,12 @@ class LongtakeCLI(LightningCLI):
 
     @override
     def before_instantiate_classes(self) -> None:
-        """List models; keep a plan's trainer from looking for the devices that it plans for."""
+        """Do what takes no devices; keep a plan's trainer from looking for those it plans for."""
         if self.subcommand == "models":
             InferenceTrainer.models()
             raise SystemExit(0)
+        if self.subcommand == "doctor":
+            InferenceTrainer.doctor()
         if self.subcommand != "plan":
             return
         config = self.config.plan

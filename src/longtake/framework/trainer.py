@@ -17,6 +17,8 @@ from longtake.comm.choice import TransportName, check_transport
 from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
 from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.console.doctor import examine
+from longtake.framework.console.doctor import show as show_findings
 from longtake.framework.console.messages import one_line
 from longtake.framework.console.models_report import cards
 from longtake.framework.console.models_report import show as show_models
@@ -238,6 +240,11 @@ class InferenceTrainer(pl.Trainer):
     def models() -> None:
         """List the models that can be run, plug-ins included, and what each takes."""
         show_models(cards())
+
+    @staticmethod
+    def doctor() -> None:
+        """Say what this machine has and what works on it: the first part of a report of a bug."""
+        raise SystemExit(show_findings(examine()))
 
     def join(self, *, failed: bool = False) -> None:
         """Wait until the processes that this one has started have ended.
