@@ -20,8 +20,8 @@ def main() -> None:
     """Try every backend, and print which of them run."""
     on_gpu = torch.cuda.is_available()
     place = Placement(torch.device("cuda" if on_gpu else "cpu"), torch.bfloat16)
-    # Those that are fetched from the hub come last: it may not answer. Flex is compiled first, which
-    # takes longer than anybody waits here.
+    # Those that are fetched from the hub come last: it may not answer. Flex is compiled first,
+    # which takes longer than anybody waits here.
     names = [name for name in AttentionBackendName if name is not AttentionBackendName.FLEX]
     for name in sorted(names, key=lambda name: ("hub" in name.value, name.value)):
         try:
