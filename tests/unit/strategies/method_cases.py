@@ -44,6 +44,12 @@ SCHEDULES = {
 """ComfyUI's names of window schedules, and ours."""
 
 
+def _schedule(data: dict[str, Any]) -> str:
+    """Return our name of a case's window schedule."""
+    name = SCHEDULES[data["schedule"]]
+    return "looped_open" if name == "looped" and not data["closed_loop"] else name
+
+
 def folders(*kinds: str) -> list[Path]:
     """Return the case folders of some kinds."""
     root = Path(os.environ.get("LONGTAKE_REFERENCE", ROOT))
@@ -122,7 +128,7 @@ class MethodCase:
                 return ContextWindows(
                     data["length"],
                     data["overlap"],
-                    SCHEDULES[data["schedule"]],  # type: ignore[arg-type]
+                    _schedule(data),  # type: ignore[arg-type]
                     data["fuse"],
                     data["stride"],
                 )
