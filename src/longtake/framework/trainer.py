@@ -253,7 +253,7 @@ class InferenceTrainer(pl.Trainer):
 
     @staticmethod
     def doctor() -> None:
-        """Say what this machine has and what works on it: the first part of a report of a bug."""
+        """Say what this machine has and what works on it, for a report of a bug."""
         raise SystemExit(show_findings(examine()))
 
     def join(self, *, failed: bool = False) -> None:
