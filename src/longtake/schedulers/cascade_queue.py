@@ -63,10 +63,8 @@ class CascadeQueue(BlockScheduler):
                 step = iteration - self.stride * block
                 if not self._cut.exists(block, video.latent_frames):
                     break
-                if not step and block and self.recache and self._cut.changes_before(block, video):
-                    passed = self._passed(iteration, block, video)
-                    if passed:
-                        yield recache_task(next(numbers), self._cut, block, passed, video)
+                if not step and block and self._recaches_before(iteration, block, video):
+                    yield self._recache(next(numbers), iteration, block, video)
                 if step < video.steps:
                     yield self._denoise(next(numbers), iteration, block, video)
                 elif self._cut.exists(block + 1, video.latent_frames):
@@ -84,6 +82,17 @@ class CascadeQueue(BlockScheduler):
         """Return the first block that has had no clean pass when a block's task runs."""
         passed = (iteration - video.steps) // self.stride + 1
         return min(max(0, passed), block)
+
+    def _recaches_before(self, iteration: int, block: int, video: Video) -> bool:
+        passed = self._passed(iteration, block, video)
+        return self.recache and passed > 0 and self._cut.changes_before(block, video)
+
+    def _recache(self, index: int, iteration: int, block: int, video: Video) -> Task:
+        passed = self._passed(iteration, block, video)
+        finished = self._done(iteration, block, video)
+        return recache_task(
+            index, iteration, self._cut, block, video, passed=passed, finished=finished
+        )
 
     def _denoise(self, index: int, iteration: int, block: int, video: Video) -> Task:
         step = iteration - self.stride * block
