@@ -17,16 +17,40 @@ def peak_held_frames(cache: FeatureCache, tasks: Iterable[Task]) -> int:
 
     Args:
         cache: The feature cache.
-        tasks: The schedule, finite; for an endless video pass the tasks of a video of twice as
-            many blocks as are in flight: the queue is in its steady state long before its end.
+        tasks: The schedule, finite; see :func:`settled_held_frames` for an endless one.
 
     Raises:
         ConfigurationError: A task reads an entry that is not there.
     """
-    held = peak = 0
+    return settled_held_frames(cache, tasks, None)
+
+
+def settled_held_frames(
+    cache: FeatureCache, tasks: Iterable[Task], blocks: int | None, after: int = 0
+) -> int:
+    """Return the largest number of frames held, played until that has not grown for some blocks.
+
+    A queue is full when its blocks are in flight, a rolling cache much later: when as many frames
+    have been made as it holds.
+
+    Args:
+        cache: The feature cache.
+        tasks: The schedule, finite or not.
+        blocks: Blocks that must be finished one after another without more being held; ``None``:
+            play all. What grows with every block is played to the end.
+        after: Latent frame from which on they count: the last one where the prompt changes.
+
+    Raises:
+        ConfigurationError: A task reads an entry that is not there.
+    """
+    held = peak = quiet = 0
     for forward in forwards(tasks, cache):
         held += len(forward.window.keeps) - len(forward.window.drops)
-        peak = max(peak, held)
+        if held > peak:
+            peak, quiet = held, 0
+        quiet += sum(run.block_frames.start >= after for run in forward.task.finished)
+        if blocks is not None and quiet >= blocks:
+            break
     return peak
 
 

@@ -14,7 +14,7 @@ from longtake.errors import NoPlan
 from longtake.framework.console.lines import Value, line_of
 from longtake.framework.engine.applied import model_of, settings_of
 from longtake.framework.engine.chosen_layout import ChosenLayout
-from longtake.framework.engine.preflight import cache_bytes, weight_bytes
+from longtake.framework.engine.preflight import frame_bytes, held_frames, weight_bytes
 from longtake.framework.engine.request import Request
 from longtake.plan.cost.simulator import Simulation, bounded, message_bytes, simulate
 from longtake.plan.ir.actions import Kind, Message
@@ -146,6 +146,7 @@ def _ranks(
     chosen: ChosenLayout, workload: Workload, simulation: Simulation | None
 ) -> Iterator[Row]:
     layout, weights = chosen.layout, chosen.workloads.model.count_weights()
+    frames = held_frames(chosen.workload)
     for rank in range(layout.size):
         share: Row = {"stage": "decode", "layers": "", "branches": "", "weights_gb": 0.0}
         cached = 0.0
@@ -159,7 +160,7 @@ def _ranks(
                 "branches": "+".join(",".join(map(str, batch)) for batch in branches),
                 "weights_gb": held / 1e9 if weights else None,
             }
-            cached = cache_bytes(chosen.workload, layout, rank) / 1e9
+            cached = frames * frame_bytes(chosen.workload, layout, rank) / 1e9
         yield {
             "rank": rank,
             **share,

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
+from typing import Final
 
 import torch
 
-from longtake.caches import peak_held_frames
+from longtake.caches import settled_held_frames
 from longtake.errors import ConfigurationError, LongtakeError, ModelError
 from longtake.framework.engine.request import Request
 from longtake.models import BackboneSpec, ModelFamily, ModelFolder, Placement
@@ -26,6 +27,10 @@ TRANSFORMERS = ("transformer", "transformer_2")
 """Components whose layers are divided among ranks."""
 _ENCODERS = ("text_encoder", "image_encoder")
 """How the names of components from transformers begin (``text_encoder_2``)."""
+QUIET_BLOCKS: Final = 4
+"""Blocks that come out one after another without more being held: it has settled."""
+ENDLESS_BLOCKS: Final = 128
+"""Blocks of an endless video that are played at most."""
 
 
 @contextmanager
@@ -166,20 +171,19 @@ def check_memory(workload: Workload, layout: Layout, weights: WeightCount | None
     Raises:
         ConfigurationError: Names the sizes and what takes less.
     """
+    frames = held_frames(workload)
     for rank in range(layout.mesh.size):
-        held, cached = (
-            weight_bytes(workload, layout, rank, weights),
-            cache_bytes(workload, layout, rank),
-        )
+        held = weight_bytes(workload, layout, rank, weights)
+        cached = frames * frame_bytes(workload, layout, rank)
         if held + cached <= workload.hardware.memory:
             continue
         beside = f" beside {held / 2**30:,.1f} GiB of weights" if held else ""
         raise ConfigurationError(
             f"the cache {type(workload.cache).__name__} would hold {cached / 2**30:,.1f} GiB of "
-            "keys "
-            f"and values{beside} on rank {rank}, but its device has "
-            f"{workload.hardware.memory / 2**30:,.1f} GiB; NextBlockKV holds less, and so do fewer "
-            f"steps, a larger stride, fewer context_frames, or more pipeline stages."
+            f"keys and values{beside} on rank {rank}, but its device has "
+            f"{workload.hardware.memory / 2**30:,.1f} GiB; NextBlockKV holds less, and so do "
+            f"fewer steps, a larger stride, fewer context_frames, fewer frames of RollingKV, or "
+            f"more pipeline stages."
         )
 
 
@@ -196,19 +200,35 @@ def weight_bytes(workload: Workload, layout: Layout, rank: int, weights: WeightC
 
 
 def cache_bytes(workload: Workload, layout: Layout, rank: int) -> int:
-    """Return the bytes of keys and values that a rank's feature cache holds at its peak.
+    """Return the bytes of keys and values that a rank's feature cache holds at its peak."""
+    return held_frames(workload) * frame_bytes(workload, layout, rank)
 
-    Plays the schedule until the queue is full and a few blocks longer: nothing grows after that.
+
+def held_frames(workload: Workload) -> int:
+    """Return the latent frames whose keys and values the feature cache holds at its peak.
+
+    Plays the schedule until some blocks have come out without more being held: a queue is full
+    when its first block comes out, and what rolls grows with each one until it is full. Of an
+    endless video whose cache grows without end, what it holds after 128 blocks.
     """
-    first = list(
-        islice(workload.scheduler.blocks(workload.latent_frames), workload.blocks_in_flight + 3)
-    )
-    tasks = workload.scheduler.tasks(replace(workload.video, latent_frames=first[-1].stop))
-    coordinate = layout.mesh.coordinate(rank)
+    if workload.latent_frames is None:
+        last = next(islice(workload.scheduler.blocks(None), ENDLESS_BLOCKS, None))
+        workload = replace(workload, latent_frames=last.start)
+    after = workload.prompt_changes[-1] if workload.prompt_changes else 0
+    return settled_held_frames(workload.cache, workload.tasks(), QUIET_BLOCKS, after)
+
+
+def frame_bytes(workload: Workload, layout: Layout, rank: int) -> int:
+    """Return the bytes of a latent frame's keys and values in a rank's layers and branches.
+
+    Under Ulysses a rank keeps those of its heads; of the ranks of a ring one may have all tokens
+    of a frame.
+    """
+    coordinate, spec = layout.mesh.coordinate(rank), workload.spec
     branches = sum(len(batch) for batch in layout.batches_at(coordinate[Axis.CFG]))
-    per_frame = 2 * workload.tokens_per_frame * workload.spec.model_dim * workload.item_bytes
-    layers = len(layout.layers(rank))
-    return peak_held_frames(workload.cache, tasks) * per_frame * layers * branches
+    heads = -(-spec.heads // layout.mesh.ulysses)
+    per_layer = 2 * workload.tokens_per_frame * heads * spec.head_dim * workload.item_bytes
+    return per_layer * len(layout.layers(rank)) * branches
 
 
 def _check_size(name: str, pixels: int, multiple: int) -> None:
