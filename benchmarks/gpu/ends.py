@@ -2,8 +2,9 @@
 
 python benchmarks/gpu/ends.py [--pipeline Wan-AI/Wan2.1-T2V-1.3B-Diffusers]
 
-A model, the bundled one by default, through the command line: two deterministic runs give the same bytes; Ctrl-C in
-mid-task and a size that does not fit end within 15 s, the former with a file that plays.
+A model, the bundled one by default, through the command line: two deterministic runs give the same
+bytes; Ctrl-C in mid-task and a size that does not fit end within 15 s, the former with a file that
+plays.
 """
 
 from __future__ import annotations
