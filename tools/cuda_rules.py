@@ -1,4 +1,4 @@
-"""Runs every mix of strategy, mesh, cache, decode ranks and co-attention under CUDA's rules.
+"""CUDA's rules over every combination of strategy, mesh, cache, decode ranks and co-attention.
 
 ``python tools/cuda_rules.py`` tries the transport that longtake has on emulated devices, over the
 full product (the tests try a pairwise part of it); ``--before`` also the one that it had, which
