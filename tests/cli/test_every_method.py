@@ -170,7 +170,7 @@ def test_a_method_makes_a_video(name: str, run: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "untouched"), [(CAUSAL, 5), (CASCADE, 3)], ids=["Autoregressive", "CascadeQueue"]
+    ("settings", "untouched"), [(CAUSAL, 5), (CASCADE, 4)], ids=["Autoregressive", "CascadeQueue"]
 )
 def test_a_prompt_changes_on_the_way(settings: dict[str, Any], untouched: int, run: Any) -> None:
     """From the next block on; what is remembered is made anew with it, unless it must not be.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from typing import final
 
@@ -66,7 +67,8 @@ class CascadeQueue(BlockScheduler):
                 if not step and block and self.recache and self._cut.changes_before(block, video):
                     passed = self._passed(iteration, block, video)
                     if passed:
-                        yield recache_task(next(numbers), self._cut, block, passed, video)
+                        again = recache_task(next(numbers), self._cut, block, passed, video)
+                        yield self._beside_flight(again, iteration, block, video)
                 if step < video.steps:
                     yield self._denoise(next(numbers), iteration, block, video)
                 elif self._cut.exists(block + 1, video.latent_frames):
@@ -90,9 +92,8 @@ class CascadeQueue(BlockScheduler):
         done = block + 1 if run.last_step else self._done(iteration, block, video)
         past = FrameRange(0, self._start(done, video))
         passed = self._passed(iteration, block, video)
-        waiting = FrameRange(self._start(passed, video), past.stop)
-        if self.recache and self._cut.changes_after(passed, video):
-            waiting = past
+        again = self.recache and self._cut.changes_after(passed, video)
+        left_later = self._left_later(self._start(passed, video), past.stop, again=again)
         more = self._cut.exists(block + 1, video.latent_frames)
         younger = more and iteration >= self.stride * (block + 1)
         return Task(
@@ -107,7 +108,7 @@ class CascadeQueue(BlockScheduler):
             sees=self._sees(iteration, block, video),
             enters=() if step else (self._cut.enter(block, video),),
             later=(past,) if len(past) and (more or not run.last_step) else (),
-            left_later=(waiting,) if len(waiting) and (more or not run.last_step) else (),
+            left_later=left_later if more or not run.last_step else (),
         )
 
     def _clean(self, index: int, iteration: int, block: int, video: Video) -> Task:
@@ -127,6 +128,21 @@ class CascadeQueue(BlockScheduler):
             later=(past,),
             left_later=(past,) if again else (),
         )
+
+    def _beside_flight(self, again: Task, iteration: int, block: int, video: Video) -> Task:
+        """Let a recache promise what finished blocks that wait for their clean pass need."""
+        done = self._start(self._done(iteration, block, video), video)
+        passed = again.later[0].stop
+        return replace(
+            again,
+            later=(FrameRange(0, done),),
+            left_later=self._left_later(passed, done, again=bool(again.left_later)),
+        )
+
+    def _left_later(self, passed: int, done: int, *, again: bool) -> tuple[FrameRange, ...]:
+        """Return the finished frames that wait for their clean pass, and those passed again."""
+        spans = (FrameRange(0, passed if again else 0), FrameRange(passed, done))
+        return tuple(span for span in spans if len(span))
 
     def _sees(self, iteration: int, block: int, video: Video) -> tuple[Seen, ...]:
         """Return the finished frames, and the blocks in flight before this one, as they stand."""
