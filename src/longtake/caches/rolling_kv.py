@@ -139,7 +139,8 @@ class RollingKV(FeatureCache):
     def _latents(self, task: Task) -> tuple[FrameRange, ...]:
         if self.frames is None:
             return task.left_later
-        return tuple(later.last(self.frames) for later in task.left_later)
+        most = max(self.frames, self.buffer or 0)
+        return tuple(later.last(most) for later in task.left_later)
 
 
 def _at_home(entries: list[Entry]) -> tuple[Read, ...]:

@@ -62,12 +62,9 @@ class Autoregressive(BlockScheduler):
 
     def _denoise(self, index: int, block: int, frames: FrameRange, step: int, video: Video) -> Task:
         run, past = self._cut.run(block, step, video), FrameRange(0, frames.start)
-        left_later = FrameRange(0, 0)
         if run.last_step:
             past = FrameRange(0, frames.stop)
-            left_later = frames  # by its clean pass
-        if self._recaches_after(block, video):
-            left_later = past
+        again = self._recaches_after(block, video)
         more = self._cut.exists(block + 1, video.latent_frames) or not run.last_step
         return Task(
             index=index,
@@ -80,7 +77,7 @@ class Autoregressive(BlockScheduler):
             sees=seen_past(frames.start, video),
             enters=() if step else (self._cut.enter(block, video),),
             later=(past,) if more and len(past) else (),
-            left_later=(left_later,) if more and len(left_later) else (),
+            left_later=left_later(frames.start, past.stop, again=again) if more else (),
         )
 
     def _clean(self, index: int, block: int, video: Video) -> Task:
@@ -111,6 +108,18 @@ def seen_past(stop: int, video: Video) -> tuple[Seen, ...]:
     return (Seen(frames=FrameRange(0, stop), version=video.steps, own_level=True),)
 
 
+def left_later(passed: int, done: int, *, again: bool) -> tuple[FrameRange, ...]:
+    """Return the finished frames that wait for their clean pass, and those that are passed again.
+
+    Args:
+        passed: The first frame of a block that has had no clean pass.
+        done: The first frame of a block that is not finished.
+        again: Whether the prompt still changes, so that those passed are passed once more.
+    """
+    spans = (FrameRange(0, passed if again else 0), FrameRange(passed, done))
+    return tuple(span for span in spans if len(span))
+
+
 def recache_task(
     index: int,
     iteration: int,
@@ -134,7 +143,7 @@ def recache_task(
     """
     past = FrameRange(0, cut.frames(passed, video.latent_frames).start)
     done = FrameRange(0, cut.frames(finished, video.latent_frames).start)
-    left_later = FrameRange(0 if cut.changes_after(block, video) else past.stop, done.stop)
+    again = cut.changes_after(block, video)
     return Task(
         index=index,
         iteration=iteration,
@@ -145,5 +154,5 @@ def recache_task(
         prompt=cut.frames(block, video.latent_frames),
         leaves=(Leave(frames=past, anew=True),),
         later=(done,),
-        left_later=(left_later,) if len(left_later) else (),
+        left_later=left_later(past.stop, done.stop, again=again),
     )

@@ -9,7 +9,7 @@ from typing import final
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError
-from longtake.schedulers.autoregressive import recache_task, seen_past
+from longtake.schedulers.autoregressive import left_later, recache_task, seen_past
 from longtake.schedulers.base import BlockScheduler
 from longtake.schedulers.cards import BLOCK_CASCADING
 from longtake.schedulers.cuts import EqualBlocks
@@ -100,9 +100,8 @@ class CascadeQueue(BlockScheduler):
         done = block + 1 if run.last_step else self._done(iteration, block, video)
         past = FrameRange(0, self._start(done, video))
         passed = self._passed(iteration, block, video)
-        waiting = FrameRange(self._start(passed, video), past.stop)
-        if self.recache and self._cut.changes_after(passed, video):
-            waiting = past
+        again = self.recache and self._cut.changes_after(passed, video)
+        waiting = left_later(self._start(passed, video), past.stop, again=again)
         more = self._cut.exists(block + 1, video.latent_frames)
         younger = more and iteration >= self.stride * (block + 1)
         return Task(
@@ -117,7 +116,7 @@ class CascadeQueue(BlockScheduler):
             sees=self._sees(iteration, block, video),
             enters=() if step else (self._cut.enter(block, video),),
             later=(past,) if len(past) and (more or not run.last_step) else (),
-            left_later=(waiting,) if len(waiting) and (more or not run.last_step) else (),
+            left_later=waiting if more or not run.last_step else (),
         )
 
     def _clean(self, index: int, iteration: int, block: int, video: Video) -> Task:

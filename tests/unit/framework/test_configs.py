@@ -189,6 +189,7 @@ def published(path: Path, name: str) -> Path:
 
 
 FEW_STEPS = {
+    "block-cascading-1.3b": (1000, 937.5, 833.333, 625),
     "longlive-1.3b": (1000, 937.5, 833.333, 625),
     "rolling-forcing": (1000, 952.381, 882.353, 769.231, 555.556),
     "self-forcing-1.3b": (1000, 937.5, 833.333, 625),

@@ -16,7 +16,7 @@ from longtake.framework.engine.preflight import (
 )
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.workloads import Workloads, longest
-from longtake.plan.check.methods import check_method
+from longtake.plan.check.methods import check_method, unread
 from longtake.plan.cost.simulator import bounded, simulate
 from longtake.plan.layout import Layout
 from longtake.plan.search.decoders import choose_decoders, with_co_attention
@@ -121,8 +121,9 @@ class ChosenLayout:
         return [replace(layout, decoders=decoders) for layout in found]
 
     def warnings(self) -> list[str]:
-        """Return what of LoRAs is skipped, and what to change about a run on several devices."""
-        skipped = self.workloads.model.skipped
+        """Return what of LoRAs is skipped, what is kept in vain, what several devices could do."""
+        in_vain = unread(self.workload)
+        skipped = [*self.workloads.model.skipped, *([] if in_vain is None else [in_vain])]
         if self.world_size == 1:
             return skipped
         schedule = self.strategy.actions
