@@ -71,9 +71,7 @@ class _Walk:
         if task.index != self._tasks:
             self._refuse(task, f"is number {self._tasks} of the schedule: index counts from 0")
         if task.iteration < self._iteration:
-            self._refuse(
-                task, f"is of iteration {task.iteration}, after one of {self._iteration}"
-            )
+            self._refuse(task, f"is of iteration {task.iteration}, after one of {self._iteration}")
         if task.steps != self._video.steps:
             self._refuse(task, f"says that there are {task.steps} steps, not {self._video.steps}")
         self._tasks, self._iteration = self._tasks + 1, task.iteration
@@ -98,7 +96,9 @@ class _Walk:
         missing = [b for b, one in self._blocks.items() if b >= 0 and self._steps_left(one)]
         block, frames = next(self._cut, (None, None))
         if missing:
-            stands = f"has {self._blocks[missing[0]].version} of {self._video.steps} steps behind it"
+            stands = (
+                f"has {self._blocks[missing[0]].version} of {self._video.steps} steps behind it"
+            )
             block = missing[0]
         elif block is None:
             return
@@ -160,8 +160,7 @@ class _Walk:
         if len(enter.source) != len(enter.frames):
             self._refuse(
                 task,
-                f"lets block {block} of {len(enter.frames)} latent frames copy "
-                f"{len(enter.source)}",
+                f"lets block {block} of {len(enter.frames)} latent frames copy {len(enter.source)}",
             )
         for frame in enter.source:
             if self._version(frame) != steps:
@@ -180,9 +179,7 @@ class _Walk:
             self._refuse(task, "does not list what it sees in the order of time")
         both = set(seen).intersection(finished.union(own))
         if both:
-            self._refuse(
-                task, f"sees latent frame {min(both)}, which it denoises or leaves itself"
-            )
+            self._refuse(task, f"sees latent frame {min(both)}, which it denoises or leaves itself")
 
     def _see(self, task: Task, seen: Seen, here: set[int]) -> None:
         """Refuse frames that are not there, or at another version than stated."""

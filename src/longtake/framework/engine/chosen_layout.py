@@ -16,7 +16,7 @@ from longtake.framework.engine.preflight import (
 )
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.workloads import Workloads, longest
-from longtake.plan.check.methods import check_method
+from longtake.plan.check.methods import check_method, unread
 from longtake.plan.cost.simulator import bounded, simulate
 from longtake.plan.layout import Layout
 from longtake.plan.search.decoders import choose_decoders, with_co_attention
@@ -121,16 +121,22 @@ class ChosenLayout:
         return [replace(layout, decoders=decoders) for layout in found]
 
     def warnings(self) -> list[str]:
-        """Return what of LoRAs is skipped, and what to change about a run on several devices."""
-        skipped = self.workloads.model.skipped
+        """Return what of LoRAs is skipped, what is kept for nobody, and what to change about a
+        run on several devices.
+        """
+        found = self.always()
         if self.world_size == 1:
-            return skipped
+            return found
         schedule = self.strategy.actions
         try:
             simulation = simulate(self.layout, bounded(self.workload), schedule)
         except NoPlan:
-            return skipped
-        return [*skipped, *warnings_of(self.workload, self.layout, simulation, schedule)]
+            return found
+        return [*found, *warnings_of(self.workload, self.layout, simulation, schedule)]
+
+    def always(self) -> list[str]:
+        """Return the warnings that need no prediction of the run."""
+        return [*self.workloads.model.skipped, *unread(self.workload)]
 
     def _lay_out(self, request: Request, requests: int) -> tuple[Workload, Layout]:
         model, workload = self.workloads.model, self.workloads.of(request)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 
 import torch
 
@@ -17,6 +16,7 @@ from longtake.models.counting import WeightCount
 from longtake.models.loading.encoders import check_encoder
 from longtake.models.loading.headers import read_headers
 from longtake.models.loading.lora import LoraFile
+from longtake.plan.check.methods import first_tasks
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Axis
 from longtake.plan.workload import Workload
@@ -198,12 +198,10 @@ def weight_bytes(workload: Workload, layout: Layout, rank: int, weights: WeightC
 def cache_bytes(workload: Workload, layout: Layout, rank: int) -> int:
     """Return the bytes of keys and values that a rank's feature cache holds at its peak.
 
-    Plays the schedule until the queue is full and a few blocks longer: nothing grows after that.
+    Plays the schedule until what is held no longer grows; that of a cache that keeps everything is
+    more.
     """
-    first = list(
-        islice(workload.scheduler.blocks(workload.latent_frames), workload.blocks_in_flight + 3)
-    )
-    tasks = workload.scheduler.tasks(replace(workload.video, latent_frames=first[-1].stop))
+    tasks, _ = first_tasks(workload)
     coordinate = layout.mesh.coordinate(rank)
     branches = sum(len(batch) for batch in layout.batches_at(coordinate[Axis.CFG]))
     per_frame = 2 * workload.tokens_per_frame * workload.spec.model_dim * workload.item_bytes
