@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from tests.unit.strategies.random_cases import KINDS, SEEDS, random_case
 from torch import Tensor
 
 from longtake.caches import Chunk, Entry, FeatureStore, Forward
@@ -18,7 +19,6 @@ from longtake.plan.ir.schedule import TaskActions
 from longtake.strategies import BlockQueue, Layout, TaskForward
 from longtake.task import spans
 from longtake.testing.tiny.base import LAYERS, tiny_denoising
-from tests.unit.strategies.random_cases import KINDS, SEEDS, random_case
 
 seeds = pytest.mark.parametrize("seed", SEEDS)
 
