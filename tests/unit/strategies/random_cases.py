@@ -116,10 +116,13 @@ def _frames(draw: random.Random, steps: int) -> Drawn:
 
 
 def _contexts(draw: random.Random, steps: int) -> Drawn:
-    length = draw.randint(3, 5)
-    schedule = draw.choice(["static", "uniform", "looped"])
-    fuse = draw.choice(["pyramid", "flat", "relative"])
-    return ContextWindows(length, draw.randint(1, 2), schedule, fuse), NoCache(), False
+    length, overlap = draw.randint(3, 5), draw.randint(1, 2)
+    schedulers = [
+        ContextWindows(length, overlap, "static", "relative"),
+        ContextWindows(length, overlap, "uniform", "pyramid", 2),
+        ContextWindows(length, overlap, "looped", "flat"),
+    ]
+    return draw.choice(schedulers), NoCache(), False
 
 
 def _extended(draw: random.Random, steps: int) -> Drawn:

@@ -142,7 +142,7 @@ def test_asynchronous_diffusion_forcing_is_the_pipelines(
     noise = normal(5, frames)
     expected = asynchronous(folder, noise, steps, block, lag, window)
     scheduler = DiffusionForcing(block, lag, window)
-    found = ours(folder, scheduler, RollingKV(window), noise.split(block, dim=2), steps)
+    found = ours(folder, scheduler, RollingKV(window), torch.split(noise, block, dim=2), steps)
     assert_near(found, expected)
 
 
