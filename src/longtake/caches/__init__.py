@@ -2,7 +2,13 @@
 
 from longtake.caches.anchor_kv import AnchorKV
 from longtake.caches.base import Entry, FeatureCache, Held, Kept, Read, Window
-from longtake.caches.budget import peak_held_frames, settled_held_frames, unread_entries
+from longtake.caches.budget import (
+    Unread,
+    peak_held_frames,
+    settled_held_frames,
+    settled_tasks,
+    unread_entries,
+)
 from longtake.caches.forwards import Forward, forwards
 from longtake.caches.next_block_kv import NextBlockKV
 from longtake.caches.no_cache import NoCache
@@ -26,9 +32,11 @@ __all__ = [
     "Read",
     "RollingKV",
     "SameStepKV",
+    "Unread",
     "Window",
     "forwards",
     "peak_held_frames",
     "settled_held_frames",
+    "settled_tasks",
     "unread_entries",
 ]

@@ -41,8 +41,8 @@ class AnchorKV(FeatureCache):
             for entry, kept in held.items()
             if entry.frame < self.frames and kept.reader is None
         }
-        others = {entry: kept for entry, kept in held.items() if entry not in anchors}
-        window = self.cache.window(task, others)
+        # Neighbors of the first block may be anchors too: the other cache sees them as its own.
+        window = self.cache.window(task, held)
         if task.runs:  # a pass for the keys and values alone may fall away
             self._check_others(task, window)
         anew = [
@@ -62,6 +62,7 @@ class AnchorKV(FeatureCache):
             window,
             reads_before=(*(Read(entry, entry.frame) for entry in reads), *window.reads_before),
             keeps=(*(keep for keep in window.keeps if keep[0] not in shared), *anew),
+            drops=tuple(entry for entry in window.drops if entry not in anchors),
         )
 
     def _check_others(self, task: Task, window: Window) -> None:

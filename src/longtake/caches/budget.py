@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from longtake.caches.base import Entry, FeatureCache
+from longtake.caches.base import FeatureCache
 from longtake.caches.forwards import forwards
 from longtake.task import Task
 
@@ -54,19 +55,75 @@ def settled_held_frames(
     return peak
 
 
-def unread_entries(cache: FeatureCache, tasks: Iterable[Task]) -> list[Entry]:
-    """Return the entries that are left and then dropped, or still held at the end, unread.
+def settled_tasks(
+    cache: FeatureCache, tasks: Iterable[Task], blocks: int, most: int = 1000
+) -> tuple[list[Task], bool]:
+    """Return the first tasks, until what is held no longer grows, and whether they are all.
 
     Args:
         cache: The feature cache.
-        tasks: The schedule, finite.
+        tasks: The schedule.
+        blocks: Blocks that must be finished without its having grown.
+        most: After how many tasks the growth of a cache that keeps all is no longer followed.
 
     Raises:
         ConfigurationError: A task reads an entry that is not there.
     """
-    unread: dict[Entry, None] = {}
-    for forward in forwards(tasks, cache):
-        for read in forward.window.reads:
-            unread.pop(read.entry, None)
-        unread.update({entry: None for entry, _ in forward.window.keeps})
-    return list(unread)
+    played: list[Task] = []
+    held = peak = quiet = 0
+    for forward in forwards(_recorded(tasks, played), cache):
+        held += len(forward.window.keeps) - len(forward.window.drops)
+        if held > peak and len(played) <= most:
+            peak, quiet = held, 0
+        quiet += sum(run.last_step for run in forward.task.runs)
+        if quiet >= blocks:
+            return played, False
+    return played, True
+
+
+def _recorded(tasks: Iterable[Task], into: list[Task]) -> Iterator[Task]:
+    for task in tasks:
+        into.append(task)
+        yield task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unread:
+    """Keys and values that are kept for nobody.
+
+    Args:
+        frames: Latent frames' entries that nobody reads.
+        kept: All that are kept.
+        peak: Most of the unread ones that are held at once.
+        passes: Tasks without a step of their own that leave nothing else.
+    """
+
+    frames: int
+    kept: int
+    peak: int
+    passes: int
+
+
+def unread_entries(cache: FeatureCache, tasks: Iterable[Task], *, whole: bool = True) -> Unread:
+    """Count the entries that are left and then dropped, or still held at the end, unread.
+
+    Args:
+        cache: The feature cache.
+        tasks: The schedule, finite, or its beginning.
+        whole: Whether it is all of it; otherwise what is still held at the end may yet be read.
+
+    Raises:
+        ConfigurationError: A task reads an entry that is not there.
+    """
+    walk = list(forwards(tasks, cache))
+    kept = [entry for forward in walk for entry, _ in forward.window.keeps]
+    dropped = {entry for forward in walk for entry in forward.window.drops}
+    read = {read.entry for forward in walk for read in forward.window.reads}
+    vain = {entry for entry in kept if entry not in read and (whole or entry in dropped)}
+    held = peak = passes = 0
+    for forward in walk:
+        made = [entry in vain for entry, _ in forward.window.keeps]
+        held += sum(made) - len(vain.intersection(forward.window.drops))
+        peak = max(peak, held)
+        passes += all(made) and not forward.task.runs
+    return Unread(frames=len(vain), kept=len(kept), peak=peak, passes=passes)

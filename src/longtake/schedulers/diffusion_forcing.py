@@ -23,7 +23,8 @@ class DiffusionForcing(BlockScheduler):
     The published code forwards a window of blocks jointly, with a mask that hides younger blocks
     from older ones. The same sums need no mask: blocks run oldest first in each iteration, and read
     what the older ones have just left. Finished blocks are passed once, and again when the window
-    moves, since they then see fewer frames.
+    moves, since they then see fewer frames. diffusers' pipeline makes the same video, but never
+    moves its window within a clip, and leaves frames behind the last whole block as noise.
 
     Use it with ``RollingKV(frames=length)`` and independent noise.
 
@@ -55,10 +56,12 @@ class DiffusionForcing(BlockScheduler):
     @override
     def tasks(self, video: Video) -> Iterator[Task]:
         size = self.length // self.block_frames
-        if self.lag * size < video.steps:
+        if self.lag * size < video.steps and self._cut.exists(size, video.latent_frames):
             raise ConfigurationError(
-                f"lag is {self.lag}, but of {video.steps} steps a window of {size} blocks needs a "
-                f"lag of at least {-(-video.steps // size)}: otherwise blocks leave it unfinished."
+                f"lag is {self.lag}, but of {video.steps} steps a window of {size} blocks that "
+                f"moves needs a lag of at least {-(-video.steps // size)}: otherwise blocks leave "
+                f"it unfinished. Choose that, or a video of {size * self.block_frames} latent "
+                f"frames at most."
             )
         numbers, newest, first = count(), 0, 0
         for iteration in count():

@@ -159,10 +159,10 @@ def test_a_frame_queue_runs_noisiest_first_and_sees_the_cleaner_half() -> None:
     ]
     iteration = [(task.own, task.step, task.sees[0]) for task in tasks[4:8]]
     assert iteration == [
-        ((1,), 0, Seen(frames=FrameRange(0, 1), version=1)),
-        ((0,), 1, Seen(frames=FrameRange(-1, 0), version=2)),
-        ((-1,), 2, Seen(frames=FrameRange(-2, -1), version=3)),
-        ((-2,), 3, Seen(frames=FrameRange(-3, -2), version=4, told=3)),
+        ((1,), 0, Seen(frames=FrameRange(0, 1), version=1, own_level=True)),
+        ((0,), 1, Seen(frames=FrameRange(-1, 0), version=2, own_level=True)),
+        ((-1,), 2, Seen(frames=FrameRange(-2, -1), version=3, own_level=True)),
+        ((-2,), 3, Seen(frames=FrameRange(-3, -2), version=4, told=3, own_level=True)),
     ]
     assert [one.frames for one in tasks[8].enters] == [FrameRange(2, 3)]
     assert [run.block for task in tasks for run in task.finished] == [0, 1, 2]

@@ -58,7 +58,7 @@ def report_of(chosen: ChosenLayout, request: Request) -> PlanReport:
     workload = replace(bounded(chosen.counted_workload()), requests=max(1, layout.decoders))
     schedule = chosen.strategy.actions
     simulation: Simulation | None = None
-    warnings, choices = list(chosen.workloads.model.skipped), chosen.alternatives()
+    warnings, choices = chosen.always(), chosen.alternatives()
     try:
         simulation = simulate(layout, workload, schedule)
         warnings += warnings_of(workload, layout, simulation, schedule)

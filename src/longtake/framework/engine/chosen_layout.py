@@ -121,17 +121,22 @@ class ChosenLayout:
         return [replace(layout, decoders=decoders) for layout in found]
 
     def warnings(self) -> list[str]:
-        """Return what of LoRAs is skipped, what is kept in vain, what several devices could do."""
-        in_vain = unread(self.workload)
-        skipped = [*self.workloads.model.skipped, *([] if in_vain is None else [in_vain])]
+        """Return what of LoRAs is skipped, what is kept for nobody, and what to change about a
+        run on several devices.
+        """
+        found = self.always()
         if self.world_size == 1:
-            return skipped
+            return found
         schedule = self.strategy.actions
         try:
             simulation = simulate(self.layout, bounded(self.workload), schedule)
         except NoPlan:
-            return skipped
-        return [*skipped, *warnings_of(self.workload, self.layout, simulation, schedule)]
+            return found
+        return [*found, *warnings_of(self.workload, self.layout, simulation, schedule)]
+
+    def always(self) -> list[str]:
+        """Return the warnings that need no prediction of the run."""
+        return [*self.workloads.model.skipped, *unread(self.workload)]
 
     def _lay_out(self, request: Request, requests: int) -> tuple[Workload, Layout]:
         model, workload = self.workloads.model, self.workloads.of(request)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from typing import Final
 
-from longtake.caches import Forward, unread_entries
+from longtake.caches import Forward, forwards, settled_tasks, unread_entries
 from longtake.errors import ConfigurationError
 from longtake.plan.workload import Workload
+from longtake.schedulers.check import checked
+from longtake.task import Task
+
+_QUIET_BLOCKS: Final = 4
+"""Blocks that are played after the cache is full: the schedule goes on alike."""
 
 
 def check_method(workload: Workload) -> None:
-    """Refuse a schedule and a cache that do not fit each other, or the model.
+    """Refuse a schedule that is wrong, and one that does not fit the cache or the model.
 
-    Plays the schedule without tensors until its blocks are in flight and a few more: it goes on
-    alike.
+    Plays the beginning of the schedule without tensors.
 
     Args:
         workload: The request.
@@ -21,8 +25,9 @@ def check_method(workload: Workload) -> None:
     Raises:
         ConfigurationError: Names the task, what it needs, and what to choose instead.
     """
-    forwards = _first(workload)
-    for forward in forwards:
+    tasks, _ = first_tasks(workload)
+    first = list(forwards(tasks, workload.cache))
+    for forward in first:
         _check_seen(forward, workload)
         _check_levels(forward, workload)
         _check_positions(forward, workload)
@@ -32,33 +37,45 @@ def check_method(workload: Workload) -> None:
                 f"{workload.spec.name} has {workload.spec.experts} experts, each of which would "
                 f"need its own; choose the FifoQueue scheduler, or a model of one expert."
             )
-    _check_use(forwards, workload)
+    _check_use(first, workload)
 
 
-def unread(workload: Workload) -> str | None:
-    """Return how much is kept in vain, in words; ``None``: nothing.
+def unread(workload: Workload) -> list[str]:
+    """Return what is kept in vain, with its cost, in a sentence; none where all is read.
 
     Args:
         workload: The request.
+
+    Raises:
+        ConfigurationError: The schedule and the cache do not fit each other.
     """
-    tasks = (forward.task for forward in _first(workload))
-    found = unread_entries(workload.cache, tasks)
-    # What the last tasks leave is read by those that are not played here.
-    last = max((entry.index for entry in found), default=0)
-    early = [entry for entry in found if entry.index < last // 2]
-    if not early:
-        return None
-    spec = workload.spec
-    size = 2 * workload.tokens_per_frame * spec.model_dim * workload.item_bytes * spec.layers
-    return (
-        f"{len(early)} latent frames' keys and values ({len(early) * size / 2**30:.2f} GiB in all "
-        f"layers) are kept by {type(workload.cache).__name__} and never read."
-    )
+    tasks, whole = first_tasks(workload)
+    found = unread_entries(workload.cache, tasks, whole=whole)
+    if not found.frames:
+        return []
+    numbers = workload.tokens_per_frame * workload.spec.model_dim * workload.spec.layers
+    size = 2 * found.peak * numbers * workload.item_bytes * workload.branches / 2**30
+    passes = f"; forwards that leave nothing else: {found.passes}" if found.passes else ""
+    return [
+        f"of the keys and values of {found.kept} latent frames that {workload.cache!r} keeps in "
+        f"the first {len(tasks)} tasks, those of {found.frames} are never read: at most "
+        f"{found.peak} at once, {size:.2f} GiB in all layers{passes}."
+    ]
 
 
-def _first(workload: Workload) -> list[Forward]:
-    tasks = (workload.blocks_in_flight + 4) * (workload.steps + 2)
-    return list(islice(workload.forwards(), tasks))
+def first_tasks(workload: Workload) -> tuple[list[Task], bool]:
+    """Return the first tasks, each found right, and whether they are all: the others are alike.
+
+    So many that the queue is full, and so is what the cache holds, and a few more blocks' worth.
+
+    Args:
+        workload: The request.
+
+    Raises:
+        ConfigurationError: The schedule is wrong, or does not fit the cache.
+    """
+    tasks = checked(workload.scheduler, workload.video)
+    return settled_tasks(workload.cache, tasks, _QUIET_BLOCKS)
 
 
 def _where(forward: Forward) -> str:
