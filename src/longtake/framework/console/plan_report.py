@@ -146,6 +146,7 @@ def _ranks(
     chosen: ChosenLayout, workload: Workload, simulation: Simulation | None
 ) -> Iterator[Row]:
     layout, weights = chosen.layout, chosen.workloads.model.count_weights()
+    caches = cache_bytes(chosen.workload, layout)
     for rank in range(layout.size):
         share: Row = {"stage": "decode", "layers": "", "branches": "", "weights_gb": 0.0}
         cached = 0.0
@@ -159,7 +160,7 @@ def _ranks(
                 "branches": "+".join(",".join(map(str, batch)) for batch in branches),
                 "weights_gb": held / 1e9 if weights else None,
             }
-            cached = cache_bytes(chosen.workload, layout, rank) / 1e9
+            cached = caches[rank] / 1e9
         yield {
             "rank": rank,
             **share,

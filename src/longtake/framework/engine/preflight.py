@@ -166,11 +166,8 @@ def check_memory(workload: Workload, layout: Layout, weights: WeightCount | None
     Raises:
         ConfigurationError: Names the sizes and what takes less.
     """
-    for rank in range(layout.mesh.size):
-        held, cached = (
-            weight_bytes(workload, layout, rank, weights),
-            cache_bytes(workload, layout, rank),
-        )
+    for rank, cached in enumerate(cache_bytes(workload, layout)):
+        held = weight_bytes(workload, layout, rank, weights)
         if held + cached <= workload.hardware.memory:
             continue
         beside = f" beside {held / 2**30:,.1f} GiB of weights" if held else ""
@@ -195,18 +192,19 @@ def weight_bytes(workload: Workload, layout: Layout, rank: int, weights: WeightC
     return (own + weights.rest) * workload.item_bytes
 
 
-def cache_bytes(workload: Workload, layout: Layout, rank: int) -> int:
-    """Return the bytes of keys and values that a rank's feature cache holds at its peak.
+def cache_bytes(workload: Workload, layout: Layout) -> list[int]:
+    """Return the bytes of keys and values that each rank's feature cache holds at its peak.
 
     Plays the schedule until what is held no longer grows; that of a cache that keeps everything is
     more.
     """
     tasks, _ = first_tasks(workload)
-    coordinate = layout.mesh.coordinate(rank)
-    branches = sum(len(batch) for batch in layout.batches_at(coordinate[Axis.CFG]))
     per_frame = 2 * workload.tokens_per_frame * workload.spec.model_dim * workload.item_bytes
-    layers = len(layout.layers(rank))
-    return peak_held_frames(workload.cache, tasks) * per_frame * layers * branches
+    peak, found = peak_held_frames(workload.cache, tasks) * per_frame, []
+    for rank in range(layout.mesh.size):
+        batches = layout.batches_at(layout.mesh.coordinate(rank)[Axis.CFG])
+        found.append(peak * len(layout.layers(rank)) * sum(len(batch) for batch in batches))
+    return found
 
 
 def _check_size(name: str, pixels: int, multiple: int) -> None:

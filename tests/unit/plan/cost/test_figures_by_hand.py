@@ -125,14 +125,14 @@ def test_bytes_that_a_rank_holds() -> None:
     workload = replace(JOB, latent_frames=7, steps=3, cache=SameStepKV())
     serial = Layout.serial(6, 2)
     # Keys and values: 2 x 6 tokens x 32 x 2 bytes = 768 a frame, layer and branch.
-    assert cache_bytes(workload, serial, 0) == 2 * 768 * 6 * 2
+    assert cache_bytes(workload, serial)[0] == 2 * 768 * 6 * 2
     stages = Layout(
         mesh=Mesh(cfg=2, pipe=2),
         stages=(range(4), range(4, 6)),
         batches=(range(1), range(1, 2)),
     )
-    assert cache_bytes(workload, stages, 0) == 2 * 768 * 4
-    assert cache_bytes(workload, stages, 3) == 2 * 768 * 2
+    assert cache_bytes(workload, stages)[0] == 2 * 768 * 4
+    assert cache_bytes(workload, stages)[3] == 2 * 768 * 2
     weights = WeightCount(layers=(10, 20, 30, 40, 50, 60), rest=7)
     assert weight_bytes(workload, stages, 0, weights) == 2 * (100 + 7)
     assert weight_bytes(workload, stages, 3, weights) == 2 * (110 + 7)
