@@ -55,7 +55,7 @@ SCHEDULE = DualParal().actions
 ASKED = Asked(ulysses=None, together=True)
 DEVICES, FPS, LATENT_FRAMES = (1, 2, 4, 8), 16, 121
 GPUS = ("H100", "RTX 4090")
-FEW_STEPS, FEW_BLOCKS, WEIGHED_STEPS = 5, 12, 12
+FEW_STEPS, FEW_BLOCKS, WEIGHED_STEPS = 5, 12, 8
 FITS = 0.9
 """Of a device's memory that layers, keys and values may take."""
 TILES: Final = {0: None, 1: None, 2: 64, 4: 40}
@@ -168,8 +168,8 @@ def held_bytes(workload: Workload, layout: Layout) -> float:
 def fastest(workload: Workload, devices: int) -> Result:
     """Return the fastest layout that fits, or of all where none does."""
     few = bounded(workload, FEW_BLOCKS)
-    if workload.steps > FEW_STEPS and not isinstance(workload.scheduler, FrameQueue):
-        few = replace(few, steps=WEIGHED_STEPS, scheduler=with_few_steps(workload.scheduler))
+    if workload.steps > FEW_STEPS:
+        few = with_few_steps(few)
     found = list(layouts(few, devices))
     most = FITS * workload.hardware.memory
     fitting = [layout for layout in found if held_bytes(workload, layout) <= most]
@@ -181,15 +181,19 @@ def fastest(workload: Workload, devices: int) -> Result:
     return Result(best, simulation, held_bytes(workload, best), bool(fitting))
 
 
-def with_few_steps(scheduler: BlockScheduler) -> BlockScheduler:
-    """Return a schedule with the same blocks in flight at few steps, to weigh layouts with."""
+def with_few_steps(workload: Workload) -> Workload:
+    """Return a workload of few steps with about as many tasks in flight, to weigh layouts with."""
+    scheduler, steps = workload.scheduler, WEIGHED_STEPS
     match scheduler:
-        case FifoQueue(stride=stride) if stride > 1:
-            return FifoQueue(scheduler.block_frames, scheduler.context_frames, 1)
+        case FifoQueue():
+            scheduler = FifoQueue(scheduler.block_frames, scheduler.context_frames)
         case DiffusionForcing():
-            return DiffusionForcing(scheduler.block_frames, 3, scheduler.length)
+            scheduler = DiffusionForcing(scheduler.block_frames, 2, scheduler.length)
+        case FrameQueue():
+            scheduler, steps = FrameQueue(scheduler.clip_frames, 1), scheduler.clip_frames
         case _:
-            return scheduler
+            pass
+    return replace(workload, scheduler=scheduler, steps=steps)
 
 
 def words(layout: Layout) -> str:
