@@ -221,13 +221,6 @@ class Task:
         """Blocks of the video that are finished after it, in the order of time."""
         return tuple(run for run in self.runs if run.last_step and run.block >= 0)
 
-    @property
-    def origin(self) -> int:
-        """The first latent frame that it denoises, leaves or sees: where text stands in time."""
-        seen = [one.frames for one in self.sees] + [one.frames for one in self.leaves]
-        starts = [frames.start for frames in seen if len(frames)]
-        return min(starts + [min(run.frames) for run in self.runs])
-
     def run_of(self, frame: int) -> Run | None:
         """Return what denoises a frame, if the task does."""
         return next((run for run in self.runs if frame in run.frames), None)

@@ -1,4 +1,4 @@
-"""On a GPU: the same videos as on the CPU, up to rounding."""
+"""Videos on a GPU: the same as on the CPU, up to rounding."""
 
 from __future__ import annotations
 

@@ -43,6 +43,8 @@ class AnchorKV(FeatureCache):
         }
         others = {entry: kept for entry, kept in held.items() if entry not in anchors}
         window = self.cache.window(task, others)
+        if task.runs:  # a pass for the keys and values alone may fall away
+            self._check_others(task, window)
         anew = [
             (Entry(frame, task.index), Kept(run.step))
             for run in task.runs
@@ -61,3 +63,15 @@ class AnchorKV(FeatureCache):
             reads_before=(*(Read(entry, entry.frame) for entry in reads), *window.reads_before),
             keeps=(*(keep for keep in window.keeps if keep[0] not in shared), *anew),
         )
+
+    def _check_others(self, task: Task, window: Window) -> None:
+        """Refuse to show anchors alone: a block would not go on where the one before it ends."""
+        others = {f for one in task.sees for f in one.frames.each if f >= self.frames}
+        shown = {*window.frames, *(read.entry.frame for read in window.reads)}
+        if others and not others.intersection(shown):
+            raise ConfigurationError(
+                f"task {task.index} (block {task.block}, step {task.step}) may see latent frames "
+                f"{min(others)} to {max(others)}, but {type(self.cache).__name__}, which AnchorKV "
+                f"is around, keeps nothing of them for it; choose RollingKV with sinks for causal "
+                f"schedulers, AnchorKV for FifoQueue."
+            )

@@ -23,6 +23,17 @@ class Forward:
     window: Window
 
     @property
+    def origin(self) -> int:
+        """The first position that the window shows of what the schedule lets the task see.
+
+        There text stands in time. Alike under every cache of a queue, whether the frames before
+        are recomputed or read.
+        """
+        window, task = self.window, self.task
+        reads = [r.position for r in window.reads if task.seen(r.entry.frame) is not None]
+        return min([*window.positions, *reads])
+
+    @property
     def latents(self) -> list[tuple[FrameRange, int]]:
         """The latents that the window reads, each with the steps that they must have behind them.
 

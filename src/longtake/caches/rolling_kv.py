@@ -79,7 +79,10 @@ class RollingKV(FeatureCache):
         reads = self._reads(task, own, others)
         keeps = kept(task) if task.runs else _clean(task, own)
         replaced = {entry.frame for entry, _ in keeps}
-        drops = [*overflow, *(entry for entry in held if entry.frame in replaced)]
+        first = min((later.start for later in task.later), default=0)
+        # Frames before all that later tasks may see are finished, and out of every window.
+        gone = [entry for entry in held if entry.frame in replaced or entry.frame < first]
+        drops = dict.fromkeys((*overflow, *gone))
         return Window(
             frames=own,
             positions=positions_of(task, own),

@@ -144,6 +144,7 @@ class Communicator:
         Raises:
             RankFailure: That rank, or any other one, is gone.
         """
+        self.check(waiting_for)  # also where every message is there at once
         while not self.is_through(delivery, waiting_for, other, _LOOK):
             self.check(waiting_for)
 

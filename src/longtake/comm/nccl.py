@@ -53,10 +53,12 @@ class NcclTransport(RendezvousTransport):
 
     def _made(self, ranks: Sequence[int]) -> dist.ProcessGroup:
         """Make a group and its communicator: batches of messages need one that is there."""
-        nccl: Any = dist.ProcessGroupNCCL  # type: ignore[attr-defined]
+        nccl: Any = dist.ProcessGroupNCCL
         options = nccl.Options(is_high_priority_stream=True)
         options.config.max_ctas = _CTAS
-        group = dist.new_group(list(ranks), backend="nccl", timeout=TIMEOUT, pg_options=options)
+        group: dist.ProcessGroup = dist.new_group(
+            list(ranks), backend="nccl", timeout=TIMEOUT, pg_options=options
+        )
         if dist.get_rank() in ranks:
             self._groups.append(group)
             dist.all_reduce(torch.zeros(1, device=self._device), group=group)

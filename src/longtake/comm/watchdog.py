@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, final
+from typing import Any, Final, final
 
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
@@ -133,7 +133,8 @@ class Watchdog:
         """Give a sign of life; return the neighbor's, and why the run cannot go on."""
         doing = self._activity.doing
         says = _NOTHING if doing is None else f"{doing.number} {doing.name}"
-        self._store.multi_set([f"beat/{self._rank}", f"doing/{self._rank}"], [str(beats), says])
+        store: Any = self._store  # torch's stub has forgotten multi_set
+        store.multi_set([f"beat/{self._rank}", f"doing/{self._rank}"], [str(beats), says])
         beat, failed = self._store.multi_get([f"beat/{self._neighbor}", "failed"])
         return beat.decode(), failed.decode()
 

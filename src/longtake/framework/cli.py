@@ -43,8 +43,8 @@ from longtake.plan.cost.profiles import match_name
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
 LORA = "--model.lora"
-WITHOUT_MODEL = ("models", "convert")
-"""Commands that have no options but their own."""
+ALONE = ("models", "methods", "convert", "doctor")
+"""Commands that take no model, no data and no devices."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as the shell has it."""
 
@@ -80,13 +80,14 @@ class LongtakeCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Return the trainer's methods that are commands, with what the CLI itself passes them."""
         run = {"model", "datamodule"}
-        return {"predict": run, "plan": run, "models": set(), "convert": set()}
+        alone: dict[str, set[str]] = {name: set() for name in ALONE}
+        return {"predict": run, "plan": run, **alone}
 
     @override
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
-        if subcommand not in WITHOUT_MODEL:
+        if subcommand not in ALONE:
             return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser = self.init_parser(**kwargs)  # no model, no data, no devices
         self.add_default_arguments_to_parser(parser)
@@ -95,9 +96,9 @@ class LongtakeCLI(LightningCLI):
 
     @override
     def before_instantiate_classes(self) -> None:
-        """Run what needs no model; keep a plan's trainer from looking for its devices."""
-        if self.subcommand == "models":
-            InferenceTrainer.models()
+        """Do what takes no devices; keep a plan's trainer from looking for those it plans for."""
+        if self.subcommand in ("models", "methods", "doctor"):
+            getattr(InferenceTrainer, self.subcommand)()
             raise SystemExit(0)
         if self.subcommand == "convert":
             given = self.config.convert

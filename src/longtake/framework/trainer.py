@@ -18,7 +18,11 @@ from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
 from longtake.framework.callbacks.base import LongtakeCallback
 from longtake.framework.console.conversion_report import show as show_converted
+from longtake.framework.console.doctor import examine
+from longtake.framework.console.doctor import show as show_findings
 from longtake.framework.console.messages import one_line
+from longtake.framework.console.methods_report import methods as every_method
+from longtake.framework.console.methods_report import show as show_methods
 from longtake.framework.console.models_report import cards
 from longtake.framework.console.models_report import show as show_models
 from longtake.framework.console.plan_files import open_plan, save_plan
@@ -241,6 +245,16 @@ class InferenceTrainer(pl.Trainer):
     def models() -> None:
         """List the models that can be run, plug-ins included, and what each takes."""
         show_models(cards())
+
+    @staticmethod
+    def methods() -> None:
+        """List the methods that can be run, plug-ins included: what each is for and costs."""
+        show_methods(list(every_method()))
+
+    @staticmethod
+    def doctor() -> None:
+        """Say what this machine has and what works on it, for a report of a bug."""
+        raise SystemExit(show_findings(examine()))
 
     def join(self, *, failed: bool = False) -> None:
         """Wait until the processes that this one has started have ended.

@@ -33,7 +33,7 @@ class FreeNoise(NoiseInit):
         ConfigurationError: The numbers cannot be.
     """
 
-    def __init__(self, length: int, overlap: int) -> None:
+    def __init__(self, length: int = 21, overlap: int = 7) -> None:
         if length < 1:
             raise ConfigurationError(
                 f"the noise FreeNoise cannot draw {length} latent frames; the least is 1."

@@ -2,6 +2,7 @@
 
 from longtake.schedulers.autoregressive import Autoregressive
 from longtake.schedulers.base import BlockScheduler
+from longtake.schedulers.card import MethodCard
 from longtake.schedulers.cascade_queue import CascadeQueue
 from longtake.schedulers.context_windows import ContextWindows
 from longtake.schedulers.diffusion_forcing import DiffusionForcing
@@ -21,5 +22,6 @@ __all__ = [
     "FifoQueue",
     "FrameQueue",
     "FullSequence",
+    "MethodCard",
     "RollingWindow",
 ]

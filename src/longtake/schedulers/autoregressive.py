@@ -9,6 +9,7 @@ from typing import final
 from typing_extensions import override
 
 from longtake.schedulers.base import BlockScheduler
+from longtake.schedulers.cards import LONG_LIVE, SELF_FORCING
 from longtake.schedulers.cuts import EqualBlocks
 from longtake.task import FrameRange, Leave, Seen, Task, Video
 
@@ -30,6 +31,8 @@ class Autoregressive(BlockScheduler):
         recache: Whether to make kept keys and values anew where the prompt changes (LongLive).
     """
 
+    cards = (SELF_FORCING, LONG_LIVE)
+
     def __init__(self, block_frames: int = 3, recache: bool = True) -> None:
         self._cut = EqualBlocks(block_frames)
         self.block_frames = block_frames
@@ -44,7 +47,10 @@ class Autoregressive(BlockScheduler):
         numbers = count()
         for block, frames in enumerate(self._cut.all(video.latent_frames)):
             if block and self.recache and self._cut.changes_before(block, video):
-                yield recache_task(next(numbers), self._cut, block, block, video)
+                index = next(numbers)
+                yield recache_task(
+                    index, index, self._cut, block, video, passed=block, finished=block
+                )
             for step in range(video.steps):
                 yield self._denoise(next(numbers), block, frames, step, video)
             if self._cut.exists(block + 1, video.latent_frames):
@@ -56,12 +62,12 @@ class Autoregressive(BlockScheduler):
 
     def _denoise(self, index: int, block: int, frames: FrameRange, step: int, video: Video) -> Task:
         run, past = self._cut.run(block, step, video), FrameRange(0, frames.start)
-        left_later: tuple[FrameRange, ...] = ()
+        left_later = FrameRange(0, 0)
         if run.last_step:
             past = FrameRange(0, frames.stop)
-            left_later = (frames,)  # by its clean pass
+            left_later = frames  # by its clean pass
         if self._recaches_after(block, video):
-            left_later = (past,)
+            left_later = past
         more = self._cut.exists(block + 1, video.latent_frames) or not run.last_step
         return Task(
             index=index,
@@ -74,7 +80,7 @@ class Autoregressive(BlockScheduler):
             sees=seen_past(frames.start, video),
             enters=() if step else (self._cut.enter(block, video),),
             later=(past,) if more and len(past) else (),
-            left_later=left_later if more else (),
+            left_later=(left_later,) if more and len(left_later) else (),
         )
 
     def _clean(self, index: int, block: int, video: Video) -> Task:
@@ -105,27 +111,39 @@ def seen_past(stop: int, video: Video) -> tuple[Seen, ...]:
     return (Seen(frames=FrameRange(0, stop), version=video.steps, own_level=True),)
 
 
-def recache_task(index: int, cut: EqualBlocks, block: int, finished: int, video: Video) -> Task:
+def recache_task(
+    index: int,
+    iteration: int,
+    cut: EqualBlocks,
+    block: int,
+    video: Video,
+    *,
+    passed: int,
+    finished: int,
+) -> Task:
     """Return the pass that makes kept keys and values anew for a block with another prompt.
 
     Args:
         index: Of the task.
+        iteration: In which it runs.
         cut: The video's blocks.
         block: Whose prompt it is.
-        finished: The first block that is not finished.
         video: What the task is for.
+        passed: The first block that has had no clean pass.
+        finished: The first block that is not finished.
     """
-    past = FrameRange(0, cut.frames(finished, video.latent_frames).start)
-    again = cut.changes_after(block, video)
+    past = FrameRange(0, cut.frames(passed, video.latent_frames).start)
+    done = FrameRange(0, cut.frames(finished, video.latent_frames).start)
+    left_later = FrameRange(0 if cut.changes_after(block, video) else past.stop, done.stop)
     return Task(
         index=index,
-        iteration=index,
-        block=finished - 1,
+        iteration=iteration,
+        block=passed - 1,
         step=video.steps,
         steps=video.steps,
         runs=(),
         prompt=cut.frames(block, video.latent_frames),
         leaves=(Leave(frames=past, anew=True),),
-        later=(past,),
-        left_later=(past,) if again else (),
+        later=(done,),
+        left_later=(left_later,) if len(left_later) else (),
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
+from longtake.schedulers.card import MethodCard
 from longtake.task import FrameRange, Task, Video
 
 
@@ -16,6 +17,8 @@ class BlockScheduler(ABC):
     meaning of a run: every strategy gives what running the tasks one after another gives.
     """
 
+    cards: ClassVar[Sequence[MethodCard]] = ()
+    """The methods that it runs, as ``longtake methods`` lists them."""
     known_frames: ClassVar[Literal["held", "copied"]] = "held"
     """What becomes of known frames at the video's beginning: they are held in their place, or
     blocks are copies of them, as the schedule says."""

@@ -11,6 +11,7 @@ from typing_extensions import override
 from longtake.errors import ConfigurationError
 from longtake.schedulers.autoregressive import recache_task, seen_past
 from longtake.schedulers.base import BlockScheduler
+from longtake.schedulers.cards import BLOCK_CASCADING
 from longtake.schedulers.cuts import EqualBlocks
 from longtake.task import FrameRange, Leave, Seen, Task, Video
 
@@ -34,6 +35,8 @@ class CascadeQueue(BlockScheduler):
             which see each other noisier.
         recache: Whether to make kept keys and values anew where the prompt changes (LongLive).
     """
+
+    cards = (BLOCK_CASCADING,)
 
     def __init__(self, block_frames: int = 3, stride: int = 1, recache: bool = True) -> None:
         if stride < 1:
@@ -60,10 +63,8 @@ class CascadeQueue(BlockScheduler):
                 step = iteration - self.stride * block
                 if not self._cut.exists(block, video.latent_frames):
                     break
-                if not step and block and self.recache and self._cut.changes_before(block, video):
-                    passed = self._passed(iteration, block, video)
-                    if passed:
-                        yield recache_task(next(numbers), self._cut, block, passed, video)
+                if not step and block and self._recaches_before(iteration, block, video):
+                    yield self._recache(next(numbers), iteration, block, video)
                 if step < video.steps:
                     yield self._denoise(next(numbers), iteration, block, video)
                 elif self._cut.exists(block + 1, video.latent_frames):
@@ -71,7 +72,8 @@ class CascadeQueue(BlockScheduler):
 
     @override
     def blocks_in_flight(self, video: Video) -> int:
-        most = -(-video.steps // self.stride)
+        # The oldest one is finished, first in its iteration, when the newest one begins.
+        most = max(1, -(-(video.steps - 1) // self.stride))
         if video.latent_frames is None:
             return most
         return min(most, -(-video.latent_frames // self.block_frames))
@@ -80,6 +82,17 @@ class CascadeQueue(BlockScheduler):
         """Return the first block that has had no clean pass when a block's task runs."""
         passed = (iteration - video.steps) // self.stride + 1
         return min(max(0, passed), block)
+
+    def _recaches_before(self, iteration: int, block: int, video: Video) -> bool:
+        passed = self._passed(iteration, block, video)
+        return self.recache and passed > 0 and self._cut.changes_before(block, video)
+
+    def _recache(self, index: int, iteration: int, block: int, video: Video) -> Task:
+        passed = self._passed(iteration, block, video)
+        finished = self._done(iteration, block, video)
+        return recache_task(
+            index, iteration, self._cut, block, video, passed=passed, finished=finished
+        )
 
     def _denoise(self, index: int, iteration: int, block: int, video: Video) -> Task:
         step = iteration - self.stride * block

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.schedulers.base import BlockScheduler
+from longtake.schedulers.cards import CONTEXT_WINDOWS
 from longtake.schedulers.fuse_weights import FUSE_WEIGHTS, shares
 from longtake.schedulers.window_lists import WINDOW_LISTS, WindowShape
 from longtake.task import Enter, FrameRange, Run, Task, Video
@@ -37,6 +38,8 @@ class ContextWindows(BlockScheduler):
             the overlap) or ``relative`` (by the distance from the window's middle).
         stride: How many strides (1, 2, 4, ...) ``uniform`` and ``looped`` use at most.
     """
+
+    cards = (CONTEXT_WINDOWS,)
 
     def __init__(
         self,

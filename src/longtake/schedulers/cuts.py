@@ -62,11 +62,13 @@ class EqualBlocks:
 
     def changes_before(self, block: int, video: Video) -> bool:
         """Whether the prompt changes with a block: after the start of the one before it."""
-        start = block * self.size
-        return any(start - self.size < change <= start for change in video.prompt_changes)
+        return block in self._changed(video)
 
     def changes_after(self, block: int, video: Video) -> bool:
         """Whether the prompt changes with a later block."""
-        start = block * self.size
-        latest = max(video.prompt_changes, default=0)
-        return latest > start and (video.latent_frames is None or latest < video.latent_frames)
+        changed = self._changed(video)
+        return any(one > block and self.exists(one, video.latent_frames) for one in changed)
+
+    def _changed(self, video: Video) -> set[int]:
+        """Return the blocks with which the prompt changes: the first that begin at it or later."""
+        return {-(-change // self.size) for change in video.prompt_changes}

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.schedulers.base import BlockScheduler
+from longtake.schedulers.cards import DIFFUSION_FORCING
 from longtake.schedulers.cuts import EqualBlocks
 from longtake.task import FrameRange, Leave, Seen, Task, Video
 
@@ -31,6 +32,8 @@ class DiffusionForcing(BlockScheduler):
         lag: Iterations by which a block lags behind the one before it (SkyReels' ``ar_step``).
         length: Latent frames of the window: the model's own clip length.
     """
+
+    cards = (DIFFUSION_FORCING,)
 
     def __init__(self, block_frames: int = 5, lag: int = 5, length: int = 25) -> None:
         self._cut = EqualBlocks(block_frames)
@@ -74,7 +77,8 @@ class DiffusionForcing(BlockScheduler):
 
     @override
     def blocks_in_flight(self, video: Video) -> int:
-        most = -(-video.steps // self.lag)
+        # Oldest first: a block has taken its last step before the next one enters.
+        most = max(1, (video.steps - 2) // self.lag + 1)
         if video.latent_frames is None:
             return most
         return min(most, -(-video.latent_frames // self.block_frames))
@@ -89,9 +93,7 @@ class DiffusionForcing(BlockScheduler):
         step = min(video.steps, iteration - self.lag * block)
         frames = self._cut.frames(block, video.latent_frames)
         runs = () if step == video.steps else (self._cut.run(block, step, video),)
-        # Blocks that have all their steps behind them, this task's own included.
-        done = min(block, max(0, (iteration - video.steps + 1) // self.lag + 1))
-        stop = frames.stop if step >= video.steps - 1 else self._start(done, video)
+        stop = self._start(self._done(iteration, block, video), video)
         start = min(self._start(first, video), stop)
         later: tuple[FrameRange, ...] = ()
         if stop > start and self._goes_on(block, step, video):
@@ -119,6 +121,12 @@ class DiffusionForcing(BlockScheduler):
             later=later,
             left_later=later,
         )
+
+    def _done(self, iteration: int, block: int, video: Video) -> int:
+        """Return the first block that is not finished when a block's task has run."""
+        before = (iteration - video.steps) // self.lag + 1
+        own = min(block, (iteration - video.steps + 1) // self.lag) + 1
+        return max(0, before, own)
 
     def _goes_on(self, block: int, step: int, video: Video) -> bool:
         last = not self._cut.exists(block + 1, video.latent_frames)

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.schedulers.base import BlockScheduler
+from longtake.schedulers.cards import EXTENSION
 from longtake.task import Enter, FrameRange, Run, Seen, Task, Video
 
 
@@ -28,6 +29,8 @@ class Extend(BlockScheduler):
         noised: Share of fresh noise that these are mixed with and told, against errors that add up
             (SkyReels' ``addnoise_condition`` of 20 is 0.02).
     """
+
+    cards = (EXTENSION,)
 
     def __init__(self, length: int = 25, overlap: int = 5, noised: float = 0.0) -> None:
         if not 0 <= overlap < length:

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.schedulers.base import BlockScheduler
+from longtake.schedulers.cards import ANCHORED, DUAL_PARAL, SAME_STEP
 from longtake.task import Enter, FrameRange, Leave, Run, Seen, Task, Video
 
 
@@ -30,6 +31,8 @@ class FifoQueue(BlockScheduler):
             blocks in flight (``steps / stride``), so the first block comes out sooner and less
             memory is held, but neighbors differ by ``stride`` noise levels.
     """
+
+    cards = (DUAL_PARAL, SAME_STEP, ANCHORED)
 
     def __init__(self, block_frames: int = 8, context_frames: int = 8, stride: int = 1) -> None:
         if block_frames < 1:

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.schedulers.base import BlockScheduler
+from longtake.schedulers.cards import FIFO_DIFFUSION
 from longtake.task import Enter, FrameRange, Run, Seen, Task, Video
 
 
@@ -35,6 +36,7 @@ class FrameQueue(BlockScheduler):
         lookahead: Whether only the noisier half of each forward is kept.
     """
 
+    cards = (FIFO_DIFFUSION,)
     known_frames = "copied"
 
     def __init__(self, clip_frames: int = 16, partitions: int = 4, lookahead: bool = True) -> None:

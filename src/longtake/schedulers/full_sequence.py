@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.schedulers.base import BlockScheduler
+from longtake.schedulers.cards import ORDINARY
 from longtake.task import Enter, FrameRange, Run, Task, Video
 
 
@@ -19,6 +20,8 @@ class FullSequence(BlockScheduler):
     Memory and attention grow with the length; exact sequence parallelism accelerates it. Use it
     for clips up to the model's native length.
     """
+
+    cards = (ORDINARY,)
 
     @override
     def blocks(self, latent_frames: int | None) -> Iterator[FrameRange]:

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from longtake.schedulers.autoregressive import seen_past
 from longtake.schedulers.base import BlockScheduler
+from longtake.schedulers.cards import ROLLING_FORCING
 from longtake.schedulers.cuts import EqualBlocks
 from longtake.task import FrameRange, Leave, Task, Video
 
@@ -30,6 +31,8 @@ class RollingWindow(BlockScheduler):
     Args:
         block_frames: Latent frames of a block: what the model was trained with, mostly 3.
     """
+
+    cards = (ROLLING_FORCING,)
 
     def __init__(self, block_frames: int = 3) -> None:
         self._cut = EqualBlocks(block_frames)

@@ -212,7 +212,7 @@ class _Queue:
 
 
 @final
-class _FirstLaunches(TorchDispatchMode):
+class _FirstLaunches(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Waits for the device at the first launch of each kernel, as lazy module loading may.
 
     Args:
@@ -220,7 +220,7 @@ class _FirstLaunches(TorchDispatchMode):
     """
 
     def __init__(self, device: EmulatedDevice) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._device = device
         self._seen: set[tuple[object, ...]] = set()
 

@@ -497,7 +497,7 @@ def test_what_is_left_out_is_shown_resolved(
     report.on_request_start(
         cli.trainer,
         module,  # type: ignore[arg-type]
-        RequestStarted(request=request, blocks=3, steps=40, video_frames=81),
+        RequestStarted(request=request, blocks=3, steps=40, tasks=120, video_frames=81),
     )
     written = json.loads((tmp_path / "report.json").read_text())
     assert written["licence"] == "apache-2.0"

@@ -15,8 +15,8 @@ from tests.unit.models.mochi import test_mochi as mochi
 from torch import Tensor
 
 from longtake.caches import (
+    Chunk,
     FeatureCache,
-    FeatureKey,
     FeatureStore,
     NextBlockKV,
     NoCache,
@@ -128,9 +128,9 @@ def test_a_queue_keeps_video_tokens_only(
     queued, kept, origins = QUEUED[name], set[int](), set[int]()
     put, positions = FeatureStore.put, queued.positions
 
-    def noting(store: FeatureStore, key: FeatureKey, layer: int, k: Tensor, v: Tensor) -> None:
+    def noting(store: FeatureStore, chunk: Chunk, layer: int, k: Tensor, v: Tensor) -> None:
         kept.add(k.shape[1])
-        put(store, key, layer, k, v)
+        put(store, chunk, layer, k, v)
 
     monkeypatch.setattr(FeatureStore, "put", noting)
     if positions is not None:
@@ -145,8 +145,10 @@ def test_a_queue_keeps_video_tokens_only(
     video = serial_video(queued.denoising(case))
     assert video.shape == (1, CHANNELS, 11, HEIGHT, WIDTH)
     assert video.isfinite().all()
-    context = 2 * queued.spec().tokens_per_frame(HEIGHT, WIDTH)
-    assert kept == (set() if isinstance(cache, NoCache) else {context})
+    # Two frames for the older neighbor; for the newer one as well, and what both see only once.
+    frames = {"NextBlockKV": {2}, "SameStepKV": {1, 2}, "NoCache": set()}[type(cache).__name__]
+    per_frame = queued.spec().tokens_per_frame(HEIGHT, WIDTH)
+    assert kept == {count * per_frame for count in frames}
     if positions is not None:
         blocks = case.scheduler.blocks(case.latent_frames)
         assert origins == {max(0, block.start - 2) for block in blocks}, "text moves with the cache"

@@ -32,7 +32,7 @@ from longtake.schedulers import (
     RollingWindow,
 )
 from longtake.strategies import Denoising, Guidance
-from longtake.task import FrameRange, Video
+from longtake.task import Video
 
 ROOT = Path(__file__).parents[2] / "cases"
 SCHEDULES = {
@@ -42,6 +42,12 @@ SCHEDULES = {
     "batched": "batched",
 }
 """ComfyUI's names of window schedules, and ours."""
+
+
+def _schedule(data: dict[str, Any]) -> str:
+    """Return our name of a case's window schedule."""
+    name = SCHEDULES[data["schedule"]]
+    return "looped_open" if name == "looped" and not data["closed_loop"] else name
 
 
 def folders(*kinds: str) -> list[Path]:
@@ -84,12 +90,14 @@ class MethodCase:
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
         """Noise and prompts."""
-        return load_file(self.folder / "inputs.safetensors")
+        tensors: dict[str, Tensor] = load_file(self.folder / "inputs.safetensors")
+        return tensors
 
     @property
     def expected(self) -> Tensor:
         """The final latents."""
-        return load_file(self.folder / "expected.safetensors")["latents"]
+        latents: Tensor = load_file(self.folder / "expected.safetensors")["latents"]
+        return latents
 
     @property
     def kind(self) -> str:
@@ -120,7 +128,7 @@ class MethodCase:
                 return ContextWindows(
                     data["length"],
                     data["overlap"],
-                    SCHEDULES[data["schedule"]],  # type: ignore[arg-type]
+                    _schedule(data),  # type: ignore[arg-type]
                     data["fuse"],
                     data["stride"],
                 )
@@ -273,10 +281,7 @@ def queue_noise(case: MethodCase, block: int) -> Tensor:
                 slot = frame - (data["clip_frames_f"] - data["queue_slots"])
                 sigma = case.sampler.scheduler.sigmas[enter.level]
                 clip = inputs["clip"][:, :, max(0, frame)][:, :, None]
-                return (inputs["queue_start"][:, :, slot : slot + 1] - (1 - sigma) * clip) / sigma
+                start = inputs["queue_start"][:, :, slot : slot + 1]
+                noise: Tensor = (start - (1 - sigma) * clip) / sigma
+                return noise
     raise KeyError(f"block {block} never comes in")
-
-
-def own_range(forward: Forward) -> FrameRange:
-    """Return the frames that a forward denoises, which stand together."""
-    return FrameRange.around(forward.task.own)

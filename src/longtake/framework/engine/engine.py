@@ -268,6 +268,7 @@ class Engine:
             request=request,
             blocks=self.workloads.blocks(request),
             steps=self.model.settings.steps,
+            tasks=self.workloads.forwards(request),
             video_frames=request.num_frames,
         )
 

@@ -97,6 +97,12 @@ class Workloads:
             return None
         return sum(1 for _ in self.model.generation_config.scheduler.blocks(latent_frames))
 
+    def forwards(self, request: Request) -> int | None:
+        """Return how many forwards a video takes; ``None`` for an endless one."""
+        if request.num_frames is None:
+            return None
+        return sum(1 for _ in self.of(request).forwards())
+
     def block_frames(self, request: Request, block: int) -> int:
         """Return how many latent frames a block has."""
         scheduler = self.model.generation_config.scheduler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +44,8 @@ class RankStrategy(ParallelStrategy):
         self, cluster_environment: ClusterEnvironment, transport: TransportName = "auto"
     ) -> None:
         super().__init__(cluster_environment=cluster_environment)
+        # Before CUDA starts: of few hardware queues, computing and transfers would share one.
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
         self.num_nodes = 1  # set by the trainer
         self.last_actions: Path | None = None
         """Where to write what all ranks did last, should the run fail; set on one rank."""

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+from diffusers.models.attention_dispatch import (
+    AttentionBackendName,
+    _check_attention_backend_requirements,
+    _maybe_download_kernel_for_backend,
+    dispatch_attention_fn,
+)
 from torch import Tensor
 
 from longtake.errors import ConfigurationError, nearest
@@ -77,6 +82,9 @@ def check_backend(backend: str, place: Placement) -> None:
         )
     token = torch.zeros(1, 16, 2, 64, device=place.device, dtype=place.dtype)
     try:
+        # What diffusers does where a model's backend is set: the dispatch alone fetches no kernel.
+        _check_attention_backend_requirements(AttentionBackendName(backend))
+        _maybe_download_kernel_for_backend(AttentionBackendName(backend))
         attention_kernel(token, token, token, backend)
     except Exception as error:  # each backend has its own way to say that it is not installed
         raise ConfigurationError(

@@ -21,7 +21,8 @@ def check_method(workload: Workload) -> None:
     Raises:
         ConfigurationError: Names the task, what it needs, and what to choose instead.
     """
-    for forward in _first(workload):
+    forwards = _first(workload)
+    for forward in forwards:
         _check_seen(forward, workload)
         _check_levels(forward, workload)
         _check_positions(forward, workload)
@@ -31,6 +32,7 @@ def check_method(workload: Workload) -> None:
                 f"{workload.spec.name} has {workload.spec.experts} experts, each of which would "
                 f"need its own; choose the FifoQueue scheduler, or a model of one expert."
             )
+    _check_use(forwards, workload)
 
 
 def unread(workload: Workload) -> str | None:
@@ -77,6 +79,17 @@ def _check_seen(forward: Forward, workload: Workload) -> None:
         )
 
 
+def _check_use(forwards: list[Forward], workload: Workload) -> None:
+    """Refuse a cache that keeps what nothing reads: it would cost memory and change nothing."""
+    kept = sum(len(forward.window.keeps) for forward in forwards)
+    if kept and not any(forward.window.reads for forward in forwards):
+        cache, scheduler = type(workload.cache).__name__, type(workload.scheduler).__name__
+        raise ConfigurationError(
+            f"{cache} would keep the keys and values of {kept} latent frames, none of which a task "
+            f"of {scheduler} reads; choose the cache NoCache, which makes the same video."
+        )
+
+
 def _check_levels(forward: Forward, workload: Workload) -> None:
     """Refuse windows of several noise levels where the model takes one timestep for all."""
     if workload.spec.timestep == "frame":
@@ -99,7 +112,15 @@ def _check_levels(forward: Forward, workload: Workload) -> None:
 
 
 def _check_positions(forward: Forward, workload: Workload) -> None:
-    """Refuse kept keys that move along time where the model's positions cannot."""
+    """Refuse kept keys that move where the model's positions cannot, or that stand on others."""
+    taken = set(forward.window.positions)
+    twice = [read for read in forward.window.reads if read.position in taken]
+    if twice:
+        raise ConfigurationError(
+            f"{_where(forward)} of {type(workload.scheduler).__name__} has positions of its own, "
+            f"and {type(workload.cache).__name__} shows it latent frame {twice[0].entry.frame} at "
+            f"position {twice[0].position}, where another one is; choose the cache NoCache."
+        )
     moved = [read for read in forward.window.reads if read.position != read.entry.frame]
     if moved and not workload.spec.moves_keys:
         raise ConfigurationError(

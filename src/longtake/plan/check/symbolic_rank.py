@@ -269,7 +269,10 @@ class RankShare:
                 self._store.discard((entry, action.branches))
         for frames in action.keeps:
             for frame in frames.each:
-                self._store.add((Entry(frame, action.index), action.branches))
+                entry = Entry(frame, action.index)
+                if (entry, action.branches) in self._store:
+                    raise PlanError(f"{_entry(entry)} are kept already.")
+                self._store.add((entry, action.branches))
 
     def _use_guided(self, action: Fuse | Advance) -> None:
         """Use a run's part of its task's prediction."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from typing import final
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from longtake.caches import Forward
 from longtake.models import BlockSampler
 from longtake.strategies.runtime.denoising import Denoising
-from longtake.task import Enter, FrameRange, Run, Task
+from longtake.task import Enter, FrameRange, Frames, Run, Task, spans
 
 
 @dataclass(slots=True)
@@ -58,8 +57,7 @@ class BlockQueue:
             self._enter(enter, task.steps)
         parts = []
         noised = {seen.frames: seen.noised for seen in task.sees if seen.noised}
-        for span in self._spans(forward.window.frames):
-            latents = self._of(span)
+        for span, latents in self._spans(forward.window.frames):
             for frames, share in noised.items():
                 if span.overlaps(frames):
                     latents = self._mixed(latents, span, share, forward)
@@ -156,7 +154,7 @@ class BlockQueue:
         if enter.source is None:
             latents, sampler = self._work.begin(enter.frames, noise)
         else:
-            parts = [self._of(span) for span in self._spans(enter.source)]
+            parts = [latents for _, latents in self._spans(enter.source)]
             level = enter.version if enter.level is None else enter.level
             latents, sampler = self._work.begin_at(level, torch.cat(parts, dim=2), noise)
             if enter.version == steps:
@@ -164,31 +162,17 @@ class BlockQueue:
                 return
         self._blocks[enter.block] = _Block(enter.frames, latents, sampler)
 
-    def _spans(self, frames: tuple[int, ...]) -> list[FrameRange]:
-        """Return frames as runs of consecutive ones that stand together in the queue."""
-        homes = [(frame, self._home(frame)) for frame in frames]
-        found = []
-        for _, members in groupby(enumerate(homes), lambda one: (one[1][1], one[1][0] - one[0])):
-            run = [frame for _, (frame, _home) in members]
-            found.append(FrameRange(run[0], run[-1] + 1))
-        return found
-
-    def _home(self, frame: int) -> int:
-        """Return which block or finished span holds a frame, as a number of its own."""
-        for number, block in self._blocks.items():
-            if frame in block.frames:
-                return 2 * number
-        for number, span in enumerate(self._finished):
-            if frame in span.frames:
-                return 2 * number + 1
-        raise KeyError(f"latent frame {frame} is not in the queue")
-
-    def _of(self, span: FrameRange) -> Tensor:
-        """Return the latents of consecutive frames that stand together."""
+    def _spans(self, frames: Frames) -> Iterator[tuple[FrameRange, Tensor]]:
+        """Yield frames as runs of consecutive ones that stand together, with their latents."""
         held = [(block.frames, block.latents) for block in self._blocks.values()]
         held += [(one.frames, one.latents) for one in self._finished]
-        frames, latents = next(one for one in held if span.start in one[0])
-        return latents[:, :, span.within(frames)]
+        for span in spans(frames):
+            start = span.start
+            while start < span.stop:
+                home, latents = next(one for one in held if start in one[0])
+                part = FrameRange(start, min(span.stop, home.stop))
+                yield part, latents[:, :, part.within(home)]
+                start = part.stop
 
     def _mixed(self, latents: Tensor, span: FrameRange, share: float, forward: Forward) -> Tensor:
         """Return finished frames with a share of fresh noise in them."""

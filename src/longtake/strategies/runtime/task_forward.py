@@ -195,17 +195,14 @@ class TaskForward:
         return table
 
     def _grid(self, forward: Forward, frames: Frames) -> Grid:
-        # The same origin under every cache, whether the frames before are recomputed or not.
         window = forward.window
         first = window.frames.index(frames[0])
-        positions = window.positions[first : first + len(frames)]
-        anew = any(run.positions is not None for run in forward.task.runs)
         return Grid(
             frames=frames,
-            positions=positions,
+            positions=window.positions[first : first + len(frames)],
             height=self._work.height,
             width=self._work.width,
-            origin=min(positions) if anew else forward.task.origin,
+            origin=forward.origin,
         )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from longtake.errors import ConfigurationError
 from longtake.schedulers import BlockScheduler
+from longtake.schedulers.check import checked
 from longtake.task import FrameRange, Task, Video
 
 VIDEOS = [(1, 1), (1, 3), (2, 4), (5, 1), (7, 3), (7, 6), (16, 4), (19, 5)]
@@ -68,12 +69,21 @@ class BlockSchedulerContract(ABC):
             for run in task.runs:
                 assert len(set(run.frames)) == len(run.frames), f"{task} holds a frame twice"
                 given = run.weights or (1.0,) * len(run.frames)
-                assert run.weights is not None or run.advances, f"{task}: a step without weights"
+                alone = run.advances and set(run.frames) == set(run.block_frames.each)
+                assert run.weights is not None or alone, f"{task}: several windows, no weights"
                 for frame, weight in zip(run.frames, given, strict=True):
                     weights[run.block, run.step, frame] += weight  # type: ignore[assignment]
                 if run.advances:
                     done = [weights[run.block, run.step, f] for f in run.block_frames.each]
                     assert min(done) > 1e-6, f"{task}: a frame that no window of the step weighs"
+
+    @videos
+    def test_preflight_finds_nothing_wrong(self, latent_frames: int, steps: int) -> None:
+        """Also where the prompt changes, and the schedule may pass frames anew."""
+        steps = self.steps_of(steps)
+        for changes in ((), (1,), (2, 3, 7)):
+            video = Video(latent_frames, steps, changes)
+            assert list(checked(self.scheduler(), video)) == list(self.scheduler().tasks(video))
 
     @videos
     def test_tasks_are_numbered_in_serial_order(self, latent_frames: int, steps: int) -> None:
@@ -141,6 +151,7 @@ class BlockSchedulerContract(ABC):
         _, tasks = self._plan(latent_frames, steps)
         finished: set[int] = set()
         later: set[int] = set()
+        left_later: set[int] = set()
         for task in tasks:
             for span in (
                 *(seen.frames for seen in task.sees),
@@ -148,10 +159,14 @@ class BlockSchedulerContract(ABC):
             ):
                 gone = finished.intersection(span.each) - later
                 assert not gone, f"{task} sees latent frame {min(gone)}, which it gave up before"
+            for leave in task.leaves:
+                gone = finished.intersection(leave.frames.each) - left_later
+                assert not gone, f"{task} leaves latent frame {min(gone)}, which it gave up before"
             for run in task.runs:
                 if run.last_step:
                     finished.update(run.block_frames.each)
             later = {frame for span in task.later for frame in span.each}
+            left_later = {frame for span in task.left_later for frame in span.each}
 
     @videos
     def test_frames_are_own_or_seen(self, latent_frames: int, steps: int) -> None:
@@ -208,11 +223,12 @@ class BlockSchedulerContract(ABC):
         if not self.endless:
             pytest.skip("this scheduler plans no endless video")
         blocks, tasks = self._plan(latent_frames, steps)
-        begin = len(blocks) - self.ends_alike
+        begin = blocks[max(0, len(blocks) - self.ends_alike)].start
         endless = self.scheduler().tasks(Video(None, self.steps_of(steps)))
         # Numbers apart: tasks of later blocks, which only the endless video has, come between.
-        wanted = [replace(task, index=0) for task in tasks if _newest(task) < begin]
-        found = (replace(task, index=0) for task in endless if _newest(task) < begin)
+        wanted = [replace(task, index=0) for task in tasks if _stop(task) <= begin]
+        endless = islice(endless, 2 * len(tasks) + 100 * self.steps_of(steps))
+        found = (replace(task, index=0) for task in endless if _stop(task) <= begin)
         assert [_own(t) for t in islice(found, len(wanted))] == [_own(t) for t in wanted]
         cut = islice(self.scheduler().blocks(None), len(blocks) - 1)
         assert list(cut) == blocks[:-1]
@@ -226,11 +242,12 @@ class BlockSchedulerContract(ABC):
         return list(scheduler.blocks(latent_frames)), list(scheduler.tasks(video))
 
 
-def _newest(task: Task) -> int:
-    """Return the newest block that a task has to do with."""
-    return max([task.block, *(run.block for run in task.runs)])
+def _stop(task: Task) -> int:
+    """Return one past the last latent frame of the blocks that a task has to do with."""
+    spans = [run.block_frames for run in task.runs] + [enter.frames for enter in task.enters]
+    return max(span.stop for span in (*spans, *(leave.frames for leave in task.leaves)))
 
 
 def _own(task: Task) -> Task:
-    """Return a task without what it says of the time after it."""
-    return replace(task, iteration=0, later=(), left_later=())
+    """Return a task without its number and what it says of the time after it."""
+    return replace(task, index=0, iteration=0, later=(), left_later=())

@@ -6,10 +6,10 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch.distributed as dist
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from longtake.errors import RankFailure
-from longtake.framework.launch import rank_strategy
 from longtake.framework.launch.rank_strategy import RankStrategy
 
 
@@ -35,7 +35,7 @@ def test_a_failed_rank_gives_no_memory_back_and_aborts_its_transfers(
 ) -> None:
     """An accelerator's teardown empties its cache: on CUDA that waits for posted receives."""
     communicator, accelerator = parts(strategy)
-    with mock.patch.object(rank_strategy.dist, "destroy_process_group") as destroy:
+    with mock.patch.object(dist, "destroy_process_group") as destroy:
         strategy.on_exception(error)
         strategy.teardown()
     accelerator.teardown.assert_not_called()
@@ -46,7 +46,7 @@ def test_a_failed_rank_gives_no_memory_back_and_aborts_its_transfers(
 
 def test_a_rank_that_ends_well_tears_down(strategy: RankStrategy) -> None:
     communicator, accelerator = parts(strategy)
-    with mock.patch.object(rank_strategy.dist, "destroy_process_group") as destroy:
+    with mock.patch.object(dist, "destroy_process_group") as destroy:
         strategy.teardown()
     accelerator.teardown.assert_called_once()
     destroy.assert_called_once()

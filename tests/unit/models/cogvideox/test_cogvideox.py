@@ -17,7 +17,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from longtake.caches import (
+    Chunk,
+    FeatureCache,
+    FeatureStore,
+    NextBlockKV,
     NoCache,
+    SameStepKV,
 )
 from longtake.errors import ModelError
 from longtake.models import (
@@ -33,9 +38,9 @@ from longtake.models.cogvideox import CogVideoXBackbone, CogVideoXFamily
 from longtake.models.text import join_prompts, move_prompts, split_prompts
 from longtake.schedulers import FullSequence
 from longtake.strategies import Guidance
-from longtake.task import FrameRange
+from longtake.task import FrameRange, Video
 from longtake.testing.contracts import BackboneContract
-from longtake.testing.runs import serial_video
+from longtake.testing.runs import serial_video, video_of_windows
 from longtake.testing.tiny.base import (
     CHANNELS,
     HEIGHT,
@@ -49,6 +54,7 @@ from longtake.testing.tiny.base import (
 )
 from longtake.testing.tiny.cogvideox import (
     tiny_cogvideox_backbone,
+    tiny_cogvideox_denoising,
     tiny_cogvideox_folder,
     tiny_cogvideox_spec,
     tiny_cogvideox_transformer,
@@ -263,7 +269,7 @@ def test_a_full_sequence_is_the_pipeline(
     work = replace(
         tiny_denoising(case),
         backbone=backbone,
-        tasks=FullSequence().tasks(FRAMES, STEPS),
+        tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
         noise=iter([noise]),
         guidance=Guidance(scales=(scale,)),
         sampler=load_sampler(folder, None, None, STEPS),
@@ -272,6 +278,45 @@ def test_a_full_sequence_is_the_pipeline(
     found = serial_video(work)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
     assert (found - noise).abs().max() > 0.1, "nothing has been denoised"
+
+
+@pytest.mark.parametrize("cache", [NextBlockKV(), SameStepKV(), NoCache()], ids=repr)
+@kinds
+def test_a_queue_keeps_video_tokens_only(
+    cache: FeatureCache, rotary: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    put = FeatureStore.put
+
+    def noting(store: FeatureStore, chunk: Chunk, layer: int, k: Tensor, v: Tensor) -> None:
+        kept.append(k.shape[1])
+        put(store, chunk, layer, k, v)
+
+    monkeypatch.setattr(FeatureStore, "put", noting)
+    case = TinyCase(cache=cache)
+    video = serial_video(tiny_cogvideox_denoising(case, rotary=rotary))
+    assert video.shape == (1, 4, 11, HEIGHT, WIDTH)
+    assert video.isfinite().all()
+    context = 2 * tiny_cogvideox_spec().tokens_per_frame(HEIGHT, WIDTH)
+    # A frame of both contexts is kept once, apart from what the older block alone reads.
+    parts = {NoCache: set(), NextBlockKV: {context}, SameStepKV: {context // 2, context}}
+    assert set(kept) == parts[type(cache)]
+
+
+def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window() -> None:
+    """Which restarts positions in every window: text stands where the window begins."""
+    case = TinyCase(cache=NoCache(), scales=(1.0,))
+    states, model = tiny_prompts(1)["states"], tiny_cogvideox_transformer()
+    sampler = tiny_cogvideox_denoising(case).sampler
+
+    def predict(window: Tensor, timestep: float) -> Tensor:
+        return forward(model, window, timestep, states)
+
+    found, expected = (
+        serial_video(tiny_cogvideox_denoising(case)),
+        video_of_windows(case, sampler, predict),
+    )
+    assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
 
 
 @kinds

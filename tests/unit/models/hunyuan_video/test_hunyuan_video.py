@@ -9,18 +9,26 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import HunyuanVideoPipeline
+from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from torch import Tensor
 
 from longtake.caches import (
+    Chunk,
+    FeatureCache,
+    FeatureStore,
+    NextBlockKV,
     NoCache,
+    SameStepKV,
 )
 from longtake.errors import ModelError
 from longtake.models import (
     AnyBackbone,
+    DiffusersSampler,
+    Grid,
     ModelFolder,
     Placement,
     PromptStates,
+    Rotary,
     family_of,
     load_sampler,
 )
@@ -28,16 +36,21 @@ from longtake.models.hunyuan_video import (
     HunyuanVideoBackbone,
     HunyuanVideoFamily,
 )
+from longtake.models.layers.rotary import AxialRotary
+from longtake.models.text import move_prompts
 from longtake.schedulers import FullSequence
+from longtake.task import FrameRange, Video
 from longtake.testing.contracts import BackboneContract
-from longtake.testing.runs import serial_video
+from longtake.testing.runs import serial_video, video_of_windows
 from longtake.testing.tiny.base import (
     HEIGHT,
     LAYERS,
     WIDTH,
     TinyCase,
+    tiny_scheduler,
 )
 from longtake.testing.tiny.hunyuan_video import (
+    DUAL,
     EMBEDDED_SCALE,
     tiny_hunyuan_backbone,
     tiny_hunyuan_denoising,
@@ -46,6 +59,7 @@ from longtake.testing.tiny.hunyuan_video import (
     tiny_hunyuan_spec,
     tiny_hunyuan_transformer,
 )
+from longtake.testing.window import Run
 
 CPU = torch.device("cpu")
 PLACE = Placement(CPU, torch.float32)
@@ -137,6 +151,36 @@ def test_the_spec_is_read_from_the_configuration(folder: ModelFolder, tmp_path: 
         HunyuanVideoFamily().spec(images)
 
 
+@pytest.mark.parametrize("layers", [range(1), range(1, 3), range(3, 4)], ids=str)
+def test_only_what_a_rank_needs_is_held(folder: ModelFolder, layers: range) -> None:
+    assert len(set(folder.weight_files("transformer").values())) > 2
+    held = load(folder, layers)._transformer.state_dict()
+    whole = tiny_hunyuan_transformer().state_dict()
+    assert all(torch.equal(tensor, whole[key]) for key, tensor in held.items())
+    lists = ("transformer_blocks", "single_transformer_blocks")
+    parts = [key.split(".") for key in held]
+    numbers = {int(p[1]) + DUAL * lists.index(p[0]) for p in parts if p[0] in lists}
+    assert numbers == set(layers)
+    first = {"x_embedder", "context_embedder"} if 0 in layers else set()
+    last = {"norm_out", "proj_out"} if LAYERS - 1 in layers else set()
+    assert {p[0] for p in parts} - set(lists) == {"time_text_embed"} | first | last
+
+
+def test_bf16_is_rounded_as_diffusers_does(folder: ModelFolder) -> None:
+    expected = HunyuanVideoTransformer3DModel.from_pretrained(
+        folder.path / "transformer", torch_dtype=torch.bfloat16
+    )
+    place = Placement(CPU, torch.bfloat16)
+    spec = tiny_hunyuan_spec()  # with as many text tokens as the made-up prompts have
+    backbone = HunyuanVideoFamily().load_backbone(folder, spec, range(LAYERS), place)
+    latents = torch.randn(1, 4, FRAMES, HEIGHT, WIDTH)
+    prompts = move_prompts(tiny_hunyuan_prompts(1), place)
+    whole = forward(expected, latents.bfloat16(), 900.0, prompts, SCALE)
+    grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
+    found = Run(backbone, grid, 900.0, prompts, SCALE).predict(latents)
+    torch.testing.assert_close(found, whole, rtol=0, atol=0.02 * whole.abs().max().item())
+
+
 def pipeline(folder: ModelFolder) -> Any:
     pipeline = HunyuanVideoPipeline.from_pretrained(folder.path)
     pipeline.set_progress_bar_config(disable=True)
@@ -174,10 +218,59 @@ def test_a_full_sequence_is_the_pipeline(folder: ModelFolder, scale: float) -> N
     work = replace(
         tiny_hunyuan_denoising(case, prompts=states),
         backbone=load(folder, range(LAYERS)),
-        tasks=FullSequence().tasks(FRAMES, STEPS),
+        tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
         noise=iter([noise]),
         sampler=load_sampler(folder, None, None, STEPS),
     )
     found = serial_video(work)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
     assert (found - noise).abs().max() > 0.1, "nothing has been denoised"
+
+
+@pytest.mark.parametrize("cache", [NextBlockKV(), SameStepKV(), NoCache()], ids=repr)
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_queue_keeps_video_tokens_only(
+    cache: FeatureCache, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    put = FeatureStore.put
+
+    def noting(store: FeatureStore, chunk: Chunk, layer: int, k: Tensor, v: Tensor) -> None:
+        kept.append(k.shape[1])
+        put(store, chunk, layer, k, v)
+
+    origins: set[int] = set()
+    table = AxialRotary.table
+
+    def noting_origin(positions: AxialRotary, grid: Grid) -> Rotary:
+        origins.add(grid.origin)
+        return table(positions, grid)
+
+    monkeypatch.setattr(FeatureStore, "put", noting)
+    monkeypatch.setattr(AxialRotary, "table", noting_origin)
+    case = TinyCase(cache=cache, scales=(scale,))
+    video = serial_video(tiny_hunyuan_denoising(case))
+    assert video.shape == (1, 4, 11, HEIGHT, WIDTH)
+    assert video.isfinite().all()
+    context = 2 * tiny_hunyuan_spec().tokens_per_frame(HEIGHT, WIDTH)
+    # A frame of both contexts is kept once, apart from what the older block alone reads.
+    parts = {NoCache: set(), NextBlockKV: {context}, SameStepKV: {context // 2, context}}
+    assert set(kept) == parts[type(cache)]
+    blocks = case.scheduler.blocks(case.latent_frames)
+    assert origins == {max(0, block.start - 2) for block in blocks}, "text moves with the cache"
+
+
+def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window() -> None:
+    """Which restarts positions in every window: text stands where the window begins."""
+    case = TinyCase(cache=NoCache(), scales=(1.0,))
+    prompts, model = tiny_hunyuan_prompts(1), tiny_hunyuan_transformer()
+    sampler = DiffusersSampler(tiny_scheduler(case.sampler), case.steps)
+
+    def predict(window: Tensor, timestep: float) -> Tensor:
+        return forward(model, window, timestep, prompts, SCALE)
+
+    found, expected = (
+        serial_video(tiny_hunyuan_denoising(case)),
+        video_of_windows(case, sampler, predict),
+    )
+    assert (found - expected).abs().max() / expected.abs().max() <= 1e-5

@@ -13,9 +13,18 @@ from diffusers import (
     AdaptiveProjectedGuidance,
     ClassifierFreeGuidance,
     HunyuanVideo15Pipeline,
+    HunyuanVideo15Transformer3DModel,
 )
 from torch import Tensor
 
+from longtake.caches import (
+    Chunk,
+    FeatureCache,
+    FeatureStore,
+    NextBlockKV,
+    NoCache,
+    SameStepKV,
+)
 from longtake.errors import ModelError
 from longtake.models import (
     AnyBackbone,
@@ -27,8 +36,9 @@ from longtake.models import (
     load_sampler,
 )
 from longtake.models.hunyuan_video15 import HunyuanVideo15Backbone, HunyuanVideo15Family
+from longtake.models.text import move_prompts
 from longtake.schedulers import FullSequence
-from longtake.task import FrameRange
+from longtake.task import FrameRange, Video
 from longtake.testing.contracts import BackboneContract
 from longtake.testing.runs import serial_video
 from longtake.testing.tiny.base import CHANNELS, HEIGHT, LAYERS, WIDTH, TinyCase
@@ -148,6 +158,34 @@ def test_other_guidance_is_refused(
         HunyuanVideo15Family().spec(folder)
 
 
+@pytest.mark.parametrize("layers", [range(1), range(1, 3), range(3, 4)], ids=str)
+def test_only_what_a_rank_needs_is_held(folder: ModelFolder, layers: range) -> None:
+    assert len(set(folder.weight_files("transformer").values())) > 2
+    held = load(folder, layers)._transformer.state_dict()
+    whole = tiny_hunyuan15_transformer().state_dict()
+    assert all(torch.equal(tensor, whole[key]) for key, tensor in held.items())
+    parts = [key.split(".") for key in held]
+    assert {int(p[1]) for p in parts if p[0] == "transformer_blocks"} == set(layers)
+    embedders = {"x_embedder", "context_embedder", "context_embedder_2", "cond_type_embed"}
+    first = embedders if 0 in layers else set()
+    last = {"norm_out", "proj_out"} if LAYERS - 1 in layers else set()
+    assert {p[0] for p in parts} == {"transformer_blocks", "time_embed"} | first | last
+
+
+def test_bf16_is_rounded_as_diffusers_does(folder: ModelFolder) -> None:
+    expected = HunyuanVideo15Transformer3DModel.from_pretrained(
+        folder.path / "transformer", torch_dtype=torch.bfloat16
+    )
+    place = Placement(CPU, torch.bfloat16)
+    backbone = load(folder, range(LAYERS), place)
+    latents = torch.randn(1, CHANNELS, FRAMES, HEIGHT, WIDTH)
+    prompts = move_prompts(tiny_hunyuan15_prompts(1), place)
+    whole = forward(expected, latents.bfloat16(), 999.0, prompts)
+    grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
+    found = Run(backbone, grid, 999.0, prompts).predict(latents)
+    torch.testing.assert_close(found, whole, rtol=0, atol=0.02 * whole.abs().max().item())
+
+
 def pipeline(folder: ModelFolder, scale: float = 1.0) -> Any:
     pipeline = HunyuanVideo15Pipeline.from_pretrained(folder.path)
     pipeline.guider = pipeline.guider.new(guidance_scale=scale)
@@ -188,10 +226,32 @@ def test_a_full_sequence_is_the_pipeline(
     work = replace(
         tiny_hunyuan15_denoising(case, prompts=encoded),
         backbone=family.load_backbone(folder, family.spec(folder), range(LAYERS), PLACE),
-        tasks=FullSequence().tasks(FRAMES, STEPS),
+        tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
         noise=iter([noise]),
         sampler=load_sampler(folder, None, None, STEPS),
     )
     found = serial_video(work)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
     assert (found - noise).abs().max() > 0.1, "nothing has been denoised"
+
+
+@pytest.mark.parametrize("cache", [NextBlockKV(), SameStepKV(), NoCache()], ids=repr)
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_queue_keeps_video_tokens_only(
+    cache: FeatureCache, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    put = FeatureStore.put
+
+    def noting(store: FeatureStore, chunk: Chunk, layer: int, k: Tensor, v: Tensor) -> None:
+        kept.append(k.shape[1])
+        put(store, chunk, layer, k, v)
+
+    monkeypatch.setattr(FeatureStore, "put", noting)
+    video = serial_video(tiny_hunyuan15_denoising(TinyCase(cache=cache, scales=(scale,))))
+    assert video.shape == (1, CHANNELS, 11, HEIGHT, WIDTH)
+    assert video.isfinite().all()
+    context = 2 * tiny_hunyuan15_spec().tokens_per_frame(HEIGHT, WIDTH)
+    # A frame of both contexts is kept once, apart from what the older block alone reads.
+    parts = {NoCache: set(), NextBlockKV: {context}, SameStepKV: {context // 2, context}}
+    assert set(kept) == parts[type(cache)]

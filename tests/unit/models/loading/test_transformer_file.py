@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from longtake.errors import ModelError
-from longtake.framework.engine.preflight import check_weights
-from longtake.models import Placement, family_of, open_folder
+from longtake.framework.engine.preflight import check_modules
+from longtake.models import ModelFolder, Placement, family_of, open_folder
 from longtake.models.counting import count_weights
 from longtake.models.loading import weights as loading
 from longtake.models.loading.hub import HubSnapshot
-from longtake.models.wan.family import keep_layers
+from longtake.models.wan.family import keep_wan_layers
 from longtake.testing.tiny.base import tiny_wan_folder
 
 PLACE = Placement(torch.device("cpu"), torch.float32)
@@ -74,6 +74,11 @@ def written(path: Path, tensors: Mapping[str, Tensor], prefix: str = "") -> str:
     return str(path)
 
 
+def checked(folder: ModelFolder) -> None:
+    family = family_of(folder)
+    check_modules(folder, family, family.spec(folder), weights=True)
+
+
 def read(tiny: Path, weights: str, layers: range = range(4)) -> dict[str, Any]:
     folder = open_folder(str(tiny), weights=weights)
     transformer = loading.load_module(
@@ -81,7 +86,7 @@ def read(tiny: Path, weights: str, layers: range = range(4)) -> dict[str, Any]:
         "transformer",
         WanTransformer3DModel.from_config,
         PLACE,
-        prune=partial(keep_layers, layers=layers),
+        prune=partial(keep_wan_layers, layers=layers),
     )
     return dict(transformer.state_dict())
 
@@ -150,7 +155,7 @@ def test_its_headers_are_checked_and_its_weights_counted(
 ) -> None:
     stored = {original(key): tensor for key, tensor in other.items()}
     folder = open_folder(str(tiny), weights=written(tmp_path / "x.safetensors", stored))
-    check_weights(folder, family_of(folder))
+    checked(folder)
     for own in (folder, open_folder(str(tiny))):
         count = count_weights(own, ["transformer"], 4, ["blocks"])
         assert sum(count.layers) + count.rest == sum(tensor.numel() for tensor in other.values())
@@ -158,11 +163,11 @@ def test_its_headers_are_checked_and_its_weights_counted(
     lacking = {key: tensor for key, tensor in stored.items() if "blocks.2.ffn.0.b" not in key}
     folder = open_folder(str(tiny), weights=written(tmp_path / "y.safetensors", lacking))
     with pytest.raises(ModelError, match=r"blocks.2.ffn.net.0.proj.bias"):
-        check_weights(folder, family_of(folder))
+        checked(folder)
     misshapen = stored | {"blocks.1.self_attn.q.weight": torch.ones(2, 2)}
     folder = open_folder(str(tiny), weights=written(tmp_path / "z.safetensors", misshapen))
     with pytest.raises(ModelError, match=r"z.safetensors has shape \(2, 2\)"):
-        check_weights(folder, family_of(folder))
+        checked(folder)
 
 
 def test_the_pipelines_own_transformer_is_not_needed(
@@ -174,7 +179,7 @@ def test_the_pipelines_own_transformer_is_not_needed(
     weights = written(tmp_path / "x.safetensors", other)
     folder = open_folder(str(tmp_path / "lean"), weights=weights)
     assert folder.is_whole
-    check_weights(folder, family_of(folder))
+    checked(folder)
     sizes = {"transformer/diffusion_pytorch_model.safetensors": 9, "vae/x.safetensors": 3}
     hub = HubSnapshot(name="a/b", commit="0" * 40, path=folder.path, sizes=sizes)
     assert replace(folder, hub=hub, weights=None).to_fetch() is not None
@@ -189,12 +194,12 @@ def test_what_is_no_file_of_a_transformer_is_refused(
     }
     folder = open_folder(str(tiny), weights=written(tmp_path / "two.safetensors", both))
     with pytest.raises(ModelError, match="more than one model: critic, generator"):
-        check_weights(folder, family_of(folder))
+        checked(folder)
     folder = open_folder(
         str(tiny), weights=written(tmp_path / "a.safetensors", {"a": torch.ones(2)})
     )
     with pytest.raises(ModelError, match="holds no tensor that the transformer has"):
-        check_weights(folder, family_of(folder))
+        checked(folder)
     for name in ("x.pt", "x.pth", "x.ckpt", "x.bin"):
         (tmp_path / name).write_bytes(b"")
         with pytest.raises(ModelError, match=rf"longtake convert .*{name} makes x.safetensors"):

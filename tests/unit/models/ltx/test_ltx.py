@@ -9,19 +9,25 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import LTXPipeline
+from diffusers import LTXPipeline, LTXVideoTransformer3DModel
 from diffusers.models.transformers.transformer_ltx import LTXVideoRotaryPosEmbed
 from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
 from torch import Tensor
 
 from longtake.caches import (
+    Chunk,
+    FeatureCache,
+    FeatureStore,
+    NextBlockKV,
     NoCache,
+    SameStepKV,
 )
-from longtake.framework import GenerationConfig, PromptAt, Request
+from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.workloads import Workloads
 from longtake.models import (
     AnyBackbone,
+    Grid,
     ModelFolder,
     Placement,
     PromptStates,
@@ -31,8 +37,11 @@ from longtake.models import (
 )
 from longtake.models.ltx import LTXBackbone, LTXFamily
 from longtake.models.samplers.scheduler_checks import flow_error
+from longtake.models.text import move_prompts
 from longtake.plan.cost.profiles import profile
 from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
+from longtake.strategies import SingleDevice
+from longtake.task import FrameRange, Video
 from longtake.testing.contracts import BackboneContract
 from longtake.testing.runs import serial_video
 from longtake.testing.tiny.base import HEIGHT, LAYERS, WIDTH, TinyCase, tiny_masked_prompts
@@ -46,6 +55,7 @@ from longtake.testing.tiny.ltx import (
     tiny_ltx_spec,
     tiny_ltx_transformer,
 )
+from longtake.testing.window import Run
 
 CPU = torch.device("cpu")
 PLACE = Placement(CPU, torch.float32)
@@ -140,6 +150,35 @@ def test_the_spec_is_read_from_the_configuration(folder: ModelFolder) -> None:
     assert LTXFamily().spec(folder) == expected
 
 
+@pytest.mark.parametrize("layers", [range(1), range(1, 3), range(3, 4)], ids=str)
+def test_only_what_a_rank_needs_is_held(folder: ModelFolder, layers: range) -> None:
+    assert len(set(folder.weight_files("transformer").values())) > 2
+    held = load(folder, layers)._transformer.state_dict()
+    whole = tiny_ltx_transformer().state_dict()
+    assert all(torch.equal(tensor, whole[key]) for key, tensor in held.items())
+    parts = [key.split(".") for key in held]
+    assert {int(p[1]) for p in parts if p[0] == "transformer_blocks"} == set(layers)
+    first = {"proj_in"} if 0 in layers else set()
+    last = {"proj_out"} if LAYERS - 1 in layers else set()
+    everywhere = {"transformer_blocks", "time_embed", "caption_projection", "scale_shift_table"}
+    assert {p[0] for p in parts} == everywhere | first | last
+
+
+def test_bf16_is_rounded_as_diffusers_does(folder: ModelFolder) -> None:
+    expected = LTXVideoTransformer3DModel.from_pretrained(
+        folder.path / "transformer", torch_dtype=torch.bfloat16
+    )
+    place = Placement(CPU, torch.bfloat16)
+    spec = LTXFamily().spec(folder)
+    backbone = LTXFamily().load_backbone(folder, spec, range(LAYERS), place)
+    latents = torch.randn(1, 4, FRAMES, HEIGHT, WIDTH)
+    prompts = move_prompts(tiny_masked_prompts(1), place)
+    whole = forward(expected, latents.bfloat16(), 900.0, prompts)
+    grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
+    found = Run(backbone, grid, 900.0, prompts).predict(latents)
+    torch.testing.assert_close(found, whole, rtol=0, atol=0.02 * whole.abs().max().item())
+
+
 def pipeline(folder: ModelFolder) -> Any:
     pipeline = LTXPipeline.from_pretrained(folder.path)
     pipeline.set_progress_bar_config(disable=True)
@@ -198,7 +237,7 @@ def test_a_full_sequence_is_the_pipeline(
     work = replace(
         tiny_ltx_denoising(case, prompts=states),
         backbone=load(folder, range(LAYERS)),
-        tasks=FullSequence().tasks(FRAMES, STEPS),
+        tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
         noise=iter([noise]),
         sampler=load_sampler(folder, None, None, STEPS, tokens=FRAMES * HEIGHT * WIDTH),
     )
@@ -244,7 +283,7 @@ def test_a_request_is_shifted_as_its_clips_are(
 ) -> None:
     """One clip by all its frames, as in the pipeline; a queue by no more than a native clip."""
     generation_config = GenerationConfig(pipeline=str(folder.path), scheduler=scheduler, steps=8)
-    model = ResolvedModel(generation_config, PLACE)
+    model = ResolvedModel(generation_config, Placement(CPU, torch.float32))
     workloads = Workloads(model, profile("cpu"))
     request = Request(prompts=(PromptAt(text="red"),), num_frames=frames, height=512, width=704)
     expected = load_sampler(folder, None, None, 8, clip * 16 * 22)
@@ -259,3 +298,35 @@ def test_a_request_is_shifted_as_its_clips_are(
     )
     assert workloads.flow_shift(request) == pytest.approx(math.exp(number), rel=1e-12)
     assert model.fixed_flow_shift is None
+
+
+@pytest.mark.parametrize("cache", [NextBlockKV(), SameStepKV(), NoCache()], ids=repr)
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_queue_runs(cache: FeatureCache, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+    put = FeatureStore.put
+
+    def noting(store: FeatureStore, chunk: Chunk, layer: int, k: Tensor, v: Tensor) -> None:
+        kept.append(k.shape[1])
+        put(store, chunk, layer, k, v)
+
+    monkeypatch.setattr(FeatureStore, "put", noting)
+    video = serial_video(tiny_ltx_denoising(TinyCase(cache=cache, scales=(scale,))))
+    assert video.shape == (1, 4, 11, HEIGHT, WIDTH)
+    assert video.isfinite().all()
+    context = 2 * HEIGHT * WIDTH
+    # A frame of both contexts is kept once, apart from what the older block alone reads.
+    parts = {NoCache: set(), NextBlockKV: {context}, SameStepKV: {context // 2, context}}
+    assert set(kept) == parts[type(cache)]
+
+
+def test_the_engine_makes_as_many_frames_as_asked_for(folder: ModelFolder) -> None:
+    generation_config = GenerationConfig(
+        pipeline=str(folder.path), scheduler=FifoQueue(3, 2), steps=3, dtype="float32"
+    )
+    request = Request(prompts=(PromptAt(text="red"),), num_frames=41, height=64, width=96)
+    events = Engine(generation_config, SingleDevice()).generate(request)
+    frames = [event.frames for event in events if isinstance(event, FramesDecoded)]
+    video = torch.cat(frames)
+    assert video.shape == (41, 64, 96, 3)
+    assert video.float().std() > 1

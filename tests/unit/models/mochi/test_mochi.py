@@ -9,30 +9,40 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import MochiPipeline
+from diffusers import MochiPipeline, MochiTransformer3DModel
 from diffusers.models.transformers.transformer_mochi import MochiRoPE
 from torch import Tensor
 
 from longtake.caches import (
+    Chunk,
+    FeatureCache,
+    FeatureStore,
+    NextBlockKV,
     NoCache,
+    SameStepKV,
 )
 from longtake.errors import ConfigurationError
+from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.models import (
     AnyBackbone,
+    DiffusersSampler,
     Grid,
     ModelFolder,
     Placement,
     PromptStates,
+    Rotary,
     SamplerSettings,
     family_of,
     load_sampler,
 )
 from longtake.models.mochi import MochiBackbone, MochiFamily, MochiPositions
 from longtake.models.samplers.scheduler_checks import flow_error
-from longtake.schedulers import FullSequence
-from longtake.task import FrameRange
+from longtake.models.text import move_prompts
+from longtake.schedulers import FifoQueue, FullSequence
+from longtake.strategies import SingleDevice
+from longtake.task import FrameRange, Video
 from longtake.testing.contracts import BackboneContract
-from longtake.testing.runs import serial_video
+from longtake.testing.runs import serial_video, video_of_windows
 from longtake.testing.tiny.base import (
     HEIGHT,
     LAYERS,
@@ -45,9 +55,11 @@ from longtake.testing.tiny.mochi import (
     tiny_mochi_backbone,
     tiny_mochi_denoising,
     tiny_mochi_folder,
+    tiny_mochi_scheduler,
     tiny_mochi_spec,
     tiny_mochi_transformer,
 )
+from longtake.testing.window import Run
 
 # diffusers runs its own rotations under autocast, which has no fp32 on CPUs.
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning")
@@ -130,6 +142,35 @@ def test_the_spec_is_read_from_the_configuration(folder: ModelFolder) -> None:
     assert MochiFamily().spec(folder) == replace(tiny_mochi_spec(), name=name, text_tokens=256)
 
 
+@pytest.mark.parametrize("layers", [range(1), range(1, 3), range(3, 4)], ids=str)
+def test_only_what_a_rank_needs_is_held(folder: ModelFolder, layers: range) -> None:
+    assert len(set(folder.weight_files("transformer").values())) > 2
+    held = load(folder, layers)._transformer.state_dict()
+    whole = tiny_mochi_transformer().state_dict()
+    assert all(torch.equal(tensor, whole[key]) for key, tensor in held.items())
+    parts = [key.split(".") for key in held]
+    assert {int(p[1]) for p in parts if p[0] == "transformer_blocks"} == set(layers)
+    first = {"patch_embed"} if 0 in layers else set()
+    last = {"norm_out", "proj_out"} if LAYERS - 1 in layers else set()
+    everywhere = {"transformer_blocks", "time_embed", "pos_frequencies"}
+    assert {p[0] for p in parts} == everywhere | first | last
+
+
+def test_bf16_is_rounded_as_diffusers_does(folder: ModelFolder) -> None:
+    expected = MochiTransformer3DModel.from_pretrained(
+        folder.path / "transformer", torch_dtype=torch.bfloat16
+    )
+    place = Placement(CPU, torch.bfloat16)
+    spec = tiny_mochi_spec()  # with as many text tokens as the made-up prompts have
+    backbone = MochiFamily().load_backbone(folder, spec, range(LAYERS), place)
+    latents = torch.randn(1, 4, FRAMES, HEIGHT, WIDTH)
+    prompts = move_prompts(tiny_masked_prompts(1), place)
+    whole = forward(expected, latents.bfloat16(), 900.0, prompts)
+    grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
+    found = Run(backbone, grid, 900.0, prompts).predict(latents)
+    torch.testing.assert_close(found, whole, rtol=0, atol=0.02 * whole.abs().max().item())
+
+
 def test_rotations_are_diffusers_own_at_every_frame() -> None:
     """At any frame of the video, of any picture; text stands in the middle of the origin."""
     frequencies = 0.1 * torch.randn(3, 2, 6, generator=torch.Generator().manual_seed(1))
@@ -183,7 +224,7 @@ def test_a_full_sequence_is_the_pipeline(folder: ModelFolder, scale: float, nega
     work = replace(
         tiny_mochi_denoising(case, prompts=states),
         backbone=load(folder, range(LAYERS)),
-        tasks=FullSequence().tasks(FRAMES, STEPS),
+        tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
         noise=iter([noise]),
         sampler=load_sampler(folder, None, None, STEPS),
     )
@@ -202,3 +243,64 @@ def test_time_counts_up_from_the_noise(folder: ModelFolder) -> None:
     assert load_sampler(folder, None, None, 1).timesteps == (0.0,)
     with pytest.raises(ConfigurationError, match="does not solve flow models such as this one"):
         load_sampler(folder, "UniPCMultistepScheduler", None, 8)
+
+
+@pytest.mark.parametrize("cache", [NextBlockKV(), SameStepKV(), NoCache()], ids=repr)
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_queue_keeps_video_tokens_only(
+    cache: FeatureCache, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    put = FeatureStore.put
+
+    def noting(store: FeatureStore, chunk: Chunk, layer: int, k: Tensor, v: Tensor) -> None:
+        kept.append(k.shape[1])
+        put(store, chunk, layer, k, v)
+
+    origins: set[int] = set()
+    table = MochiPositions.table
+
+    def noting_origin(positions: MochiPositions, grid: Grid) -> Rotary:
+        origins.add(grid.origin)
+        return table(positions, grid)
+
+    monkeypatch.setattr(FeatureStore, "put", noting)
+    monkeypatch.setattr(MochiPositions, "table", noting_origin)
+    case = TinyCase(cache=cache, scales=(scale,))
+    video = serial_video(tiny_mochi_denoising(case))
+    assert video.shape == (1, 4, 11, HEIGHT, WIDTH)
+    assert video.isfinite().all()
+    context = 2 * tiny_mochi_spec().tokens_per_frame(HEIGHT, WIDTH)
+    # A frame of both contexts is kept once, apart from what the older block alone reads.
+    parts = {NoCache: set(), NextBlockKV: {context}, SameStepKV: {context // 2, context}}
+    assert set(kept) == parts[type(cache)]
+    blocks = case.scheduler.blocks(case.latent_frames)
+    assert origins == {max(0, block.start - 2) for block in blocks}, "text moves with the cache"
+
+
+def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window() -> None:
+    """Which restarts positions in every window: text stands where the window begins."""
+    case = TinyCase(cache=NoCache(), scales=(1.0,))
+    prompts, model = tiny_masked_prompts(1), tiny_mochi_transformer()
+    sampler = DiffusersSampler(tiny_mochi_scheduler(), case.steps, MochiFamily().sigmas(case.steps))
+
+    def predict(window: Tensor, timestep: float) -> Tensor:
+        return forward(model, window, timestep, prompts)
+
+    found, expected = (
+        serial_video(tiny_mochi_denoising(case)),
+        video_of_windows(case, sampler, predict),
+    )
+    assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
+
+
+def test_the_engine_makes_as_many_frames_as_asked_for(folder: ModelFolder) -> None:
+    generation_config = GenerationConfig(
+        pipeline=str(folder.path), scheduler=FifoQueue(3, 2), steps=3, dtype="float32"
+    )
+    request = Request(prompts=(PromptAt(text="red"),), num_frames=37, height=32, width=48)
+    events = Engine(generation_config, SingleDevice()).generate(request)
+    frames = [event.frames for event in events if isinstance(event, FramesDecoded)]
+    video = torch.cat(frames)
+    assert video.shape == (37, 32, 48, 3)
+    assert video.float().std() > 1

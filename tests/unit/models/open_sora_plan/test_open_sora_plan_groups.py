@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longtake.caches import (
+    Entry,
     FeatureCache,
-    FeatureKey,
     FeatureStore,
+    FeatureTable,
     NextBlockKV,
     NoCache,
     SameStepKV,
+    forwards,
 )
 from longtake.errors import ConfigurationError
 from longtake.models.layers.groups import TokenGroups
@@ -26,6 +28,7 @@ from longtake.plan.search.decoders import with_co_attention
 from longtake.schedulers import FifoQueue
 from longtake.strategies.exchange import TokenShare, in_groups, split
 from longtake.strategies.runtime.window_attention import WindowAttention
+from longtake.task import Video
 
 HEADS, DIM, LAYER = 2, 4, 3
 SINGLE, RUNS = TokenGroups(4), TokenGroups(4, run=4)
@@ -62,6 +65,10 @@ def test_groups_are_a_mask(groups: TokenGroups, tokens: int) -> None:
     torch.testing.assert_close(found, masked(q, k, v, 0, groups), rtol=0, atol=1e-6)
 
 
+def unmoved(keys: Tensor, shift: int) -> Tensor:
+    raise AssertionError("a queue's keys stay where they are")
+
+
 @kinds
 @pytest.mark.parametrize("cache", [NextBlockKV(), SameStepKV(), NoCache()], ids=repr)
 @pytest.mark.parametrize("tokens_per_frame", [16, 6, 5])
@@ -69,25 +76,30 @@ def test_a_window_is_grouped_from_its_first_key(
     groups: TokenGroups, cache: FeatureCache, tokens_per_frame: int
 ) -> None:
     """Whichever of its keys are computed and whichever are kept."""
-    store, held = FeatureStore(), dict[FeatureKey, list[int]]()
-    kept: dict[FeatureKey, tuple[Tensor, Tensor]] = {}
+    store, table = FeatureStore(), FeatureTable()
+    kept: dict[Entry, tuple[Tensor, Tensor]] = {}
     share, added = TokenShare.whole(HEADS), set[int]()
-    for number, task in enumerate(FifoQueue(3, 2).tasks(11, 3)):
-        window = cache.window(task)
-        attention = WindowAttention(window, tokens_per_frame, store, attention_kernel, share, held)
+    for number, forward in enumerate(forwards(FifoQueue(3, 2).tasks(Video(11, 3)), cache)):
+        window = forward.window
+        attention = WindowAttention(
+            window, tokens_per_frame, store, table, attention_kernel, share, unmoved
+        )
         tokens = len(window.frames) * tokens_per_frame
         q, k, v = (draw(tokens, 3 * number + i) for i in range(3))
         found = attention.layer(LAYER, groups)(q, k, v)
         before, after = (
-            kept.pop(key) if key else (k[:, :0], v[:, :0])
-            for key in (window.reads_before, window.reads_after)
+            [kept[read.entry] for read in reads]
+            for reads in (window.reads_before, window.reads_after)
         )
-        for key, frames in window.keeps:
-            part = frames.within(window.frames)
-            mine = slice(part.start * tokens_per_frame, part.stop * tokens_per_frame)
-            kept[key] = k[:, mine], v[:, mine]
-        keys, values = (torch.cat(parts, 1) for parts in zip(before, (k, v), after, strict=True))
-        expected = masked(q, keys, values, before[0].shape[1], groups)
+        for entry in window.drops:
+            del kept[entry]
+        for entry, _ in window.keeps:
+            first = window.frames.index(entry.frame) * tokens_per_frame
+            mine = slice(first, first + tokens_per_frame)
+            kept[entry] = k[:, mine], v[:, mine]
+        every = zip(*before, (k, v), *after, strict=True)
+        keys, values = (torch.cat(parts, 1) for parts in every)
+        expected = masked(q, keys, values, len(before) * tokens_per_frame, groups)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
         added.add(keys.shape[1] - tokens)
     context = {0} if isinstance(cache, NoCache) else {0, 2 * tokens_per_frame}

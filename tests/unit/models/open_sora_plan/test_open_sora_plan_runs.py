@@ -22,6 +22,7 @@ from longtake.models import (
 )
 from longtake.models.open_sora_plan import OpenSoraPlanFamily
 from longtake.schedulers import FullSequence
+from longtake.task import Video
 from longtake.testing.runs import serial_video, video_of_windows
 from longtake.testing.tiny.base import (
     HEIGHT,
@@ -69,7 +70,7 @@ def test_a_full_sequence_is_the_published_sampling_without_its_noise(
     work = replace(
         tiny_open_sora_plan_denoising(case, prompts=states),
         backbone=family.load_backbone(folder, family.spec(folder), range(LAYERS), PLACE),
-        tasks=FullSequence().tasks(FRAMES, STEPS),
+        tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
         noise=iter([noise]),
         sampler=load_sampler(folder, None, None, STEPS),
     )

@@ -40,7 +40,7 @@ from longtake.models.text import move_prompts
 from longtake.models.wan import WanBackbone
 from longtake.models.wan.backbone import WanStep
 from longtake.schedulers import FifoQueue, FullSequence
-from longtake.task import FrameRange
+from longtake.task import FrameRange, Video
 from longtake.testing.contracts import (
     BackboneContract,
     FrameLevelsContract,
@@ -119,9 +119,6 @@ class TestSkyReelsV2Backbone(FrameLevelsContract):
 
     def prompts(self) -> PromptStates:
         return tiny_prompts(2)
-
-    def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
-        return self.frame_oracle(latents, [timestep] * latents.shape[2], prompts)
 
     def frame_oracle(
         self, latents: Tensor, timesteps: Sequence[float], prompts: PromptStates
@@ -276,7 +273,7 @@ def full_sequence(
     work = replace(
         tiny_skyreels_denoising(case),
         backbone=backbone,
-        tasks=FullSequence().tasks(FRAMES, STEPS),
+        tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
         noise=iter([noise]),
         sampler=load_sampler(folder, None, None, STEPS),
         text=lambda _frames, _branches: text,
@@ -337,7 +334,7 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window(stri
     levels = [*sampler.timesteps, 0.0]
     states: dict[int, BlockSampler] = {}
     done, seen = [0] * len(latents), set()
-    for task in case.scheduler.tasks(case.latent_frames, case.steps):
+    for task in case.scheduler.tasks(Video(case.latent_frames, case.steps)):
         b = task.block
         state = states.setdefault(b, sampler.start())
         parts = {b: latents[b]}
@@ -349,7 +346,7 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window(stri
         timesteps = [levels[done[block]] for block in sorted(parts) for _ in parts[block][0, 0]]
         predicted = forward(model, window, timesteps, prompts)
         before = parts[b - 1].shape[2] if b else 0
-        latents[b] = state.step(predicted[:, :, before:][:, :, : len(task.frames)], latents[b])
+        latents[b] = state.step(predicted[:, :, before:][:, :, : len(task.own)], latents[b])
         done[b] += 1
         seen.add(tuple(dict.fromkeys(timesteps)))
     assert any(len(kinds) == 1 + stride for kinds in seen), "no window has several levels"
@@ -387,9 +384,10 @@ def test_a_level_is_embedded_once_and_joined_only_where_levels_differ(
     video = serial_video(work)
     assert video.shape == (1, 4, 11, HEIGHT, WIDTH)
     assert video.isfinite().all()
-    assert embedded == [*work.sampler.timesteps, 0.0]
-    tokens = tiny_skyreels_spec().tokens_per_frame(HEIGHT, WIDTH)
+    # Finished frames are forwarded where the block before is recomputed alone.
     recomputed = not isinstance(cache, SameStepKV)
+    assert embedded == [*work.sampler.timesteps, *([0.0] if recomputed else [])]
+    tokens = tiny_skyreels_spec().tokens_per_frame(HEIGHT, WIDTH)
     # Two frames of the block before are one step cleaner than all the others.
     assert {tuple(levels) for levels, _ in joined} == (
         {(step + 1, step) for step in range(STEPS)} if recomputed else set()

@@ -40,7 +40,7 @@ from longtake.models.text import join_prompts, split_prompts
 from longtake.models.wan import WanFamily
 from longtake.schedulers import FullSequence
 from longtake.strategies import BlockDone, Communicator, Denoising, Guidance, Layout, SingleDevice
-from longtake.task import FrameRange
+from longtake.task import FrameRange, Video
 from longtake.testing.contracts import BackboneContract
 from longtake.testing.tiny.base import BOUNDARY, CHANNELS, LAYERS, TinyCase
 from longtake.testing.tiny.wan_i2v import (
@@ -163,7 +163,7 @@ def full_sequence(folder: ModelFolder, image: Path, scales: tuple[float, ...]) -
     text = backbone.condition_text(prompts | start.prompt_rows(guidance.branches))
     work = Denoising(
         backbone=backbone,
-        tasks=FullSequence().tasks(FRAMES, STEPS),
+        tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
         noise=iter([starting_latents()]),
         cache=NoCache(),
         sampler=DiffusersSampler(load_scheduler(folder, None, None), STEPS),
@@ -269,10 +269,10 @@ def normalized(vae: Any, latents: Tensor) -> Tensor:
 def test_frames_after_the_native_clip_are_like_its_last_one() -> None:
     start = tiny_start(described=5)
     assert start.channels is not None
-    seen = start.channels_of(FrameRange(3, 8))
+    seen = start.channels_of(FrameRange(3, 8).each)
     assert torch.equal(seen[:, :, :2], start.channels[:, :, 3:])
     assert torch.equal(seen[:, :, 2:], start.channels[:, :, 4:].expand(-1, -1, 3, -1, -1))
-    assert start.channels_of(FrameRange(100_000, 100_008)).shape == (1, 8, 8, HEIGHT, WIDTH)
+    assert start.channels_of(FrameRange(100_000, 100_008).each).shape == (1, 8, 8, HEIGHT, WIDTH)
 
 
 def test_a_window_sees_the_channels_of_its_own_frames() -> None:

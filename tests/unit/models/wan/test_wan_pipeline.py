@@ -16,6 +16,7 @@ from longtake.models import DiffusersSampler, ModelFolder, Placement, load_sched
 from longtake.models.wan import WanBackbone, WanFamily
 from longtake.schedulers import FifoQueue, FullSequence
 from longtake.strategies import BlockDone, Denoising, Guidance, Layout, SingleDevice
+from longtake.task import Video
 from longtake.testing.tiny.base import (
     BOUNDARY,
     LAYERS,
@@ -68,7 +69,7 @@ def full_sequence(folder: ModelFolder, scales: tuple[float, ...]) -> Tensor:
         text = backbone.condition_text(family.encode_text(folder, prompts, PLACE))
         work = Denoising(
             backbone=backbone,
-            tasks=FullSequence().tasks(FRAMES, STEPS),
+            tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
             noise=iter([starting_latents()]),
             cache=NoCache(),
             sampler=DiffusersSampler(load_scheduler(folder, None, None), STEPS),
@@ -149,7 +150,7 @@ def test_each_block_uses_the_expert_of_its_own_step(stride: int) -> None:
     work = with_backbone(case, WanBackbone(case.spec, experts, range(LAYERS)))
     with torch.no_grad():
         list(SingleDevice().run(work, SingleDevice().layout(1, case.workload), 0))
-    levels, tasks = work.sampler.timesteps, list(queue.tasks(case.latent_frames, case.steps))
+    levels, tasks = work.sampler.timesteps, list(queue.tasks(Video(case.latent_frames, case.steps)))
     assert used == [int(levels[task.step] < BOUNDARY * 1000) for task in tasks]
     mixed = [i for i in {t.iteration for t in tasks} if len(experts_in(i, tasks, used)) == 2]
     assert mixed, "no iteration runs both experts: the test shows nothing"

@@ -28,6 +28,7 @@ from longtake.models import (
 from longtake.models.samplers.base import BlockSampler
 from longtake.models.wan import WanBackbone, WanDecoder, WanFamily
 from longtake.schedulers import FifoQueue, FullSequence
+from longtake.task import Video
 from longtake.testing.contracts import FrameLevelsContract, VideoDecoderContract
 from longtake.testing.runs import serial_video
 from longtake.testing.tiny.base import (
@@ -82,9 +83,6 @@ class TestTI2VBackbone(FrameLevelsContract):
 
     def prompts(self) -> PromptStates:
         return tiny_prompts(2)
-
-    def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
-        return self.frame_oracle(latents, [timestep] * latents.shape[2], prompts)
 
     def frame_oracle(
         self, latents: Tensor, timesteps: Sequence[float], prompts: PromptStates
@@ -146,7 +144,7 @@ def full_sequence(
     work = replace(
         tiny_ti2v_denoising(case),
         backbone=backbone,
-        tasks=FullSequence().tasks(FRAMES, STEPS),
+        tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
         noise=iter([noise]),
         sampler=load_sampler(folder, None, None, STEPS),
         text=lambda _frames, _branches: text,
@@ -211,8 +209,8 @@ def test_without_a_cache_every_task_is_the_models_own_forward_of_its_window(know
     sampler = DiffusersSampler(tiny_scheduler(case.sampler), case.steps)
     levels, done = [*sampler.timesteps, 0.0], [0] * len(latents)
     states: dict[int, BlockSampler] = {}
-    for task in case.scheduler.tasks(case.latent_frames, case.steps):
-        b, first, stop = task.block, task.frames.start, task.frames.stop
+    for task in case.scheduler.tasks(Video(case.latent_frames, case.steps)):
+        b, first, stop = task.block, task.own[0], task.own[-1] + 1
         state = states.setdefault(b, sampler.start())
         seen = range(max(first - 2, 0), stop + (2 if b + 1 in states else 0))
         block_of = {frame: b + (frame >= stop) - (frame < first) for frame in seen}
