@@ -182,7 +182,7 @@ def fastest(workload: Workload, devices: int) -> Result:
 
 
 def with_few_steps(workload: Workload) -> Workload:
-    """Return a workload of few steps with about as many tasks in flight, to weigh layouts with."""
+    """Return a workload of few steps, to weigh layouts with: decoding has the same share of it."""
     scheduler, steps = workload.scheduler, WEIGHED_STEPS
     match scheduler:
         case FifoQueue():
@@ -193,7 +193,8 @@ def with_few_steps(workload: Workload) -> Workload:
             scheduler, steps = FrameQueue(scheduler.clip_frames, 1), scheduler.clip_frames
         case _:
             pass
-    return replace(workload, scheduler=scheduler, steps=steps)
+    flops = replace(workload.flops, decode=workload.flops.decode * steps / workload.steps)
+    return replace(workload, scheduler=scheduler, steps=steps, flops=flops)
 
 
 def words(layout: Layout) -> str:
@@ -319,7 +320,9 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--published_only", action="store_true", help="the two short tables alone")
+    parser.add_argument("--only", default="", help="rows of methods whose name begins so")
     options = parser.parse_args()
+    methods = [one for one in METHODS if one.name.startswith(options.only)]
     print(machine())
     print("\nFrames per second, simulated and published (H100, VAE in half precision)\n")
     header = ["published", "here", "devices", "published", "simulated", "off by", "idle"]
@@ -334,7 +337,7 @@ def main() -> None:
     for gpu in GPUS:
         for model in SIZES:
             print(f"\nWan 2.1 {model}, {gpu}\n")
-            rows = [row for one in METHODS for row in rows_of(one, model, profile(gpu))]
+            rows = [row for one in methods for row in rows_of(one, model, profile(gpu))]
             print(table(header, rows), flush=True)
 
 
