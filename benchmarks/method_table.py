@@ -320,9 +320,9 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--published_only", action="store_true", help="the two short tables alone")
-    parser.add_argument("--only", default="", help="rows of methods whose name begins so")
+    parser.add_argument("--only", nargs="*", default=[""], help="methods whose names begin so")
     options = parser.parse_args()
-    methods = [one for one in METHODS if one.name.startswith(options.only)]
+    methods = [one for one in METHODS if one.name.startswith(tuple(options.only))]
     print(machine())
     print("\nFrames per second, simulated and published (H100, VAE in half precision)\n")
     header = ["published", "here", "devices", "published", "simulated", "off by", "idle"]
