@@ -10,8 +10,8 @@ share tiles. Layouts are weighed on the first blocks and, of methods of many ste
 
 *bound*: the serial run's time over the number of devices: no rank ever idle, no exchange, all
 decoding shared. The VAE runs in float32 without tensor cores, as the profile takes longtake's. For
-comparison with published figures it runs in half precision (40 % of the bf16 peak, as in
-``pipedit_table6.py``), as the published codes run theirs.
+comparison with published figures it is taken to run in half precision (40 % of the bf16 peak, as in
+``pipedit_table6.py``).
 """
 
 from __future__ import annotations
