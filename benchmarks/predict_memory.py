@@ -24,6 +24,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -48,11 +49,16 @@ def main() -> None:
     parser.add_argument("--default_malloc", action="store_true", help="leave glibc's malloc alone")
     options = parser.parse_args()
     print(machine(), flush=True)
+    settings = {
+        "model.pipeline": options.pipeline,
+        "model.cache": options.cache,
+        "model.steps": str(options.steps),
+    }
     peaks: dict[int, list[float]] = {frames: [] for frames in options.frames}
     seconds: dict[int, list[float]] = {frames: [] for frames in options.frames}
     for _ in range(options.repeats):
         for frames in options.frames:
-            report = _predict(options, frames)
+            report = predict(frames, settings, steady=not options.default_malloc)
             peaks[frames].append(report["memory"]["peak_resident_bytes"])
             seconds[frames].append(report["seconds"])
     rows = [[str(n), megabytes(peaks[n]), f"{median(seconds[n]):.1f}"] for n in options.frames]
@@ -64,21 +70,27 @@ def main() -> None:
     print(f"\n{per_frame:,.0f} bytes per further video frame; {RAW_FRAME:,} has a raw one")
 
 
-def _predict(options: argparse.Namespace, frames: int) -> dict[str, Any]:
-    """Return the run's report; its peak is the process's own ``VmHWM``."""
+def predict(frames: int, settings: Mapping[str, str], *, steady: bool = True) -> dict[str, Any]:
+    """Run the command on ``configs/demo.yaml`` and return its report.
+
+    The peak in it is the process's own ``VmHWM``.
+
+    Args:
+        frames: Length of the video.
+        settings: Options beside the configuration file.
+        steady: Whether glibc is told to give freed memory back.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / "run"
-        settings = {
+        options = {
             "config": str(ROOT / "configs" / "demo.yaml"),
             "output": str(output),
             "progress": "none",
-            "model.pipeline": options.pipeline,
-            "model.cache": options.cache,
-            "model.steps": str(options.steps),
+            **settings,
             "data.num_frames": str(frames),
         }
-        arguments = [word for key, value in settings.items() for word in (f"--{key}", value)]
-        env = os.environ | ({} if options.default_malloc else STEADY_ALLOCATOR)
+        arguments = [word for key, value in options.items() for word in (f"--{key}", value)]
+        env = os.environ | (STEADY_ALLOCATOR if steady else {})
         subprocess.run(COMMAND + arguments, env=env, check=True)
         report: dict[str, Any] = json.loads((output / "report.json").read_text())
     assert report["exit_reason"] == "finished"

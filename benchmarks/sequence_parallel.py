@@ -38,7 +38,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, table
-from benchmarks.dualparal import Size, denoising, prompts_of, transformer
+from benchmarks.two_ranks import Size, denoising, prompts_of, transformer
 
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh

@@ -182,8 +182,8 @@ def check_memory(workload: Workload, layout: Layout, weights: WeightCount | None
             f"the cache {type(workload.cache).__name__} would hold {cached / 2**30:,.1f} GiB of "
             f"keys and values{beside} on rank {rank}, but its device has "
             f"{workload.hardware.memory / 2**30:,.1f} GiB; NextBlockKV holds less, and so do "
-            f"fewer steps, a larger stride, fewer context_frames, fewer frames of RollingKV, or "
-            f"more pipeline stages."
+            f"fewer steps, fewer context_frames, fewer frames of RollingKV, or more pipeline "
+            f"stages."
         )
 
 

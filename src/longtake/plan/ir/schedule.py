@@ -8,6 +8,7 @@ that go to decode ranks and heads that these attend, is put in by :mod:`longtake
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import TypeAlias, final
 
 from longtake.caches import Forward
@@ -28,7 +29,7 @@ from longtake.plan.ir.actions import (
 )
 from longtake.plan.ir.rank_role import RankRole
 from longtake.plan.layout import Layout
-from longtake.task import spans
+from longtake.task import FrameRange, spans
 
 Schedule: TypeAlias = Callable[[Iterable[Forward], int, Layout, int], Iterator[Action]]
 """``ParallelStrategy.actions``: forwards, number of the request, layout, rank to actions."""
@@ -45,9 +46,9 @@ class TaskActions:
 
     def __init__(self, forward: Forward, here: RankRole) -> None:
         self.task = forward.task
+        self._forward = forward
         self._here = here
         self._window = forward.window
-        self._latents = tuple(forward.latents)
         self._own = len(forward.task.own)
 
     def open(self) -> Iterator[Action]:
@@ -140,6 +141,11 @@ class TaskActions:
             for run in other.task.runs
             for frames, version in self._latents
         )
+
+    @cached_property
+    def _latents(self) -> tuple[tuple[FrameRange, int], ...]:
+        """What the window's latents are (asked for on the output rank alone)."""
+        return tuple(self._forward.latents)
 
     @property
     def _of_task(self) -> dict[str, int]:

@@ -169,6 +169,8 @@ def test_a_clean_pass_has_no_head_and_a_warm_up_block_is_not_decoded() -> None:
         (Autoregressive(3), RollingKV(21, 3, 24), 4, 24),
         (Autoregressive(1), RollingKV(12), 4, 12),
         (RollingWindow(3), RollingKV(21, 3, 24, moved_sinks=True), 5, 24),
+        # All of the window but its newest block; what is behind the window goes.
+        (DiffusionForcing(5, 5, 25), RollingKV(25), 20, 20),
         (ContextWindows(4, 1, "static"), NoCache(), 4, 0),
         (Extend(4, 1), NoCache(), 4, 0),
         (FrameQueue(2, 2), NoCache(), 4, 0),
