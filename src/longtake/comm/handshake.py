@@ -14,6 +14,7 @@ from typing import Final, Literal, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from longtake.comm.choice import TransportName, make_transport
 from longtake.comm.p2p import Channel, Delivery
@@ -38,7 +39,7 @@ def handshake(name: TransportName, rank: Literal[0, 1], port: int) -> tuple[floa
     Raises:
         RuntimeError: Something else has arrived than was sent.
     """
-    store = dist.TCPStore("127.0.0.1", port, 2, rank == 0, _PATIENCE)
+    store = TCPStore("127.0.0.1", port, 2, rank == 0, _PATIENCE)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=_PATIENCE)
     transport = make_transport(name, _device(name, rank), store)
     there, back = transport.channel(), transport.channel()

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from longtake.framework.callbacks.versions import versions
+from longtake.framework.console.versions import versions
 
 _LIMIT: Final = 35.0
 """Seconds for what runs in processes of its own; all of it runs at once."""
@@ -159,8 +159,7 @@ def _run(command: Sequence[str]) -> tuple[str, str | None]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT, check=False)
     except subprocess.TimeoutExpired as error:
-        printed = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
-        return printed, f"not done after {_LIMIT:.0f} s"
+        return (error.stdout or b"").decode(), f"not done after {_LIMIT:.0f} s"
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         return done.stdout, last[0][:200]
