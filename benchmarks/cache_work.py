@@ -31,13 +31,20 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, table
 
-from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV, peak_held_frames
+from longtake.caches import (
+    FeatureCache,
+    NextBlockKV,
+    NoCache,
+    SameStepKV,
+    forwards,
+    peak_held_frames,
+)
 from longtake.models import BackboneSpec, Compression, DiffusersSampler
 from longtake.models.wan import WanBackbone
 from longtake.noise import NoiseSource, SharedPool
 from longtake.schedulers import FifoQueue
 from longtake.strategies import Denoising, Guidance, Layout, SingleDevice, TaskDone
-from longtake.task import Task
+from longtake.task import Task, Video
 
 CACHES: tuple[FeatureCache, ...] = (NoCache(), NextBlockKV(), SameStepKV())
 CUTS = ((8, 8), (8, 4), (16, 2))
@@ -115,11 +122,12 @@ def _counted() -> Iterator[list[str]]:
     for cut in CUTS:
         flops = {cache: _task_flops(cache, cut) for cache in CACHES}
         for cache, count in flops.items():
-            task = next(filter(_is_mid, FifoQueue(*cut).tasks(_frames(cut), STEPS)))
+            walk = forwards(FifoQueue(*cut).tasks(Video(_frames(cut), STEPS)), cache)
+            window = next(forward.window for forward in walk if _is_mid(forward.task))
             yield [
                 f"{cut[0]}/{cut[1]}",
                 type(cache).__name__,
-                str(len(cache.window(task).frames)),
+                str(len(window.frames)),
                 f"{count / 1e12:.1f}",
                 f"{count / flops[CACHES[1]]:.3f}",
                 *(f"{_held_bytes(cache, cut, steps) / 1e9:.1f}" for steps in (50, 4)),
@@ -184,7 +192,7 @@ def _frames(cut: tuple[int, int]) -> int:
 
 def _held_bytes(cache: FeatureCache, cut: tuple[int, int], steps: int) -> int:
     queue = FifoQueue(*cut)
-    frames = peak_held_frames(cache, queue.tasks(2 * steps * cut[0], steps))
+    frames = peak_held_frames(cache, queue.tasks(Video(2 * steps * cut[0], steps)))
     keys_and_values, bfloat16, branches = 2, 2, 2
     per_frame = keys_and_values * WAN.tokens_per_frame * WAN.model_dim * bfloat16
     return frames * per_frame * branches * WAN_LAYERS
@@ -202,7 +210,7 @@ def _work(
     source = NoiseSource(seed=0, request=0, channels=16, height=size.height, width=size.width)
     return Denoising(
         backbone=backbone,
-        tasks=queue.tasks(_frames(cut), STEPS),
+        tasks=queue.tasks(Video(_frames(cut), STEPS)),
         noise=SharedPool().blocks(source, queue.blocks(_frames(cut))),
         cache=cache,
         sampler=DiffusersSampler(FlowMatchEulerDiscreteScheduler(shift=3.0), STEPS),

@@ -86,8 +86,8 @@ def simulated(
     """Return what the simulator says of a run that was laid out for ``hardware``."""
     engine = Engine(generation_config, way.strategy, world_size=way.ranks, hardware=hardware)
     engine.check(requests_of(lengths))
-    workload = replace(engine.plan.counted_workload(), hardware=speeds)
-    return simulate(engine.plan.layout, workload, way.strategy.actions)
+    workload = replace(engine.chosen.counted_workload(), hardware=speeds)
+    return simulate(engine.chosen.layout, workload, way.strategy.actions)
 
 
 def measured_hardware(
@@ -100,7 +100,7 @@ def measured_hardware(
     """
     engine = Engine(generation_config, SingleDevice(), hardware=UNIT)
     engine.check(requests_of(lengths))
-    decode, denoise = (len(lengths) * part for part in seconds_of(engine.plan.counted_workload()))
+    decode, denoise = (len(lengths) * part for part in seconds_of(engine.chosen.counted_workload()))
     return replace(
         profile("cpu"),
         matmul=denoise / alone.denoise,

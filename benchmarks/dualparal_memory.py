@@ -35,6 +35,7 @@ from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
 from longtake.strategies import Communicator, Denoising, DualParal, Guidance
+from longtake.task import Video
 from longtake.testing.ranks import RankPool
 from longtake.testing.tiny.base import tiny_scheduler, tiny_tokenizer, tiny_wan_vae
 
@@ -102,7 +103,7 @@ def measure(communicator: Communicator, path: str) -> Memory:
     source = NoiseSource(seed=0, request=0, channels=spec.channels, height=SIDE, width=SIDE)
     work = Denoising(
         backbone=backbone,
-        tasks=queue.tasks(frames, STEPS),
+        tasks=queue.tasks(Video(frames, STEPS)),
         noise=SharedPool().blocks(source, queue.blocks(frames)),
         cache=NextBlockKV(),
         sampler=DiffusersSampler(tiny_scheduler(), STEPS),

@@ -48,6 +48,7 @@ from longtake.models import (
     AnyDecoder,
     Grid,
     LayerContext,
+    Operand,
     Placement,
     PromptStates,
     Rotary,
@@ -55,7 +56,7 @@ from longtake.models import (
     load_scheduler,
     open_folder,
 )
-from longtake.models.layers.kernel import attention_kernel
+from longtake.models.layers.kernel import attention_kernel, made
 from longtake.noise import NoiseSource, SharedPool
 from longtake.schedulers import FifoQueue
 from longtake.task import FrameRange
@@ -132,7 +133,7 @@ class Script:
         if step == 0:
             self.latents[block] = next(self.noise)
             self.samplers[block] = copy.deepcopy(scheduler)
-        grid = Grid(frames=self.cuts[block], height=self.side, width=self.side)
+        grid = Grid.of(self.cuts[block], height=self.side, width=self.side)
         level = self.levels[step]
         if step == 0 and backbone.positions is not None:
             self.rotary[block] = backbone.positions.table(grid)
@@ -151,8 +152,11 @@ class Script:
             return_dict=False,
         )[0]
 
-    def attend(self, block: int, step: int, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(
+        self, block: int, step: int, layer: int, q: Operand, k: Operand, v: Operand
+    ) -> Tensor:
         """Attend to the block and to both neighbors' keys and values."""
+        v, k, q = made(v), made(k), made(q)
         per_frame = k.shape[1] // len(self.cuts[block])
         seen = BLOCK * per_frame
         keys, values = [k], [v]

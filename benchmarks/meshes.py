@@ -16,17 +16,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from diffusers import AutoencoderKLWan
-from torch.utils.flop_counter import FlopCounterMode
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, table
+from benchmarks.wan_workloads import SIZES, spec_of, workload_of
 
 from longtake.caches import NextBlockKV
-from longtake.models import BackboneSpec, Compression
 from longtake.models.flops import Flops
-from longtake.models.wan import WanDecoder
 from longtake.plan.cost.profiles import profile
 from longtake.plan.cost.simulator import bounded, simulate
 from longtake.plan.devices import Hardware
@@ -34,12 +29,11 @@ from longtake.plan.layout import Layout
 from longtake.plan.search.layouts import candidates
 from longtake.plan.search.meshes import Asked
 from longtake.plan.workload import Workload
-from longtake.schedulers import FifoQueue, FullSequence
+from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
 from longtake.strategies import DualParal
 
 SCHEDULE = DualParal().actions
-
-DEVICES, STEPS, TEXT = 8, 50, 512
+DEVICES, STEPS = 8, 50
 FREE = Hardware(
     name="free communication",
     matmul=1.0,
@@ -49,72 +43,12 @@ FREE = Hardware(
     launch=0.0,
     memory=float("inf"),
 )
-SIZES = {"1.3B": (12, 30, 8960), "14B": (40, 40, 13824)}
-"""Heads, layers and feed-forward width of Wan 2.1."""
 
 
-def spec_of(name: str) -> BackboneSpec:
-    """Return Wan 2.1's spec."""
-    heads, layers, _ = SIZES[name]
-    return BackboneSpec(
-        name=f"Wan 2.1 {name}",
-        channels=16,
-        patch=(1, 2, 2),
-        heads=heads,
-        head_dim=128,
-        layers=layers,
-        native_frames=21,
-        compression=Compression(temporal=4, spatial=8),
-    )
-
-
-def layer_numbers(name: str) -> int:
-    """Return the weights of one layer: two attentions and the feed-forward part."""
-    dim = spec_of(name).model_dim
-    return 8 * dim * dim + 2 * dim * SIZES[name][2]
-
-
-@torch.no_grad()
-def decode_operations(height: int, width: int) -> float:
-    """Count the operations of Wan's VAE for a latent frame in the midst of a video."""
-    with torch.device("meta"):
-        decoder, side = WanDecoder(AutoencoderKLWan()), 8
-        state = decoder.start()
-        for _ in range(3):
-            list(decoder.decode(state, torch.empty(1, 16, 1, side, side)))
-        with FlopCounterMode(display=False) as counter:
-            list(decoder.decode(state, torch.empty(1, 16, 1, side, side)))
-    return float(counter.get_total_flops()) / side**2 * height * width
-
-
-def workload_of(name: str, hardware: Hardware, video_frames: int, *, queue: bool) -> Workload:
-    """Return a 480p workload of Wan 2.1 in bfloat16 with guidance."""
-    spec, height, width = spec_of(name), 60, 104
-    dim = spec.model_dim
-    # Projections of self-attention and the queries' and output of cross-attention, feed-forward,
-    # and cross-attention itself.
-    linear = 2 * (6 * dim * dim + 2 * dim * SIZES[name][2]) + 4 * TEXT * dim
-    ends = 2.0 * 4 * spec.channels * dim
-    return Workload(
-        spec=spec,
-        scheduler=FifoQueue(8, 8) if queue else FullSequence(),
-        latent_frames=spec.compression.latent_frames(video_frames),
-        steps=STEPS,
-        cache=NextBlockKV(),
-        branches=2,
-        height=height,
-        width=width,
-        item_bytes=2,
-        flops=Flops(
-            embed=ends,
-            layer=linear,
-            attention=4 * dim,
-            head=ends,
-            decode=decode_operations(height, width),
-        ),
-        hardware=hardware,
-        layer_bytes=2 * layer_numbers(name),
-    )
+def video_of(name: str, hardware: Hardware, frames: int, scheduler: BlockScheduler) -> Workload:
+    """Return a 480p video of so many video frames, with guidance."""
+    latent_frames = spec_of(name).compression.latent_frames(frames)
+    return workload_of(name, hardware, latent_frames, STEPS, scheduler, NextBlockKV(), branches=2)
 
 
 def words(layout: Layout) -> str:
@@ -129,7 +63,7 @@ def idle_rows() -> list[list[str]]:
     """Return idle shares on 8 devices: published formula, and compiled plans."""
     rows = []
     for frames, blocks in ((1025, 32), (189, 5)):
-        workload = workload_of("1.3B", FREE, frames, queue=True)
+        workload = video_of("1.3B", FREE, frames, FifoQueue(8, 8))
         # One unit of work per layer and branch: as in the formula, all tasks are alike.
         workload = replace(workload, flops=Flops(embed=0, layer=1, attention=0, head=0, decode=0))
         workload = replace(workload, spec=replace(workload.spec, layers=32))
@@ -180,9 +114,9 @@ def main() -> None:
     print(table(header, idle_rows()))
     hardware = profile(options.profile)
     header = ["mesh", "seconds", "idle", "sent, GB", "layers of a rank, GB"]
-    for queue, frames in ((True, 1025), (False, 81)):
-        workload = workload_of(options.model, hardware, frames, queue=queue)
-        how = "FifoQueue(8, 8), NextBlockKV" if queue else "FullSequence"
+    for scheduler, frames in ((FifoQueue(8, 8), 1025), (FullSequence(), 81)):
+        workload = video_of(options.model, hardware, frames, scheduler)
+        how = "FullSequence" if frames == 81 else "FifoQueue(8, 8), NextBlockKV"
         print(f"\n{workload.spec.name}, 832x480, {frames} frames, {how}, 8 x {hardware.name}\n")
         print(table(header, mesh_rows(workload)))
 

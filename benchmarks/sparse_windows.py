@@ -126,7 +126,7 @@ def predict(
         after: Keys and values of the frames behind them, by layer.
     """
     _, _, _, height, width = video.shape
-    run = Run(backbone, Grid(frames=frames, height=height, width=width), TIMESTEP, prompts)
+    run = Run(backbone, Grid.of(frames, height=height, width=width), TIMESTEP, prompts)
     hidden = run.embed(video[:, :, frames.start : frames.stop])
     per_frame = backbone.spec.tokens_per_frame(height, width)
     first = frames.start * per_frame if kind == "video" else 0

@@ -27,7 +27,8 @@ class ChurnedEuler(Sampler):
     """
 
     def __init__(self, settings: SamplerSettings, churn: float = 0.0) -> None:
-        levels = torch.linspace(1, 0, settings.steps + 1)
+        even = torch.linspace(1, 0, settings.steps + 1)
+        levels = even if settings.sigmas is None else torch.tensor([*settings.sigmas, 0.0])
         shift = settings.shift or 1.0
         self.levels: list[float] = (shift * levels / (1 + (shift - 1) * levels)).tolist()
         self._told = tuple(level * settings.train_timesteps for level in self.levels[:-1])

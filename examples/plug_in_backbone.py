@@ -37,7 +37,7 @@ class SketchBackbone(lm.Backbone[Tensor, Tensor]):
         return cast(Tensor, self._dit.time(torch.full((1, 1, 1), timestep / 1000)))
 
     def embed(self, latents: Tensor, grid: lm.Grid, condition: Condition) -> Tensor:
-        frames = torch.arange(grid.frames.start, grid.frames.stop) % 64
+        frames = torch.tensor(grid.positions) % 64
         positions = self._dit.frame(frames).repeat_interleave(grid.height * grid.width, 0)
         return cast(Tensor, positions + self._dit.patch(latents.flatten(2).transpose(1, 2)))
 

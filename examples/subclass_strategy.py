@@ -31,13 +31,16 @@ class BranchByBranch(ls.ParallelStrategy):
     def run(self, work: ls.Denoising, layout: ls.Layout, rank: int) -> Iterator[ls.Progress]:
         queue, layers = ls.BlockQueue(work), layout.layers(rank)
         branches = [ls.TaskForward(work, batch) for batch in layout.batches]
-        for task in work.tasks:
-            window, predictions = work.cache.window(task), []
-            latents = queue.latents(task, window)
+        for forward in work.forwards:
+            latents, predictions = queue.latents(forward), []
             for branch in branches:
-                hidden = branch.layers(task, window, branch.embed(task, window, latents), layers)
-                predictions.append(branch.predict(task, window, hidden))
-            finished = queue.advance(task, work.combine(task, torch.cat(predictions)))
-            yield ls.TaskDone(task)
-            if finished is not None:
-                yield ls.BlockDone(task.block, task.frames, finished)
+                hidden = branch.layers(forward, branch.embed(forward, latents), layers)
+                if forward.task.runs:  # otherwise it is forwarded for keys and values alone
+                    predictions.append(branch.predict(forward, hidden))
+            finished = []
+            if predictions:
+                prediction = work.combine(forward.task, torch.cat(predictions))
+                finished = list(queue.step(forward, prediction))
+            yield ls.TaskDone(forward.task)
+            for run, block in finished:
+                yield ls.BlockDone(run.block, run.block_frames, block)

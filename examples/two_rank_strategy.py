@@ -11,13 +11,12 @@ from typing import final
 
 from typing_extensions import override
 
-from longtake.caches import FeatureCache
+from longtake.caches import Forward
 from longtake.errors import ConfigurationError
 from longtake.plan.ir.actions import Action
 from longtake.plan.ir.rank_role import RankRole
 from longtake.plan.ir.schedule import TaskActions, post_ahead
 from longtake.strategies import Layout, Mesh, ParallelStrategy, Workload
-from longtake.task import Task
 
 
 @final
@@ -48,14 +47,13 @@ class Lockstep(ParallelStrategy):
     @override
     def actions(
         self,
-        tasks: Iterable[Task],
+        forwards: Iterable[Forward],
         request: int,
-        cache: FeatureCache,
         layout: Layout,
         rank: int,
     ) -> Iterator[Action]:
         here = RankRole.of(layout, rank)
-        ours = (TaskActions(task, cache, here) for task in tasks)
+        ours = (TaskActions(forward, here) for forward in forwards)
         if rank == layout.output_rank:
             return _first(ours, here)
         return post_ahead(_second(ours, here))

@@ -2,7 +2,7 @@
 
     python tools/test_kernels.py                            # every kernel, 1 and 2 threads
     python tools/test_kernels.py --kernels aten-default --threads 2 --suites
-    tests/unit/models/test_wan.py
+    tests/unit/models/wan/test_wan.py
 
 Each run is a pytest of its own, as libraries read their settings once. All runs are made; the exit
 status is 1 where one of them fails.
@@ -29,20 +29,20 @@ KERNELS: Final[dict[str, dict[str, str]]] = {
 THREADS: Final = (1, 2)
 SUITES: Final = (
     *sorted(
-        str(path.relative_to(ROOT)) for path in ROOT.glob("tests/unit/models/test_*_decoder.py")
+        str(path.relative_to(ROOT)) for path in ROOT.glob("tests/unit/models/*/test_*_decoder.py")
     ),
     "tests/unit/framework/engine/test_engine.py",
     "tests/unit/test_examples.py",
     "tests/unit/strategies/test_reference.py",
     "tests/unit/models/samplers/test_sampler.py",
-    "tests/unit/models/test_skyreels_v2.py",
+    "tests/unit/models/skyreels_v2/test_skyreels_v2.py",
     "tests/unit/framework/engine/test_conditioning.py",
     "tests/unit/strategies/test_strategies.py",
     "tests/unit/models/decoders/test_tiles.py",
-    "tests/unit/models/test_wan.py",
-    "tests/unit/models/test_wan_i2v.py",
-    "tests/unit/models/test_wan_pipeline.py",
-    "tests/unit/models/test_wan_ti2v.py",
+    "tests/unit/models/wan/test_wan.py",
+    "tests/unit/models/wan/test_wan_i2v.py",
+    "tests/unit/models/wan/test_wan_pipeline.py",
+    "tests/unit/models/wan/test_wan_ti2v.py",
     "tests/distributed/test_decode_group.py",
     "tests/distributed/test_dual_paral.py",
     "tests/distributed/test_engine.py",

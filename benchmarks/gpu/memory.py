@@ -37,9 +37,9 @@ def main() -> None:
             )
             engine = Engine(config, SingleDevice(), device=run.device)
             engine.check([request])
-            plan = engine.plan
-            predicted = weight_bytes(plan.workload, plan.layout, 0, None)
-            predicted += cache_bytes(plan.workload, plan.layout, 0)
+            workload, layout = engine.chosen.workload, engine.chosen.layout
+            predicted = weight_bytes(workload, layout, 0, None)
+            predicted += cache_bytes(workload, layout, 0)
             peak = run.peak(lambda: list(engine.generate(request)))  # noqa: B023
             rows.append([f"{height} x {width}", f"{predicted / 1e9:.3f}", f"{peak / 1e9:.3f}"])
             passed = passed and abs(peak / max(predicted, 1) - 1) <= 0.1

@@ -2,6 +2,7 @@
 
 A stranger's map of the package; imports go from the end of this list towards its beginning only:
 
+- ``commands``: what ``longtake --help`` lists.
 - ``errors``, ``task``: what users are told when something cannot be; frame ranges and tasks.
 - ``schedulers``: what is denoised, in which order (pure data).
 - ``noise``: the starting noise of a block.

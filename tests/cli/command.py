@@ -1,4 +1,4 @@
-"""Runs the real command in a subprocess."""
+"""Runs the real command in a subprocess; what ends before it makes anything, also in this one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import av
+import pytest
 from safetensors.torch import load_file
 from torch import Tensor
+
+from longtake.framework.cli import main
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 COMMAND = [sys.executable, "-m", "longtake"]
@@ -21,6 +24,17 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": os.environ.get("LONGTAKE_TEST_THREADS", "1"),
     "PYTHONWARNINGS": "error::UserWarning:longtake",
 }
+
+
+def tiny_options(model: Path) -> list[str]:
+    """Return the options of a short run of a tiny model: 3 blocks, 3 steps."""
+    return [
+        *("--trainer.accelerator", "cpu", "--model.pipeline", str(model), "--model.steps", "3"),
+        *("--model.scheduler", "FifoQueue", "--model.scheduler.block_frames", "3"),
+        *("--model.scheduler.context_frames", "2", "--model.dtype", "float32"),
+        *("--data.prompts", "red shape moves left", "--data.num_frames", "37"),
+        *("--data.height", "32", "--data.width", "48"),
+    ]
 
 
 def predict(
@@ -48,6 +62,19 @@ def run(
     return subprocess.run(
         command, capture_output=True, text=True, env=environment, timeout=240, check=False
     )
+
+
+def run_here(
+    capsys: pytest.CaptureFixture[str], *arguments: str | Path
+) -> subprocess.CompletedProcess[str]:
+    """Run ``longtake`` in this process: plans, helps and refusals, at which no other one starts."""
+    status = 0
+    try:
+        main([*map(str, arguments)])
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    said = capsys.readouterr()
+    return subprocess.CompletedProcess([], status, said.out, said.err)
 
 
 def frame_count(video: Path) -> int:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import COMMAND, predict, run
+from tests.cli.command import predict, run_here
+from tests.cli.conftest import SerialRun
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 DUALPARAL = [
     *("--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "DualParal"),
     *("--trainer.strategy.cfg", "1", "--trainer.strategy.guidance", "together"),
@@ -16,30 +16,15 @@ DUALPARAL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def serial(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], bytes]:
-    """Return the options of a run, and the video that one device makes."""
-    out = tmp_path_factory.mktemp("serial") / "out"
-    options = [
-        *("--model.pipeline", str(model), "--model.steps", "3", "--model.dtype", "float32"),
-        *("--model.scheduler", "FifoQueue", "--model.scheduler.block_frames", "3"),
-        *("--model.scheduler.context_frames", "2", "--data.prompts", "red shape moves left"),
-        *("--data.num_frames", "37", "--data.height", "32", "--data.width", "48"),
-    ]
-    done = predict(*options, "--trainer.accelerator", "cpu", "--output", out)
-    assert done.returncode == 0, done.stderr
-    return options, (out / "0000" / "video.mp4").read_bytes()
-
-
 def test_a_plan_with_another_order_of_actions_makes_the_same_bytes(
-    serial: tuple[list[str], bytes], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], serial: SerialRun, tmp_path: Path
 ) -> None:
     """The order of one strategy, on the layout of another."""
-    options, video = serial
+    options, video = serial.options, serial.video
     file, out = tmp_path / "lockstep.plan", tmp_path / "out"
     lockstep = ["--trainer.accelerator", "cpu", "--trainer.devices", "2"]
     lockstep += ["--trainer.strategy", "two_rank_strategy.Lockstep"]
-    done = run([*COMMAND, "plan", *options, *lockstep, "--actions", str(file)], EXAMPLES)
+    done = run_here(capsys, "plan", *options, *lockstep, "--actions", file)
     assert done.returncode == 0, done.stderr
     assert "mesh=pipe2" in done.stdout
     done = predict(*options, *DUALPARAL, "--plan", file, "--timeline", "true", "--output", out)
@@ -58,16 +43,16 @@ def test_a_plan_with_another_order_of_actions_makes_the_same_bytes(
 
 
 def test_a_wrong_plan_is_refused_with_its_fault_marked(
-    serial: tuple[list[str], bytes], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], serial: SerialRun, tmp_path: Path
 ) -> None:
-    options, _ = serial
+    options = serial.options
     file, out = tmp_path / "wrong.plan", tmp_path / "out"
-    done = run([*COMMAND, "plan", *options, *DUALPARAL, "--actions", str(file)])
+    done = run_here(capsys, "plan", *options, *DUALPARAL, "--actions", file)
     assert done.returncode == 0, done.stderr
     lines = file.read_text().splitlines()
     lines.remove(next(line for line in lines if line.startswith("1: receive hop b1s0")))
     file.write_text("\n".join(lines))
-    done = predict(*options, *DUALPARAL, "--plan", file, "--output", out)
+    done = run_here(capsys, "predict", *options, *DUALPARAL, "--plan", file, "--output", out)
     assert done.returncode == 2
     assert "the plan cannot be run: rank 1 cannot compute block 1, step 0" in done.stderr
     assert "<-- here" in done.stderr
@@ -75,26 +60,30 @@ def test_a_wrong_plan_is_refused_with_its_fault_marked(
     assert not out.exists()
 
 
-def test_no_plan_file_is_refused(serial: tuple[list[str], bytes], tmp_path: Path) -> None:
-    options, _ = serial
-    done = predict(*options, "--plan", tmp_path / "none", "--output", tmp_path / "out")
+def test_no_plan_file_is_refused(
+    capsys: pytest.CaptureFixture[str], serial: SerialRun, tmp_path: Path
+) -> None:
+    options = serial.options
+    done = run_here(
+        capsys, "predict", *options, "--plan", tmp_path / "none", "--output", tmp_path / "out"
+    )
     assert done.returncode == 2
     assert "cannot be read" in done.stderr
     endless = [*options, "--data.num_frames", "null", "--actions", str(tmp_path / "file")]
-    done = run([*COMMAND, "plan", *endless, "--trainer.accelerator", "cpu"])
+    done = run_here(capsys, "plan", *endless)
     assert done.returncode == 2
     assert "whose actions never end" in done.stderr
 
 
 def test_a_strategy_without_actions_has_no_plan_and_says_so(
-    serial: tuple[list[str], bytes], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], serial: SerialRun, tmp_path: Path
 ) -> None:
-    options, _ = serial
-    own = ["--trainer.accelerator", "cpu", "--trainer.strategy", "subclass_strategy.BranchByBranch"]
-    done = run([*COMMAND, "plan", *options, *own], EXAMPLES)
+    options = serial.options
+    own = ["--trainer.strategy", "subclass_strategy.BranchByBranch"]
+    done = run_here(capsys, "plan", *options, *own)
     assert done.returncode == 0, done.stderr
     assert "seconds=none" in done.stdout
     assert "the strategy BranchByBranch runs without a plan" in done.stdout
-    done = run([*COMMAND, "plan", *options, *own, "--actions", str(tmp_path / "file")], EXAMPLES)
+    done = run_here(capsys, "plan", *options, *own, "--actions", tmp_path / "file")
     assert done.returncode == 2
     assert "runs without a plan" in done.stderr

@@ -16,14 +16,13 @@ from tests.cli.command import (
     latents_of,
     predict,
     report_of,
+    run_here,
 )
+from tests.cli.conftest import SerialRun
 
 
-def test_a_run_leaves_a_video_its_latents_its_config_and_a_report(
-    config: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    done = predict("--config", config, "--output", out, "--keep_latents", "all")
+def test_a_run_leaves_a_video_its_latents_its_config_and_a_report(serial: SerialRun) -> None:
+    out, done = serial.out, serial.done
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert frame_count(out / "0000" / "video.mp4") == 37
@@ -107,8 +106,8 @@ def test_a_mistake_is_one_sentence_and_status_2(config: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_help_reads_well() -> None:
-    done = predict("--help")
+def test_help_reads_well(capsys: pytest.CaptureFixture[str]) -> None:
+    done = run_here(capsys, "predict", "--help")
     assert done.returncode == 0
     for words in (
         "--model.pipeline", "--data.prompts", "--trainer.devices", "--output", "--video.format",

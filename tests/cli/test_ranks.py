@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from torch import Tensor, equal
+from torch import equal
 
 from tests.cli.command import (
     COMMAND,
@@ -25,45 +25,30 @@ from tests.cli.command import (
     predict,
     report_of,
     run,
+    tiny_options,
 )
+from tests.cli.conftest import SerialRun
 
 SECONDS_TO_END = 30
 """By then every process has ended, whatever happened to one of them; a loaded machine is slow."""
 
 
-@pytest.fixture(scope="module")
-def serial(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[Tensor]]:
-    """Return what one device makes: the video file and the blocks' latents."""
-    out = tmp_path_factory.mktemp("serial") / "out"
-    done = predict(*_options(model), "--output", out, "--keep_latents", "all")
-    assert done.returncode == 0, done.stderr
-    return _video(out), latents_of(out)
-
-
 def _options(model: Path) -> list[str]:
-    """Return the options of the runs here: 3 blocks, 3 steps."""
-    return [
-        *("--trainer.accelerator", "cpu", "--model.pipeline", str(model), "--model.steps", "3"),
-        *("--model.scheduler", "FifoQueue", "--model.scheduler.block_frames", "3"),
-        *("--model.scheduler.context_frames", "2", "--model.dtype", "float32"),
-        *("--data.prompts", "red shape moves left", "--data.num_frames", "37"),
-        *("--data.height", "32", "--data.width", "48", "--progress", "plain"),
-    ]
+    return [*tiny_options(model), "--progress", "plain"]
 
 
 def _video(out: Path, request: int = 0) -> bytes:
     return (out / f"{request:04d}" / "video.mp4").read_bytes()
 
 
-def _same(out: Path, serial: tuple[bytes, list[Tensor]], request: int = 0) -> bool:
-    video, latents = serial
-    pairs = zip(latents, latents_of(out, request), strict=True)
-    return _video(out, request) == video and all(equal(a, b) for a, b in pairs)
+def _same(out: Path, serial: SerialRun, request: int = 0) -> bool:
+    pairs = zip(latents_of(serial.out), latents_of(out, request), strict=True)
+    return _video(out, request) == serial.video and all(equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("devices", [2, 3])
 def test_several_ranks_make_the_bytes_that_one_makes(
-    model: Path, tmp_path: Path, serial: tuple[bytes, list[Tensor]], devices: int
+    model: Path, tmp_path: Path, serial: SerialRun, devices: int
 ) -> None:
     out, prompts = tmp_path / "out", tmp_path / "prompts.txt"
     prompts.write_text("red shape moves left\nblue bird\n")  # two requests, one layout
@@ -82,9 +67,7 @@ def test_several_ranks_make_the_bytes_that_one_makes(
     assert f"longtake: {devices} ranks, connected by gloo" in done.stderr, "auto says what it took"
 
 
-def test_a_decode_device_changes_no_byte(
-    model: Path, tmp_path: Path, serial: tuple[bytes, list[Tensor]]
-) -> None:
+def test_a_decode_device_changes_no_byte(model: Path, tmp_path: Path, serial: SerialRun) -> None:
     """Two videos and their timelines: the first one is decoded while the second is denoised.
 
     Over the transport through host memory, which a CPU takes too.
@@ -108,7 +91,7 @@ def test_a_decode_device_changes_no_byte(
 
 
 def test_torchrun_starts_the_ranks_and_another_number_of_them_is_refused(
-    model: Path, tmp_path: Path, serial: tuple[bytes, list[Tensor]]
+    model: Path, tmp_path: Path, serial: SerialRun
 ) -> None:
     for devices, status in ((2, 0), (3, 1)):
         done = run(
@@ -123,9 +106,7 @@ def test_torchrun_starts_the_ranks_and_another_number_of_them_is_refused(
     assert not (tmp_path / "3").exists()
 
 
-def test_srun_starts_the_ranks(
-    model: Path, tmp_path: Path, serial: tuple[bytes, list[Tensor]]
-) -> None:
+def test_srun_starts_the_ranks(model: Path, tmp_path: Path, serial: SerialRun) -> None:
     out = tmp_path / "out"
     command = [*COMMAND, "predict", *_options(model), "--output", str(out), "--keep_latents", "all"]
     slurm = {

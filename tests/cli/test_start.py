@@ -6,13 +6,14 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 import torch
 import yaml
 from PIL import Image
 from torch import Tensor
 
 from longtake.demo.shapes import clip_of_prompt, render_clips
-from tests.cli.command import predict, report_of
+from tests.cli.command import predict, report_of, run_here
 
 PROMPT = "a red circle moving diagonally on a teal background"
 SETTINGS = """\
@@ -64,11 +65,14 @@ def test_a_video_starts_from_an_image_and_another_one_continues_it(tmp_path: Pat
     assert errors.median() < 5, "the new video begins with the end of the old one"
 
 
-def test_a_start_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+def test_a_start_that_is_not_there_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     config = tmp_path / "start.yaml"
     config.write_text(SETTINGS)
     out = tmp_path / "out"
-    done = predict("--config", config, "--output", out, "--data.start", tmp_path / "none.png")
+    options = ("--config", config, "--output", out, "--data.start", tmp_path / "none.png")
+    done = run_here(capsys, "predict", *options)
     assert done.returncode == 2
     assert done.stderr == (
         f"longtake: error: data.start is {tmp_path / 'none.png'}, but there is no such file.\n"

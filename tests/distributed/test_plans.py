@@ -33,8 +33,7 @@ def test_ranks_do_what_was_compiled_and_nothing_else() -> None:
     strategy, workload = DualParal(stages=2, cfg=2), CASES[CASE].workload
     layout = strategy.layout(4, workload)
     for rank, (done, _) in enumerate(rank_pool(4).run(run_on, strategy)):
-        schedule = strategy.actions
-        planned = mesh_actions(schedule, workload.tasks(), 0, workload.cache, layout, rank)
+        planned = mesh_actions(strategy.actions, workload.forwards(), 0, layout, rank)
         assert done == list(planned)
 
 

@@ -229,7 +229,7 @@ def test_a_given_number_of_chunks_is_kept() -> None:
 
 @torch.no_grad()
 def test_wan_projects_values_keys_and_queries_when_they_are_asked_for() -> None:
-    grid = Grid(frames=FrameRange(0, 3), height=4, width=6)
+    grid = Grid.of(FrameRange(0, 3), height=4, width=6)
     run = Run(tiny_wan_backbone(), grid, 500.0, tiny_prompts(1))
     hidden = run.embed(torch.randn(1, CHANNELS, 3, 4, 6))
     late: list[bool] = []

@@ -30,5 +30,6 @@ def test_merged_parts_are_attention_to_all_keys(queries: int, keys: int) -> None
         part, part_lse = attention_with_lse(q, k[:, start:stop], v[:, start:stop])
         out, lse = (part, part_lse) if out is None else merge(out, lse, part, part_lse)
     assert out is not None
-    whole = scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    heads_first = [one.transpose(1, 2) for one in (q, k, v)]
+    whole = scaled_dot_product_attention(heads_first[0], heads_first[1], heads_first[2])
     torch.testing.assert_close(out.float(), whole.transpose(1, 2).float(), rtol=0, atol=1e-2)

@@ -25,9 +25,12 @@ from longtake.models import (
     SamplerSettings,
     open_folder,
 )
+from longtake.noise import NoiseInit, NoiseSource
+from longtake.schedulers import FifoQueue
 from longtake.strategies import ParallelStrategy
 from longtake.testing.contracts import (
     BackboneContract,
+    NoiseInitContract,
     ParallelStrategyContract,
     SamplerContract,
     VideoDecoderContract,
@@ -54,6 +57,7 @@ sketch_dit = example("sketch_dit")
 plug_in = example("plug_in_backbone")
 subclass_strategy = example("subclass_strategy")
 own_sampler = example("own_sampler")
+own_noise = example("own_noise")
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +167,26 @@ class TestChurnedEuler(SamplerContract):
 
 class TestEuler(TestChurnedEuler):
     churn = 0.0
+
+
+class TestDrifting(NoiseInitContract):
+    def noise(self) -> NoiseInit:
+        noise: NoiseInit = own_noise.Drifting(0.5)
+        return noise
+
+
+def test_noise_drifts_on_from_block_to_block() -> None:
+    source = NoiseSource(seed=0, request=0, channels=4, height=64, width=64)
+    blocks = own_noise.Drifting(0.5).blocks(source, FifoQueue(3, 2).blocks(14))
+    frames = torch.cat(list(blocks), dim=2)[0].transpose(0, 1).flatten(1)
+    # 16,384 numbers a frame: the deviation of a correlation is 0.008.
+    for apart, likeness in ((1, 0.5), (2, 0.25)):
+        products = (frames[apart:] * frames[:-apart]).mean(1)
+        assert torch.allclose(products, torch.tensor(likeness), atol=0.05)
+
+
+def test_the_page_shows_the_example_of_a_noise_as_it_is() -> None:
+    page = (EXAMPLES.parent / "docs" / "new-method.md").read_text()
+    code = (EXAMPLES / "own_noise.py").read_text()
+    shown = page.split("```python\n")[1].split("```")[0]
+    assert shown[shown.index("        kept") :] in code

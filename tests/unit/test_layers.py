@@ -11,6 +11,7 @@ import pytest
 
 PACKAGE: Final = Path(__file__).parents[2] / "src" / "longtake"
 LAYERS: Final = (
+    ("commands",),
     ("errors",),
     ("threads",),
     ("task",),
@@ -126,3 +127,11 @@ def test_the_engine_needs_no_lightning() -> None:
                 )
             }
             assert "lightning" not in names, f"{module} imports Lightning"
+
+
+def test_unit_tests_mirror_the_source() -> None:
+    """A folder of tests is a package of the source; those of the tools are beside."""
+    here = Path(__file__).parent
+    folders = {path.parent.relative_to(here) for path in here.rglob("test_*.py")}
+    strange = [folder for folder in folders if not (PACKAGE / folder).is_dir()]
+    assert strange == [Path("tools")]

@@ -1,20 +1,34 @@
-"""Feature caches: which keys and values outlive a task, and which a later task reads."""
+"""Feature caches: which keys and values outlive a task, and which later tasks read."""
 
-from longtake.caches.base import FeatureCache, FeatureKey, Part, Window
-from longtake.caches.budget import peak_held_frames
+from longtake.caches.anchor_kv import AnchorKV
+from longtake.caches.base import Entry, FeatureCache, Held, Kept, Read, Window
+from longtake.caches.budget import peak_held_frames, settled_held_frames, unread_entries
+from longtake.caches.forwards import Forward, forwards
 from longtake.caches.next_block_kv import NextBlockKV
 from longtake.caches.no_cache import NoCache
+from longtake.caches.rolling_kv import RollingKV
 from longtake.caches.same_step_kv import SameStepKV
-from longtake.caches.store import FeatureStore
+from longtake.caches.store import Chunk, FeatureStore
+from longtake.caches.table import FeatureTable
 
 __all__ = [
+    "AnchorKV",
+    "Chunk",
+    "Entry",
     "FeatureCache",
-    "FeatureKey",
     "FeatureStore",
+    "FeatureTable",
+    "Forward",
+    "Held",
+    "Kept",
     "NextBlockKV",
     "NoCache",
-    "Part",
+    "Read",
+    "RollingKV",
     "SameStepKV",
     "Window",
+    "forwards",
     "peak_held_frames",
+    "settled_held_frames",
+    "unread_entries",
 ]

@@ -1,76 +1,122 @@
-"""Feature cache contract: a pure decision per task, carried out by a ``FeatureStore``."""
+"""Feature cache contract: what a task forwards, reads, keeps and drops, given what is held."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import TypeAlias
 
-from longtake.task import FrameRange, Task
-
-
-class Part(StrEnum):
-    """Which frames of a block an entry holds."""
-
-    HEAD = "head"
-    """The first frames, which the preceding block sees."""
-    TAIL = "tail"
-    """The last frames, which the following block sees."""
+from longtake.task import FrameRange, Frames, Task
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class FeatureKey:
-    """Names the keys and values that one task leaves for one later task.
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """Names the keys and values of one latent frame, in all layers.
 
     Args:
-        block: The block whose features they are.
-        step: The step whose forward computed them.
-        part: Which of the block's frames they belong to.
+        frame: Whose they are.
+        index: The task that has made them.
     """
 
-    block: int
-    step: int
-    part: Part
+    frame: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is known of an entry that is held.
+
+    Args:
+        version: Steps that the frame had behind it when they were made.
+        reader: The last block whose tasks may see the entry; ``None``: any.
+    """
+
+    version: int
+    reader: int | None = None
+
+
+Held: TypeAlias = Mapping[Entry, Kept]
+"""The entries that are held when a task runs, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """An entry that attention sees.
+
+    Args:
+        entry: Which one.
+        position: Where its keys stand along time: the frame itself, or where they are moved to.
+    """
+
+    entry: Entry
+    position: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """What one task computes, what it reads from the store and what it leaves there.
 
-    Self-attention's queries are the tokens of ``frames``; its keys and values are, in the order
-    of time, ``reads_before``, those of ``frames``, ``reads_after``.
+    Self-attention's queries are the tokens of ``frames``; its keys and values are, in this order,
+    those of ``reads_before``, of ``frames``, of ``reads_after``.
 
     Args:
-        frames: Latent frames that pass through all layers; the task's own frames are within.
-        own: The task's own latent frames, whose prediction is kept.
-        reads_before: Entry with the keys and values of the frames before, if any.
-        reads_after: Entry with the keys and values of the frames after, if any.
-        keeps: Entries to leave, with the latent frames (within ``frames``) they hold.
+        frames: Latent frames that pass through all layers; what the task denoises stands
+            together. Empty: the task has nothing to do.
+        positions: Theirs along time.
+        reads_before: Entries whose keys come first.
+        reads_after: Entries whose keys come last.
+        keeps: What is left, of frames of ``frames``.
+        drops: Entries that are gone after the task's attention, layer by layer.
+        latents: Finished frames whose latents later tasks may forward.
     """
 
-    frames: FrameRange
-    own: FrameRange
-    reads_before: FeatureKey | None = None
-    reads_after: FeatureKey | None = None
-    keeps: tuple[tuple[FeatureKey, FrameRange], ...] = ()
+    frames: Frames
+    positions: Frames
+    reads_before: tuple[Read, ...] = ()
+    reads_after: tuple[Read, ...] = ()
+    keeps: tuple[tuple[Entry, Kept], ...] = ()
+    drops: tuple[Entry, ...] = ()
+    latents: tuple[FrameRange, ...] = ()
 
-    def context_frames(self, task: Task) -> int:
-        """Return the latent frames whose keys and values are read, beside those of ``frames``."""
-        before = 0 if self.reads_before is None or task.before is None else len(task.before.frames)
-        after = 0 if self.reads_after is None or task.after is None else len(task.after.frames)
-        return before + after
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        """All entries that attention sees, in the order of their keys."""
+        return self.reads_before + self.reads_after
 
 
 class FeatureCache(ABC):
-    """Decides how a task sees its neighbors: recomputed from latents, or as kept features.
+    """Decides how a task sees the rest: recomputed from latents, or as kept features.
 
-    A pure function of the task, so all ranks decide alike without a message. Every entry that is
-    kept is read exactly once, by one later task, which takes it out of the store.
+    A pure function of the task and of what is held, so all ranks decide alike without a message;
+    what is held is data, passed in, and the same walk over the schedule gives it anew
+    (:func:`longtake.caches.forwards`).
     """
 
     @abstractmethod
-    def window(self, task: Task) -> Window:
-        """Return what ``task`` computes, reads and leaves."""
+    def window(self, task: Task, held: Held) -> Window:
+        """Return what ``task`` computes, reads, leaves and drops.
+
+        Args:
+            task: Which one.
+            held: The entries that are held when it runs.
+
+        Raises:
+            ConfigurationError: The cache cannot serve such tasks; says which can.
+        """
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        options = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({options})"
+
+
+def positions_of(task: Task, frames: Frames) -> Frames:
+    """Return where frames of a window stand along time: where a run says, or absolute."""
+    if all(run.positions is None for run in task.runs):
+        return frames
+    said = {
+        frame: position
+        for run in task.runs
+        for frame, position in zip(run.frames, run.positions or run.frames, strict=True)
+    }
+    return tuple(said.get(frame, frame) for frame in frames)

@@ -6,8 +6,8 @@ from typing import final
 
 from typing_extensions import override
 
-from longtake.caches.base import FeatureCache, FeatureKey, Part, Window
-from longtake.task import FrameRange, Task
+from longtake.caches.base import Entry, FeatureCache, Held, Kept, Read, Window, positions_of
+from longtake.task import Frames, Task
 
 
 @final
@@ -20,30 +20,63 @@ class NextBlockKV(FeatureCache):
     model takes a timestep per frame. With two experts (Wan 2.2), at the one step where a block has
     crossed the boundary and the next has not, the keys and values read are those of the other
     expert, as in the published code.
+
+    With a schedule of other order: what a task sees of earlier frames is recomputed, what it sees
+    of later ones is read where an older block's task may see it.
     """
 
     @override
-    def window(self, task: Task) -> Window:
-        start = task.frames.start if task.before is None else task.before.frames.start
+    def window(self, task: Task, held: Held) -> Window:
+        first = min(task.own, default=0)
+        before = [f for seen in task.sees if seen.frames.start < first for f in seen.frames.each]
+        frames = (*before, *task.own)
+        reads = after_of(task, held)
         return Window(
-            frames=FrameRange(start, task.frames.stop),
-            own=task.frames,
-            reads_after=head_of_next(task),
-            keeps=head_for_previous(task),
+            frames=frames,
+            positions=positions_of(task, frames),
+            reads_after=reads,
+            keeps=kept(task, older=True),
+            drops=tuple(read.entry for read in reads),
+            latents=task.later,
         )
 
 
-def head_of_next(task: Task) -> FeatureKey | None:
-    """Return the entry that the following block left for ``task`` in this iteration, if any."""
-    after = task.after
-    if after is None or after.runs_step is None or not len(after.frames):
-        return None
-    return FeatureKey(block=after.block, step=after.runs_step, part=Part.HEAD)
+def after_of(task: Task, held: Held) -> tuple[Read, ...]:
+    """Return the newest entries of the frames after its own that a task may see."""
+    last = max(task.own, default=0)
+    wanted = [f for seen in task.sees if seen.frames.start > last for f in seen.frames.each]
+    return tuple(Read(entry, entry.frame) for entry in newest(held, wanted))
 
 
-def head_for_previous(task: Task) -> tuple[tuple[FeatureKey, FrameRange], ...]:
-    """Return the entry that ``task`` leaves for the preceding block, which runs after it."""
-    before = task.before
-    if before is None or before.runs_step is None or not len(before.sees):
-        return ()
-    return ((FeatureKey(block=task.block, step=task.step, part=Part.HEAD), before.sees),)
+def newest(held: Held, frames: list[int]) -> list[Entry]:
+    """Return the newest entry of each of some frames, in their order; none where none is held."""
+    found: dict[int, Entry] = {}
+    for entry in held:
+        if entry.frame not in found or found[entry.frame].index < entry.index:
+            found[entry.frame] = entry
+    return [found[frame] for frame in frames if frame in found]
+
+
+def kept(task: Task, *, older: bool = False) -> tuple[tuple[Entry, Kept], ...]:
+    """Return what a task leaves of the frames that it denoises, each with its last reader.
+
+    Args:
+        task: Which one.
+        older: For the readers that are older than its own blocks only.
+    """
+    last: dict[int, int | None] = {}
+    for leave in task.leaves:
+        if older and (leave.reader is None or leave.reader >= task.block):
+            continue
+        for frame in leave.frames.each:
+            known = last.get(frame, leave.reader)
+            last[frame] = (
+                None if known is None or leave.reader is None else max(known, leave.reader)
+            )
+    own: Frames = task.own
+    versions = {frame: run.step for run in task.runs for frame in run.frames}
+    return tuple(
+        (Entry(frame, task.index), Kept(versions[frame], last[frame]))
+        for frame in own
+        if frame in last
+    )

@@ -6,24 +6,25 @@ from typing import final
 
 from typing_extensions import override
 
-from longtake.caches.base import FeatureCache, Window
-from longtake.task import FrameRange, Task
+from longtake.caches.base import FeatureCache, Held, Window, positions_of
+from longtake.task import Task
 
 
 @final
 class NoCache(FeatureCache):
     """Recompute both contexts from the neighbors' latents: the slow reference.
 
-    The window is context + own + context frames, all passed through every layer with the task's
-    own timestep; a model that takes one per frame is told each frame's own. A block that has not
-    entered yet has no latents to see.
+    Everything that a task may see passes through every layer with it: with a queue, context + own
+    + context frames, all with the task's own timestep; a model that takes one per frame is told
+    each frame's own. A pass for keys and values alone falls away.
     """
 
     @override
-    def window(self, task: Task) -> Window:
-        start, stop = task.frames.start, task.frames.stop
-        if task.before is not None:
-            start = task.before.frames.start
-        if task.after is not None and task.after.steps_done > 0:
-            stop = task.after.frames.stop
-        return Window(frames=FrameRange(start, stop), own=task.frames)
+    def window(self, task: Task, held: Held) -> Window:
+        if not task.runs:  # a pass for the keys and values alone, which nobody would keep
+            return Window(frames=(), positions=(), latents=task.later)
+        first = min(task.own)
+        before = [f for seen in task.sees if seen.frames.start < first for f in seen.frames.each]
+        after = [f for seen in task.sees if seen.frames.start >= first for f in seen.frames.each]
+        frames = (*before, *task.own, *after)
+        return Window(frames=frames, positions=positions_of(task, frames), latents=task.later)

@@ -6,9 +6,9 @@ from typing import final
 
 from typing_extensions import override
 
-from longtake.caches.base import FeatureCache, FeatureKey, Part, Window
-from longtake.caches.next_block_kv import head_for_previous, head_of_next
-from longtake.task import FrameRange, Task
+from longtake.caches.base import FeatureCache, Held, Read, Window, positions_of
+from longtake.caches.next_block_kv import after_of, kept
+from longtake.task import Task
 
 
 @final
@@ -31,21 +31,21 @@ class SameStepKV(FeatureCache):
     """
 
     @override
-    def window(self, task: Task) -> Window:
-        before, reads_before = task.before, None
-        if before is not None and len(before.frames):
-            reads_before = FeatureKey(block=before.block, step=task.step, part=Part.TAIL)
-        return Window(
-            frames=task.frames,
-            own=task.frames,
-            reads_before=reads_before,
-            reads_after=head_of_next(task),
-            keeps=head_for_previous(task) + _tail_for_next(task),
+    def window(self, task: Task, held: Held) -> Window:
+        first, after = min(task.own, default=0), after_of(task, held)
+        wanted = {f for seen in task.sees if seen.frames.start < first for f in seen.frames.each}
+        before = sorted(
+            entry
+            for entry, one in held.items()
+            if entry.frame in wanted and one.version == task.step
         )
-
-
-def _tail_for_next(task: Task) -> tuple[tuple[FeatureKey, FrameRange], ...]:
-    after = task.after
-    if after is None or not len(after.sees):
-        return ()
-    return ((FeatureKey(block=task.block, step=task.step, part=Part.TAIL), after.sees),)
+        # The older block reads first, in the iteration that leaves the entry, the newer one last.
+        drops = [read.entry for read in after if held[read.entry].reader == task.block]
+        return Window(
+            frames=task.own,
+            positions=positions_of(task, task.own),
+            reads_before=tuple(Read(entry, entry.frame) for entry in before),
+            reads_after=after,
+            keeps=kept(task),
+            drops=(*before, *drops),
+        )

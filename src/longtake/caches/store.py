@@ -2,54 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import final
 
+import torch
 from torch import Tensor
 
-from longtake.caches.base import FeatureKey
+
+@dataclass(frozen=True, slots=True, order=True)
+class Chunk:
+    """Names what one task leaves and what is dropped together.
+
+    Args:
+        index: The task.
+        part: Which of its chunks.
+    """
+
+    index: int
+    part: int
 
 
 @final
 class FeatureStore:
     """Keys and values that outlive a task: one store per request, guidance batch and rank.
 
-    Entries are put by one task and taken, once, by another; what nobody will read is never put.
-    Keys are stored with rotary positions applied: positions are absolute, so they stay valid in
-    every later window.
+    Which frames' they are, where, is known from the schedule
+    (:class:`longtake.caches.table.FeatureTable`); here are the tensors. Keys are stored with rotary
+    positions applied: positions are absolute, so they stay valid in every later window.
     """
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[FeatureKey, int], tuple[Tensor, Tensor]] = {}
+        self._chunks: dict[tuple[Chunk, int], tuple[Tensor, Tensor]] = {}
 
-    def put(self, key: FeatureKey, layer: int, k: Tensor, v: Tensor) -> None:
-        """Keep one layer's keys and values, each ``(B, S, N, D)``.
-
-        The tensors are copied: a view would keep the whole window's keys alive.
+    def put(self, chunk: Chunk, layer: int, k: Tensor, v: Tensor) -> None:
+        """Keep one layer's keys and values, each ``(B, S, N, D)``; tensors of their own.
 
         Raises:
-            KeyError: The entry exists: two tasks claim to be the same.
+            KeyError: The chunk exists: two tasks claim to be the same.
         """
-        if (key, layer) in self._entries:
-            raise KeyError(f"layer {layer} of {key} is kept already")
-        self._entries[key, layer] = (k.clone(), v.clone())
+        if (chunk, layer) in self._chunks:
+            raise KeyError(f"layer {layer} of {chunk} is kept already")
+        self._chunks[chunk, layer] = (k, v)
 
-    def take(self, key: FeatureKey, layer: int) -> tuple[Tensor, Tensor]:
-        """Remove and return one layer's keys and values, each ``(B, S, N, D)``.
+    def get(self, chunk: Chunk, layer: int) -> tuple[Tensor, Tensor]:
+        """Return one layer's keys and values, each ``(B, S, N, D)``; not to be changed.
 
         Raises:
-            KeyError: No task has left the entry, or it has been taken.
+            KeyError: No task has left the chunk, or it has been dropped.
         """
-        return self._entries.pop((key, layer))
+        return self._chunks[chunk, layer]
 
-    def keys(self) -> list[tuple[FeatureKey, int]]:
-        """Return the (entry, layer) pairs that are held, oldest first."""
-        return list(self._entries)
+    def drop(self, chunk: Chunk, layer: int, rest: Sequence[slice] = ()) -> None:
+        """Drop a layer of a chunk, but for ``rest``: tokens that stay, in a tensor of their own.
+
+        Raises:
+            KeyError: It is not there.
+        """
+        k, v = self._chunks.pop((chunk, layer))
+        if rest:
+            self._chunks[chunk, layer] = (select(k, rest), select(v, rest))
+
+    def chunks(self) -> list[tuple[Chunk, int]]:
+        """Return the (chunk, layer) pairs that are held, oldest first."""
+        return list(self._chunks)
 
     @property
     def held_bytes(self) -> int:
         """Bytes of all keys and values held now."""
-        return sum(k.nbytes + v.nbytes for k, v in self._entries.values())
+        return sum(k.nbytes + v.nbytes for k, v in self._chunks.values())
 
     def clear(self) -> None:
-        """Drop every entry."""
-        self._entries.clear()
+        """Drop everything."""
+        self._chunks.clear()
+
+
+def select(x_BSND: Tensor, tokens: Sequence[slice]) -> Tensor:
+    """Return some tokens, at least one slice of them, copied: a view would keep the others."""
+    if len(tokens) == 1:
+        return x_BSND[:, tokens[0]].clone()
+    return torch.cat([x_BSND[:, part] for part in tokens], dim=1)

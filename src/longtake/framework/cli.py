@@ -8,7 +8,6 @@ import sys
 import traceback
 import warnings
 from argparse import SUPPRESS
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -21,6 +20,7 @@ from typing_extensions import override
 
 from longtake import __version__
 from longtake.comm.launchers import is_first_here
+from longtake.commands import DESCRIPTION, NAME
 from longtake.errors import LongtakeError, RankFailure
 from longtake.framework.callbacks import (
     LatentWriter,
@@ -32,8 +32,9 @@ from longtake.framework.callbacks import (
 from longtake.framework.console.messages import one_line
 from longtake.framework.console.parser import OneSentenceParser
 from longtake.framework.data import PromptData
+from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_folder import CONFIG_HEADER, LAST_ACTIONS, RunFolder
-from longtake.framework.engine.run_plan import RunPlan
+from longtake.framework.engine.settings import settled_options
 from longtake.framework.launch.processes import leave
 from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer
@@ -42,7 +43,7 @@ from longtake.plan.cost.profiles import match_name
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
 LORA = "--model.lora"
-ALONE = ("models", "doctor")
+ALONE = ("models", "methods", "convert", "doctor")
 """Commands that take no model, no data and no devices."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as the shell has it."""
@@ -65,10 +66,9 @@ class LongtakeCLI(LightningCLI):
             seed_everything_default=False,
             parser_class=OneSentenceParser,
             parser_kwargs={
-                "prog": "longtake",
+                "prog": NAME,
                 "version": __version__,
-                "description": "Minute-long and endless videos from ordinary video diffusion "
-                "transformers. Try: longtake predict --config configs/demo.yaml",
+                "description": DESCRIPTION,
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -80,7 +80,8 @@ class LongtakeCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Return the trainer's methods that are commands, with what the CLI itself passes them."""
         run = {"model", "datamodule"}
-        return {"predict": run, "plan": run, "models": set(), "doctor": set()}
+        alone: dict[str, set[str]] = {name: set() for name in ALONE}
+        return {"predict": run, "plan": run, **alone}
 
     @override
     def _prepare_subcommand_parser(
@@ -90,16 +91,19 @@ class LongtakeCLI(LightningCLI):
             return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser = self.init_parser(**kwargs)  # no model, no data, no devices
         self.add_default_arguments_to_parser(parser)
+        parser.add_method_arguments(klass, subcommand, as_group=False, as_positional=True)
         return parser
 
     @override
     def before_instantiate_classes(self) -> None:
         """Do what takes no devices; keep a plan's trainer from looking for those it plans for."""
-        if self.subcommand == "models":
-            InferenceTrainer.models()
+        if self.subcommand in ("models", "methods", "doctor"):
+            getattr(InferenceTrainer, self.subcommand)()
             raise SystemExit(0)
-        if self.subcommand == "doctor":
-            InferenceTrainer.doctor()
+        if self.subcommand == "convert":
+            given = self.config.convert
+            InferenceTrainer.convert(given.file, given.output, given.key)
+            raise SystemExit(0)
         if self.subcommand != "plan":
             return
         config = self.config.plan
@@ -182,22 +186,22 @@ class LongtakeCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             self.trainer.attach([*timeline])
             return
-        for warning in engine.plan.warnings():
+        for warning in engine.chosen.warnings():
             sys.stderr.write(f"longtake: warning: {warning}\n")
         folder.create()
         self.trainer.keep_last_actions(folder.path / LAST_ACTIONS)
-        folder.write_text("config.yaml", self.dump_config(engine.plan))
+        folder.write_text("config.yaml", self.dump_config(engine.model))
         self.config_init.predict.video.bind(folder, engine.timings)
         self.trainer.attach(
             [
                 LatentWriter(folder, engine.timings, keep=config.keep_latents),
                 progress_callback(config.progress),
-                ReportWriter(folder, engine.timings, config.progress, engine.plan, ranks),
+                ReportWriter(folder, engine.timings, config.progress, engine.workloads, ranks),
                 *timeline,
             ]
         )
 
-    def dump_config(self, plan: RunPlan) -> str:
+    def dump_config(self, model: ResolvedModel) -> str:
         """Return the resolved configuration as YAML that ``--config`` takes.
 
         With the model's own settings where the user has left them out, so that a rerun makes the
@@ -206,11 +210,11 @@ class LongtakeCLI(LightningCLI):
         """
         config = self.config.predict.clone()
         config.overwrite = False
-        for name, value in asdict(plan.settings).items():
+        for name, value in settled_options(model.settings).items():
             config.model[name] = value
-        config.model.flow_shift = plan.fixed_flow_shift
-        if plan.folder.revision is not None:  # the commit of a hub model
-            config.model.revision = plan.folder.revision
+        config.model.flow_shift = model.fixed_flow_shift
+        if model.folder.revision is not None:  # the commit of a hub model
+            config.model.revision = model.folder.revision
         for name, value in self.datamodule.settled.items():
             config.data[name] = value
         dumped = self._parser(self.subcommand).dump(config, skip_unset=False)

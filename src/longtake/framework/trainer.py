@@ -17,28 +17,33 @@ from longtake.comm.choice import TransportName, check_transport
 from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
 from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.console.conversion_report import show as show_converted
 from longtake.framework.console.doctor import examine
 from longtake.framework.console.doctor import show as show_findings
 from longtake.framework.console.messages import one_line
+from longtake.framework.console.methods_report import methods as every_method
+from longtake.framework.console.methods_report import show as show_methods
 from longtake.framework.console.models_report import cards
 from longtake.framework.console.models_report import show as show_models
 from longtake.framework.console.plan_files import open_plan, save_plan
 from longtake.framework.console.plan_report import report_of, show
 from longtake.framework.data import PromptData
+from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.engine import Engine
-from longtake.framework.engine.generation_config import GenerationConfig
-from longtake.framework.engine.preflight import check_weights
-from longtake.framework.engine.run_plan import RunPlan, longest
+from longtake.framework.engine.resolved_model import ResolvedModel
+from longtake.framework.engine.workloads import Workloads, longest
 from longtake.framework.launch.deterministic import use_full_precision
 from longtake.framework.launch.environment import cluster_environment
 from longtake.framework.launch.interrupt import stop_on_interrupt
 from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.module import Generator
-from longtake.models import Defaults
-from longtake.models.loading.tokenizers import check_text
+from longtake.models import Placement
+from longtake.models.loading.convert import convert
+from longtake.plan.cost.profiles import hardware_of
 from longtake.plan.cost.profiles import profile as hardware_profile
 from longtake.plan.ir.plan_file import PlanFile
-from longtake.strategies import DualParal, ParallelStrategy, SequenceParallel, SingleDevice
+from longtake.strategies import ParallelStrategy, SingleDevice
+from longtake.strategies.automatic import Automatic
 from longtake.strategies.from_plan import FromPlan
 from longtake.threads import brief_spins
 
@@ -52,8 +57,8 @@ class InferenceTrainer(pl.Trainer):
         devices: Number of devices on each node.
         num_nodes: Number of nodes.
         strategy: Where layers, heads, tokens and guidance branches run; left out: ``SingleDevice``
-            on one device, on several ``DualParal`` for a queue of blocks and ``SequenceParallel``
-            for ``FullSequence``.
+            on one device, on several ``DualParal`` where at least two tasks can be under way at
+            once (a queue of blocks, context windows) and ``SequenceParallel`` elsewhere.
         transport: What moves tensors between devices: ``gloo`` between CPUs, ``nccl`` between GPUs,
             ``staged`` through pinned host memory and gloo, which also connects ranks that share a
             GPU; ``auto`` takes the fastest that all ranks can use, and says which.
@@ -132,33 +137,21 @@ class InferenceTrainer(pl.Trainer):
         check_transport(self._transport, self.strategy.root_device.type)
         engine = Engine(
             model.generation_config,
-            self._strategy_for(model.generation_config),
+            self._run_strategy(),
             world_size=self.ranks,
             rank=self.global_rank,
             device=self.strategy.root_device,
         )
-        datamodule.settle(engine.plan.defaults)
+        datamodule.settle(engine.model.defaults)
         requests = datamodule.requests().items
         engine.check(requests)
         model.prepare(engine, requests)
         return engine
 
-    def _strategy_for(self, generation_config: GenerationConfig) -> ParallelStrategy:
+    def _run_strategy(self) -> ParallelStrategy:
         """Return the strategy of a run: with the actions of a plan file, where one was given."""
-        strategy = self._strategy_without_plan(generation_config)
+        strategy = self._given or (SingleDevice() if self.ranks == 1 else Automatic())
         return strategy if self._plan is None else FromPlan(strategy, self._plan)
-
-    def _strategy_without_plan(self, generation_config: GenerationConfig) -> ParallelStrategy:
-        """Return the strategy that was given, or the one for users who have given none."""
-        if self._given is not None:
-            return self._given
-        if self.ranks == 1:
-            return SingleDevice()
-        # With one block in flight a pipeline would idle: its tokens are shared instead. (A model's
-        # own number of steps is large; which one it is makes no difference.)
-        steps = Defaults().steps if generation_config.steps is None else generation_config.steps
-        alone = generation_config.scheduler.blocks_in_flight(None, steps) == 1
-        return SequenceParallel() if alone else DualParal()
 
     def attach(self, callbacks: list[LongtakeCallback]) -> None:
         """Add callbacks after those that are there."""
@@ -216,25 +209,37 @@ class InferenceTrainer(pl.Trainer):
             actions: File for every rank's actions of the longest video, to be read, changed and run
                 with ``longtake predict --plan FILE``.
         """
-        dtype = model.generation_config.torch_dtype
-        plan = RunPlan(
-            model.generation_config,
-            self._strategy_for(model.generation_config),
-            world_size=self.ranks,
-            device=torch.device("cpu"),
-            hardware=None if profile is None else hardware_profile(profile, dtype),
+        place = Placement(torch.device("cpu"), model.generation_config.torch_dtype)
+        resolved = ResolvedModel(model.generation_config, place)
+        hardware = (
+            hardware_of(place.device, place.dtype)
+            if profile is None
+            else hardware_profile(profile, place.dtype)
         )
-        check_text(plan.folder)
-        if plan.folder.is_whole:  # a plan may be made before anything is fetched
-            check_weights(plan.folder, plan.family)
-        elif (download := plan.folder.to_fetch()) is not None:
+        strategy = self._run_strategy()
+        chosen = ChosenLayout(Workloads(resolved, hardware), strategy, self.ranks)
+        if (download := resolved.folder.to_fetch()) is not None:
             sys.stderr.write(f"longtake: a run would download {download}\n")
-        datamodule.settle(plan.defaults)
+        datamodule.settle(resolved.defaults)
         requests = datamodule.requests().items
-        plan.check(requests)
+        chosen.check(requests)
         if actions is not None:
-            save_plan(actions, plan.layout, plan.workload, plan.strategy.actions)
-        show(report_of(plan, longest(requests)))
+            save_plan(actions, chosen.layout, chosen.workload, strategy.actions)
+        show(report_of(chosen, longest(requests)))
+
+    @staticmethod
+    def convert(file: Path, output: Path | None = None, key: str | None = None) -> None:
+        """Write a PyTorch checkpoint as safetensors, which longtake reads.
+
+        Reads tensors only: nothing in the file is run.
+
+        Args:
+            file: The checkpoint: .pt, .pth, .ckpt or .bin.
+            output: File to write; left out: beside the checkpoint, ending with .safetensors.
+            key: Which entry of the checkpoint, such as generator_ema; left out: the only model
+                that it holds.
+        """
+        show_converted(file, convert(file, output, key))
 
     @staticmethod
     def models() -> None:
@@ -242,8 +247,13 @@ class InferenceTrainer(pl.Trainer):
         show_models(cards())
 
     @staticmethod
+    def methods() -> None:
+        """List the methods that can be run, plug-ins included: what each is for and costs."""
+        show_methods(list(every_method()))
+
+    @staticmethod
     def doctor() -> None:
-        """Say what this machine has and what works on it: the first part of a report of a bug."""
+        """Say what this machine has and what works on it, for a report of a bug."""
         raise SystemExit(show_findings(examine()))
 
     def join(self, *, failed: bool = False) -> None:

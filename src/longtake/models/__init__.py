@@ -46,6 +46,7 @@ from longtake.models.samplers.loading import (
     load_scheduler,
     sampler_name,
 )
+from longtake.models.samplers.scheduler_options import DiffusersScheduler
 from longtake.models.spec import BackboneSpec, Compression
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "ConditioningFrames",
     "Defaults",
     "DiffusersSampler",
+    "DiffusersScheduler",
     "Grid",
     "Kernel",
     "KnownFrames",

@@ -9,15 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+from longtake.errors import ConfigurationError
 from longtake.models.conditioning import ConditioningFrames
 from longtake.models.layers.groups import TokenGroups
 from longtake.models.spec import BackboneSpec
-from longtake.task import FrameRange
+from longtake.task import FrameRange, Frames
 
 TextT = TypeVar("TextT")
 """What a backbone makes of a prompt, once per prompt."""
@@ -39,17 +40,27 @@ class Grid:
 
     Args:
         frames: Latent frames, absolute in the video.
+        positions: Where they stand along time: absolute, but for windows that begin anew or leave
+            frames out.
         height: Latent height ``H``.
         width: Latent width ``W``.
-        origin: The first latent frame that the task sees, absolute in the video: where text
-            tokens stand in time. Among video tokens only differences of positions count, but
-            a model has seen its text at the start of a clip only.
+        origin: The first position that the task sees: where text tokens stand in time. Among video
+            tokens only differences of positions count, but a model has seen its text at the start
+            of a clip only.
     """
 
-    frames: FrameRange
+    frames: Frames
+    positions: Frames
     height: int
     width: int
     origin: int = 0
+
+    @classmethod
+    def of(cls, frames: FrameRange, height: int, width: int, origin: int = 0) -> Self:
+        """Return a grid of consecutive frames at their absolute positions."""
+        return cls(
+            frames=frames.each, positions=frames.each, height=height, width=width, origin=origin
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +76,29 @@ class Placement:
     dtype: torch.dtype
 
 
-class Positions(Protocol):
+class Positions(ABC):
     """Gives the rotary table of a window."""
 
+    @abstractmethod
     def table(self, grid: Grid) -> Rotary:
-        """Return cosines and sines of absolute positions, each ``(1, S + L, 1, D / 2)`` fp32."""
+        """Return cosines and sines of the positions, each ``(1, S + L, 1, D / 2)`` fp32."""
+
+    def rotate(self, keys: Tensor, shift: int) -> Tensor:
+        """Return kept keys as they would be at other positions along time.
+
+        Exact up to one rounding: always from the keys as they were kept. By default refused.
+
+        Args:
+            keys: ``(B, S, N, D)``, rotary positions applied; not changed.
+            shift: By how many latent frames they move; negative: towards the video's start.
+
+        Raises:
+            ConfigurationError: The positions are not of a kind that can be moved.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} cannot move kept keys along time; choose a cache that leaves "
+            f"them where they are (moved_sinks: false)."
+        )
 
 
 Operand: TypeAlias = Tensor | Callable[[], Tensor]

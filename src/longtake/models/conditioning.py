@@ -8,7 +8,7 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from longtake.task import FrameRange
+from longtake.task import FrameRange, Frames
 
 _OF_PROMPT: Final = "prompt."
 """What the names of a start's prompt tensors begin with, among its states."""
@@ -41,9 +41,9 @@ class ConditioningFrames:
 
     def known(self, frames: FrameRange) -> Tensor:
         """Return the latents of those of ``frames`` that are known: the first ones, or none."""
-        return self.latents[:, :, frames.start : frames.stop]
+        return self.latents[:, :, max(0, frames.start) : max(0, frames.stop)]
 
-    def channels_of(self, frames: FrameRange) -> Tensor:
+    def channels_of(self, frames: Frames) -> Tensor:
         """Return what the input channels for known frames hold: ``(1, C', F, H, W)``.
 
         Args:
@@ -51,7 +51,7 @@ class ConditioningFrames:
         """
         assert self.channels is not None
         last = self.channels.shape[2] - 1
-        index = torch.arange(frames.start, frames.stop).clamp(max=last)
+        index = torch.tensor(frames).clamp(min=0, max=last)
         return self.channels[:, :, index.to(self.channels.device)]
 
     def prompt_rows(self, rows: int) -> dict[str, Tensor]:

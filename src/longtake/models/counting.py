@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,6 +18,7 @@ from longtake.models.base import AnyBackbone, Grid, LayerContext, Operand, Place
 from longtake.models.flops import Flops
 from longtake.models.layers.kernel import attention_kernel, made
 from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.headers import read_headers
 from longtake.models.registry import ModelFamily
 from longtake.models.spec import BackboneSpec
 from longtake.task import FrameRange
@@ -74,7 +74,7 @@ def count_flops(
         height: Latent height ``H``.
         width: Latent width ``W``.
     """
-    grid = Grid(frames=FrameRange(0, spec.native_frames), height=height, width=width)
+    grid = Grid.of(FrameRange(0, spec.native_frames), height=height, width=width)
     backbone = _counted_or(
         lambda: _count_backbone(family, folder, spec, grid), _estimate_backbone(spec)
     )
@@ -230,11 +230,8 @@ def count_weights(
     """
     per_layer, rest = [0] * layers, 0
     for component in components:
-        numbers: dict[str, int] = {}
-        for file in set(folder.weight_files(component).values()):
-            with safe_open(file, framework="pt") as reader:
-                for key in reader.keys():  # noqa: SIM118 (no mapping)
-                    numbers[key] = math.prod(reader.get_slice(key).get_shape())
+        headers = read_headers(folder, component)
+        numbers = {key: math.prod(header.shape) for key, header in headers.items()}
         of_layer = _layers_of(numbers, layers, lists)
         for key, count in numbers.items():
             if key in of_layer:

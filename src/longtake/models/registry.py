@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from typing import ClassVar, TypeVar
@@ -157,6 +157,17 @@ class ModelFamily(ABC):
         Override it to read what the folder's configuration files say.
         """
         return self.card(folder).defaults
+
+    def diffusers_names(self, keys: Collection[str]) -> Mapping[str, str]:
+        """Return what a file of the transformer calls its tensors, by diffusers' names for them.
+
+        For files in the layout of its authors' code (``model.weights``). By default the names are
+        taken for diffusers' own.
+
+        Args:
+            keys: Of the whole file, without what stands before all of them.
+        """
+        return {key: key for key in keys}
 
     def sigmas(self, steps: int) -> list[float] | None:
         """Return the noise levels, before the shift, that the pipeline gives its scheduler.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from longtake.errors import ConfigurationError
@@ -77,6 +77,9 @@ class BackboneSpec:
             model with a timestep per frame is told the true level of every frame that it sees.
         sparse: Whether tokens attend in groups in some layers; ``Backbone.token_groups`` says in
             which, and how.
+        frame_levels: Whether the architecture can take a timestep per frame, though the model has
+            been trained with one for all (``model.timesteps_per: frame``).
+        moves_keys: Whether kept keys can move along time (``Positions.rotate``).
     """
 
     name: str
@@ -95,6 +98,8 @@ class BackboneSpec:
     start: Literal["refused", "replaced", "channels"] = "refused"
     timestep: Literal["clip", "frame"] = "clip"
     sparse: bool = False
+    frame_levels: bool = False
+    moves_keys: bool = False
 
     def __post_init__(self) -> None:
         if self.patch[0] != 1:
@@ -107,6 +112,26 @@ class BackboneSpec:
                 f"{self.name} has a timestep per frame and {self.experts} experts chosen by it; "
                 f"the frames of one window need the same one, so longtake needs 1."
             )
+
+    def with_frame_levels(self) -> BackboneSpec:
+        """Return this with a timestep per frame.
+
+        Raises:
+            ConfigurationError: The architecture takes one for all frames, or its experts need one.
+        """
+        if self.timestep == "frame":
+            return self
+        if not self.frame_levels or self.experts > 1:
+            why = (
+                f"its {self.experts} experts are chosen by it"
+                if self.experts > 1
+                else "its architecture has one for all frames"
+            )
+            raise ConfigurationError(
+                f"model.timesteps_per is frame, but {self.name} cannot take a timestep per frame: "
+                f"{why}; leave it out."
+            )
+        return replace(self, timestep="frame")
 
     @property
     def model_dim(self) -> int:

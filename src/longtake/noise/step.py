@@ -22,9 +22,23 @@ class StepNoise(ABC):
         """Return the noise of one step, ``(1, C, frames, H, W)`` fp32 on the CPU.
 
         Args:
-            block: Index of the block.
-            version: Steps that the block has behind it.
+            block: Index of the block; negative for a warm-up block.
+            version: Steps that the block has behind it; -1 for the noise that a warm-up block
+                starts from.
             frames: Its latent frames.
+        """
+
+    @abstractmethod
+    def mixed(self, index: int, first: int, frames: int) -> Tensor:
+        """Return the noise that a task mixes into finished frames that it sees.
+
+        Args:
+            index: Of the task.
+            first: The first of the frames.
+            frames: How many they are.
+
+        Returns:
+            ``(1, C, frames, H, W)`` fp32 on the CPU.
         """
 
 
@@ -42,3 +56,7 @@ class DrawnStepNoise(StepNoise):
     @override
     def draw(self, block: int, version: int, frames: int) -> Tensor:
         return self._source.normal(frames, "step", block, version)
+
+    @override
+    def mixed(self, index: int, first: int, frames: int) -> Tensor:
+        return self._source.normal(frames, "mixed", index, first)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from longtake.caches import FeatureCache
+from longtake.caches import FeatureCache, Forward, forwards
 from longtake.models import BackboneSpec
 from longtake.models.flops import Flops
 from longtake.plan.devices import Hardware
 from longtake.schedulers import BlockScheduler
-from longtake.task import Task
+from longtake.task import Task, Video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,8 @@ class Workload:
         layer_bytes: Of one layer's weights; 0 where that is not known.
         requests: How many such videos are made, one after another.
         tiles: In which a picture is decoded.
+        prompt_changes: Latent frames from which on the video has another prompt.
+        known: Latent frames at its beginning that are known before it is made.
     """
 
     spec: BackboneSpec
@@ -48,15 +50,26 @@ class Workload:
     layer_bytes: float = 0.0
     requests: int = 1
     tiles: int = 1
+    prompt_changes: tuple[int, ...] = ()
+    known: int = 0
+
+    @property
+    def video(self) -> Video:
+        """What the schedule is made for."""
+        return Video(self.latent_frames, self.steps, self.prompt_changes, self.known)
 
     def tasks(self) -> Iterator[Task]:
         """Return the schedule anew, in serial order."""
-        return self.scheduler.tasks(self.latent_frames, self.steps)
+        return self.scheduler.tasks(self.video)
+
+    def forwards(self) -> Iterator[Forward]:
+        """Return the schedule anew, with what the cache makes of it."""
+        return forwards(self.tasks(), self.cache)
 
     @property
     def blocks_in_flight(self) -> int:
         """The largest number of blocks that are between their first and last step at once."""
-        return self.scheduler.blocks_in_flight(self.latent_frames, self.steps)
+        return self.scheduler.blocks_in_flight(self.video)
 
     @property
     def tokens_per_frame(self) -> int:

@@ -10,7 +10,8 @@ from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.schedulers.base import BlockScheduler
-from longtake.task import FrameRange, Neighbor, Task
+from longtake.schedulers.cards import ANCHORED, DUAL_PARAL, SAME_STEP
+from longtake.task import Enter, FrameRange, Leave, Run, Seen, Task, Video
 
 
 @final
@@ -30,6 +31,8 @@ class FifoQueue(BlockScheduler):
             blocks in flight (``steps / stride``), so the first block comes out sooner and less
             memory is held, but neighbors differ by ``stride`` noise levels.
     """
+
+    cards = (DUAL_PARAL, SAME_STEP, ANCHORED)
 
     def __init__(self, block_frames: int = 8, context_frames: int = 8, stride: int = 1) -> None:
         if block_frames < 1:
@@ -55,25 +58,27 @@ class FifoQueue(BlockScheduler):
             yield self._frames(block, latent_frames)
 
     @override
-    def tasks(self, latent_frames: int | None, steps: int) -> Iterator[Task]:
+    def tasks(self, video: Video) -> Iterator[Task]:
         indices = count()
         oldest = newest = 0
         for iteration in count():
-            if iteration == self.stride * (newest + 1) and self._exists(newest + 1, latent_frames):
+            if iteration == self.stride * (newest + 1) and self._exists(
+                newest + 1, video.latent_frames
+            ):
                 newest += 1
-            if iteration - self.stride * oldest >= steps:
+            if iteration - self.stride * oldest >= video.steps:
                 oldest += 1
-            if oldest > newest and not self._exists(newest + 1, latent_frames):
+            if oldest > newest and not self._exists(newest + 1, video.latent_frames):
                 return
             for block in range(newest, oldest - 1, -1):
-                yield self._task(next(indices), block, iteration, latent_frames, steps)
+                yield self._task(next(indices), block, iteration, video)
 
     @override
-    def blocks_in_flight(self, latent_frames: int | None, steps: int) -> int:
-        most = -(-steps // self.stride)
-        if latent_frames is None:
+    def blocks_in_flight(self, video: Video) -> int:
+        most = -(-video.steps // self.stride)
+        if video.latent_frames is None:
             return most
-        rest = max(0, latent_frames - self.block_frames - self.context_frames)
+        rest = max(0, video.latent_frames - self.block_frames - self.context_frames)
         return min(most, 1 + -(-rest // self.block_frames))
 
     def _exists(self, block: int, latent_frames: int | None) -> bool:
@@ -88,37 +93,50 @@ class FifoQueue(BlockScheduler):
             self._start(block), stop if latent_frames is None else min(stop, latent_frames)
         )
 
-    def _task(
-        self, index: int, block: int, iteration: int, latent_frames: int | None, steps: int
-    ) -> Task:
-        step = iteration - self.stride * block
-        frames = self._frames(block, latent_frames)
-        before = after = None
+    def _task(self, index: int, block: int, iteration: int, video: Video) -> Task:
+        step, steps = iteration - self.stride * block, video.steps
+        frames = self._frames(block, video.latent_frames)
+        sees, leaves = [], []
         if block:
-            before = Neighbor(
-                block=block - 1,
-                frames=self._frames(block - 1, latent_frames).last(self.context_frames),
-                sees=frames.first(self.context_frames),
-                # It runs after this task: its latents stand as the last iteration left them.
-                steps_done=min(steps, step + self.stride),
-                runs_step=step + self.stride if step + self.stride < steps else None,
-            )
-        if self._exists(block + 1, latent_frames):
-            after = Neighbor(
-                block=block + 1,
-                frames=self._frames(block + 1, latent_frames).first(self.context_frames),
-                sees=frames.last(self.context_frames),
-                # It has just run, in this same iteration.
-                steps_done=max(0, step - self.stride + 1),
-                runs_step=step - self.stride if step >= self.stride else None,
-            )
+            # It runs after this task: its latents stand as the last iteration left them.
+            version = min(steps, step + self.stride)
+            before = self._frames(block - 1, video.latent_frames).last(self.context_frames)
+            sees.append(Seen(frames=before, version=version))
+            if version < steps:
+                leaves.append(Leave(frames=frames.first(self.context_frames), reader=block - 1))
+        if self._exists(block + 1, video.latent_frames):
+            leaves.append(Leave(frames=frames.last(self.context_frames), reader=block + 1))
+            if step >= self.stride:  # it has just run, in this same iteration
+                after = self._frames(block + 1, video.latent_frames).first(self.context_frames)
+                sees.append(Seen(frames=after, version=step - self.stride + 1))
         return Task(
             index=index,
             iteration=iteration,
             block=block,
             step=step,
-            frames=frames,
-            before=before,
-            after=after,
-            last_step=step == steps - 1,
+            steps=steps,
+            runs=(
+                Run(
+                    block=block,
+                    block_frames=frames,
+                    step=step,
+                    frames=frames.each,
+                    last_step=step == steps - 1,
+                ),
+            ),
+            prompt=frames,
+            leaves=tuple(leave for leave in leaves if len(leave.frames)),
+            sees=tuple(seen for seen in sees if len(seen.frames)),
+            enters=() if step else (Enter(block=block, frames=frames),),
+            later=self._later(block, iteration, video),
         )
+
+    def _later(self, block: int, iteration: int, video: Video) -> tuple[FrameRange, ...]:
+        """Return the finished frames that are still seen after a task: the last block's tail."""
+        oldest = max(0, -(-(iteration - video.steps + 1) // self.stride))
+        if iteration - self.stride * block == video.steps - 1:
+            oldest = block + 1
+        if not oldest or not self._exists(oldest, video.latent_frames):
+            return ()
+        tail = self._frames(oldest - 1, video.latent_frames).last(self.context_frames)
+        return (tail,) if len(tail) else ()

@@ -9,7 +9,8 @@ from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.schedulers.base import BlockScheduler
-from longtake.task import FrameRange, Task
+from longtake.schedulers.cards import ORDINARY
+from longtake.task import Enter, FrameRange, Run, Task, Video
 
 
 @final
@@ -20,27 +21,36 @@ class FullSequence(BlockScheduler):
     for clips up to the model's native length.
     """
 
+    cards = (ORDINARY,)
+
     @override
     def blocks(self, latent_frames: int | None) -> Iterator[FrameRange]:
         yield FrameRange(0, _finite(latent_frames))
 
     @override
-    def tasks(self, latent_frames: int | None, steps: int) -> Iterator[Task]:
-        frames = FrameRange(0, _finite(latent_frames))
-        for step in range(steps):
+    def tasks(self, video: Video) -> Iterator[Task]:
+        frames = FrameRange(0, _finite(video.latent_frames))
+        for step in range(video.steps):
+            run = Run(
+                block=0,
+                block_frames=frames,
+                step=step,
+                frames=frames.each,
+                last_step=step == video.steps - 1,
+            )
             yield Task(
                 index=step,
                 iteration=step,
                 block=0,
                 step=step,
-                frames=frames,
-                before=None,
-                after=None,
-                last_step=step == steps - 1,
+                steps=video.steps,
+                runs=(run,),
+                prompt=frames,
+                enters=() if step else (Enter(block=0, frames=frames),),
             )
 
     @override
-    def blocks_in_flight(self, latent_frames: int | None, steps: int) -> int:
+    def blocks_in_flight(self, video: Video) -> int:
         return 1
 
 

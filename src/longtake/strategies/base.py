@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from longtake.caches import FeatureCache
+from longtake.caches import Forward
 from longtake.comm.communicator import Communicator
 from longtake.errors import NoPlan
 from longtake.plan.ir.actions import Action
@@ -14,7 +14,6 @@ from longtake.plan.layout import Layout
 from longtake.plan.workload import Workload
 from longtake.strategies.runtime.denoising import Denoising, Progress
 from longtake.strategies.runtime.executor import Executor
-from longtake.task import Task
 
 
 class ParallelStrategy(ABC):
@@ -82,9 +81,8 @@ class ParallelStrategy(ABC):
 
     def actions(
         self,
-        tasks: Iterable[Task],
+        forwards: Iterable[Forward],
         request: int,
-        cache: FeatureCache,
         layout: Layout,
         rank: int,
     ) -> Iterator[Action]:
@@ -95,10 +93,10 @@ class ParallelStrategy(ABC):
         the heads that decode ranks attend, are put in behind it.
 
         Args:
-            tasks: Of the request, in serial order; endless for an endless video. A rank may be
-                asked for the actions of the tasks from some task on.
+            forwards: The request's tasks in serial order, each with what the feature cache makes
+                of it; endless for an endless video. A rank may be asked for the actions of the
+                tasks from some task on.
             request: Number of the request in the run.
-            cache: How tasks see their neighbors.
             layout: From ``layout``.
             rank: Whose actions.
 

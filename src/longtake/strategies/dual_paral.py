@@ -18,14 +18,13 @@ from typing import Final, Literal, final
 
 from typing_extensions import override
 
-from longtake.caches import FeatureCache
+from longtake.caches import Forward
 from longtake.plan.ir.actions import Action
 from longtake.plan.ir.rank_role import RankRole
 from longtake.plan.ir.schedule import TaskActions, post_ahead
 from longtake.plan.layout import Layout
 from longtake.plan.search.meshes import Asked
 from longtake.strategies.planned import PlannedStrategy, given
-from longtake.task import Task
 
 UNDER_WAY: Final = 2
 """Micro-batchs under way per stage: one that is computed, and one that travels or waits."""
@@ -89,28 +88,24 @@ class DualParal(PlannedStrategy):
     @override
     def actions(
         self,
-        tasks: Iterable[Task],
+        forwards: Iterable[Forward],
         request: int,
-        cache: FeatureCache,
         layout: Layout,
         rank: int,
     ) -> Iterator[Action]:
-        return ring_schedule(tasks, cache, layout, rank)
+        return ring_schedule(forwards, layout, rank)
 
 
-def ring_schedule(
-    tasks: Iterable[Task], cache: FeatureCache, layout: Layout, rank: int
-) -> Iterator[Action]:
+def ring_schedule(forwards: Iterable[Forward], layout: Layout, rank: int) -> Iterator[Action]:
     """Return the actions of one rank of the ring, lazily.
 
     Args:
-        tasks: Of a request, in serial order.
-        cache: How tasks see their neighbors.
+        forwards: Of a request, in serial order.
         layout: Which rank holds and runs what.
         rank: Whose actions.
     """
     here = RankRole.of(layout, rank)
-    ours = (TaskActions(task, cache, here) for task in tasks)
+    ours = (TaskActions(forward, here) for forward in forwards)
     if rank == layout.output_rank:
         return _output_rank(ours, here, UNDER_WAY * layout.mesh.pipe // len(here.batches))
     return post_ahead(_other_rank(ours, here))

@@ -7,7 +7,7 @@ from typing import final
 
 from typing_extensions import override
 
-from longtake.caches import FeatureCache
+from longtake.caches import Forward
 from longtake.comm.communicator import Communicator
 from longtake.errors import ConfigurationError
 from longtake.plan.check.validator import validate
@@ -34,7 +34,6 @@ from longtake.plan.ir.text import format_action
 from longtake.plan.layout import Layout
 from longtake.plan.workload import Workload
 from longtake.strategies.base import ParallelStrategy
-from longtake.task import Task
 
 
 @final
@@ -70,7 +69,7 @@ class FromPlan(ParallelStrategy):
         except PlanError as error:
             raise ConfigurationError(f"the plan cannot be run: {error}") from error
         own = [
-            actions_of(self.actions, workload.tasks(), 0, workload.cache, layout, rank)
+            actions_of(self.actions, workload.forwards(), 0, layout, rank)
             for rank in range(layout.size)
         ]
         for rank, (ours, written) in enumerate(zip(own, self.plan.streams, strict=True)):
@@ -85,24 +84,23 @@ class FromPlan(ParallelStrategy):
     @override
     def actions(
         self,
-        tasks: Iterable[Task],
+        forwards: Iterable[Forward],
         request: int,
-        cache: FeatureCache,
         layout: Layout,
         rank: int,
     ) -> Iterator[Action]:
-        rest = iter(tasks)
-        first = next(rest, None)
-        if first is None:
+        rest = iter(forwards)
+        begin = next(rest, None)
+        if begin is None:
             return
-        read = first.index
+        first = read = begin.task.index
         for action in self.plan.streams[rank]:
             index = _index(action)
-            if index < first.index or _is_put_in(action):
+            if index < first or _is_put_in(action):
                 continue
             # Tasks are begun as their first action comes, so that a run can be ended between two.
-            while read < index and (task := next(rest, None)) is not None:
-                read = task.index
+            while read < index and (forward := next(rest, None)) is not None:
+                read = forward.task.index
             if index <= read:
                 yield action
 
@@ -136,8 +134,8 @@ def _check_tasks(actions: Iterable[Action], layout: Layout, workload: Workload, 
     """Refuse windows and computing that the schedule does not have, or has otherwise."""
     here = RankRole.of(layout, rank)
     wanted: set[Action] = set()
-    for task in workload.tasks():
-        ours = TaskActions(task, workload.cache, here)
+    for forward in workload.forwards():
+        ours = TaskActions(forward, here)
         wanted.update(ours.own_compute(branches) for branches in here.batches)
         if rank == layout.output_rank:
             wanted.add(next(ours.open()))

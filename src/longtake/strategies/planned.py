@@ -8,14 +8,13 @@ from typing import Literal, TypeAlias
 
 from typing_extensions import override
 
-from longtake.caches import FeatureCache
+from longtake.caches import Forward
 from longtake.plan.ir.actions import Action
 from longtake.plan.layout import Layout
 from longtake.plan.search.layouts import choose
 from longtake.plan.search.meshes import Asked
 from longtake.plan.workload import Workload
 from longtake.strategies.base import ParallelStrategy
-from longtake.task import Task
 
 Degree: TypeAlias = int | Literal["auto"]
 """A degree as the user writes it."""
@@ -37,9 +36,8 @@ class PlannedStrategy(ParallelStrategy):
     @override
     def actions(
         self,
-        tasks: Iterable[Task],
+        forwards: Iterable[Forward],
         request: int,
-        cache: FeatureCache,
         layout: Layout,
         rank: int,
     ) -> Iterator[Action]: ...

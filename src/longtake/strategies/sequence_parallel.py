@@ -8,7 +8,7 @@ from typing import Literal, final
 
 from typing_extensions import override
 
-from longtake.caches import FeatureCache
+from longtake.caches import Forward
 from longtake.comm.bandwidth import measure_links
 from longtake.comm.communicator import Communicator
 from longtake.plan.ir.actions import Action
@@ -18,7 +18,6 @@ from longtake.plan.search.meshes import Asked
 from longtake.plan.workload import Workload
 from longtake.strategies.dual_paral import ring_schedule
 from longtake.strategies.planned import PlannedStrategy, given
-from longtake.task import Task
 
 
 @final
@@ -75,14 +74,13 @@ class SequenceParallel(PlannedStrategy):
     @override
     def actions(
         self,
-        tasks: Iterable[Task],
+        forwards: Iterable[Forward],
         request: int,
-        cache: FeatureCache,
         layout: Layout,
         rank: int,
     ) -> Iterator[Action]:
         """Return those of a ring of one stage: what is split is split within an action."""
-        return ring_schedule(tasks, cache, layout, rank)
+        return ring_schedule(forwards, layout, rank)
 
     @override
     def connected(self, layout: Layout, workload: Workload, communicator: Communicator) -> Layout:

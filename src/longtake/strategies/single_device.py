@@ -8,7 +8,7 @@ from typing import final
 
 from typing_extensions import override
 
-from longtake.caches import FeatureCache
+from longtake.caches import Forward
 from longtake.errors import ConfigurationError
 from longtake.plan.ir.actions import Action
 from longtake.plan.ir.rank_role import RankRole
@@ -25,7 +25,6 @@ from longtake.strategies.runtime.denoising import (
     TaskDone,
 )
 from longtake.strategies.runtime.task_forward import TaskForward
-from longtake.task import Task
 
 
 @final
@@ -56,15 +55,14 @@ class SingleDevice(ParallelStrategy):
     @override
     def actions(
         self,
-        tasks: Iterable[Task],
+        forwards: Iterable[Forward],
         request: int,
-        cache: FeatureCache,
         layout: Layout,
         rank: int,
     ) -> Iterator[Action]:
         here = RankRole.of(layout, rank)
-        for task in tasks:
-            parts = TaskActions(task, cache, here)
+        for forward in forwards:
+            parts = TaskActions(forward, here)
             yield from parts.open()
             yield from parts.compute(here.branches)
             yield from parts.combine()
@@ -78,27 +76,31 @@ class SingleDevice(ParallelStrategy):
 
     def _serial(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
         """Run the tasks without the executor, whose oracle this is; report the same actions."""
-        forward, layers, here = TaskForward(work), layout.layers(rank), RankRole.of(layout, rank)
+        model, layers, here = TaskForward(work), layout.layers(rank), RankRole.of(layout, rank)
         queue, clock = BlockQueue(work), _Clock()
-        for task in work.tasks:
-            window, parts = work.cache.window(task), TaskActions(task, work.cache, here)
+        for forward in work.forwards:
+            task, parts = forward.task, TaskActions(forward, here)
             clock.start()
-            latents = queue.latents(task, window)
+            latents = queue.latents(forward)
             yield from clock.done(parts.open())
-            hidden = forward.embed(task, window, latents)
-            hidden = forward.layers(task, window, hidden, layers)
-            prediction = forward.predict(task, window, hidden)
+            hidden = model.layers(forward, model.embed(forward, latents), layers)
+            if not task.runs:  # forwarded for its keys and values alone
+                yield from clock.done([parts.own_compute(here.branches)])
+                yield TaskDone(task)
+                continue
+            prediction = model.predict(forward, hidden)
             yield from clock.done([parts.own_compute(here.branches)])
             prediction = work.combine(task, prediction)
             yield from clock.done(parts.combine())
-            finished = queue.advance(task, prediction)
-            advance, *emit = parts.advance()
-            yield from clock.done([advance])
+            finished = list(queue.step(forward, prediction))
+            steps = list(parts.advance())
+            emits = steps[len(steps) - len(finished) :]
+            yield from clock.done(steps[: len(steps) - len(finished)])
             yield TaskDone(task)
-            if finished is not None:
+            for run, block in finished:
                 clock.start()
-                yield from clock.done(emit)
-                yield BlockDone(task.block, task.frames, finished)
+                yield from clock.done([emits.pop(0)])
+                yield BlockDone(run.block, run.block_frames, block)
 
 
 @final

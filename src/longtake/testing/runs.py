@@ -35,13 +35,13 @@ def video_of_windows(
     """
     latents = list(tiny_denoising(case).noise)
     states: dict[int, BlockSampler] = {}
-    for task in case.scheduler.tasks(case.latent_frames, case.steps):
+    for task in case.workload.tasks():
         b = task.block
         state = states.setdefault(b, sampler.start())
         before = latents[b - 1][:, :, -2:] if b else latents[b][:, :, :0]
         after = latents[b + 1][:, :, :2] if b + 1 in states else latents[b][:, :, :0]
         window = torch.cat([before, latents[b], after], dim=2)
         predicted = forward(window, sampler.timesteps[task.step])
-        own = slice(before.shape[2], before.shape[2] + len(task.frames))
+        own = slice(before.shape[2], before.shape[2] + len(task.own))
         latents[b] = state.step(predicted[:, :, own], latents[b])
     return torch.cat(latents, dim=2)

@@ -50,7 +50,7 @@ def test_the_model_is_small_and_whole() -> None:
     files = [file for file in BUNDLED["demo"].rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 20e6
     assert {file.suffix for file in files} <= {".json", ".safetensors", ".md"}
-    assert Engine(RECIPE, SingleDevice()).plan.spec.layers == 8
+    assert Engine(RECIPE, SingleDevice()).model.spec.layers == 8
 
 
 @pytest.mark.slow

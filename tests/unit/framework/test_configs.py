@@ -25,6 +25,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from PIL import Image
+from safetensors.torch import save_file
 
 from longtake.framework.callbacks import ReportWriter
 from longtake.framework.cli import LongtakeCLI, quiet
@@ -34,15 +35,16 @@ from longtake.framework.engine.events import RequestStarted
 from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.preflight import check_request
 from longtake.framework.engine.request import PromptAt, Request
+from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_folder import RunFolder
-from longtake.framework.engine.run_plan import RunPlan
-from longtake.framework.engine.settings import Settings
+from longtake.framework.engine.settings import settled
 from longtake.framework.engine.timings import Timings
-from longtake.models import family_of, open_folder
+from longtake.framework.engine.workloads import Workloads
+from longtake.models import DiffusersScheduler, Lora, Placement, family_of, open_folder
 from longtake.models.loading import folder as folders
 from longtake.models.loading.hub import HubSnapshot
+from longtake.plan.cost.profiles import profile
 from longtake.schedulers import FullSequence
-from longtake.strategies import SingleDevice
 
 CPU = torch.device("cpu")
 
@@ -85,6 +87,13 @@ class Published:
     scheduler: Any = _UNIPC
     index: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def lora_of(model: dict[str, Any]) -> list[Lora | str] | None:
+    """Return the LoRAs of a config."""
+    given = model.get("lora")
+    each = given if isinstance(given, list) else [] if given is None else [given]
+    return [Lora(**one) if isinstance(one, dict) else one for one in each] or None
 
 
 FORCING = "SkyReelsV2DiffusionForcingPipeline"
@@ -179,11 +188,56 @@ def published(path: Path, name: str) -> Path:
     return path
 
 
+FEW_STEPS = {
+    "longlive-1.3b": (1000, 937.5, 833.333, 625),
+    "rolling-forcing": (1000, 952.381, 882.353, 769.231, 555.556),
+    "self-forcing-1.3b": (1000, 937.5, 833.333, 625),
+    "wan2.1-fewstep": (1000, 937.5, 833.333, 625),
+    "wan2.2-lightning": (1000, 937.5, 833.333, 625),
+}
+"""What the published code of each few-step model tells it, by the config that is for it."""
+
+
+def stand_in(path: Path, model: str) -> None:
+    """Write a LoRA of one module, or a transformer's weights: its headers, and no disk for numbers.
+
+    Args:
+        path: The file that a config names.
+        model: Whose it is for.
+    """
+    config = PUBLISHED[model].transformer
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parts[-2] != "models":
+        width = config["num_attention_heads"] * config["attention_head_dim"]
+        query = "diffusion_model.blocks.0.self_attn.q"
+        down, up = torch.zeros(1, width), torch.zeros(width, 1)
+        save_file({f"{query}.lora_down.weight": down, f"{query}.lora_up.weight": up}, path)
+        return
+    with torch.device("meta"):
+        state = diffusers.WanTransformer3DModel.from_config(config).state_dict()
+    headers, end = {}, 0
+    for key, tensor in state.items():
+        start, end = end, end + 2 * tensor.numel()
+        headers[f"model.{key}"] = {
+            "dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [start, end]
+        }  # fmt: skip
+    text = json.dumps(headers).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)  # a file with a hole
+
+
 def prepared(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str
 ) -> LongtakeCLI:
     """Return the command line after all checks, on published configurations."""
-    model, picture = yaml.safe_load(config.read_text())["model"]["pipeline"], tmp_path / "first.png"
+    given, picture = yaml.safe_load(config.read_text())["model"], tmp_path / "first.png"
+    model = given["pipeline"]
+    options = GenerationConfig(model, lora=lora_of(given), weights=given.get("weights"))
+    for file in (options.weights, *(lora.path for lora in options.loras)):
+        if file is not None:
+            monkeypatch.chdir(tmp_path)
+            stand_in(tmp_path / file, model)
     if model.startswith("./"):  # not there: by a name that is looked for on the hub
         more = (*more, "--model.pipeline", model.removeprefix("./"))
     if "I2V" in model:
@@ -210,26 +264,67 @@ def test_a_shipped_config_passes_preflight(
     cli = prepared(config, tmp_path, monkeypatch)
     engine = cli.trainer.prepare(cli.model, cli.datamodule)
     (request,) = cli.datamodule.requests()
-    latent_frames = engine.plan.latent_frames(request)
+    latent_frames = engine.workloads.latent_frames(request)
     assert latent_frames is not None
-    assert latent_frames > engine.plan.spec.native_frames, "a clip, not a long video"
-    if engine.plan.generation_config.pipeline == "demo":
+    assert latent_frames > engine.model.spec.native_frames, "a clip, not a long video"
+    if engine.model.generation_config.pipeline == "demo":
         return
     # What it says beside its prompt and length is what the model would be run with anyway.
-    own = replace(
-        engine.plan.generation_config, steps=None, guidance_scale=None, guidance_scale_2=None
-    )
-    settings = Settings.of(own, engine.plan.defaults, engine.plan.spec.experts)
-    assert settings.steps == engine.plan.settings.steps
-    assert settings.guidance_scale == engine.plan.settings.guidance_scale
-    assert settings.guidance_scale_2 == engine.plan.settings.guidance_scale_2
-    assert request.fps == engine.plan.defaults.fps
+    assert request.fps == engine.model.defaults.fps
     assert (request.height, request.width) == (
-        engine.plan.defaults.height,
-        engine.plan.defaults.width,
+        engine.model.defaults.height,
+        engine.model.defaults.width,
     )
-    if engine.plan.defaults.flow_shift is not None:
-        assert engine.plan.settings.flow_shift == engine.plan.defaults.flow_shift
+    told = FEW_STEPS.get(config.stem)
+    assert (told is not None) == (engine.model.generation_config.timesteps is not None)
+    if told is not None:  # a distilled model: at its own noise levels, without guidance
+        assert engine.workloads.sampler(request).timesteps == pytest.approx(told, abs=1e-3)
+        assert engine.model.guidance.branches == 1
+        return
+    own = replace(
+        engine.model.generation_config, steps=None, guidance_scale=None, guidance_scale_2=None
+    )
+    settings = settled(own, engine.model.defaults, engine.model.spec.experts)
+    assert settings.steps == engine.model.settings.steps
+    assert settings.guidance_scale == engine.model.settings.guidance_scale
+    assert settings.guidance_scale_2 == engine.model.settings.guidance_scale_2
+    if engine.model.defaults.flow_shift is not None:
+        assert engine.model.settings.flow_shift == engine.model.defaults.flow_shift
+
+
+@pytest.mark.parametrize(
+    ("model", "timesteps", "shift", "told"),
+    [
+        # As published: the list, the shift of the training, and what the model is told.
+        ("CausVid", [1000, 757, 522], 1.0, [1000, 757, 522]),
+        ("FastWan 1.3B", [1000, 757, 522], 1.0, [1000, 757, 522]),
+        ("Self-Forcing, LongLive", [1000, 750, 500, 250], 5.0, [1000, 937.5, 833.333, 625]),
+        (
+            "Rolling Forcing",
+            [1000, 800, 600, 400, 200],
+            5.0,
+            [1000, 952.381, 882.353, 769.231, 555.556],
+        ),
+    ],
+)
+def test_noise_levels_are_the_published_ones(
+    model: str, timesteps: list[float], shift: float, told: list[float], tmp_path: Path
+) -> None:
+    folder = published(tmp_path / "model", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    euler = DiffusersScheduler(
+        scheduler="FlowMatchEulerDiscreteScheduler", options={"stochastic_sampling": True}
+    )
+    config = GenerationConfig(
+        str(folder), timesteps=timesteps, flow_shift=shift, sampler=euler, guidance_scale=1.0
+    )
+    place = Placement(CPU, config.torch_dtype)
+    workloads = Workloads(ResolvedModel(config, place), profile("cpu"))
+    request = Request(prompts=(PromptAt(text="red"),), num_frames=81, height=480, width=832)
+    assert workloads.sampler(request).timesteps == pytest.approx(told, abs=1e-3)
+    shown = settings_of(workloads, request)
+    assert shown["steps"] == len(told)
+    assert shown["timesteps"] == ",".join(f"{level:g}" for level in told)
+    assert shown["sampler"] == "FlowMatchEulerDiscreteScheduler(stochastic_sampling=true)"
 
 
 def test_every_registered_model_has_a_config() -> None:
@@ -308,15 +403,19 @@ def test_defaults_are_those_of_the_pipelines_of_diffusers(
     assert "num_inference_steps" in found
 
 
+def resolved(generation_config: GenerationConfig) -> ResolvedModel:
+    return ResolvedModel(generation_config, Placement(CPU, torch.float32))
+
+
 def test_a_distilled_folder_says_its_scale(tmp_path: Path) -> None:
     folder = published(tmp_path / "1.5", "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v")
     ClassifierFreeGuidance(guidance_scale=1.0).save_pretrained(folder / "guider")
     (folder / "transformer" / "config.json").write_text(json.dumps({"target_size": 960}))
-    plan = RunPlan(GenerationConfig(pipeline=str(folder)), SingleDevice(), world_size=1, device=CPU)
-    assert plan.guidance.branches == 1, "a second branch is computed for nothing"
-    assert (plan.defaults.height, plan.defaults.width) == (720, 1280)
+    model = resolved(GenerationConfig(pipeline=str(folder)))
+    assert model.guidance.branches == 1, "a second branch is computed for nothing"
+    assert (model.defaults.height, model.defaults.width) == (720, 1280)
     given = GenerationConfig(pipeline=str(folder), guidance_scale=5.0)
-    assert RunPlan(given, SingleDevice(), world_size=1, device=CPU).guidance.branches == 2
+    assert resolved(given).guidance.branches == 2
 
 
 def test_a_shift_in_the_folder_goes_before_that_of_the_family(tmp_path: Path) -> None:
@@ -326,13 +425,13 @@ def test_a_shift_in_the_folder_goes_before_that_of_the_family(tmp_path: Path) ->
     request = Request(prompts=prompts, num_frames=97, height=544, width=960)
 
     def shift(generation_config: GenerationConfig) -> float | None:
-        plan = RunPlan(generation_config, SingleDevice(), world_size=1, device=CPU)
+        workloads = Workloads(resolved(generation_config), profile("cpu"))
         expected = UniPCMultistepScheduler.from_config(
-            _UNIPC.config, flow_shift=plan.flow_shift_of(request)
+            _UNIPC.config, flow_shift=workloads.flow_shift(request)
         )
         expected.set_timesteps(50)
-        assert plan.sampler_of(request).timesteps == tuple(map(float, expected.timesteps))
-        return plan.flow_shift_of(request)
+        assert workloads.sampler(request).timesteps == tuple(map(float, expected.timesteps))
+        return workloads.flow_shift(request)
 
     assert shift(GenerationConfig(pipeline=str(folder))) == 8.0
     assert shift(GenerationConfig(pipeline=str(folder), flow_shift=3.0)) == 3.0
@@ -355,9 +454,9 @@ def test_whoever_gives_one_scale_means_both(
 ) -> None:
     folder = published(tmp_path, "Wan-AI/Wan2.2-T2V-A14B-Diffusers")
     generation_config = GenerationConfig(pipeline=str(folder), **given)  # type: ignore[arg-type]
-    plan = RunPlan(generation_config, SingleDevice(), world_size=1, device=CPU)
-    assert plan.guidance.scales == expected
-    assert plan.settings.steps == 40
+    model = resolved(generation_config)
+    assert model.guidance.scales == expected
+    assert model.settings.steps == 40
 
 
 def test_what_is_left_out_is_shown_resolved(
@@ -369,7 +468,7 @@ def test_what_is_left_out_is_shown_resolved(
         "model: {pipeline: Wan-AI/Wan2.2-T2V-A14B-Diffusers}\ndata: {prompts: [a fox]}\n"
     )
     cli = prepared(config, tmp_path, monkeypatch)
-    plan = cli.trainer.prepare(cli.model, cli.datamodule).plan
+    engine = cli.trainer.prepare(cli.model, cli.datamodule)
     (request,) = cli.datamodule.requests()
     expected = {
         "steps": 40,
@@ -381,23 +480,24 @@ def test_what_is_left_out_is_shown_resolved(
         "width": 1280,
         "fps": 16,
     }
-    dumped = yaml.safe_load(cli.dump_config(plan))
+    dumped = yaml.safe_load(cli.dump_config(engine.model))
     assert {name: (dumped["model"] | dumped["data"])[name] for name in expected} == expected
-    shown = settings_of(plan, request)
+    shown = settings_of(engine.workloads, request)
     assert shown == expected | {"sampler": "UniPCMultistepScheduler"}
-    assert model_of(plan) == {
+    assert model_of(engine.model) == {
         "model": "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
         "pipeline": "WanPipeline",
         "revision": "0" * 40,
         "variant": None,
+        "weights": None,
         "licence": "apache-2.0",
     }
-    report = ReportWriter(RunFolder(tmp_path), Timings(), "none", plan)
+    report = ReportWriter(RunFolder(tmp_path), Timings(), "none", engine.workloads)
     module = SimpleNamespace(device=CPU)
     report.on_request_start(
         cli.trainer,
         module,  # type: ignore[arg-type]
-        RequestStarted(request=request, blocks=3, steps=40, video_frames=81),
+        RequestStarted(request=request, blocks=3, steps=40, tasks=120, video_frames=81),
     )
     written = json.loads((tmp_path / "report.json").read_text())
     assert written["licence"] == "apache-2.0"
@@ -413,10 +513,14 @@ def test_what_is_given_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "data: {prompts: [a fox], num_frames: null, fps: 12, height: 96}\n"
     )
     cli = prepared(config, tmp_path, monkeypatch)
-    plan = cli.trainer.prepare(cli.model, cli.datamodule).plan
+    engine = cli.trainer.prepare(cli.model, cli.datamodule)
     (request,) = cli.datamodule.requests()
     assert (request.num_frames, request.height, request.width) == (None, 96, 848)
-    assert (request.fps, plan.settings.steps, plan.settings.guidance_scale) == (12, 9, 4.5)
-    dumped = yaml.safe_load(cli.dump_config(plan))
+    assert (request.fps, engine.model.settings.steps, engine.model.settings.guidance_scale) == (
+        12,
+        9,
+        4.5,
+    )
+    dumped = yaml.safe_load(cli.dump_config(engine.model))
     assert dumped["data"]["num_frames"] is None
     assert dumped["model"]["steps"] == 9

@@ -21,6 +21,7 @@ from longtake.models import BackboneSpec, Compression, DiffusersSampler
 from longtake.models.wan import WanBackbone
 from longtake.schedulers import FifoQueue
 from longtake.strategies import BlockDone, Denoising, Guidance, Layout, SingleDevice
+from longtake.task import Video
 
 CASES = Path(__file__).parents[2] / "cases"
 TOLERANCE = 1e-4  # max abs, fp32: another order of summation alone gives about 1e-5
@@ -67,7 +68,7 @@ def test_fifo_queue_with_next_block_kv_gives_the_recorded_latents(folder: Path) 
         text = backbone.condition_text({"states": torch.cat(prompts[: guidance.branches])})
         work = Denoising(
             backbone=backbone,
-            tasks=scheduler.tasks(frames, case["steps"]),
+            tasks=scheduler.tasks(Video(frames, case["steps"])),
             noise=iter(inputs[f"noise.{block}"] for block in range(len(case["blocks"]))),
             cache=NextBlockKV(),
             sampler=sampler,

@@ -30,6 +30,7 @@ from longtake.strategies import (
     SingleDevice,
     TaskForward,
 )
+from longtake.task import Video
 from longtake.testing.contracts import ParallelStrategyContract
 from longtake.testing.tiny.base import (
     TinyCase,
@@ -66,7 +67,7 @@ def recompute(case: TinyCase) -> list[Tensor]:
         scheduler.set_timesteps(case.steps)
     entered: set[int] = set()
     context = 2
-    for task in case.scheduler.tasks(case.latent_frames, case.steps):
+    for task in case.scheduler.tasks(Video(case.latent_frames, case.steps)):
         b = task.block
         entered.add(b)
         before = latents[b - 1][:, :, -context:] if b else noise[0][:, :, :0]
@@ -80,7 +81,7 @@ def recompute(case: TinyCase) -> list[Tensor]:
         own = slice(before.shape[2], before.shape[2] + latents[b].shape[2])
         prediction = (uncond + case.scales[0] * (cond - uncond))[:, :, own]
         latents[b] = schedulers[b].step(prediction, timestep, latents[b], return_dict=False)[0]
-        if task.last_step:
+        if task.finished:
             finished.append(latents[b])
     return finished
 
@@ -120,20 +121,20 @@ def test_the_budget_is_what_a_run_really_holds(cache: FeatureCache, stride: int)
     queue = FifoQueue(3, 2, stride)
     case = TinyCase(scheduler=queue, cache=cache, latent_frames=20)
     work = tiny_denoising(case)
-    forward, blocks = TaskForward(work), BlockQueue(work)
+    model, blocks = TaskForward(work), BlockQueue(work)
     peak = 0
     with torch.no_grad():
-        for task in work.tasks:
-            window = cache.window(task)
-            hidden = forward.embed(task, window, blocks.latents(task, window))
-            hidden = forward.layers(task, window, hidden, range(work.backbone.spec.layers))
-            blocks.advance(task, work.combine(task, forward.predict(task, window, hidden)))
-            peak = max(peak, forward.store.held_bytes)
+        for forward in work.forwards:
+            hidden = model.embed(forward, blocks.latents(forward))
+            hidden = model.layers(forward, hidden, range(work.backbone.spec.layers))
+            prediction = work.combine(forward.task, model.predict(forward, hidden))
+            list(blocks.step(forward, prediction))
+            peak = max(peak, model.store.held_bytes)
     spec = work.backbone.spec
     per_frame = 2 * spec.tokens_per_frame(work.height, work.width) * spec.model_dim * 4
-    predicted = peak_held_frames(cache, queue.tasks(20, case.steps))
+    predicted = peak_held_frames(cache, queue.tasks(Video(20, case.steps)))
     assert peak == predicted * per_frame * work.guidance.branches * spec.layers
-    assert forward.store.keys() == []
+    assert model.store.chunks() == []
 
 
 def wide_work(cache: FeatureCache) -> Denoising:
@@ -161,7 +162,7 @@ def wide_work(cache: FeatureCache) -> Denoising:
     text = backbone.condition_text({"states": text_states})
     return Denoising(
         backbone=backbone,
-        tasks=FifoQueue(8, 8).tasks(None, 4),
+        tasks=FifoQueue(8, 8).tasks(Video(None, 4)),
         noise=iter(()),
         cache=cache,
         sampler=DiffusersSampler(tiny_scheduler(), 4),
@@ -176,14 +177,14 @@ def wide_work(cache: FeatureCache) -> Denoising:
 def flops_of_one_task(cache: FeatureCache) -> int:
     """Count the multiplications and additions of one task amid a video."""
     work = wide_work(cache)
-    forward = TaskForward(work)
+    model = TaskForward(work)
     with torch.no_grad():
-        for task in work.tasks:
-            window = cache.window(task)
-            latents = torch.empty(1, 16, len(window.frames), 26, 40, device="meta")
+        for forward in work.forwards:
+            task = forward.task
+            latents = torch.empty(1, 16, len(forward.window.frames), 26, 40, device="meta")
             with FlopCounterMode(display=False) as counter:
-                hidden = forward.embed(task, window, latents)
-                forward.predict(task, window, forward.layers(task, window, hidden, range(2)))
+                hidden = model.embed(forward, latents)
+                model.predict(forward, model.layers(forward, hidden, range(2)))
             if (task.block, task.step) == (4, 1):  # both neighbors are in flight
                 return int(counter.get_total_flops())
     raise AssertionError("the video is endless")

@@ -28,6 +28,8 @@ class ProgressState:
         self.request = started.request.index
         self.blocks = started.blocks
         self.steps = started.steps
+        self.tasks = started.tasks
+        """Tasks in total."""
         self.video_frames = started.video_frames
         self.blocks_done = 0
         self.tasks_done = 0
@@ -39,11 +41,6 @@ class ProgressState:
         self._clock = clock
         self._start = clock()
         self._recent = deque([self._start], maxlen=RECENT_TASKS + 1)
-
-    @property
-    def tasks(self) -> int | None:
-        """Tasks in total."""
-        return None if self.blocks is None else self.blocks * self.steps
 
     @property
     def seconds(self) -> float:
@@ -63,7 +60,9 @@ class ProgressState:
         match event:
             case TaskDone(task):
                 self.tasks_done += 1
-                self.in_flight[task.block] = task.step + 1
+                for run in task.runs:
+                    if run.advances and run.block >= 0:
+                        self.in_flight[run.block] = run.step + 1
                 self._recent.append(self._clock())
             case BlockDone(block=block):
                 self.blocks_done += 1

@@ -25,11 +25,11 @@ from longtake.framework.engine.applied import Applied, model_of, settings_of
 from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import REPORT, RunFolder
-from longtake.framework.engine.run_plan import RunPlan
 from longtake.framework.engine.timings import Timings
+from longtake.framework.engine.workloads import Workloads
 from longtake.strategies import BlockDone, Communicator, TaskDone
 
-_SHOWN = ("guidance_scale", "guidance_scale_2", "sampler", "flow_shift")
+_SHOWN = ("timesteps", "guidance_scale", "guidance_scale_2", "sampler", "flow_shift")
 """Settings of a request that a report shows beside its size."""
 
 
@@ -75,7 +75,7 @@ class ReportWriter(LongtakeCallback):
         folder: The run's folder.
         timings: Seconds per part.
         summary: How the summary is printed; ``none`` prints nothing.
-        plan: The run's, for the model and its settings.
+        workloads: The run's, for the model and its settings.
         communicator: The ranks of the run, once they have met.
     """
 
@@ -84,14 +84,14 @@ class ReportWriter(LongtakeCallback):
         folder: RunFolder,
         timings: Timings,
         summary: ProgressKind = "plain",
-        plan: RunPlan | None = None,
+        workloads: Workloads | None = None,
         communicator: Callable[[], Communicator] = Communicator.alone,
     ) -> None:
         self._folder = folder
         self._communicator = communicator
         self._timings = timings
         self._summary = resolved_kind(summary)
-        self._plan = plan
+        self._workloads = workloads
         self._start = time.perf_counter()
         self._requests: list[_Figures] = []
         self._reason: ExitReason | None = None
@@ -102,7 +102,7 @@ class ReportWriter(LongtakeCallback):
         self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestStarted
     ) -> None:
         """Begin to count a request."""
-        settings = {} if self._plan is None else settings_of(self._plan, event.request)
+        settings = {} if self._workloads is None else settings_of(self._workloads, event.request)
         self._requests.append(_Figures(event.request, ProgressState(event), settings))
         self._write(module)
 
@@ -186,7 +186,7 @@ class ReportWriter(LongtakeCallback):
                 "peak_resident_bytes": peak_resident_bytes(),
                 "peak_device_bytes": peak_device_bytes(module.device),
             },
-            **({} if self._plan is None else model_of(self._plan)),
+            **({} if self._workloads is None else model_of(self._workloads.model)),
             "device": str(module.device),
             "ranks": self._communicator().world_size,
             "transport": self._communicator().transport_name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, Literal, Self, final
+from typing import Final, Self, final
 
 import lightning.pytorch as pl
 from av.error import FFmpegError
@@ -17,7 +17,7 @@ from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestE
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.timings import Timings
-from longtake.framework.writers import FrameWriter, VideoShape, frame_writer
+from longtake.framework.writers import CRF, FrameWriter, VideoFormat, VideoShape, frame_writer
 
 DISK_ERRORS: Final = (OSError, FFmpegError)
 WORST_CRF: Final = 51
@@ -39,9 +39,7 @@ class VideoWriter(LongtakeCallback):
         ConfigurationError: ``zoom`` or ``crf`` is out of range.
     """
 
-    def __init__(
-        self, format: Literal["mp4", "gif", "webp", "png"] = "mp4", zoom: int = 1, crf: int = 18
-    ) -> None:
+    def __init__(self, format: VideoFormat = "mp4", zoom: int = 1, crf: int = CRF) -> None:
         if zoom < 1:
             raise ConfigurationError(f"video.zoom is {zoom}; it is at least 1.")
         if not 0 <= crf <= WORST_CRF:

@@ -24,6 +24,10 @@ _FORMS = {
     "list: [[{at: 0, text: ...}, {at: 30, text: ...}]]",
     "model.lora": "give a folder, a .safetensors file, or a list: [{path: ..., scale: 1.0}]; "
     "further options are component, scale_2 and missing",
+    "model.sampler": "give the name of a diffusers scheduler, one with options, {scheduler: NAME, "
+    "options: {...}}, or a class of your own, {class_path: package.module.Class}",
+    "options": "give names and values, such as {stochastic_sampling: true}",
+    "model.timesteps": "give a list of numbers that go down, such as [1000, 750, 500, 250]",
     "trainer.strategy": "give a class before its options, such as --trainer.strategy DualParal",
     "data.num_frames": "give a whole number, null for an endless video, or auto for the model's "
     "own length",
@@ -46,6 +50,8 @@ def explain(message: str, options: Collection[str]) -> str:
     if found := re.search(r"unrecognized arguments: (--[^\s=]+)", line):
         return _unknown_option(found[1].removeprefix("--"), options)
     if found := re.search(r"arguments are required: (?:predict\.|plan\.)?(\S+)", line):
+        if found[1] == "convert.file":
+            return "the checkpoint is missing: longtake convert FILE."
         return f"{found[1]} is missing: give it in the YAML file or as --{found[1]}."
     if found := re.search(r"does not accept option '([^']+)'", line):
         return _unknown_option(found[1], options)

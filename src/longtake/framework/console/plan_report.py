@@ -13,9 +13,9 @@ from rich.table import Table
 from longtake.errors import NoPlan
 from longtake.framework.console.lines import Value, line_of
 from longtake.framework.engine.applied import model_of, settings_of
-from longtake.framework.engine.preflight import cache_bytes, weight_bytes
+from longtake.framework.engine.chosen_layout import ChosenLayout
+from longtake.framework.engine.preflight import frame_bytes, held_frames, weight_bytes
 from longtake.framework.engine.request import Request
-from longtake.framework.engine.run_plan import RunPlan
 from longtake.plan.cost.simulator import Simulation, bounded, message_bytes, simulate
 from longtake.plan.ir.actions import Kind, Message
 from longtake.plan.ir.schedule import Schedule
@@ -47,18 +47,18 @@ class PlanReport:
     warnings: Sequence[str]
 
 
-def report_of(plan: RunPlan, request: Request) -> PlanReport:
+def report_of(chosen: ChosenLayout, request: Request) -> PlanReport:
     """Put the report of a checked plan together. Plays the run on a clock; reads headers only.
 
     Args:
-        plan: The run's.
+        chosen: The run's.
         request: The longest one.
     """
-    layout = plan.layout
-    workload = replace(bounded(plan.counted_workload()), requests=max(1, layout.decoders))
-    schedule = plan.strategy.actions
+    layout = chosen.layout
+    workload = replace(bounded(chosen.counted_workload()), requests=max(1, layout.decoders))
+    schedule = chosen.strategy.actions
     simulation: Simulation | None = None
-    warnings, choices = list(plan.skipped), plan.alternatives()
+    warnings, choices = list(chosen.workloads.model.skipped), chosen.alternatives()
     try:
         simulation = simulate(layout, workload, schedule)
         warnings += warnings_of(workload, layout, simulation, schedule)
@@ -67,9 +67,9 @@ def report_of(plan: RunPlan, request: Request) -> PlanReport:
         choices = []
     others = _alternatives(choices, workload, layout, schedule) if len(choices) > 1 else ()
     return PlanReport(
-        figures=_figures(plan.workload, workload, layout, simulation),
-        settings={**model_of(plan), **settings_of(plan, request)},
-        ranks=list(_ranks(plan, workload, simulation)),
+        figures=_figures(chosen.workload, workload, layout, simulation),
+        settings={**model_of(chosen.workloads.model), **settings_of(chosen.workloads, request)},
+        ranks=list(_ranks(chosen, workload, simulation)),
         alternatives=list(others),
         warnings=warnings,
     )
@@ -109,7 +109,7 @@ def lines_of(report: PlanReport) -> Iterator[str]:
 def _figures(
     whole: Workload, workload: Workload, layout: Layout, simulation: Simulation | None
 ) -> Row:
-    windows = [len(workload.cache.window(task).frames) for task in workload.tasks()]
+    windows = [len(forward.window.frames) for forward in workload.forwards()]
     hop = Message(
         kind=Kind.HOP, index=0, block=0, step=0, branches=layout.batches[0], frames=max(windows)
     )
@@ -142,8 +142,11 @@ def _blocks(workload: Workload) -> int:
     return sum(1 for _ in workload.scheduler.blocks(workload.latent_frames))
 
 
-def _ranks(plan: RunPlan, workload: Workload, simulation: Simulation | None) -> Iterator[Row]:
-    layout, weights = plan.layout, plan.count_weights()
+def _ranks(
+    chosen: ChosenLayout, workload: Workload, simulation: Simulation | None
+) -> Iterator[Row]:
+    layout, weights = chosen.layout, chosen.workloads.model.count_weights()
+    frames = held_frames(chosen.workload)
     for rank in range(layout.size):
         share: Row = {"stage": "decode", "layers": "", "branches": "", "weights_gb": 0.0}
         cached = 0.0
@@ -157,7 +160,7 @@ def _ranks(plan: RunPlan, workload: Workload, simulation: Simulation | None) -> 
                 "branches": "+".join(",".join(map(str, batch)) for batch in branches),
                 "weights_gb": held / 1e9 if weights else None,
             }
-            cached = cache_bytes(plan.workload, layout, rank) / 1e9
+            cached = frames * frame_bytes(chosen.workload, layout, rank) / 1e9
         yield {
             "rank": rank,
             **share,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
+from longtake.caches import Forward
 from longtake.comm.mailboxes import BlockOutbox, Inbox, Outbox
 from longtake.framework.engine.decoding import DecodedVideo, Decoding, GroupDecoding
 from longtake.framework.engine.events import FramesDecoded
@@ -48,7 +49,6 @@ from longtake.strategies.pipedit.head_share import HeadShare
 from longtake.strategies.pipedit.shared_tiles import SharedTiles
 from longtake.strategies.runtime.activity import told
 from longtake.strategies.runtime.messages import Drained, Mailbox
-from longtake.task import Task
 
 _PICTURES: Final = 16
 """Latent frames' worth of video on its way back: the output rank looks for it between tasks."""
@@ -120,7 +120,7 @@ class DecodeGroup:
     def serve(
         self,
         request: int,
-        tasks: Iterable[Task],
+        forwards: Iterable[Forward],
         picture: tuple[int, int, int],
         decoder: AnyDecoder,
         latent_frames: int | None,
@@ -129,7 +129,7 @@ class DecodeGroup:
 
         Args:
             request: Number of the request in the run.
-            tasks: Of the request, in serial order.
+            forwards: Of the request, in serial order.
             picture: Latent channels, height and width.
             decoder: This rank's.
             latent_frames: Of the video; ``None`` for an endless one.
@@ -144,7 +144,7 @@ class DecodeGroup:
             self._frames,
             self._helping,
         )
-        yield from rank.run(tasks)
+        yield from rank.run(forwards)
 
     def _co_attend(self, communicator: Communicator, heads: int, kernel: Kernel) -> None:
         """Let decode ranks attend. Collective."""
@@ -227,9 +227,9 @@ class _DecodeRank:
         self._heads = 0
         self._last: OfTask | None = None
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[ActionDone]:
+    def run(self, forwards: Iterable[Forward]) -> Iterator[ActionDone]:
         """Do every action and report it; end with what has been decoded where the video does."""
-        actions = decode_rank_actions(tasks, self._request, self._layout, self._rank)
+        actions = decode_rank_actions(forwards, self._request, self._layout, self._rank)
         try:
             for action in actions:
                 yield from self._timed(action)

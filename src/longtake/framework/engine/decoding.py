@@ -21,7 +21,7 @@ from longtake.models import AnyDecoder
 from longtake.plan.ir.actions import Action, Collect, Decode, Emit, Finish, Kind, Message, Send
 from longtake.plan.ir.run import BetweenTasks, collect_rest, hand_over
 from longtake.plan.layout import Layout
-from longtake.strategies import ActionDone, Communicator
+from longtake.strategies import ActionDone, BlockDone, Communicator
 from longtake.task import Task
 
 Decoded: TypeAlias = ActionDone | FramesDecoded
@@ -43,12 +43,12 @@ class Decoding(ABC):
         """Do what is to be done after each task."""
 
     @abstractmethod
-    def take(self, task: Task, latents: Tensor) -> Iterator[Decoded]:
-        """Take the block that a task has finished.
+    def take(self, task: Task, block: BlockDone) -> Iterator[Decoded]:
+        """Take a block that a task has finished.
 
         Args:
-            task: Which one.
-            latents: Of the block, ``(1, C, F, H, W)``.
+            task: Which task.
+            block: Which block.
         """
 
     @abstractmethod
@@ -145,9 +145,9 @@ class OwnDecoding(Decoding):
         yield from self._do(self._between.after_task())
 
     @override
-    def take(self, task: Task, latents: Tensor) -> Iterator[Decoded]:
-        emitted = Emit(index=task.index, block=task.block, step=task.step, frames=len(task.frames))
-        self._video.take(task.block, latents)
+    def take(self, task: Task, block: BlockDone) -> Iterator[Decoded]:
+        emitted = emitted_by(task, block)
+        self._video.take(block.block, block.latents)
         yield from self._do(self._between.after_block(emitted))
 
     @override
@@ -198,7 +198,7 @@ class GroupDecoding(Decoding):
         self._blocks = {outbox.target: outbox for outbox in blocks}
         self._frames = frames
         self._timings = timings
-        self._last: Task | None = None
+        self._last: Emit | None = None
         self._collected: deque[Message] = deque()
         self._ended = False
 
@@ -217,9 +217,9 @@ class GroupDecoding(Decoding):
         yield from ()
 
     @override
-    def take(self, task: Task, latents: Tensor) -> Iterator[Decoded]:
-        self._last, latents = task, latents.cpu()
-        for action in hand_over(task, len(task.frames), self._request, self._layout):
+    def take(self, task: Task, block: BlockDone) -> Iterator[Decoded]:
+        self._last, latents = emitted_by(task, block), block.latents.cpu()
+        for action in hand_over(self._last, self._last.frames, self._request, self._layout):
             yield from self._do(action, latents)
 
     @override
@@ -261,6 +261,11 @@ class GroupDecoding(Decoding):
             case Collect(message=message):
                 self._collected.append(message)
         yield ActionDone(action, start, time.perf_counter())
+
+
+def emitted_by(task: Task, block: BlockDone) -> Emit:
+    """Return the action by which a block has come out of the queue after a task."""
+    return Emit(index=task.index, block=block.block, step=task.steps - 1, frames=len(block.frames))
 
 
 def _to_uint8(frames: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from longtake.framework.engine.request import Request
-from longtake.framework.engine.run_plan import RunPlan
+from longtake.framework.engine.workloads import Workloads
 from longtake.models import AnyBackbone, ConditioningFrames
 from longtake.noise import DrawnStepNoise, NoiseSource
 from longtake.strategies import Communicator, Denoising
@@ -14,7 +14,7 @@ from longtake.task import FrameRange
 
 
 def denoising(
-    plan: RunPlan,
+    workloads: Workloads,
     request: Request,
     backbone: AnyBackbone,
     text: Callable[[FrameRange, range], Any],
@@ -24,15 +24,16 @@ def denoising(
     """Return the denoising of a request.
 
     Args:
-        plan: The run's.
+        workloads: The run's.
         request: What to make.
         backbone: With this rank's layers.
         text: Gives what the backbone made of the prompt of some latent frames.
         communicator: The ranks of the run.
         start: What is known of the video before it is made.
     """
-    generation_config, (channels, height, width) = plan.generation_config, plan.picture(request)
-    latent_frames = plan.latent_frames(request)
+    model, generation_config = workloads.model, workloads.model.generation_config
+    channels, height, width = workloads.picture(request)
+    latent_frames = workloads.latent_frames(request)
     source = NoiseSource(
         seed=request.seed,
         request=request.index,
@@ -42,21 +43,22 @@ def denoising(
     )
     return Denoising(
         backbone=backbone,
-        tasks=plan.tasks(request),
+        tasks=workloads.tasks(request),
         noise=generation_config.noise.blocks(
             source, generation_config.scheduler.blocks(latent_frames)
         ),
         cache=generation_config.cache,
-        sampler=plan.sampler_of(request),
-        guidance=plan.guidance,
+        sampler=workloads.sampler(request),
+        guidance=model.guidance,
         text=text,
         height=height,
         width=width,
-        device=plan.place.device,
+        device=model.place.device,
         attention=generation_config.attention,
-        dtype=plan.place.dtype,
+        dtype=model.place.dtype,
         communicator=communicator,
-        start=start,
+        start=None if workloads.copies_known_frames else start,
+        clip=start.latents if start is not None and workloads.copies_known_frames else None,
         step_noise=DrawnStepNoise(source),
         start_noise=generation_config.start_noise,
     )

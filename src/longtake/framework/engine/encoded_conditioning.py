@@ -8,7 +8,7 @@ from typing import final
 from longtake.framework.engine.conditioning import kept_frames
 from longtake.framework.engine.conditioning_file import ConditioningFile
 from longtake.framework.engine.request import Request
-from longtake.framework.engine.run_plan import RunPlan
+from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.timings import Timings
 from longtake.models import ConditioningFrames
 from longtake.models.text import pack_prompts, unpack_prompts
@@ -22,28 +22,26 @@ class EncodedConditioning:
     """What the VAE's encoder, and an image encoder if there is one, made of the given frames.
 
     Args:
-        plan: The run's.
+        model: Makes the videos.
         timings: Gets the seconds of part ``start``.
     """
 
-    def __init__(self, plan: RunPlan, timings: Timings) -> None:
-        self._plan = plan
+    def __init__(self, model: ResolvedModel, timings: Timings) -> None:
+        self._model = model
         self._timings = timings
         self._made: dict[_Key, ConditioningFrames] = {}
 
-    def encode(self, requests: Sequence[Request], communicator: Communicator) -> None:
-        """Encode the starts that are not known yet, on the output rank. Collective."""
+    def encode(self, requests: Sequence[Request], communicator: Communicator, rank: int) -> None:
+        """Encode the starts that are not known yet, on one rank, for all. Collective."""
         for request in requests:
             if request.start is None or _key(request) in self._made:
                 continue
             with self._timings.part("start"):
                 packed = None
-                if (
-                    communicator.rank == self._plan.layout.output_rank
-                ):  # read once, where no VAE is yet
+                if communicator.rank == rank:  # read once, where no VAE is yet
                     packed = pack_prompts(self._encode(request).states())
                 start = ConditioningFrames.of_states(unpack_prompts(communicator.share(packed)))
-                self._made[_key(request)] = start.to(self._plan.place.device)
+                self._made[_key(request)] = start.to(self._model.place.device)
 
     def of(self, request: Request) -> ConditioningFrames | None:
         """Return what is known of a request's video; ``None``: nothing."""
@@ -51,12 +49,12 @@ class EncodedConditioning:
 
     def _encode(self, request: Request) -> ConditioningFrames:
         assert request.start is not None
-        plan, count = self._plan, kept_frames(request, self._plan.spec)
+        model, count = self._model, kept_frames(request, self._model.spec)
         file = ConditioningFile(request.start)
         frames = file.last(count, request.height, request.width)
         # Only a model that was made for given frames may want one as it was.
-        original = file.original(count) if plan.spec.start == "channels" else None
-        return plan.family.encode_start(plan.folder, plan.spec, frames, plan.place, original)
+        original = file.original(count) if model.spec.start == "channels" else None
+        return model.family.encode_start(model.folder, model.spec, frames, model.place, original)
 
 
 def _key(request: Request) -> _Key:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 from longtake.framework.engine.request import Request
-from longtake.framework.engine.run_plan import RunPlan
+from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.models import AnyBackbone, ConditioningFrames, PromptStates
 from longtake.models.text import (
     join_prompts,
@@ -23,25 +23,25 @@ class EncodedPrompts:
     """What the text encoders made of the prompts of a run.
 
     Args:
-        plan: The run's.
+        model: Makes the videos.
     """
 
-    def __init__(self, plan: RunPlan) -> None:
-        self._plan = plan
+    def __init__(self, model: ResolvedModel) -> None:
+        self._model = model
         self._states: dict[str, PromptStates] = {}
 
-    def encode(self, requests: Sequence[Request], communicator: Communicator) -> None:
-        """Encode the prompts that are not known yet, on the output rank. Collective."""
+    def encode(self, requests: Sequence[Request], communicator: Communicator, rank: int) -> None:
+        """Encode the prompts that are not known yet, on one rank, for all. Collective."""
         needed = [prompt.text for request in requests for prompt in request.prompts]
-        if self._plan.guidance.branches == 2:
+        if self._model.guidance.branches == 2:
             needed += [request.negative_prompt for request in requests]
         missing = [text for text in dict.fromkeys(needed) if text not in self._states]
         if missing:
             packed = None
-            if communicator.rank == self._plan.layout.output_rank:
+            if communicator.rank == rank:
                 # Text encoders are as large as a transformer: read once, where no VAE is yet.
-                plan = self._plan
-                packed = pack_prompts(plan.family.encode_text(plan.folder, missing, plan.place))
+                model = self._model
+                packed = pack_prompts(model.family.encode_text(model.folder, missing, model.place))
             states = unpack_prompts(communicator.share(packed))
             self._states.update(zip(missing, split_prompts(states), strict=True))
 
@@ -61,6 +61,6 @@ class EncodedPrompts:
             states = join_prompts([self._states[prompts[branch]] for branch in branches])
             if start is not None:
                 states |= start.prompt_rows(len(branches))
-            return backbone.condition_text(move_prompts(states, self._plan.place))
+            return backbone.condition_text(move_prompts(states, self._model.place))
 
         return condition

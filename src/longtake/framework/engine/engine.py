@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import final
 
 import torch
 
 from longtake.comm.device_queue import settle
-from longtake.errors import ConfigurationError
+from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.decode_group import DecodeGroup
 from longtake.framework.engine.decoding import Decoding, OwnDecoding
 from longtake.framework.engine.denoising import denoising
@@ -22,13 +21,14 @@ from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.prompt_schedule import PromptSchedule
 from longtake.framework.engine.ready_weights import ReadyWeights
 from longtake.framework.engine.request import Request
-from longtake.framework.engine.run_plan import RunPlan
+from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.timings import Timings
 from longtake.framework.engine.videos import Videos
-from longtake.models import AnyBackbone, AnyDecoder
+from longtake.framework.engine.workloads import Workloads
+from longtake.models import AnyBackbone, AnyDecoder, Placement
 from longtake.models.decoders.tiles import AllTiles, TiledDecoder
 from longtake.models.layers.kernel import attention_kernel, check_backend
-from longtake.models.loading.tokenizers import check_text
+from longtake.plan.cost.profiles import hardware_of
 from longtake.plan.devices import Hardware
 from longtake.strategies import (
     ActionDone,
@@ -73,20 +73,16 @@ class Engine:
         hardware: Hardware | None = None,
     ) -> None:
         self._rank = rank
-        self.plan = RunPlan(
-            generation_config,
-            strategy,
-            world_size=world_size,
-            device=torch.device(device),
-            hardware=hardware,
-        )
-        check_backend(generation_config.attention, self.plan.place)
-        check_text(self.plan.folder)
-        self._weights = ReadyWeights(self.plan.folder, self.plan.family)
+        place = Placement(torch.device(device), generation_config.torch_dtype)
+        self.model = ResolvedModel(generation_config, place)
+        self.workloads = Workloads(self.model, hardware or hardware_of(place.device, place.dtype))
+        self.chosen = ChosenLayout(self.workloads, strategy, world_size)
+        check_backend(generation_config.attention, place)
+        self._weights = ReadyWeights(self.model)
         self.timings = Timings()
         self._communicator = Communicator.alone()
-        self._prompts = EncodedPrompts(self.plan)
-        self._starts = EncodedConditioning(self.plan, self.timings)
+        self._prompts = EncodedPrompts(self.model)
+        self._starts = EncodedConditioning(self.model, self.timings)
         self._group: DecodeGroup | None = None
         self._videos = Videos()
         self._videos_begun = 0
@@ -101,12 +97,12 @@ class Engine:
     @property
     def is_output(self) -> bool:
         """Whether the video comes out on this rank."""
-        return self._rank == self.plan.layout.output_rank
+        return self._rank == self.chosen.layout.output_rank
 
     @property
     def _decodes_only(self) -> bool:
         """Whether this rank stands beside the mesh."""
-        return self._rank >= self.plan.layout.mesh.size
+        return self._rank >= self.chosen.layout.mesh.size
 
     def check(self, requests: Sequence[Request]) -> None:
         """Refuse requests that cannot be served; settle which rank holds and runs what.
@@ -114,35 +110,21 @@ class Engine:
         Raises:
             ConfigurationError: Names the number that was asked for and the nearest valid ones.
         """
-        self.plan.check(requests)
+        self.chosen.check(requests)
 
     def join(self, communicator: Communicator) -> None:
         """Connect this rank's engine with those of the others, after ``check``. Collective.
 
         Raises:
-            ConfigurationError: The ranks' machines are so unlike that their layouts differ.
+            ConfigurationError: The ranks' machines are so unlike that their layouts differ, or
+                the commits of the model that they found.
         """
         self._communicator = communicator
-        # In one message: where rank 0 refuses, no other rank waits for a second one.
-        found = communicator.gather(f"{self.plan.layout}\n{self.plan.folder.revision or ''}")
-        layouts = dict.fromkeys(text.partition("\n")[0] for text in found)
-        if len(layouts) > 1:
-            raise ConfigurationError(
-                f"the devices are unlike, so the ranks would not agree on who holds what "
-                f"({' and '.join(layouts)}); choose the layout yourself, in trainer.strategy."
-            )
-        commits = dict.fromkeys(text.partition("\n")[2] for text in found)
-        if len(commits) > 1:
-            raise ConfigurationError(
-                f"the ranks found other commits of {self.plan.generation_config.pipeline} "
-                f"({' and '.join(commits)}); set model.revision to one of them."
-            )
-        communicator.make_groups(self.plan.layout.groups)
-        self.plan.connect(communicator)
-        if self.plan.layout.decoders:
-            kernel = partial(attention_kernel, backend=self.plan.generation_config.attention)
-            heads = self.plan.spec.heads
-            self._group = DecodeGroup(communicator, self.plan.layout, heads, kernel, self.timings)
+        self.chosen.join(communicator)
+        if self.chosen.layout.decoders:
+            kernel = partial(attention_kernel, backend=self.model.generation_config.attention)
+            heads = self.model.spec.heads
+            self._group = DecodeGroup(communicator, self.chosen.layout, heads, kernel, self.timings)
 
     def load(self, requests: Sequence[Request]) -> None:
         """Encode the requests' prompts and starts, free the encoders, read this rank's weights.
@@ -157,12 +139,12 @@ class Engine:
         with self.timings.part("load"):
             self._weights.make_ready()
         with self.timings.part("text"):
-            self._prompts.encode(requests, self._communicator)
-        self._starts.encode(requests, self._communicator)
+            self._prompts.encode(requests, self._communicator, self.chosen.layout.output_rank)
+        self._starts.encode(requests, self._communicator, self.chosen.layout.output_rank)
         with self.timings.part("load"):
             if not self._decodes_only:
                 self._load_backbone()
-            if self._decodes_only or (self.is_output and not self.plan.layout.decoders):
+            if self._decodes_only or (self.is_output and not self.chosen.layout.decoders):
                 self._load_decoder()
 
     def generate(
@@ -199,9 +181,9 @@ class Engine:
         video, self._videos_begun = self._videos_begun, self._videos_begun + 1
         self._communicator.begin_request()
         if self._group is not None and self._decodes_only:
-            tasks, picture = self.plan.tasks(request), self.plan.picture(request)
-            frames = self.plan.latent_frames(request)
-            yield from self._group.serve(video, tasks, picture, self._load_decoder(), frames)
+            forwards = self.workloads.of(request).forwards()
+            picture, frames = self.workloads.picture(request), self.workloads.latent_frames(request)
+            yield from self._group.serve(video, forwards, picture, self._load_decoder(), frames)
             return
         progress = self._denoise(request, video)
         if not self.is_output:
@@ -229,7 +211,7 @@ class Engine:
         stop: Callable[[], bool],
     ) -> Generator[Event, None, ExitReason]:
         """Denoise a video, have its blocks decoded, and report both (output rank)."""
-        latent_frames, blocks = self.plan.latent_frames(request), 0
+        latent_frames, blocks = self.workloads.latent_frames(request), 0
         last: Task | None = None
         for done in self.timings.each("denoise", progress):
             yield from self._videos.emit(done)
@@ -240,75 +222,71 @@ class Engine:
                 assert last is not None
                 while not decoding.has_room:
                     yield from self._videos.decoded(decoding, patient=True)
-                yield from decoding.take(last, done.latents)
+                yield from decoding.take(last, done)
                 blocks += 1
             if isinstance(done, BlockDone | TaskDone):
                 yield from self._videos.decoded(decoding)
             if _goes_on(done, latent_frames) and stop():
                 progress.close()
-                decoding.end(next_block=self._block_frames(latent_frames, blocks))
+                decoding.end(next_block=self.workloads.block_frames(request, blocks))
                 return ExitReason.STOPPED
         decoding.end()
         return ExitReason.FINISHED
 
-    def _block_frames(self, latent_frames: int | None, block: int) -> int:
-        """Return how many latent frames a block has."""
-        blocks = self.plan.generation_config.scheduler.blocks(latent_frames)
-        return len(next(islice(blocks, block, None)))
-
     def _decoding(self, request: Request, video: int) -> Decoding:
         if self._group is not None:
-            return self._group.hand_over(video, self.plan.picture(request))
-        frames = self.plan.latent_frames(request)
-        return OwnDecoding(self._load_decoder(), self.plan.layout, self.timings, frames)
+            return self._group.hand_over(video, self.workloads.picture(request))
+        frames = self.workloads.latent_frames(request)
+        return OwnDecoding(self._load_decoder(), self.chosen.layout, self.timings, frames)
 
     def _denoise(self, request: Request, video: int) -> Generator[Progress, None, None]:
         backbone = self._load_backbone()
         start = self._starts.of(request)
         condition = self._prompts.condition(request, backbone, start)
-        prompts = PromptSchedule(request, condition, self.plan.spec.compression)
-        work = denoising(self.plan, request, backbone, prompts.condition, self._communicator, start)
+        prompts = PromptSchedule(request, condition, self.model.spec.compression)
+        work = denoising(
+            self.workloads, request, backbone, prompts.condition, self._communicator, start
+        )
         co_attention = None if self._group is None else self._group.co_attention
         work = replace(work, co_attention=co_attention, request=video)
-        progress = self.plan.strategy.run(work, self.plan.layout, self._rank)
+        progress = self.chosen.strategy.run(work, self.chosen.layout, self._rank)
         try:
             for done in progress:
-                if isinstance(done, TaskDone) and done.task.last_step:
-                    prompts.finish(done.task.frames)
+                if isinstance(done, TaskDone):
+                    for run in done.task.finished:
+                        prompts.finish(run.block_frames)
                 if isinstance(done, BlockDone):
                     # So that its time counts as denoising, not as decoding.
-                    settle(self.plan.place.device)
+                    settle(self.model.place.device)
                 yield done
         finally:
             if isinstance(progress, Generator):
                 progress.close()  # now, not when it is collected: other ranks wait for it
 
     def _started(self, request: Request) -> RequestStarted:
-        blocks, latent_frames = None, self.plan.latent_frames(request)
-        if latent_frames is not None:
-            blocks = sum(1 for _ in self.plan.generation_config.scheduler.blocks(latent_frames))
         return RequestStarted(
             request=request,
-            blocks=blocks,
-            steps=self.plan.settings.steps,
+            blocks=self.workloads.blocks(request),
+            steps=self.model.settings.steps,
+            tasks=self.workloads.forwards(request),
             video_frames=request.num_frames,
         )
 
     def _load_backbone(self) -> AnyBackbone:
         if self._backbone is None:
-            layers = self.plan.layout.layers(self._rank)
-            self._backbone = self.plan.family.load_backbone(
-                self.plan.folder, self.plan.spec, layers, self.plan.place
+            layers = self.chosen.layout.layers(self._rank)
+            self._backbone = self.model.family.load_backbone(
+                self.model.folder, self.model.spec, layers, self.model.place
             )
         return self._backbone
 
     def _load_decoder(self) -> AnyDecoder:
         if self._decoder is None:
-            plan, tile = self.plan, self.plan.generation_config.vae_tile
-            self._decoder = plan.family.load_decoder(plan.folder, plan.place.device)
+            model, tile = self.model, self.model.generation_config.vae_tile
+            self._decoder = model.family.load_decoder(model.folder, model.place.device)
             if tile is not None:
                 owners = AllTiles() if self._group is None else self._group.tiles
-                self._decoder = TiledDecoder(self._decoder, plan.spec.compression, tile, owners)
+                self._decoder = TiledDecoder(self._decoder, model.spec.compression, tile, owners)
         return self._decoder
 
 
@@ -318,6 +296,6 @@ def _goes_on(done: Progress, latent_frames: int | None) -> bool:
         case ActionDone():
             return False
         case TaskDone(task):
-            return not task.last_step  # its block comes next
+            return not task.finished  # its block comes next
         case BlockDone(frames=frames):
             return frames.stop != latent_frames

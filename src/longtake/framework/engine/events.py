@@ -36,12 +36,14 @@ class RequestStarted:
         request: Which one.
         blocks: Number of blocks; ``None`` for an endless video.
         steps: Denoising steps of each block.
+        tasks: Number of forwards; ``None`` for an endless video.
         video_frames: Video frames that will be made; ``None`` for an endless video.
     """
 
     request: Request
     blocks: int | None
     steps: int
+    tasks: int | None
     video_frames: int | None
 
 

@@ -10,6 +10,7 @@ import torch
 from longtake.caches import FeatureCache, NextBlockKV
 from longtake.errors import ConfigurationError
 from longtake.models import Lora, ModelFamily, SamplerChoice
+from longtake.models.samplers.timesteps import check_timesteps
 from longtake.noise import NoiseInit, SharedPool
 from longtake.schedulers import BlockScheduler, FifoQueue
 
@@ -25,6 +26,10 @@ class GenerationConfig:
     Args:
         pipeline: The model: a diffusers folder, a hub id, or ``demo`` (bundled; its sizes are in
             ``configs/demo.yaml``).
+        weights: A safetensors file that the transformer is read from, in place of the pipeline's
+            own, or a diffusers folder of or with one: in diffusers' names, or for Wan in those of
+            its own code, as causal and distilled models are published (docs/weights.md). Left out:
+            the pipeline's own.
         variant: Which weight files are read where a folder has several kinds: ``fp16`` for
             ``*.fp16.safetensors``, ``bf16``; left out: the plain ones.
         revision: Branch, tag or commit of a hub id; left out: the newest commit. A run's
@@ -37,14 +42,20 @@ class GenerationConfig:
         cache: How a block sees its neighbors: which keys and values outlive a task.
         steps: Denoising steps of each block; left out: the model's own number (``longtake
             models``).
+        timesteps: Timesteps of the steps as few-step models publish them, such as
+            ``[1000, 750, 500, 250]``: before the shift, which is applied once (a shift of 5 makes
+            1000, 937.5, 833.3, 625 of these; ``flow_shift: 1`` takes a list as it is). In place of
+            ``steps``. For flow models, with ``FlowMatchEulerDiscreteScheduler`` or
+            ``UniPCMultistepScheduler``, which tells the model whole numbers.
         guidance_scale: Scale of classifier-free guidance; 1 or less turns it off (for all experts).
             A model with embedded guidance is told the scale instead. Left out: the model's own.
         guidance_scale_2: Of the second expert of Wan 2.2; left out: as ``guidance_scale`` if that
             is given, else the model's own.
         sampler: A diffusers scheduler class, such as ``UniPCMultistepScheduler``,
-            ``FlowMatchEulerDiscreteScheduler`` or ``DPMSolverMultistepScheduler``; or a sampler
-            of your own, ``{class_path: my_package.MySampler}``. Left out: the scheduler that the
-            model ships.
+            ``FlowMatchEulerDiscreteScheduler`` or ``DPMSolverMultistepScheduler``, also with
+            options, ``{scheduler: FlowMatchEulerDiscreteScheduler, options: {stochastic_sampling:
+            true}}``; or a sampler of your own, ``{class_path: my_package.MySampler}``. Left out:
+            the scheduler that the model ships.
         flow_shift: Shift of the noise levels (Wan: 3 at 480p, 5 at 720p); left out: the model's
             own, by the clip's size where that is how it was trained (LTX-Video).
         dtype: Of the transformer's and the text encoder's weights. Norms, time embedding and the
@@ -56,6 +67,10 @@ class GenerationConfig:
             the given frames are seen with while the others are made. 1 is what such a model was
             trained with, but the video may jump after them; with less it follows them more
             closely; 0 shows them clean.
+        timesteps_per: ``frame`` tells the model every latent frame's own noise level, though it was
+            trained with one for all frames, where the architecture can take it (Wan): for
+            schedulers whose windows hold several levels, such as ``FrameQueue``. ``model``: as the
+            model was trained.
         lora: A LoRA to merge into the transformer's weights: a folder as diffusers or peft saves
             it, or a safetensors file of any trainer (docs/lora.md). Or several: a list, or the
             option repeated. Each may be ``{path: ..., scale: 1.0}``; for Wan 2.2 with
@@ -63,11 +78,13 @@ class GenerationConfig:
             ``missing: skip`` where the model lacks modules that the LoRA changes.
 
     Raises:
-        ConfigurationError: ``start_noise`` is not between 0 and 1.
+        ConfigurationError: ``start_noise`` is not between 0 and 1, or ``timesteps`` do not run
+            down from noise or are not as many as ``steps``.
     """
 
     pipeline: str
     _: KW_ONLY
+    weights: str | None = None
     variant: str | None = None
     revision: str | None = None
     family: ModelFamily | None = None
@@ -75,6 +92,7 @@ class GenerationConfig:
     noise: NoiseInit = field(default_factory=SharedPool)
     cache: FeatureCache = field(default_factory=NextBlockKV)
     steps: int | None = None
+    timesteps: list[float] | None = None
     guidance_scale: float | None = None
     guidance_scale_2: float | None = None
     sampler: SamplerChoice = None
@@ -83,6 +101,7 @@ class GenerationConfig:
     attention: str = "native"
     vae_tile: int | None = None
     start_noise: float = 0.5
+    timesteps_per: Literal["model", "frame"] = "model"
     lora: list[Lora | str] | Lora | str | None = None
 
     def __post_init__(self) -> None:
@@ -90,6 +109,14 @@ class GenerationConfig:
             raise ConfigurationError(
                 f"model.start_noise is {self.start_noise:g}, but it is a share: choose 0 to 1."
             )
+        if self.timesteps is not None:
+            check_timesteps(self.timesteps, self.steps)
+
+    def steps_or(self, default: int) -> int:
+        """Return the number of denoising steps, or ``default`` where nothing says it."""
+        if self.timesteps is not None:
+            return len(self.timesteps)
+        return default if self.steps is None else self.steps
 
     @property
     def torch_dtype(self) -> torch.dtype:

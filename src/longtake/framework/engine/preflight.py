@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
+from typing import Final
 
 import torch
 
-from longtake.caches import peak_held_frames
+from longtake.caches import settled_held_frames
 from longtake.errors import ConfigurationError, LongtakeError, ModelError
 from longtake.framework.engine.request import Request
 from longtake.models import BackboneSpec, ModelFamily, ModelFolder, Placement
@@ -26,6 +27,10 @@ TRANSFORMERS = ("transformer", "transformer_2")
 """Components whose layers are divided among ranks."""
 _ENCODERS = ("text_encoder", "image_encoder")
 """How the names of components from transformers begin (``text_encoder_2``)."""
+QUIET_BLOCKS: Final = 4
+"""Blocks that come out one after another without more being held: it has settled."""
+ENDLESS_BLOCKS: Final = 128
+"""Blocks of an endless video that are played at most."""
 
 
 @contextmanager
@@ -39,19 +44,59 @@ def naming(request: Request) -> Iterator[None]:
         raise ConfigurationError(f"{request.origin}: {error}") from error
 
 
-def check_weights(folder: ModelFolder, family: ModelFamily) -> None:
-    """Refuse weights that are missing, pickles, broken, quantized, or not those of the model.
+def check_lora_values(folder: ModelFolder) -> None:
+    """Refuse LoRAs with values that are no numbers. Reads them whole.
+
+    Raises:
+        ModelError: Names the key and the file.
+    """
+    for lora in folder.loras:
+        LoraFile(lora).check_values()
+
+
+def check_modules(
+    folder: ModelFolder, family: ModelFamily, spec: BackboneSpec, *, weights: bool
+) -> list[str]:
+    """Refuse LoRAs and weights that are not for the model: the modules are built once for both.
 
     Reads headers, no tensors: every name and shape is compared with the modules that they are
     for, built on the meta device.
 
     Args:
-        folder: The pipeline folder, with all its weights on this machine.
+        folder: The pipeline folder.
         family: Knows the folder.
+        spec: Of its transformer.
+        weights: Whether the weights are to be here: any that is missing is refused. Otherwise the
+            LoRAs alone are checked.
+
+    Returns:
+        What of the LoRAs is skipped, in sentences.
 
     Raises:
-        ModelError: Names the file or folder, the tensor, and what is there instead.
+        ModelError: Names the file or folder, the key, the shapes, and what is there instead. Of
+            weights: they are missing, pickles, broken, quantized, or not those of the model.
     """
+    if weights:
+        _check_headers(folder)
+    skipped: list[str] = []
+    place = Placement(torch.device("meta"), torch.float32)
+    told = replace(folder, report=skipped.append)
+    loads: list[Callable[[], object]] = []
+    if weights or folder.loras:
+        loads.append(lambda: family.load_backbone(told, spec, range(spec.layers), place))
+    if weights:
+        loads.append(lambda: family.load_decoder(folder, place.device))
+    for load in loads:
+        try:
+            load()
+        except LongtakeError:
+            raise
+        except Exception:  # a plug-in's code may fail on the meta device in any way
+            continue
+    return list(dict.fromkeys(skipped))
+
+
+def _check_headers(folder: ModelFolder) -> None:
     for component in folder.components:
         if component.startswith("tokenizer") and not (folder.path / component).is_dir():
             raise ModelError(f"{folder.path} has no {component} folder.")
@@ -60,45 +105,6 @@ def check_weights(folder: ModelFolder, family: ModelFamily) -> None:
             check_encoder(folder, component)
         else:
             read_headers(folder, component)
-    spec = family.spec(folder)
-    place = Placement(torch.device("meta"), torch.float32)
-    loads: list[Callable[[], object]] = [
-        lambda: family.load_backbone(folder, spec, range(spec.layers), place),
-        lambda: family.load_decoder(folder, place.device),
-    ]
-    for load in loads:
-        try:
-            load()
-        except LongtakeError:
-            raise
-        except Exception:  # a plug-in's code may fail on the meta device in any way
-            continue
-
-
-def check_loras(folder: ModelFolder, family: ModelFamily, spec: BackboneSpec) -> list[str]:
-    """Refuse LoRAs that do not fit the transformers. Reads the LoRAs whole, no weights.
-
-    Returns:
-        What is skipped, in sentences.
-
-    Raises:
-        ModelError: Names the key, the file and the shapes.
-    """
-    if not folder.loras:
-        return []
-    for lora in folder.loras:
-        LoraFile(lora).check_values()
-    skipped: list[str] = []
-    place = Placement(torch.device("meta"), torch.float32)
-    try:
-        family.load_backbone(
-            replace(folder, report=skipped.append), spec, range(spec.layers), place
-        )
-    except LongtakeError:
-        raise
-    except Exception:  # a plug-in's code may fail on the meta device in any way: checked at load
-        pass
-    return list(dict.fromkeys(skipped))
 
 
 def check_request(request: Request, spec: BackboneSpec, scheduler: BlockScheduler) -> None:
@@ -165,20 +171,19 @@ def check_memory(workload: Workload, layout: Layout, weights: WeightCount | None
     Raises:
         ConfigurationError: Names the sizes and what takes less.
     """
+    frames = held_frames(workload)
     for rank in range(layout.mesh.size):
-        held, cached = (
-            weight_bytes(workload, layout, rank, weights),
-            cache_bytes(workload, layout, rank),
-        )
+        held = weight_bytes(workload, layout, rank, weights)
+        cached = frames * frame_bytes(workload, layout, rank)
         if held + cached <= workload.hardware.memory:
             continue
         beside = f" beside {held / 2**30:,.1f} GiB of weights" if held else ""
         raise ConfigurationError(
             f"the cache {type(workload.cache).__name__} would hold {cached / 2**30:,.1f} GiB of "
-            "keys "
-            f"and values{beside} on rank {rank}, but its device has "
-            f"{workload.hardware.memory / 2**30:,.1f} GiB; NextBlockKV holds less, and so do fewer "
-            f"steps, a larger stride, fewer context_frames, or more pipeline stages."
+            f"keys and values{beside} on rank {rank}, but its device has "
+            f"{workload.hardware.memory / 2**30:,.1f} GiB; NextBlockKV holds less, and so do "
+            f"fewer steps, a larger stride, fewer context_frames, fewer frames of RollingKV, or "
+            f"more pipeline stages."
         )
 
 
@@ -195,19 +200,35 @@ def weight_bytes(workload: Workload, layout: Layout, rank: int, weights: WeightC
 
 
 def cache_bytes(workload: Workload, layout: Layout, rank: int) -> int:
-    """Return the bytes of keys and values that a rank's feature cache holds at its peak.
+    """Return the bytes of keys and values that a rank's feature cache holds at its peak."""
+    return held_frames(workload) * frame_bytes(workload, layout, rank)
 
-    Plays the schedule until the queue is full and a few blocks longer: nothing grows after that.
+
+def held_frames(workload: Workload) -> int:
+    """Return the latent frames whose keys and values the feature cache holds at its peak.
+
+    Plays the schedule until some blocks have come out without more being held: a queue is full
+    when its first block comes out, and what rolls grows with each one until it is full. Of an
+    endless video whose cache grows without end, what it holds after 128 blocks.
     """
-    first = list(
-        islice(workload.scheduler.blocks(workload.latent_frames), workload.blocks_in_flight + 3)
-    )
-    tasks = workload.scheduler.tasks(first[-1].stop, workload.steps)
-    coordinate = layout.mesh.coordinate(rank)
+    if workload.latent_frames is None:
+        last = next(islice(workload.scheduler.blocks(None), ENDLESS_BLOCKS, None))
+        workload = replace(workload, latent_frames=last.start)
+    after = workload.prompt_changes[-1] if workload.prompt_changes else 0
+    return settled_held_frames(workload.cache, workload.tasks(), QUIET_BLOCKS, after)
+
+
+def frame_bytes(workload: Workload, layout: Layout, rank: int) -> int:
+    """Return the bytes of a latent frame's keys and values in a rank's layers and branches.
+
+    Under Ulysses a rank keeps those of its heads; of the ranks of a ring one may have all tokens
+    of a frame.
+    """
+    coordinate, spec = layout.mesh.coordinate(rank), workload.spec
     branches = sum(len(batch) for batch in layout.batches_at(coordinate[Axis.CFG]))
-    per_frame = 2 * workload.tokens_per_frame * workload.spec.model_dim * workload.item_bytes
-    layers = len(layout.layers(rank))
-    return peak_held_frames(workload.cache, tasks) * per_frame * layers * branches
+    heads = -(-spec.heads // layout.mesh.ulysses)
+    per_layer = 2 * workload.tokens_per_frame * heads * spec.head_dim * workload.item_bytes
+    return per_layer * len(layout.layers(rank)) * branches
 
 
 def _check_size(name: str, pixels: int, multiple: int) -> None:

@@ -1,13 +1,45 @@
-"""Prompt schedule of a request, projected once per prompt."""
+"""Prompt schedule of a request: where prompts change, and their conditions, made once each."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any, final
 
 from longtake.framework.engine.request import Request
 from longtake.models import Compression
 from longtake.task import FrameRange
+
+
+def prompt_changes(request: Request, compression: Compression) -> tuple[int, ...]:
+    """Return the latent frames at which a request's prompt changes, in the order of time.
+
+    A block that begins at such a frame or later has the new prompt, one that begins before it the
+    old one. Where several prompts begin inside one latent frame, the last of them counts; the same
+    text again is no change.
+
+    Args:
+        request: Whose prompts.
+        compression: Of the VAE.
+
+    Returns:
+        Latent frames, from 1 on, of which a finite video may have fewer; none of them twice.
+    """
+    changes: list[int] = []
+    text = request.prompt_at(0.0)
+    for prompt in request.prompts[1:]:
+        frame = _first_frame(prompt.at, request.fps, compression)
+        after = request.prompt_at(compression.start_second(frame, request.fps))
+        if after != text:
+            changes.append(frame)
+        text = after
+    return tuple(changes)
+
+
+def _first_frame(seconds: float, fps: int, compression: Compression) -> int:
+    """Return the first latent frame that begins at a time or after it."""
+    most = int(seconds * fps / compression.temporal) + 3
+    return bisect_left(range(most), seconds, key=lambda n: compression.start_second(n, fps))
 
 
 @final

@@ -7,8 +7,7 @@ import sys
 from typing import final
 
 from longtake.comm.launchers import is_first_here
-from longtake.framework.engine.preflight import check_weights
-from longtake.models import ModelFamily, ModelFolder
+from longtake.framework.engine.resolved_model import ResolvedModel
 
 
 @final
@@ -16,18 +15,16 @@ class ReadyWeights:
     """A folder's weight files, which are compared with the model once they are all here.
 
     Args:
-        folder: The pipeline folder.
-        family: Knows the folder.
+        model: Whose weights.
 
     Raises:
         ModelError: The files are here, or ought to be, and are not those of the model.
     """
 
-    def __init__(self, folder: ModelFolder, family: ModelFamily) -> None:
-        self._folder, self._family = folder, family
-        self._checked = False
-        if folder.hub is None or folder.is_whole:
-            self._check()
+    def __init__(self, model: ResolvedModel) -> None:
+        self._model = model
+        if model.folder.hub is None:
+            model.check_weights()
 
     def make_ready(self) -> None:
         """Download what is missing, after saying what and how much. Idempotent.
@@ -35,13 +32,9 @@ class ReadyWeights:
         Raises:
             ModelError: The hub does not give the files, or they are not those of the model.
         """
-        if not self._checked:
-            self._folder.fetch_weights(_announce)
-            self._check()
-
-    def _check(self) -> None:
-        check_weights(self._folder, self._family)
-        self._checked = True
+        if not self._model.weights_checked:
+            self._model.folder.fetch_weights(_announce)
+            self._model.check_weights()
 
 
 def _announce(text: str) -> None:

@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from typing import Any
 
 from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.models import Defaults
 
-Setting: TypeAlias = int | float | None
+_OPEN = frozenset(option.name for option in fields(GenerationConfig)).intersection(
+    setting.name for setting in fields(Defaults)
+)
+"""Options ``model.*`` that are the model's own where they are left out."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """A generation_config's numbers, none of them open.
+def settled(generation_config: GenerationConfig, defaults: Defaults, experts: int) -> Defaults:
+    """Return a model's settings with those that the user gave in their place.
 
     Args:
-        steps: Denoising steps of each block.
-        guidance_scale: Of classifier-free guidance, or embedded.
-        guidance_scale_2: Of a second expert; ``None`` where the model has one expert.
-        flow_shift: Shift of the noise levels that is asked of the scheduler; ``None``: its own.
+        generation_config: What the user gave.
+        defaults: Of the model.
+        experts: Sets of weights that the model has.
     """
+    given = {
+        name: value for name in _OPEN if (value := getattr(generation_config, name)) is not None
+    }
+    given["steps"] = generation_config.steps_or(defaults.steps)
+    if "guidance_scale" in given:  # whoever gives one scale means both
+        given.setdefault("guidance_scale_2", None)
+    found = replace(defaults, **given)
+    if experts == 1:
+        return replace(found, guidance_scale_2=None)
+    if found.guidance_scale_2 is None:
+        return replace(found, guidance_scale_2=found.guidance_scale)
+    return found
 
-    steps: int
-    guidance_scale: float
-    guidance_scale_2: float | None
-    flow_shift: float | None
 
-    @classmethod
-    def of(cls, generation_config: GenerationConfig, defaults: Defaults, experts: int) -> Settings:
-        """Settle a generation_config.
-
-        Args:
-            generation_config: What the user gave.
-            defaults: Of the model.
-            experts: Sets of weights that the model has.
-        """
-        scale, second = generation_config.guidance_scale, generation_config.guidance_scale_2
-        if second is None:  # whoever gives one scale means both
-            second = defaults.guidance_scale_2 if scale is None else scale
-        if scale is None:
-            scale = defaults.guidance_scale
-        return cls(
-            steps=defaults.steps if generation_config.steps is None else generation_config.steps,
-            guidance_scale=scale,
-            guidance_scale_2=(scale if second is None else second) if experts > 1 else None,
-            flow_shift=defaults.flow_shift
-            if generation_config.flow_shift is None
-            else generation_config.flow_shift,
-        )
+def settled_options(settings: Defaults) -> Mapping[str, Any]:
+    """Return the options ``model.*`` that settings stand for: value by name."""
+    return {name: value for name, value in asdict(settings).items() if name in _OPEN}

@@ -106,13 +106,15 @@ def _watch_parent(parent: int, over: threading.Event) -> None:
 
 def leave(status: int) -> NoReturn:
     """End this process at once, past threads that hang in a dead transport."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # whoever read it may be gone; this process must go as well
+            stream.flush()
     os._exit(status)
 
 
 def _end(why: str) -> NoReturn:
-    sys.stderr.write(f"longtake: error: {why}\n")
+    with suppress(OSError):
+        sys.stderr.write(f"longtake: error: {why}\n")
     leave(1)
 
 

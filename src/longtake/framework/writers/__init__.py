@@ -3,11 +3,12 @@
 from longtake.framework.writers.base import FrameWriter, Picture, VideoShape
 from longtake.framework.writers.formats import VideoFormat, frame_writer
 from longtake.framework.writers.gif import GifWriter
-from longtake.framework.writers.mp4 import Mp4Writer
+from longtake.framework.writers.mp4 import CRF, Mp4Writer
 from longtake.framework.writers.png import PngWriter
 from longtake.framework.writers.webp import WebpWriter
 
 __all__ = [
+    "CRF",
     "FrameWriter",
     "GifWriter",
     "Mp4Writer",

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from longtake.framework.writers.base import FrameWriter, VideoShape
 from longtake.framework.writers.gif import GifWriter
-from longtake.framework.writers.mp4 import Mp4Writer
+from longtake.framework.writers.mp4 import CRF, Mp4Writer
 from longtake.framework.writers.png import PngWriter
 from longtake.framework.writers.webp import WebpWriter
 
@@ -15,7 +15,7 @@ VideoFormat: TypeAlias = Literal["mp4", "gif", "webp", "png"]
 
 
 def frame_writer(
-    format: VideoFormat, folder: Path, video: VideoShape, *, crf: int = 18
+    format: VideoFormat, folder: Path, video: VideoShape, *, crf: int = CRF
 ) -> FrameWriter:
     """Return the writer of a format; it is not open yet.
 

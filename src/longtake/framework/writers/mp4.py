@@ -26,6 +26,8 @@ THREADS: Final = 4
 LOW_DELAY: Final = f"threads={THREADS}:sliced-threads=1:sync-lookahead=0:scenecut=0:mbtree=0"
 BT709: Final = 1
 LIMITED_RANGE: Final = 1
+CRF: Final = 18
+"""Quality of H.264 that looks like the original."""
 
 
 @final
@@ -44,7 +46,7 @@ class Mp4Writer(FrameWriter):
     """
 
     def __init__(
-        self, path: Path, video: VideoShape, *, crf: int = 18, preset: str = "medium"
+        self, path: Path, video: VideoShape, *, crf: int = CRF, preset: str = "medium"
     ) -> None:
         super().__init__(path, video)
         self._crf = crf

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXPipeline, CogVideoXTransformer3DModel
-from torch import nn
 from transformers import T5EncoderModel
 from typing_extensions import override
 
@@ -21,6 +21,7 @@ from longtake.models.cogvideox.lora_names import LORA_NAMES
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import prompt_shape, with_defaults
 from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.parts import keep_layers, load_vae
 from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
@@ -105,14 +106,8 @@ class CogVideoXFamily(ModelFamily):
     def load_backbone(
         self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
     ) -> CogVideoXBackbone:
-        def prune(transformer: Any) -> None:
-            for index in set(range(spec.layers)).difference(layers):
-                transformer.transformer_blocks[index] = nn.Identity()
-            if 0 not in layers:
-                del transformer.patch_embed.proj
-            if spec.layers - 1 not in layers:
-                del transformer.norm_final, transformer.norm_out, transformer.proj_out
-
+        first, last = ("patch_embed.proj",), ("norm_final", "norm_out", "proj_out")
+        prune = partial(keep_layers, layers=layers, first=first, last=last)
         build = CogVideoXTransformer3DModel.from_config
         transformer = load_module(folder, "transformer", build, place, prune=prune)
         return CogVideoXBackbone(spec, transformer, layers)
@@ -121,12 +116,8 @@ class CogVideoXFamily(ModelFamily):
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> CogVideoXDecoder:
-        def prune(vae: Any) -> None:
-            vae.encoder = vae.quant_conv = nn.Identity()
-
-        place = Placement(device, dtype)
-        vae = load_module(folder, "vae", AutoencoderKLCogVideoX.from_config, place, prune=prune)
-        return CogVideoXDecoder(vae)
+        place, build = Placement(device, dtype), AutoencoderKLCogVideoX.from_config
+        return CogVideoXDecoder(load_vae(folder, build, place, without=("encoder", "quant_conv")))
 
     @override
     def encode_text(

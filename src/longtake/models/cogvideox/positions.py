@@ -60,7 +60,7 @@ class CogVideoXRotary(Positions):
         size, (rows, columns) = (grid.height // self._patch, grid.width // self._patch), self._plane
         start, stop = get_resize_crop_region_for_grid(size, columns, rows)
         video = torch.cartesian_prod(
-            torch.arange(grid.frames.start, grid.frames.stop, dtype=torch.float64),
+            torch.tensor(grid.positions, dtype=torch.float64),
             *(_spread(*axis) for axis in zip(start, stop, size, strict=True)),
         )
         text = video.new_tensor([[grid.origin, 0, 0]]).expand(self._text_tokens, -1)
@@ -94,7 +94,7 @@ class CogVideoXWaves:
     def add(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Return a window's tokens ``(1, S, M)``, each of which is told where it stands."""
         plane = self._plane(grid.height // self._patch, grid.width // self._patch).to(tokens)
-        frames = torch.arange(grid.frames.start, grid.frames.stop, dtype=torch.float64)
+        frames = torch.tensor(grid.positions, dtype=torch.float64)
         time = get_1d_sincos_pos_embed_from_grid(self._model_dim // 4, frames / self._scales[1])
         waves = torch.cat(
             (

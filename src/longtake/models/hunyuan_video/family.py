@@ -11,7 +11,6 @@ from diffusers import (
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
 )
-from torch import nn
 from transformers import CLIPTextModel, LlamaModel
 from typing_extensions import override
 
@@ -25,6 +24,7 @@ from longtake.models.hunyuan_video.decoder import hunyuan_video_decoder
 from longtake.models.hunyuan_video.lora_names import LORA_NAMES
 from longtake.models.loading.config import prompt_shape, with_defaults
 from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.parts import keep_layers, load_vae
 from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
@@ -77,6 +77,7 @@ class HunyuanVideoFamily(ModelFamily):
                 temporal=vae["temporal_compression_ratio"],
                 spatial=vae["spatial_compression_ratio"],
             ),
+            moves_keys=True,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             text_tokens=_TEXT_TOKENS,
             guidance="embedded" if config["guidance_embeds"] else "branches",
@@ -88,16 +89,13 @@ class HunyuanVideoFamily(ModelFamily):
     ) -> HunyuanVideoBackbone:
         def prune(transformer: Any) -> None:
             del transformer.rope  # positions are our own: absolute, and of any length
-            dual = transformer.config.num_layers
-            for index in set(range(spec.layers)).difference(layers):
-                if index < dual:
-                    transformer.transformer_blocks[index] = nn.Identity()
-                else:
-                    transformer.single_transformer_blocks[index - dual] = nn.Identity()
-            if 0 not in layers:
-                del transformer.x_embedder, transformer.context_embedder
-            if spec.layers - 1 not in layers:
-                del transformer.norm_out, transformer.proj_out
+            keep_layers(
+                transformer,
+                layers,
+                lists=self.layer_lists,
+                first=("x_embedder", "context_embedder"),
+                last=("norm_out", "proj_out"),
+            )
 
         build = HunyuanVideoTransformer3DModel.from_config
         keep_fp32 = HunyuanVideoTransformer3DModel._keep_in_fp32_modules or ()
@@ -110,12 +108,10 @@ class HunyuanVideoFamily(ModelFamily):
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> OverlapDecoder:
-        def prune(vae: Any) -> None:
-            vae.encoder = vae.quant_conv = nn.Identity()
-
-        place = Placement(device, dtype)
-        vae = load_module(folder, "vae", AutoencoderKLHunyuanVideo.from_config, place, prune=prune)
-        return hunyuan_video_decoder(vae)
+        place, build = Placement(device, dtype), AutoencoderKLHunyuanVideo.from_config
+        return hunyuan_video_decoder(
+            load_vae(folder, build, place, without=("encoder", "quant_conv"))
+        )
 
     @override
     def encode_text(

@@ -14,7 +14,6 @@ from diffusers import (
     HunyuanVideo15Transformer3DModel,
 )
 from diffusers.pipelines.hunyuan_video1_5.image_processor import HunyuanVideo15ImageProcessor
-from torch import nn
 from transformers import Qwen2_5_VLTextModel, T5EncoderModel
 from typing_extensions import override
 
@@ -27,6 +26,7 @@ from longtake.models.hunyuan_video15.decoder import HunyuanVideo15Decoder
 from longtake.models.hunyuan_video15.lora_names import LORA_NAMES
 from longtake.models.loading.config import prompt_shape, with_defaults
 from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.parts import keep_layers, load_vae
 from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
@@ -93,6 +93,7 @@ class HunyuanVideo15Family(ModelFamily):
                 temporal=vae["temporal_compression_ratio"],
                 spatial=vae["spatial_compression_ratio"],
             ),
+            moves_keys=True,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             text_tokens=_PROMPT_TOKENS + _GLYPH_TOKENS,
         )
@@ -104,13 +105,8 @@ class HunyuanVideo15Family(ModelFamily):
         def prune(transformer: Any) -> None:
             # Positions are our own: absolute, and of any length. There is no image.
             del transformer.rope, transformer.image_embedder
-            for index in set(range(spec.layers)).difference(layers):
-                transformer.transformer_blocks[index] = nn.Identity()
-            if 0 not in layers:
-                del transformer.x_embedder, transformer.cond_type_embed
-                del transformer.context_embedder, transformer.context_embedder_2
-            if spec.layers - 1 not in layers:
-                del transformer.norm_out, transformer.proj_out
+            embedders = ("x_embedder", "cond_type_embed", "context_embedder", "context_embedder_2")
+            keep_layers(transformer, layers, first=embedders, last=("norm_out", "proj_out"))
 
         build = HunyuanVideo15Transformer3DModel.from_config
         transformer = load_module(folder, "transformer", build, place, prune=prune)
@@ -120,11 +116,8 @@ class HunyuanVideo15Family(ModelFamily):
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> HunyuanVideo15Decoder:
-        def prune(vae: Any) -> None:
-            vae.encoder = nn.Identity()
-
         place, build = Placement(device, dtype), AutoencoderKLHunyuanVideo15.from_config
-        vae = load_module(folder, "vae", build, place, prune=prune)
+        vae = load_vae(folder, build, place, without=("encoder",))
         return HunyuanVideo15Decoder(vae, _NATIVE_FRAMES)
 
     @override

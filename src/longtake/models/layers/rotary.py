@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from typing_extensions import override
 
+from longtake.errors import ConfigurationError
 from longtake.models.base import Grid, Positions, Rotary
 
 
@@ -54,10 +57,9 @@ class AxialRotary(Positions):
     @override
     def table(self, grid: Grid) -> Rotary:
         frames, height, width = self._patch
-        first, stop = grid.frames.start // frames, grid.frames.stop // frames
         text, plane = self._text_tokens, self._plane(grid.height // height, grid.width // width)
-        time = self._rotation(0, first, stop)
-        origin = self._rotation(0, grid.origin // frames, grid.origin // frames + 1)
+        time = self._rotation(0, [position // frames for position in grid.positions[::frames]])
+        origin = self._rotation(0, [grid.origin // frames])
         parts = [
             torch.cat([_table(t, p).flatten(0, 1), _table(o, p[:1])[0].expand(text, -1)])
             for t, p, o in zip(time, plane, origin, strict=True)
@@ -65,14 +67,26 @@ class AxialRotary(Positions):
         cos, sin = (part[None, :, None, :] for part in parts)
         return cos, sin
 
-    def _rotation(self, axis: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        angle = torch.outer(torch.arange(start, stop, dtype=torch.float64), self._frequencies[axis])
+    @override
+    def rotate(self, keys: Tensor, shift: int) -> Tensor:
+        frames = self._patch[0]
+        if shift % frames:
+            raise ConfigurationError(
+                f"kept keys cannot move by {shift} latent frames: a token holds {frames} of them."
+            )
+        cos, sin = self._rotation(0, [shift // frames])
+        still = keys.shape[-1] // 2 - cos.shape[-1]  # rows and columns stay where they are
+        turn = pad(cos, (0, still), value=1.0), pad(sin, (0, still))
+        return rotate(keys, (turn[0][None, :, None], turn[1][None, :, None]))
+
+    def _rotation(self, axis: int, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
+        angle = torch.outer(torch.tensor(positions, dtype=torch.float64), self._frequencies[axis])
         # Angles are rounded to fp32 as cosines, never as angles: at frame 100,000 an fp32 angle
         # is off by 0.004.
         return angle.cos().float().to(self._device), angle.sin().float().to(self._device)
 
     def _make_plane(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        rows, columns = self._rotation(1, 0, height), self._rotation(2, 0, width)
+        rows, columns = self._rotation(1, range(height)), self._rotation(2, range(width))
         cos, sin = (
             torch.cat(
                 [r[:, None].expand(-1, width, -1), c[None].expand(height, -1, -1)], dim=-1

@@ -106,7 +106,7 @@ def _check(
         key = absent[0] if twin is None else f"{absent[0]}, or its twin {twin},"
         raise missing(component, key, shapes.get(absent[0], ()), files)
     for key, stored, wanted in sorted(found["mismatched_keys"]):
-        header = TensorHeader(_file_of(key, headers), tuple(stored), "")
+        header = TensorHeader(_file_of(key, headers), tuple(stored), "", key)
         raise misshapen(component, key, header, tuple(wanted))
     for key in sorted(found["unexpected_keys"]):
         if not key.startswith(_OTHER_PARTS):

@@ -13,12 +13,14 @@ from longtake.errors import ModelError
 from longtake.models.loading.hub import HubSnapshot, find_settings, find_snapshot
 from longtake.models.loading.hub_ids import check_layout
 from longtake.models.loading.lora import Lora, LoraFile
-from longtake.models.loading.single_file import refuse_file, refuse_folder
+from longtake.models.loading.single_file import find_weights, refuse_file, refuse_folder
 from longtake.models.loading.weight_files import choose, has_variant, variants_in, why_none
 
 BUNDLED = {"demo": Path(__file__).parents[2] / "assets" / "demo_model"}
 """Models inside the package, by the name that ``model.pipeline`` takes."""
 
+TRANSFORMER = "transformer"
+"""The component that a file of its own may stand for."""
 _WEIGHTED = ("text_encoder", "image_encoder", "transformer", "vae")
 """How the names of components with weights begin (``text_encoder_2``)."""
 
@@ -34,6 +36,7 @@ class ModelFolder:
         loras: What is merged into its transformers when they are read.
         report: Called with a sentence about what of a LoRA is skipped.
         variant: Which weight files are read where a component has them: ``fp16``, say.
+        weights: A file or folder that the transformer is read from, in place of the folder's own.
     """
 
     path: Path
@@ -42,6 +45,7 @@ class ModelFolder:
     loras: tuple[Lora, ...] = ()
     report: Callable[[str], None] = lambda _: None
     variant: str | None = None
+    weights: Path | None = None
 
     @property
     def hub_id(self) -> str | None:
@@ -136,12 +140,15 @@ class ModelFolder:
         for file in sorted(set(files.values())):
             if not file.is_file():
                 raise ModelError(
-                    f"{self.path / component / chosen} names the shard {file.name}, which is "
-                    f"missing."
+                    f"{file.parent / chosen} names the shard {file.name}, which is missing."
                     if "" not in files
                     else f"{file} has not been downloaded."
                 )
         return files
+
+    def is_replaced(self, component: str) -> bool:
+        """Return whether a component is read from weights of its own, outside the folder."""
+        return self.weights is not None and component == TRANSFORMER
 
     def holds(self, component: str) -> bool:
         """Return whether all of a component's weight files are on this machine."""
@@ -173,12 +180,17 @@ class ModelFolder:
     def _missing(self) -> list[str]:
         if self.hub is None:
             return []
-        chosen = {file for part in self.weighted for file in self._chosen(part)[1].values()}
+        parts = [part for part in self.weighted if not self.is_replaced(part)]
+        chosen = {file for part in parts for file in self._chosen(part)[1].values()}
         return self.hub.missing(sorted(file.relative_to(self.path).as_posix() for file in chosen))
 
     def _chosen(self, component: str) -> tuple[str, dict[str, Path]]:
         """Return the name of an index or of a whole file, and files by tensor, here or not."""
         folder, names = self.path / component, self._names(component)
+        if self.weights is not None and self.is_replaced(component):
+            if self.weights.is_file():
+                return self.weights.name, {"": self.weights}
+            folder, names = self.weights, {entry.name for entry in self.weights.iterdir()}
         chosen = choose(names, self.library(component), self.variant)
         if chosen is None:
             raise ModelError(why_none(str(folder), names, self.variant))
@@ -202,6 +214,7 @@ def open_folder(
     *,
     variant: str | None = None,
     revision: str | None = None,
+    weights: str | None = None,
 ) -> ModelFolder:
     """Find a pipeline: a bundled model's name, a local folder or a hub id.
 
@@ -213,10 +226,14 @@ def open_folder(
         loras: What is to be merged into its transformers.
         variant: Of the weight files; ``None`` for the plain ones.
         revision: Branch, tag or commit of a hub id; ``None`` for the newest.
+        weights: Safetensors file that the transformer is read from, or a diffusers folder of one or
+            with one; ``None``: the pipeline's own.
 
     Raises:
-        ModelError: There is no such folder, or it is not a diffusers pipeline; or a LoRA is none.
+        ModelError: There is no such folder, or it is not a diffusers pipeline; or a LoRA is none;
+            or there are no such weights, or they would be for one of two transformers.
     """
+    own = None if weights is None else find_weights(Path(weights).expanduser(), TRANSFORMER)
     local = BUNDLED.get(name) or _local(name)
     if local is not None and revision is not None:
         raise ModelError(
@@ -231,9 +248,16 @@ def open_folder(
     if "_class_name" not in index:
         raise ModelError(f"{index_file} names no pipeline class (_class_name).")
     hub = None if local else find_snapshot(name, path)
-    folder = ModelFolder(path, index, hub, tuple(loras), variant=variant)
+    folder = ModelFolder(path, index, hub, tuple(loras), variant=variant, weights=own)
     folder.check_variant()
-    transformers = [part for part in folder.components if part.startswith("transformer")]
+    transformers = [part for part in folder.components if part.startswith(TRANSFORMER)]
+    if own is not None and len(transformers) > 1:
+        raise ModelError(
+            f"model.weights is {own}, one transformer, but {name} has {len(transformers)} experts; "
+            f"give a diffusers folder that holds them as model.pipeline."
+        )
+    if own is not None:
+        folder.weight_files(TRANSFORMER)  # or a refusal
     for lora in loras:
         lora.check(transformers)
         LoraFile(lora)  # or a refusal

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from longtake.errors import ModelError, nearest
 from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.original_names import diffusers_names
+from longtake.models.registry import registered
 
 _FLOATS: Final = {
     "F64": torch.float64,
@@ -48,11 +50,13 @@ class TensorHeader:
         file: That holds it.
         shape: Of the tensor.
         dtype: As safetensors calls it: ``BF16``, say.
+        key: What the file calls it.
     """
 
     file: Path
     shape: tuple[int, ...]
     dtype: str
+    key: str
 
     def blank(self) -> Tensor:
         """Return a tensor without values, on the meta device."""
@@ -60,7 +64,7 @@ class TensorHeader:
 
 
 def read_headers(folder: ModelFolder, component: str) -> dict[str, TensorHeader]:
-    """Return what a component's weight files hold, by name.
+    """Return what a component's weight files hold, by the name that diffusers has for it.
 
     Args:
         folder: The pipeline folder, on this machine.
@@ -86,7 +90,12 @@ def read_headers(folder: ModelFolder, component: str) -> dict[str, TensorHeader]
                 f"{stored[unlisted[0]].shape} of {file}."
             )
     _check_format(folder, component, found)
-    return found
+    if folder.weights is None or not folder.is_replaced(component):
+        return found
+    family = registered().get(folder.pipeline)
+    names = None if family is None else family().diffusers_names
+    originals = diffusers_names(folder.weights, found, names)
+    return {name: found[original] for name, original in originals.items()}
 
 
 def check_module(
@@ -181,7 +190,7 @@ def _headers_of(file: Path) -> dict[str, TensorHeader]:
         with safe_open(file, framework="pt") as reader:
             slices = {key: reader.get_slice(key) for key in reader.keys()}  # noqa: SIM118
             return {
-                key: TensorHeader(file, tuple(part.get_shape()), str(part.get_dtype()))
+                key: TensorHeader(file, tuple(part.get_shape()), str(part.get_dtype()), key)
                 for key, part in slices.items()
             }
     except (SafetensorError, OSError) as error:

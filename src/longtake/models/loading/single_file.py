@@ -1,4 +1,4 @@
-"""Models in single files: not read, and what to use instead."""
+"""Single files of models: which is read, and what to use instead of the others."""
 
 from __future__ import annotations
 
@@ -14,10 +14,49 @@ _INSTEAD: Final = (
     "of the file with SomePipeline.from_single_file(...).save_pretrained(folder)."
 )
 
+_BESIDE: Final = "give that as model.weights, beside its diffusers pipeline in model.pipeline"
+
 
 def refuse_file(path: Path) -> ModelError:
     """Return the refusal of a file that was given as a pipeline."""
-    return ModelError(f"model.pipeline is {path}, {_kind(path.name)}; {_INSTEAD}")
+    beside = ""
+    if path.name.endswith(SAFETENSORS):
+        beside = f" Or, if it holds a transformer alone, {_BESIDE}."
+    if path.name.endswith(PICKLES):
+        beside = (
+            f" Or, if it holds a transformer alone, longtake convert {path} makes safetensors of "
+            f"it: {_BESIDE}."
+        )
+    return ModelError(f"model.pipeline is {path}, {_kind(path.name)}; {_INSTEAD}{beside}")
+
+
+def find_weights(path: Path, component: str) -> Path:
+    """Return the file or folder that holds a transformer's weights.
+
+    Args:
+        path: As the user gives it: a safetensors file, or a folder of or with a transformer.
+        component: What a folder of it is called.
+
+    Raises:
+        ModelError: It is neither.
+    """
+    if path.is_dir():
+        inside = path / component
+        return inside if inside.is_dir() else path
+    if path.is_file() and path.suffix == SAFETENSORS:
+        return path
+    raise _refuse_weights(path)
+
+
+def _refuse_weights(path: Path) -> ModelError:
+    if path.name.endswith(PICKLES) and path.is_file():
+        return ModelError(
+            f"model.weights is {path}, {_kind(path.name)}; longtake convert {path} makes "
+            f"{path.with_suffix(SAFETENSORS).name} of it: give that one."
+        )
+    if path.is_file():
+        return ModelError(f"model.weights is {path}, {_kind(path.name)}; give a safetensors file.")
+    return ModelError(f"model.weights is {path}, but there is no such file or folder.")
 
 
 def refuse_folder(path: Path, shown: str) -> ModelError:

@@ -79,7 +79,8 @@ def why_none(folder: str, names: Collection[str], variant: str | None) -> str:
         return (
             f"{folder} holds its weights as {pickles[0]}, a pickle, which can run any code "
             f"when it is read; longtake reads safetensors only. Save the model again with "
-            f"save_pretrained(..., safe_serialization=True)."
+            f"save_pretrained(..., safe_serialization=True), or make safetensors of the file with "
+            f"longtake convert {folder}/{pickles[0]}."
         )
     return f"{folder} holds no safetensors weights."
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +13,14 @@ from torch import Tensor, nn
 
 from longtake.models.base import Placement
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.headers import check_finite, check_module, read_headers
+from longtake.models.loading.headers import (
+    TensorHeader,
+    check_finite,
+    check_module,
+    read_headers,
+)
 from longtake.models.loading.lora import NameTable, changes_of, merged
+from longtake.models.loading.lora.arithmetic import Change
 from longtake.models.registry import registered
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -57,43 +63,62 @@ def load_module(
     known = module.state_dict()
     if prune is not None:
         prune(module)
-    on_meta = place.device.type == "meta"
-    shapes = {key: tuple(tensor.shape) for key, tensor in known.items()}
+    wanted, on_meta = module.state_dict(), place.device.type == "meta"
     changes = changes_of(
         folder.loras,
         component,
         folder.components,
-        shapes,
-        () if on_meta else module.state_dict().keys(),
+        {key: tuple(tensor.shape) for key, tensor in known.items()},
+        () if on_meta else wanted.keys(),
         _lora_names(folder) if lora_names is None else lora_names,
         folder.report,
     )
-    if on_meta and not folder.holds(component):
-        return module.requires_grad_(False).eval()
-    headers = read_headers(folder, component)
-    ignored = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
-    check_module(component, headers, known, ignored)
-    if on_meta:
-        return module.requires_grad_(False).eval()
-    wanted = module.state_dict()
-    fp32 = set(keep_fp32)
-    by_file: dict[Path, list[str]] = defaultdict(list)
-    for key in wanted:
-        by_file[headers[key].file].append(key)
+    if not on_meta or folder.holds(component):
+        headers = read_headers(folder, component)
+        ignored = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
+        check_module(component, headers, known, ignored)
+        if not on_meta:
+            stored = {key: headers[key] for key in wanted}
+            state = _read(component, stored, changes, place, set(keep_fp32))
+            module.load_state_dict(state, assign=True)
+    return module.requires_grad_(False).eval()
+
+
+def _read(
+    component: str,
+    stored: Mapping[str, TensorHeader],
+    changes: Mapping[str, Sequence[Change]],
+    place: Placement,
+    fp32: Set[str],
+) -> dict[str, Tensor]:
+    """Read tensors, each file once, merge what LoRAs change, and round.
+
+    Args:
+        component: For messages.
+        stored: Where each tensor that is wanted is.
+        changes: What LoRAs add, by tensor.
+        place: Where the tensors go, and their dtype.
+        fp32: Parts of names that stay in fp32.
+
+    Raises:
+        ModelError: A tensor is not finite, as it was read or after it was rounded.
+    """
+    keys_of: dict[Path, list[str]] = defaultdict(list)
+    for key, header in stored.items():
+        keys_of[header.file].append(key)
     state: dict[str, Tensor] = {}
-    for file, keys in by_file.items():
+    for file, keys in keys_of.items():
         with safe_open(file, framework="pt", device=str(place.device)) as reader:
             for key in keys:
-                tensor = reader.get_tensor(key)
+                tensor = reader.get_tensor(stored[key].key)
                 check_finite(component, key, tensor, file)
                 if key in changes:
                     tensor = merged(key, tensor, changes[key])
-                keep = bool(fp32.intersection(key.split(".")))
+                keep = not fp32.isdisjoint(key.split("."))
                 state[key] = tensor.to(torch.float32 if keep else place.dtype)
                 if state[key].dtype == torch.float16 != tensor.dtype:  # its range is narrow
                     check_finite(component, key, state[key], file)
-    module.load_state_dict(state, assign=True)
-    return module.requires_grad_(False).eval()
+    return state
 
 
 def _lora_names(folder: ModelFolder) -> NameTable:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any, final
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
-from torch import nn
 from transformers import T5EncoderModel
 from typing_extensions import override
 
@@ -17,6 +17,7 @@ from longtake.models.card import ModelCard
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import prompt_shape, with_defaults
 from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.parts import keep_layers, load_vae
 from longtake.models.loading.weights import load_module
 from longtake.models.ltx.backbone import LTXBackbone
 from longtake.models.ltx.decoder import LTXDecoder
@@ -75,14 +76,8 @@ class LTXFamily(ModelFamily):
     def load_backbone(
         self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
     ) -> LTXBackbone:
-        def prune(transformer: Any) -> None:
-            for index in set(range(spec.layers)).difference(layers):
-                transformer.transformer_blocks[index] = nn.Identity()
-            if 0 not in layers:
-                del transformer.proj_in
-            if spec.layers - 1 not in layers:
-                del transformer.norm_out, transformer.proj_out
-
+        first, last = ("proj_in",), ("norm_out", "proj_out")
+        prune = partial(keep_layers, layers=layers, first=first, last=last)
         build = LTXVideoTransformer3DModel.from_config
         transformer = load_module(folder, "transformer", build, place, prune=prune)
         return LTXBackbone(spec, transformer, layers)
@@ -91,12 +86,8 @@ class LTXFamily(ModelFamily):
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> LTXDecoder:
-        def prune(vae: Any) -> None:
-            vae.encoder = nn.Identity()
-
-        place = Placement(device, dtype)
-        vae = load_module(folder, "vae", AutoencoderKLLTXVideo.from_config, place, prune=prune)
-        return LTXDecoder(vae)
+        place, build = Placement(device, dtype), AutoencoderKLLTXVideo.from_config
+        return LTXDecoder(load_vae(folder, build, place, without=("encoder",)))
 
     @override
     def encode_text(

@@ -50,9 +50,9 @@ class LTXPositions(Positions):
 
     @override
     def table(self, grid: Grid) -> Rotary:
-        spans = (grid.frames.start, grid.frames.stop), (0, grid.height), (0, grid.width)
+        spans = grid.positions, range(grid.height), range(grid.width)
         angles = [
-            torch.outer(2 * step * torch.arange(*span, dtype=torch.float64) - 1, self._frequencies)
+            torch.outer(2 * step * torch.tensor(span, dtype=torch.float64) - 1, self._frequencies)
             for span, step in zip(spans, self._steps, strict=True)
         ]
         cos = self._join([angle.cos() for angle in angles], still=1.0)

@@ -10,7 +10,6 @@ from typing import Any, final
 import torch
 from diffusers import AutoencoderKLMochi, MochiPipeline, MochiTransformer3DModel
 from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
-from torch import nn
 from transformers import T5EncoderModel
 from typing_extensions import override
 
@@ -19,6 +18,7 @@ from longtake.models.card import ModelCard
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import prompt_shape, with_defaults
 from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.parts import keep_layers, load_vae
 from longtake.models.loading.weights import load_module
 from longtake.models.mochi.backbone import MochiBackbone
 from longtake.models.mochi.decoder import MochiDecoder
@@ -83,12 +83,8 @@ class MochiFamily(ModelFamily):
     ) -> MochiBackbone:
         def prune(transformer: Any) -> None:
             del transformer.rope  # positions are our own: absolute, and of any length
-            for index in set(range(spec.layers)).difference(layers):
-                transformer.transformer_blocks[index] = nn.Identity()
-            if 0 not in layers:
-                del transformer.patch_embed
-            if spec.layers - 1 not in layers:
-                del transformer.norm_out, transformer.proj_out
+            last = ("norm_out", "proj_out")
+            keep_layers(transformer, layers, first=("patch_embed",), last=last)
 
         build = MochiTransformer3DModel.from_config
         transformer = load_module(folder, "transformer", build, place, prune=prune)
@@ -98,12 +94,8 @@ class MochiFamily(ModelFamily):
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> MochiDecoder:
-        def prune(vae: Any) -> None:
-            vae.encoder = nn.Identity()
-
-        place = Placement(device, dtype)
-        vae = load_module(folder, "vae", AutoencoderKLMochi.from_config, place, prune=prune)
-        return MochiDecoder(vae)
+        place, build = Placement(device, dtype), AutoencoderKLMochi.from_config
+        return MochiDecoder(load_vae(folder, build, place, without=("encoder",)))
 
     @override
     def encode_text(

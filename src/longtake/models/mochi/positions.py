@@ -46,7 +46,7 @@ class MochiPositions(Positions):
         rows, columns = grid.height // self._patch, grid.width // self._patch
         scale = math.sqrt(_AREA / (rows * columns))
         place = torch.cartesian_prod(_centered(rows, scale), _centered(columns, scale))
-        frames = torch.arange(grid.frames.start, grid.frames.stop, dtype=torch.float64)
+        frames = torch.tensor(grid.positions, dtype=torch.float64)
         origin = frames.new_full((self._text_tokens,), grid.origin)
         when = torch.cat([frames.repeat_interleave(len(place)), origin])
         where = torch.cat([place.repeat(len(frames), 1), place.new_zeros(len(origin), 2)])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, final
 
 import torch
 from diffusers import AutoencoderKLWan
-from torch import nn
 from transformers import MT5EncoderModel
 from typing_extensions import override
 
@@ -17,6 +17,7 @@ from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
 from longtake.models.defaults import Defaults
 from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.parts import keep_layers, load_vae
 from longtake.models.loading.weights import load_module
 from longtake.models.open_sora_plan.backbone import OpenSoraPlanBackbone
 from longtake.models.open_sora_plan.config import OpenSoraPlanConfig
@@ -86,14 +87,8 @@ class OpenSoraPlanFamily(ModelFamily):
         def build(config: dict[str, Any]) -> OpenSoraPlanTransformer:
             return OpenSoraPlanTransformer(OpenSoraPlanConfig.read(config))
 
-        def prune(transformer: Any) -> None:
-            for index in set(range(spec.layers)).difference(layers):
-                transformer.transformer_blocks[index] = nn.Identity()
-            if 0 not in layers:
-                del transformer.pos_embed
-            if spec.layers - 1 not in layers:
-                del transformer.scale_shift_table, transformer.proj_out
-
+        first, last = ("pos_embed",), ("scale_shift_table", "proj_out")
+        prune = partial(keep_layers, layers=layers, first=first, last=last)
         transformer = load_module(folder, "transformer", build, place, prune=prune)
         return OpenSoraPlanBackbone(spec, transformer, layers)
 
@@ -101,13 +96,9 @@ class OpenSoraPlanFamily(ModelFamily):
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> WanDecoder:
-        def prune(vae: Any) -> None:
-            vae.encoder = vae.quant_conv = nn.Identity()
-
         place = Placement(device, dtype)
-        return WanDecoder(
-            load_module(folder, "vae", AutoencoderKLWan.from_config, place, prune=prune)
-        )
+        build, without = AutoencoderKLWan.from_config, ("encoder", "quant_conv")
+        return WanDecoder(load_vae(folder, build, place, without=without))
 
     @override
     def encode_text(

@@ -163,7 +163,7 @@ class OpenSoraPlanTransformer(nn.Module):
         text = self.caption_projection(encoder_hidden_states[:, 0])
         embedding, modulation = self.embed_step(timestep)
         scales = _published_scales((frames, height // patch, width // patch), self.config.scales)
-        grid = Grid(frames=FrameRange(0, frames), height=height, width=width)
+        grid = Grid.of(FrameRange(0, frames), height=height, width=width)
         rotary = self.positions(scales, hidden_states.device).table(grid)
         hidden = self.embed_video(hidden_states)
         for index in range(self.config.num_layers):

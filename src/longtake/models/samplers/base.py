@@ -9,6 +9,9 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from longtake.errors import ConfigurationError
+from longtake.models.samplers.scheduler_options import DiffusersScheduler
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerSettings:
@@ -18,7 +21,8 @@ class SamplerSettings:
         steps: Denoising steps, one forward each; 1 or more.
         shift: Shift of the noise levels: the user's, or else the model's own; ``None``: it has
             none. Level ``s`` of a flow becomes ``shift * s / (1 + (shift - 1) * s)``.
-        sigmas: Noise levels before the shift, for a model that has a list of its own.
+        sigmas: Noise levels before the shift, one per step: the user's (``model.timesteps``), or
+            else those of a model that has a list of its own; ``None``: the sampler's own.
         scheduler: Name of the diffusers scheduler that the model ships.
         config: Configuration of that scheduler, for instance its ``prediction_type``.
         flow: Whether the model predicts the flow from clip to noise, ``noise - clip``.
@@ -112,6 +116,22 @@ class Sampler(ABC):
             state: Of a block that has been stepped before; ``None`` for one that enters.
         """
 
+    def start_at(self, step: int) -> BlockSampler:
+        """Return the sampler of a block that comes in at the level of a later step.
+
+        By default refused.
+
+        Args:
+            step: Which one, of those of ``timesteps``.
+
+        Raises:
+            ConfigurationError: The sampler cannot begin there.
+        """
+        raise ConfigurationError(
+            f"the sampler {type(self).__name__} cannot begin at a later step, as this scheduler's "
+            f"blocks do; choose FlowMatchEulerDiscreteScheduler."
+        )
+
     def first(self, noise: Tensor) -> Tensor:
         """Return the latents that a block's first step sees; by default its noise itself.
 
@@ -121,5 +141,6 @@ class Sampler(ABC):
         return noise
 
 
-SamplerChoice: TypeAlias = str | Callable[[SamplerSettings], Sampler] | None
-"""A diffusers scheduler's name, what makes a sampler of the settings, or the model's own."""
+SamplerChoice: TypeAlias = str | DiffusersScheduler | Callable[[SamplerSettings], Sampler] | None
+"""A diffusers scheduler's name, one with options, what makes a sampler of the settings, or the
+model's own."""

@@ -99,6 +99,12 @@ class DiffusersSampler(Sampler):
         return DiffusersBlock(scheduler, self.scheduler, self._options, self._scales, done)
 
     @override
+    def start_at(self, step: int) -> DiffusersBlock:
+        scheduler = copy.deepcopy(self.scheduler)
+        begin_at(scheduler, step)
+        return DiffusersBlock(scheduler, self.scheduler, self._options, self._scales, step)
+
+    @override
     def first(self, noise: Tensor) -> Tensor:
         if self._scales is None:
             return noise

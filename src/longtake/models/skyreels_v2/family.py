@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import final
@@ -23,8 +23,9 @@ from longtake.models.registry import ModelFamily, register
 from longtake.models.skyreels_v2.backbone import skyreels_v2_backbone
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.wan import WanBackbone, WanFamily
-from longtake.models.wan.family import keep_layers
+from longtake.models.wan.family import keep_wan_layers
 from longtake.models.wan.lora_names import LORA_NAMES
+from longtake.models.wan.original_names import wan_names
 
 _DIFFUSION_FORCING = "SkyReelsV2DiffusionForcingPipeline"
 _SHIFT = 8.0
@@ -100,10 +101,16 @@ class SkyReelsV2Family(ModelFamily):
                 temporal=vae.get("scale_factor_temporal") or 4,
                 spatial=vae.get("scale_factor_spatial") or 8,
             ),
+            frame_levels=True,
+            moves_keys=True,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             timestep="frame" if folder.pipeline == _DIFFUSION_FORCING else "clip",
             start="replaced",
         )
+
+    @override
+    def diffusers_names(self, keys: Collection[str]) -> Mapping[str, str]:
+        return wan_names(keys)
 
     @override
     def load_backbone(
@@ -115,7 +122,7 @@ class SkyReelsV2Family(ModelFamily):
             SkyReelsV2Transformer3DModel.from_config,
             place,
             keep_fp32=SkyReelsV2Transformer3DModel._keep_in_fp32_modules,
-            prune=partial(keep_layers, layers=layers),
+            prune=partial(keep_wan_layers, layers=layers),
         )
         return skyreels_v2_backbone(spec, transformer, layers)
 

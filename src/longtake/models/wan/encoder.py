@@ -7,11 +7,11 @@ from typing import Any, Final, final
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
-from torch import Tensor, nn
+from torch import Tensor
 
 from longtake.models.base import Placement
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.weights import load_module
+from longtake.models.loading.parts import load_vae
 
 _CHUNK: Final = 4
 """Video frames that the encoder takes at once after the first one, as in diffusers."""
@@ -44,12 +44,8 @@ class WanEncoder:
         Raises:
             ModelError: The folder's VAE has none.
         """
-
-        def prune(vae: Any) -> None:
-            vae.decoder = vae.post_quant_conv = nn.Identity()
-
-        place = Placement(device, torch.float32)
-        return cls(load_module(folder, "vae", AutoencoderKLWan.from_config, place, prune=prune))
+        place, build = Placement(device, torch.float32), AutoencoderKLWan.from_config
+        return cls(load_vae(folder, build, place, without=("decoder", "post_quant_conv")))
 
     @torch.no_grad()
     def encode(self, frames: Tensor, blank: int = 0) -> Tensor:

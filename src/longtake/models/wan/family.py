@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, final
 
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import UMT5EncoderModel
 from typing_extensions import override
 
@@ -19,6 +19,7 @@ from longtake.models.card import ModelCard
 from longtake.models.conditioning import ConditioningFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.parts import keep_layers, load_vae
 from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
@@ -28,6 +29,7 @@ from longtake.models.wan.decoder import WanDecoder
 from longtake.models.wan.encoder import WanEncoder, image_channels
 from longtake.models.wan.image import encode_image
 from longtake.models.wan.lora_names import LORA_NAMES
+from longtake.models.wan.original_names import wan_names
 
 _MAX_TOKENS = 512
 _DEFAULTS = {
@@ -148,10 +150,16 @@ class WanFamily(ModelFamily):
             ),
             experts=len(experts),
             boundary=boundary,
+            frame_levels=True,
+            moves_keys=True,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             timestep="frame" if per_frame else "clip",
             start=_start(folder, config, channels, temporal),
         )
+
+    @override
+    def diffusers_names(self, keys: Collection[str]) -> Mapping[str, str]:
+        return wan_names(keys)
 
     @override
     def load_backbone(
@@ -164,7 +172,7 @@ class WanFamily(ModelFamily):
                 WanTransformer3DModel.from_config,
                 place,
                 keep_fp32=WanTransformer3DModel._keep_in_fp32_modules,
-                prune=partial(keep_layers, layers=layers),
+                prune=partial(keep_wan_layers, layers=layers),
             )
             for name in _experts(folder)
         ]
@@ -174,13 +182,9 @@ class WanFamily(ModelFamily):
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> WanDecoder:
-        def prune(vae: Any) -> None:
-            vae.encoder = vae.quant_conv = nn.Identity()
-
         place = Placement(device, dtype)
-        return WanDecoder(
-            load_module(folder, "vae", AutoencoderKLWan.from_config, place, prune=prune)
-        )
+        build, without = AutoencoderKLWan.from_config, ("encoder", "quant_conv")
+        return WanDecoder(load_vae(folder, build, place, without=without))
 
     @override
     def encode_text(
@@ -244,16 +248,16 @@ class WanFamily(ModelFamily):
         return ConditioningFrames(latents=latents, channels=channels, prompts=prompts)
 
 
-def keep_layers(transformer: Any, layers: Collection[int]) -> None:
+def keep_wan_layers(transformer: Any, layers: Collection[int]) -> None:
     """Take everything out of a transformer that a rank with only some of the layers lacks."""
     del transformer.rope  # positions are our own: absolute, and of any length
-    total = len(transformer.blocks)
-    for index in set(range(total)).difference(layers):
-        transformer.blocks[index] = nn.Identity()
-    if 0 not in layers:
-        del transformer.patch_embedding
-    if total - 1 not in layers:
-        del transformer.proj_out, transformer.norm_out, transformer.scale_shift_table
+    keep_layers(
+        transformer,
+        layers,
+        lists=("blocks",),
+        first=("patch_embedding",),
+        last=("proj_out", "norm_out", "scale_shift_table"),
+    )
 
 
 def _start(

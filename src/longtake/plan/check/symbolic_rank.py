@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import final
 
-from longtake.caches import FeatureKey
+from longtake.caches import Entry
 from longtake.plan.check.queue_state import QueueState
 from longtake.plan.check.symbolic_decoder import DecodedBlocks
 from longtake.plan.errors import PlanError
@@ -20,6 +20,7 @@ from longtake.plan.ir.actions import (
     Decode,
     Emit,
     Finish,
+    Fuse,
     Kind,
     Message,
     OfTask,
@@ -80,7 +81,9 @@ class RankShare:
         self._decoded = DecodedBlocks(rank)
         self._windows: dict[int, _Window] = {}
         self._values: dict[_Value, int] = {}
-        self._store: set[tuple[FeatureKey, range]] = set()
+        self._store: set[tuple[Entry, range]] = set()
+        self._guided: dict[int, int] = {}
+        """Frames of each task's prediction that no step has used yet."""
         self._queue_state = QueueState()
 
     def do(self, action: Action) -> None:
@@ -100,7 +103,7 @@ class RankShare:
                 self._compute(action)
             case Combine():
                 self._combine(action)
-            case Open() | Advance() | Emit() | Decide():
+            case Open() | Fuse() | Advance() | Emit() | Decide():
                 self._lead(action)
             case Collect():
                 self._collect(action.message)
@@ -129,17 +132,14 @@ class RankShare:
             )
         for value in self._values:
             raise PlanError(f"{rank} never uses the {value}.")
-        for key, branches in self._store:
-            raise PlanError(
-                f"{rank} keeps {_entry(key)} for branches {branches.start}:{branches.stop}, but "
-                f"never reads it."
-            )
+        for index, frames in self._guided.items():
+            raise PlanError(f"{rank} never uses {frames} frames of the prediction of task {index}.")
         for kind, value in self._to_collect.items():
             raise PlanError(f"{rank} never collects the {kind} after block {value.block}.")
         self._queue_state.close()
         self._decoded.close()
 
-    def _lead(self, action: Open | Advance | Emit | Decide) -> None:
+    def _lead(self, action: Open | Fuse | Advance | Emit | Decide) -> None:
         if self._rank != self._role.output:
             raise PlanError(f"only rank {self._role.output} holds the queue.")
         match action:
@@ -147,12 +147,16 @@ class RankShare:
                 self._queue_state.open(action)
                 self._windows[action.index] = _Window(
                     action,
-                    len(action.frames),
+                    action.forwarded,
                     list(self._role.batches),
                     list(self._role.other_firsts),
                 )
+            case Fuse():
+                self._use_guided(action)
+                self._queue_state.fuse(action)
             case Advance():
-                self._use(self._of_all(Kind.GUIDED, action), action.frames)
+                if not self._queue_state.was_fused(action):
+                    self._use_guided(action)
                 self._queue_state.advance(action)
             case Emit():
                 self._queue_state.emit(action)
@@ -245,7 +249,7 @@ class RankShare:
         self._features(action)
         if not self._role.is_last:
             self._make(_value(Kind.HOP, action), action.frames)
-        elif self._role.predicts:
+        elif self._role.predicts and action.own:
             self._make(_value(Kind.PREDICTION, action), action.own)
 
     def _use_heads(self, action: Compute) -> None:
@@ -254,16 +258,39 @@ class RankShare:
         self._use(_Value(Kind.HEADS, action.index, action.block, action.step, branches), 0)
 
     def _features(self, action: Compute) -> None:
-        for key in action.reads:
-            if (key, action.branches) not in self._store:
-                raise PlanError(f"{_entry(key)} is not in the store: never kept, or read already.")
-            self._store.remove((key, action.branches))
-        for key in action.keeps:
-            if (key.block, key.step) != (action.block, action.step):
-                raise PlanError(f"it cannot keep {_entry(key)}: that is another task's.")
-            if (key, action.branches) in self._store:
-                raise PlanError(f"{_entry(key)} is kept already.")
-            self._store.add((key, action.branches))
+        for span in (*action.reads, *action.drops):
+            for entry in span.entries:
+                if (entry, action.branches) not in self._store:
+                    raise PlanError(
+                        f"{_entry(entry)} are not in the store: never kept, or dropped already."
+                    )
+        for span in action.drops:
+            for entry in span.entries:
+                self._store.discard((entry, action.branches))
+        for frames in action.keeps:
+            for frame in frames.each:
+                entry = Entry(frame, action.index)
+                if (entry, action.branches) in self._store:
+                    raise PlanError(f"{_entry(entry)} are kept already.")
+                self._store.add((entry, action.branches))
+
+    def _use_guided(self, action: Fuse | Advance) -> None:
+        """Use a run's part of its task's prediction."""
+        if action.index not in self._guided:
+            made = next((v for v in self._values if _is_guided(v, action.index)), None)
+            if made is None:
+                raise PlanError(
+                    "the guided prediction is not here: not made or received, or used up."
+                )
+            self._guided[action.index] = self._values.pop(made)
+        left = self._guided.pop(action.index) - action.frames
+        if left < 0:
+            raise PlanError(
+                f"it has {action.frames} frames, but {left + action.frames} are left of the guided "
+                f"prediction."
+            )
+        if left:
+            self._guided[action.index] = left
 
     def _combine(self, action: Combine) -> None:
         for branches in self._all_batches:
@@ -303,5 +330,9 @@ def _value(kind: Kind, of: Compute | Decide | Message) -> _Value:
     return _Value(kind, of.index, of.block, of.step, of.branches)
 
 
-def _entry(key: FeatureKey) -> str:
-    return f"the {key.part} of block {key.block}, step {key.step}"
+def _is_guided(value: _Value, index: int) -> bool:
+    return value.kind is Kind.GUIDED and value.index == index
+
+
+def _entry(entry: Entry) -> str:
+    return f"the keys and values of latent frame {entry.frame} that task {entry.index} made"

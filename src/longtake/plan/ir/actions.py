@@ -9,12 +9,14 @@ carried by a message to the others.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 from typing import Final, TypeAlias
 
-from longtake.caches import FeatureKey
-from longtake.task import FrameRange
+from longtake.caches import Entry
+from longtake.task import FrameRange, spans
 
 
 class Kind(StrEnum):
@@ -25,7 +27,7 @@ class Kind(StrEnum):
     HOP = "hop"
     """Hidden states ``(branches, S, M)``, from one stage to the next."""
     PREDICTION = "prediction"
-    """Some branches' prediction of the block's own frames ``(branches, C, F, H, W)``."""
+    """Some branches' prediction of the task's own frames ``(branches, C, F, H, W)``."""
     GUIDED = "guided"
     """The prediction after guidance ``(1, C, F, H, W)`` fp32, back to the output rank."""
     BLOCK = "block"
@@ -83,12 +85,16 @@ class Open(OfTask):
     """Put a window's latents together from the queue, as they stand now (output rank).
 
     Args:
-        frames: Latent frames of the window.
-        sees: The blocks whose latents it reads, each with the steps that it must have behind it.
+        frames: Latent frames of the window, and of what comes in as a copy of others: consecutive
+            ones, each with the steps that they must have behind them.
+        enters: Blocks that come in: each with its frames, and the steps that it is taken to have
+            behind it.
+        forwarded: How many latent frames the window has.
     """
 
-    frames: FrameRange
-    sees: tuple[tuple[int, int], ...]
+    frames: tuple[tuple[FrameRange, int], ...]
+    forwarded: int
+    enters: tuple[tuple[int, FrameRange, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +123,32 @@ class Receive:
     source: int
 
 
+@dataclass(frozen=True, slots=True)
+class EntrySpan:
+    """Entries of consecutive latent frames that one task has made.
+
+    Args:
+        frames: Whose they are.
+        index: The task.
+    """
+
+    frames: FrameRange
+    index: int
+
+    @property
+    def entries(self) -> Iterator[Entry]:
+        """The entries one by one."""
+        return (Entry(frame, self.index) for frame in self.frames.each)
+
+
+def entry_spans(entries: Iterable[Entry]) -> tuple[EntrySpan, ...]:
+    """Return entries as spans, in their order."""
+    found: list[EntrySpan] = []
+    for index, group in groupby(entries, lambda entry: entry.index):
+        found += [EntrySpan(span, index) for span in spans(entry.frame for entry in group)]
+    return tuple(found)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compute(OfTask):
     """Run the rank's layers for one batch of branches of a task: a micro-batch on one stage.
@@ -127,19 +159,24 @@ class Compute(OfTask):
         branches: Guidance branches of the batch.
         layers: The rank's layers.
         frames: Latent frames that pass through the layers.
-        context: Latent frames whose keys and values come from the store, beside ``frames``.
-        own: Latent frames that are predicted.
-        reads: Entries that are taken from the rank's feature store.
-        keeps: Entries that are left there.
+        own: Latent frames that are predicted; 0 where the task leaves keys and values only.
+        reads: Entries of the rank's feature store that attention sees.
+        keeps: Latent frames whose entries are left there.
+        drops: Entries that go from there, after attention has seen them.
     """
 
     branches: range
     layers: range
     frames: int
-    context: int
     own: int
-    reads: tuple[FeatureKey, ...]
-    keeps: tuple[FeatureKey, ...]
+    reads: tuple[EntrySpan, ...] = ()
+    keeps: tuple[FrameRange, ...] = ()
+    drops: tuple[EntrySpan, ...] = ()
+
+    @property
+    def context(self) -> int:
+        """Latent frames whose keys and values come from the store, beside ``frames``."""
+        return sum(len(span.frames) for span in self.reads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +204,19 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fuse(OfTask):
+    """Add a window's weighted prediction to those of its block's step (output rank).
+
+    Args:
+        frames: Latent frames of the prediction.
+    """
+
+    frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Advance(OfTask):
-    """Take a task's sampler step (output rank).
+    """Take a block's sampler step (output rank); a task may take several, or none.
 
     Args:
         frames: Latent frames of the block.
@@ -257,6 +305,7 @@ Action: TypeAlias = (
     | Compute
     | Combine
     | Send
+    | Fuse
     | Advance
     | Emit
     | Decode

@@ -4,7 +4,7 @@
     layout: pipe2 stages 0:4 4:8 batches 0:2 chunks 1 decoders 0
     latent_frames: 33
 
-    0: open b0s0#0 frames 0:16 sees b0@0
+    0: open b0s0#0 16 frames 0:16@0 enters b0@0 0:16
     1: post hop b0s0#0 0:2 16 frames from 0
     ...
 

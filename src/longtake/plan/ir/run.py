@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, tee
 from typing import Final, final
 
-from longtake.caches import FeatureCache
+from longtake.caches import Forward
 from longtake.plan.ir.actions import (
     Action,
     Advance,
@@ -36,7 +36,6 @@ from longtake.plan.ir.schedule import Schedule
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Axis
 from longtake.plan.workload import Workload
-from longtake.task import Task
 
 LOOKED_AT: Final = 8
 """Tasks whose messages show between which ranks there are links."""
@@ -53,11 +52,11 @@ def compile_run(layout: Layout, workload: Workload, schedule: Schedule) -> list[
     parts = []
     for request in range(workload.requests):
         # One schedule for all: ranks are never far apart, so little of it is held.
-        copies = tee(workload.tasks(), layout.size)
+        copies = tee(workload.forwards(), layout.size)
         parts.append(
             [
-                actions_of(schedule, tasks, request, workload.cache, layout, rank)
-                for rank, tasks in enumerate(copies)
+                actions_of(schedule, forwards, request, layout, rank)
+                for rank, forwards in enumerate(copies)
             ]
         )
     return [chain.from_iterable(of_rank) for of_rank in zip(*parts, strict=True)]
@@ -65,9 +64,8 @@ def compile_run(layout: Layout, workload: Workload, schedule: Schedule) -> list[
 
 def actions_of(
     schedule: Schedule,
-    tasks: Iterable[Task],
+    forwards: Iterable[Forward],
     request: int,
-    cache: FeatureCache,
     layout: Layout,
     rank: int,
 ) -> Iterator[Action]:
@@ -75,15 +73,14 @@ def actions_of(
 
     Args:
         schedule: The strategy's.
-        tasks: Of the request, in serial order.
+        forwards: Of the request, in serial order.
         request: Number of the request in the run.
-        cache: How tasks see their neighbors.
         layout: Which rank holds and runs what.
         rank: Whose actions.
     """
     if rank >= layout.mesh.size:
-        return decode_rank_actions(tasks, request, layout, rank)
-    actions = mesh_actions(schedule, tasks, request, cache, layout, rank)
+        return decode_rank_actions(forwards, request, layout, rank)
+    actions = mesh_actions(schedule, forwards, request, layout, rank)
     if rank != layout.output_rank:
         return actions
     if layout.decoders:
@@ -93,42 +90,40 @@ def actions_of(
 
 def mesh_actions(
     schedule: Schedule,
-    tasks: Iterable[Task],
+    forwards: Iterable[Forward],
     request: int,
-    cache: FeatureCache,
     layout: Layout,
     rank: int,
 ) -> Iterator[Action]:
     """Return what a rank of the mesh does for a request, but for the decoding of blocks."""
-    actions = schedule(tasks, request, cache, layout, rank)
+    actions = schedule(forwards, request, layout, rank)
     return _co_attend(actions, layout, rank) if layout.aco else actions
 
 
 def links(
-    schedule: Schedule, tasks: Iterable[Task], request: int, cache: FeatureCache, layout: Layout
+    schedule: Schedule, forwards: Iterable[Forward], request: int, layout: Layout
 ) -> list[tuple[Kind, int, int]]:
     """Return every (kind, source, target) of the mesh's messages in some tasks, in a fixed order.
 
     Args:
         schedule: The strategy's.
-        tasks: A few, all of the first ones.
+        forwards: A few, all of the first ones.
         request: Number of the request in the run.
-        cache: How tasks see their neighbors.
         layout: Which rank holds and runs what.
     """
-    tasks, found = list(tasks), dict[tuple[Kind, int, int], None]()
+    forwards, found = list(forwards), dict[tuple[Kind, int, int], None]()
     for rank in range(layout.mesh.size):
-        for action in schedule(tasks, request, cache, layout, rank):
+        for action in schedule(forwards, request, layout, rank):
             if isinstance(action, Send):
                 found[action.message.kind, rank, action.target] = None
     return list(found)
 
 
-def hand_over(emitted: OfTask | Task, frames: int, request: int, layout: Layout) -> list[Action]:
+def hand_over(emitted: OfTask, frames: int, request: int, layout: Layout) -> list[Action]:
     """Return what the output rank does with a finished block where other ranks decode.
 
     Args:
-        emitted: The task that has finished it.
+        emitted: The action that emits it.
         frames: Its latent frames.
         request: Number of the request in the run.
         layout: Which rank holds and runs what.
@@ -139,11 +134,11 @@ def hand_over(emitted: OfTask | Task, frames: int, request: int, layout: Layout)
     return [*(Send(message=block, target=rank) for rank in decoders), collect]
 
 
-def collect_rest(last: OfTask | Task, request: int, layout: Layout) -> Collect:
+def collect_rest(last: OfTask, request: int, layout: Layout) -> Collect:
     """Return how the output rank takes what a VAE has held back until the video's end.
 
     Args:
-        last: The task that has finished the last block.
+        last: The action that has emitted, or received, the last block.
         request: Number of the request in the run.
         layout: Which rank holds and runs what.
     """
@@ -152,43 +147,46 @@ def collect_rest(last: OfTask | Task, request: int, layout: Layout) -> Collect:
 
 
 def decode_rank_actions(
-    tasks: Iterable[Task], request: int, layout: Layout, rank: int
+    forwards: Iterable[Forward], request: int, layout: Layout, rank: int
 ) -> Iterator[Action]:
     """Yield what a decode rank does for a request: nothing where it is another one's turn.
 
     Args:
-        tasks: Of the request, in serial order.
+        forwards: Of the request, in serial order.
         request: Number of the request in the run.
         layout: Which rank holds and runs what.
         rank: Whose actions.
     """
     output, decoders = layout.output_rank, layout.decode_ranks(request)
-    last: Task | None = None
-    for task in tasks:
+    last: OfTask | None = None
+    for forward in forwards:
+        task = forward.task
         if layout.aco:
+            here = OfTask(index=task.index, block=task.block, step=task.step)
             for branches in layout.batches_at(0):
-                heads = _heads(task, branches)
+                heads = _heads(here, branches)
                 yield Post(message=heads, source=output)
                 yield Receive(message=heads, source=output)
-                yield Attend(**_of(task), branches=branches, layers=layout.stages[0])
-        if task.last_step and rank in decoders:
-            last, frames = task, len(task.frames)
-            block = _message(Kind.BLOCK, task, frames, layout)
+                yield Attend(**_of(here), branches=branches, layers=layout.stages[0])
+        for run in task.finished if rank in decoders else ():
+            last = OfTask(index=task.index, block=run.block, step=run.step)
+            frames = len(run.block_frames)
+            block = _message(Kind.BLOCK, last, frames, layout)
             yield Post(message=block, source=output)
             yield Receive(message=block, source=output)
             for first in range(frames):
-                yield Decode(**_of(task), frames=1, first=first)
+                yield Decode(**_of(last), frames=1, first=first)
             if rank == decoders[0]:
-                yield Send(message=_message(Kind.FRAMES, task, frames, layout), target=output)
+                yield Send(message=_message(Kind.FRAMES, last, frames, layout), target=output)
     if last is not None:
         yield from finish(last, request, layout, rank)
 
 
-def finish(last: OfTask | Task, request: int, layout: Layout, rank: int) -> Iterator[Action]:
+def finish(last: OfTask, request: int, layout: Layout, rank: int) -> Iterator[Action]:
     """Yield what a decode rank does at the end of a video of which it has decoded blocks.
 
     Args:
-        last: The task that has finished the last block.
+        last: The action that has emitted, or received, the last block.
         request: Number of the request in the run.
         layout: Which rank holds and runs what.
         rank: Whose actions.
@@ -287,14 +285,14 @@ def _co_attend(actions: Iterable[Action], layout: Layout, rank: int) -> Iterator
         yield action
 
 
-def _of(task: OfTask | Task) -> dict[str, int]:
+def _of(task: OfTask) -> dict[str, int]:
     return {"index": task.index, "block": task.block, "step": task.step}
 
 
-def _message(kind: Kind, task: OfTask | Task, frames: int, layout: Layout) -> Message:
+def _message(kind: Kind, task: OfTask, frames: int, layout: Layout) -> Message:
     branches = range(layout.batches[-1].stop)
     return Message(**_of(task), kind=kind, branches=branches, frames=frames)
 
 
-def _heads(task: OfTask | Task, branches: range) -> Message:
+def _heads(task: OfTask, branches: range) -> Message:
     return Message(**_of(task), kind=Kind.HEADS, branches=branches, frames=0)

@@ -10,26 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias, final
 
-from longtake.caches import FeatureCache
+from longtake.caches import Forward
 from longtake.plan.ir.actions import (
     Action,
     Advance,
     Combine,
     Compute,
     Emit,
+    Fuse,
     Kind,
     Message,
     Open,
     Post,
     Receive,
     Send,
+    entry_spans,
 )
 from longtake.plan.ir.rank_role import RankRole
 from longtake.plan.layout import Layout
-from longtake.task import Task
+from longtake.task import spans
 
-Schedule: TypeAlias = Callable[[Iterable[Task], int, FeatureCache, Layout, int], Iterator[Action]]
-"""``ParallelStrategy.actions``: tasks, number of the request, cache, layout, rank to actions."""
+Schedule: TypeAlias = Callable[[Iterable[Forward], int, Layout, int], Iterator[Action]]
+"""``ParallelStrategy.actions``: forwards, number of the request, layout, rank to actions."""
 
 
 @final
@@ -37,27 +39,33 @@ class TaskActions:
     """The actions of one task on one rank, for a strategy to put into an order.
 
     Args:
-        task: Which one.
-        cache: How tasks see their neighbors.
+        forward: The task, and what it computes, reads and leaves.
         here: The rank's role.
     """
 
-    def __init__(self, task: Task, cache: FeatureCache, here: RankRole) -> None:
-        self.task = task
+    def __init__(self, forward: Forward, here: RankRole) -> None:
+        self.task = forward.task
         self._here = here
-        self._window = window = cache.window(task)
-        reads = (window.reads_before, window.reads_after)
-        self._reads = tuple(key for key in reads if key is not None)
-        self._sees = _sees(task, window.frames.start, window.frames.stop)
+        self._window = forward.window
+        self._latents = tuple(forward.latents)
+        self._own = len(forward.task.own)
 
     def open(self) -> Iterator[Action]:
         """Open the window, and send its latents to the other first stages (output rank)."""
-        yield Open(**self._task, frames=self._window.frames, sees=self._sees)
+        enters = tuple((one.block, one.frames, one.version) for one in self.task.enters)
+        yield Open(
+            **self._of_task,
+            frames=self._latents,
+            forwarded=len(self._window.frames),
+            enters=enters,
+        )
         for target in self._here.other_firsts:
-            yield Send(message=self._latents, target=target)
+            yield Send(message=self._window_message, target=target)
 
     def post_result(self) -> Iterator[Post]:
         """Post what the output rank waits for before the sampler step."""
+        if not self._own:
+            return
         if self._here.combines:
             for receive in self._other_predictions():
                 yield Post(message=receive.message, source=receive.source)
@@ -67,7 +75,7 @@ class TaskActions:
     def receive_window(self) -> Iterator[Receive]:
         """Receive the window's latents (first stages but the output rank's)."""
         if self._here.is_first:
-            yield Receive(message=self._latents, source=self._here.output)
+            yield Receive(message=self._window_message, source=self._here.output)
 
     def compute(self, branches: range) -> Iterator[Action]:
         """Run the rank's layers for a batch of branches: from the hop before to the hop after."""
@@ -78,66 +86,81 @@ class TaskActions:
         yield self.own_compute(branches)
         if here.after is not None:
             yield Send(message=hop, target=here.after)
-        elif here.predicts and not here.combines:
-            own = self._message(Kind.PREDICTION, branches, len(self.task.frames))
+        elif self._own and here.predicts and not here.combines:
+            own = self._message(Kind.PREDICTION, branches, self._own)
             yield Send(message=own, target=here.combine)
 
     def own_compute(self, branches: range) -> Compute:
         """Return the rank's computing alone, without what it receives and sends."""
+        window = self._window
         return Compute(
-            **self._task,
+            **self._of_task,
             branches=branches,
             layers=self._here.layers,
-            frames=len(self._window.frames),
-            context=self._window.context_frames(self.task),
-            own=len(self.task.frames),
-            reads=self._reads,
-            keeps=tuple(key for key, _ in self._window.keeps),
+            frames=len(window.frames),
+            own=self._own,
+            reads=entry_spans(read.entry for read in window.reads),
+            keeps=tuple(spans(entry.frame for entry, _ in window.keeps)),
+            drops=entry_spans(window.drops),
         )
 
     def combine(self) -> Iterator[Action]:
         """Join the branches' predictions, and return the result (the rank that combines)."""
-        if not self._here.combines:
+        if not (self._own and self._here.combines):
             return
         yield from self._other_predictions()
-        yield Combine(**self._task, frames=len(self.task.frames))
+        yield Combine(**self._of_task, frames=self._own)
         if self._here.combine != self._here.output:
             yield Send(message=self._guided, target=self._here.output)
 
     def advance(self) -> Iterator[Action]:
-        """Take the sampler step, and emit the block when it was its last one (output rank)."""
+        """Take the sampler steps, and emit the blocks whose last one it was (output rank).
+
+        Nothing for a task that leaves keys and values only.
+        """
+        if not self._own:
+            return
         if not self._here.combines:
             yield Receive(message=self._guided, source=self._here.combine)
-        yield Advance(**self._task, frames=len(self.task.frames))
-        if self.task.last_step:
-            yield Emit(**self._task, frames=len(self.task.frames))
+        index = self.task.index
+        for run in self.task.runs:
+            of_run = {"index": index, "block": run.block, "step": run.step}
+            if run.weights is not None:
+                yield Fuse(**of_run, frames=len(run.frames))
+            if run.advances:
+                yield Advance(**of_run, frames=len(run.block_frames))
+        for run in self.task.finished:
+            frames = len(run.block_frames)
+            yield Emit(index=index, block=run.block, step=run.step, frames=frames)
 
     def waits_for(self, other: TaskActions) -> bool:
-        """Whether the window sees latents that the sampler step of ``other`` makes."""
+        """Whether the window sees latents that a sampler step of ``other`` makes."""
         return any(
-            other.task.block == block and other.task.step < steps for block, steps in self._sees
+            run.step < version and run.block_frames.overlaps(frames)
+            for run in other.task.runs
+            for frames, version in self._latents
         )
 
     @property
-    def _task(self) -> dict[str, int]:
+    def _of_task(self) -> dict[str, int]:
         return {"index": self.task.index, "block": self.task.block, "step": self.task.step}
 
     @property
     def _guided(self) -> Message:
-        return self._message(Kind.GUIDED, self._here.branches, len(self.task.frames))
+        return self._message(Kind.GUIDED, self._here.branches, self._own)
 
     @property
-    def _latents(self) -> Message:
+    def _window_message(self) -> Message:
         return self._message(Kind.LATENTS, self._here.branches, len(self._window.frames))
 
     def _other_predictions(self) -> Iterator[Receive]:
         """Yield the receives of the predictions of the other coordinates of the cfg axis."""
         for source, branches in self._here.other_predictions:
-            message = self._message(Kind.PREDICTION, branches, len(self.task.frames))
+            message = self._message(Kind.PREDICTION, branches, self._own)
             yield Receive(message=message, source=source)
 
     def _message(self, kind: Kind, branches: range, frames: int) -> Message:
-        return Message(**self._task, kind=kind, branches=branches, frames=frames)
+        return Message(**self._of_task, kind=kind, branches=branches, frames=frames)
 
 
 def post_ahead(actions: Iterable[Action]) -> Iterator[Action]:
@@ -161,13 +184,3 @@ def post_ahead(actions: Iterable[Action]) -> Iterator[Action]:
         yield from held[: min(lasts)]
         del held[: min(lasts)]
     yield from held
-
-
-def _sees(task: Task, start: int, stop: int) -> tuple[tuple[int, int], ...]:
-    """Return the blocks whose latents a window holds, with the steps behind them."""
-    sees = [(task.block, task.step)]
-    if task.before is not None and start < task.frames.start:
-        sees.insert(0, (task.before.block, task.before.steps_done))
-    if task.after is not None and stop > task.frames.stop:
-        sees.append((task.after.block, task.after.steps_done))
-    return tuple(sees)

@@ -1,11 +1,13 @@
 """Text form of actions: one readable line each, which reads back as the same action.
 
-    open b3s4#17 frames 24:40 sees b2@5 b3@4
+    open b3s4#17 16 frames 16:24@5 24:40@4
+    open b4s0#18 32 frames 24:40@5 40:56@0 enters b4@0 40:56
     post hop b3s4#17 0:2 16 frames from 1
     receive hop b3s4#17 0:2 16 frames from 1
-    compute b3s4#17 branches 0:2 layers 0:4 frames 16 context 8 own 8 reads b4s3.head
+    compute b3s4#17 branches 0:2 layers 0:4 frames 16 own 8 reads 40:48#15 keeps 24:32
     send prediction b3s4#17 1:2 8 frames to 3
     combine b3s4#17 8 frames
+    fuse b3s4#17 8 frames
     advance b3s4#17 8 frames
     emit b3s4#17 8 frames
     decode b3s4#17 8 frames from 0
@@ -14,8 +16,9 @@
     decide b3s4#17 branches 0:2
     attend b3s4#17 branches 0:2 layers 0:4
 
-``b3s4`` is block 3 at step 4, ``#17`` the number of that task in serial order, ``b2@5`` block 2
-with 5 steps behind it, ``0:2`` branches 0 and 1.
+``b3s4`` is block 3 at step 4, ``#17`` the number of that task in serial order, ``16:24@5`` latent
+frames 16 to 23 with 5 steps behind them, ``40:48#15`` the keys and values of latent frames 40 to 47
+that task 15 has made; behind ``branches`` and ``layers``, ``0:2`` is 0 and 1.
 """
 
 from __future__ import annotations
@@ -24,7 +27,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from longtake.caches import FeatureKey, Part
 from longtake.plan.errors import PlanError
 from longtake.plan.ir.actions import (
     Action,
@@ -36,7 +38,9 @@ from longtake.plan.ir.actions import (
     Decide,
     Decode,
     Emit,
+    EntrySpan,
     Finish,
+    Fuse,
     Kind,
     Message,
     OfTask,
@@ -52,9 +56,10 @@ def format_action(action: Action) -> str:
     """Return an action as one line, which :func:`parse_action` reads."""
     match action:
         case Open():
-            sees = " ".join(f"b{block}@{steps}" for block, steps in action.sees)
-            return f"open {_task(action)} frames {action.frames}" + (
-                f" sees {sees}" if sees else ""
+            frames = "".join(f" {span}@{steps}" for span, steps in action.frames)
+            enters = "".join(f" b{block}@{at} {span}" for block, span, at in action.enters)
+            return f"open {_task(action)} {action.forwarded} frames{frames}" + (
+                f" enters{enters}" if enters else ""
             )
         case Post() | Receive() | Collect():
             return f"{_verb(action)} {_message(action.message)} from {action.source}"
@@ -63,11 +68,12 @@ def format_action(action: Action) -> str:
         case Compute():
             return (
                 f"compute {_task(action)} branches {_span(action.branches)} "
-                f"layers {_span(action.layers)} frames {action.frames} context {action.context} "
-                f"own {action.own}{_entries('reads', action.reads)}"
-                f"{_entries('keeps', action.keeps)}"
+                f"layers {_span(action.layers)} frames {action.frames} own {action.own}"
+                f"{_listed('reads', map(_entries, action.reads))}"
+                f"{_listed('keeps', action.keeps)}"
+                f"{_listed('drops', map(_entries, action.drops))}"
             )
-        case Combine() | Advance() | Emit():
+        case Combine() | Fuse() | Advance() | Emit():
             return f"{_verb(action)} {_task(action)} {action.frames} frames"
         case Decode():
             return f"decode {_task(action)} {action.frames} frames from {action.first}"
@@ -142,7 +148,7 @@ def describe(action: Action) -> str:
             return f"{_verb(action)} block {action.block}"
         case Finish():
             return f"finish the video after block {action.block}"
-        case Open() | Combine() | Advance():
+        case Open() | Combine() | Fuse() | Advance():
             return f"{_verb(action)} {_place(action)}"
 
 
@@ -173,8 +179,13 @@ def _message(message: Message) -> str:
     return f"{message.kind} {_task(message)} {_span(message.branches)} {message.frames} frames"
 
 
-def _entries(word: str, keys: tuple[FeatureKey, ...]) -> str:
-    return "".join([f" {word}", *(f" b{k.block}s{k.step}.{k.part}" for k in keys)]) if keys else ""
+def _entries(span: EntrySpan) -> str:
+    return f"{span.frames}#{span.index}"
+
+
+def _listed(word: str, items: Iterable[object]) -> str:
+    text = "".join(f" {item}" for item in items)
+    return f" {word}{text}" if text else ""
 
 
 def _parse_span(text: str) -> range:
@@ -182,9 +193,14 @@ def _parse_span(text: str) -> range:
     return range(int(start), int(stop))
 
 
-def _parse_entries(text: str | None) -> tuple[FeatureKey, ...]:
-    found = re.findall(r"b(\d+)s(\d+)\.(\w+)", text or "")
-    return tuple(FeatureKey(block=int(b), step=int(s), part=Part(part)) for b, s, part in found)
+def _parse_frames(text: str) -> FrameRange:
+    start, stop = text.split(":")
+    return FrameRange(int(start), int(stop))
+
+
+def _parse_entries(text: str | None) -> tuple[EntrySpan, ...]:
+    found = re.findall(r"(-?\d+:-?\d+)#(\d+)", text or "")
+    return tuple(EntrySpan(_parse_frames(frames), int(index)) for frames, index in found)
 
 
 def _of_task(found: re.Match[str]) -> dict[str, Any]:
@@ -201,11 +217,12 @@ def _parse_message(found: re.Match[str]) -> Message:
 
 
 def _parse_open(found: re.Match[str]) -> Open:
-    start, stop = found["frames"].split(":")
-    sees = re.findall(r"b(\d+)@(\d+)", found["sees"] or "")
+    frames = re.findall(rf"({_FRAMES})@(\d+)", found["frames"])
+    enters = re.findall(rf"b(-?\d+)@(\d+) ({_FRAMES})", found["enters"] or "")
     return Open(
-        frames=FrameRange(int(start), int(stop)),
-        sees=tuple((int(block), int(steps)) for block, steps in sees),
+        frames=tuple((_parse_frames(span), int(steps)) for span, steps in frames),
+        forwarded=int(found["count"]),
+        enters=tuple((int(block), _parse_frames(span), int(at)) for block, at, span in enters),
         **_of_task(found),
     )
 
@@ -215,10 +232,10 @@ def _parse_compute(found: re.Match[str]) -> Compute:
         branches=_parse_span(found["branches"]),
         layers=_parse_span(found["layers"]),
         frames=int(found["frames"]),
-        context=int(found["context"]),
         own=int(found["own"]),
         reads=_parse_entries(found["reads"]),
-        keeps=_parse_entries(found["keeps"]),
+        keeps=tuple(_parse_frames(span) for span in (found["keeps"] or "").split()),
+        drops=_parse_entries(found["drops"]),
         **_of_task(found),
     )
 
@@ -257,21 +274,26 @@ def _of_frames(
     )
 
 
-_TASK = r"b(?P<block>\d+)s(?P<step>\d+)#(?P<index>\d+)"
+_TASK = r"b(?P<block>-?\d+)s(?P<step>\d+)#(?P<index>\d+)"
 _SPAN = r"\d+:\d+"
+_FRAMES = r"-?\d+:-?\d+"
 _MESSAGE = rf"(?P<kind>{'|'.join(Kind)}) {_TASK} (?P<branches>{_SPAN}) (?P<frames>\d+) frames"
-_ENTRIES = rf"(?: b\d+s\d+\.(?:{'|'.join(Part)}))+"
 _COMPUTE = (
     rf"compute {_TASK} branches (?P<branches>{_SPAN}) layers (?P<layers>{_SPAN}) "
-    r"frames (?P<frames>\d+) context (?P<context>\d+) own (?P<own>\d+)"
-    rf"(?: reads(?P<reads>{_ENTRIES}))?(?: keeps(?P<keeps>{_ENTRIES}))?"
+    r"frames (?P<frames>\d+) own (?P<own>\d+)"
+    rf"(?: reads(?P<reads>(?: {_FRAMES}#\d+)+))?(?: keeps(?P<keeps>(?: {_FRAMES})+))?"
+    rf"(?: drops(?P<drops>(?: {_FRAMES}#\d+)+))?"
+)
+_OPEN = (
+    rf"open {_TASK} (?P<count>\d+) frames(?P<frames>(?: {_FRAMES}@\d+)+)"
+    rf"(?: enters(?P<enters>(?: b-?\d+@\d+ {_FRAMES})+))?"
 )
 
 # Verb -> what a line looks like in words, as a pattern, and what it makes.
 _GRAMMAR: dict[str, tuple[str, re.Pattern[str], Callable[[re.Match[str]], Action]]] = {
     "open": (
-        "open bBsS#N frames START:STOP sees bB@STEPS ...",
-        re.compile(rf"open {_TASK} frames (?P<frames>{_SPAN})(?: sees(?P<sees>(?: b\d+@\d+)+))?"),
+        "open bBsS#N F frames START:STOP@STEPS ... enters bB@STEPS START:STOP ...",
+        re.compile(_OPEN),
         _parse_open,
     ),
     "post": _of_message("post", "from", lambda message, rank: Post(message=message, source=rank)),
@@ -279,12 +301,14 @@ _GRAMMAR: dict[str, tuple[str, re.Pattern[str], Callable[[re.Match[str]], Action
         "receive", "from", lambda message, rank: Receive(message=message, source=rank)
     ),
     "compute": (
-        "compute bBsS#N branches A:B layers A:B frames F context F own F reads KEYS keeps KEYS",
+        "compute bBsS#N branches A:B layers A:B frames F own F reads START:STOP#N ... keeps "
+        "START:STOP ... drops START:STOP#N ...",
         re.compile(_COMPUTE),
         _parse_compute,
     ),
     "combine": _of_frames("combine", Combine),
     "send": _of_message("send", "to", lambda message, rank: Send(message=message, target=rank)),
+    "fuse": _of_frames("fuse", Fuse),
     "advance": _of_frames("advance", Advance),
     "emit": _of_frames("emit", Emit),
     "decode": (

@@ -154,9 +154,10 @@ def seconds_of(workload: Workload) -> tuple[float, float]:
     """Return how long one device would decode and denoise one of the workload's videos."""
     serial = Layout.serial(workload.spec.layers, workload.branches)
     here, decode, denoise = RankRole.of(serial, 0), 0.0, 0.0
-    for task in workload.tasks():
-        compute = TaskActions(task, workload.cache, here).own_compute(range(workload.branches))
+    for forward in workload.forwards():
+        compute = TaskActions(forward, here).own_compute(range(workload.branches))
         denoise += compute_seconds(serial, workload, compute)
-        if task.last_step:
-            decode += len(task.frames) * workload.flops.decode / workload.hardware.convolution
+        for run in forward.task.finished:
+            frames = len(run.block_frames)
+            decode += frames * workload.flops.decode / workload.hardware.convolution
     return decode, denoise

@@ -11,6 +11,7 @@ from longtake.plan.cost.simulator import ENOUGH_BLOCKS, Simulation, bounded, sim
 from longtake.plan.ir.schedule import Schedule
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
+from longtake.plan.search.in_flight import of_workload
 from longtake.plan.search.meshes import Asked, meshes
 from longtake.plan.search.splits import (
     check_split,
@@ -148,10 +149,12 @@ def warnings_of(
         simulation: What the run would take with it.
         schedule: The strategy's.
     """
-    stages, in_flight = layout.mesh.pipe, workload.blocks_in_flight
-    if stages <= in_flight:
+    stages = layout.mesh.pipe
+    in_flight = of_workload(workload, stages) if stages > 1 else 1.0
+    if stages < in_flight + 0.5:  # as many, but for filling and draining
         return []
-    why = f", one for each of the {workload.steps} steps" if in_flight == workload.steps else ""
+    few = workload.blocks_in_flight == workload.steps
+    why = f", one block for each of the {workload.steps} steps" if few else ""
     degrees = Asked(ring=layout.mesh.ring, ulysses=layout.mesh.ulysses)
     weighed = choose(layout.mesh.size, workload, schedule, degrees).candidates
     least = min(weighed, key=lambda one: one.simulation.idle)
@@ -159,8 +162,8 @@ def warnings_of(
     if least.simulation.idle < simulation.idle - 0.01:
         remedy = f"{_words(least.layout)} would idle {least.simulation.idle:.0%}"
     return [
-        f"{stages} pipeline stages share at most {in_flight} block{'s' * (in_flight != 1)} in "
-        f"flight{why}, so devices will idle about {simulation.idle:.0%} of the time; {remedy}."
+        f"{stages} pipeline stages have {in_flight:.1f} tasks in flight on average{why}, so "
+        f"devices will idle about {simulation.idle:.0%} of the time; {remedy}."
     ]
 
 

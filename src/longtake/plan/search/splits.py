@@ -138,15 +138,16 @@ def _costs(workload: Workload, batches: Sequence[range]) -> _Costs:
     branches = sum(len(batch) for batch in batches)
     layer = embed = head = decode = 0.0
     tasks = 0
-    for task in workload.tasks():
+    for forward in workload.forwards():
         tasks += 1
-        window = workload.cache.window(task)
-        queries, own = workload.window_tokens(len(window.frames)), len(task.frames)
-        keys = workload.window_tokens(len(window.frames) + window.context_frames(task))
+        window, own = forward.window, len(forward.task.own)
+        queries = workload.window_tokens(len(window.frames))
+        keys = workload.window_tokens(len(window.frames) + len(window.reads))
         layer += (flops.layer + flops.attention * keys) * queries * branches
         embed += flops.embed * len(window.frames) * tokens * len(batches)
         head += flops.head * own * tokens * branches
-        decode += flops.decode * own * task.last_step
+        finished = sum(len(run.block_frames) for run in forward.task.finished)
+        decode += flops.decode * finished
     scale = 1 / (tasks * workload.hardware.matmul)
     decode /= tasks * workload.hardware.convolution
     return _Costs(layer * scale, embed * scale, head * scale, decode)

@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from longtake.caches import FeatureCache
+from longtake.caches import FeatureCache, Forward, forwards
 from longtake.comm.communicator import Communicator
 from longtake.models import AnyBackbone, BlockSampler, ConditioningFrames, KnownFrames, Sampler
 from longtake.noise import StepNoise
 from longtake.plan.ir.actions import Action
 from longtake.strategies.pipedit.co_attention import CoAttention
-from longtake.task import FrameRange, Task
+from longtake.task import Enter, FrameRange, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,9 @@ class Denoising:
             frames have one timestep.
         co_attention: With decode ranks that attend some of this rank's heads.
         request: Number of the request in the run.
-        step_noise: The noise of each sampler step, for a stochastic sampler.
+        step_noise: The noise of each sampler step, for a stochastic sampler, and of warm-up blocks.
+        clip: Known frames ``(1, C, F, H, W)`` that the schedule's blocks are copies of, instead of
+            being held in their place.
     """
 
     backbone: AnyBackbone
@@ -89,10 +91,27 @@ class Denoising:
     co_attention: CoAttention | None = None
     request: int = 0
     step_noise: StepNoise | None = None
+    clip: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.sampler.stochastic and self.step_noise is None:
             raise ValueError("a stochastic sampler needs step_noise")
+
+    @property
+    def forwards(self) -> Iterator[Forward]:
+        """The tasks with what the cache makes of them."""
+        return forwards(self.tasks, self.cache)
+
+    def noise_for(self, enter: Enter) -> Tensor:
+        """Return the starting noise of a block that comes in, on the device.
+
+        Blocks of the video come in in the order of time.
+        """
+        if enter.block >= 0:
+            return next(self.noise).to(self.device)
+        if self.step_noise is None:
+            raise ValueError("warm-up blocks need step_noise")
+        return self.step_noise.draw(enter.block, -1, len(enter.frames)).to(self.device)
 
     def begin(self, frames: FrameRange, noise: Tensor) -> tuple[Tensor, BlockSampler]:
         """Return the latents that a block's first step sees, and the block's sampler.
@@ -111,12 +130,34 @@ class Denoising:
         steps = KnownFrames(sampler, clean, noise[:, :, : clean.shape[2]], share)
         return steps.hold(latents), steps
 
-    def noise_of(self, task: Task) -> Tensor | None:
-        """Return the noise of a task's sampler step on the device; ``None``: it needs none."""
+    def begin_at(self, version: int, clean: Tensor, noise: Tensor) -> tuple[Tensor, BlockSampler]:
+        """Return clean latents at the level of a step, and the sampler of a block that begins so.
+
+        Args:
+            version: Steps that the block is taken to have behind it.
+            clean: Latents as the sampler leaves finished frames, ``(1, C, F, H, W)``.
+            noise: Of the same shape.
+        """
+        sampler = self.sampler.start_at(version)
+        return sampler.noised(clean, noise), sampler
+
+    def known(self, frames: int) -> Tensor:
+        """Return the known frames that blocks of the schedule are copies of, on the device."""
+        if self.clip is None:
+            raise ValueError("the schedule begins with known frames, but none are given")
+        return self.clip[:, :, :frames].to(self.device)
+
+    def noise_of(self, block: int, step: int, frames: int) -> Tensor | None:
+        """Return the noise of a sampler step on the device; ``None``: it needs none."""
         if not self.sampler.stochastic or self.step_noise is None:
             return None
-        noise = self.step_noise.draw(task.block, task.step, len(task.frames))
-        return noise.to(self.device)
+        return self.step_noise.draw(block, step, frames).to(self.device)
+
+    def mixing_noise(self, index: int, frames: FrameRange) -> Tensor:
+        """Return the noise that a task mixes into finished frames that it sees."""
+        if self.step_noise is None:
+            raise ValueError("frames that are seen with noise need step_noise")
+        return self.step_noise.mixed(index, frames.start, len(frames)).to(self.device)
 
     def combine(self, task: Task, predictions: Tensor) -> Tensor:
         """Join all branches' predictions of a task: ``(branches, C, F, H, W)`` to ``(1, ...)``."""

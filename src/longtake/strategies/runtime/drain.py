@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile, tee
 from typing import TypeAlias
 
+from longtake.caches import Forward
 from longtake.plan.ir.actions import Action, Post, Receive, Send
-from longtake.task import Task
 
-ActionsOf: TypeAlias = Callable[[Iterable[Task], int], Iterator[Action]]
+ActionsOf: TypeAlias = Callable[[Iterable[Forward], int], Iterator[Action]]
 """The actions of some tasks on a rank."""
 
 
 def answers(
-    tasks: Iterable[Task], actions_of: ActionsOf, ranks: Iterable[int], rank: int
+    forwards: Iterable[Forward], actions_of: ActionsOf, ranks: Iterable[int], rank: int
 ) -> Iterator[Send]:
     """Yield the messages that a rank still owes to others.
 
@@ -27,13 +27,14 @@ def answers(
     that began with this task would have posted there.
 
     Args:
-        tasks: That will not come, in serial order; only as many are read as have been posted for.
+        forwards: Tasks that will not come, in serial order; only as many are read as have been
+            posted for.
         actions_of: The request's actions.
         ranks: All that may wait.
         rank: The one that sends.
     """
     ranks = [other for other in ranks if other != rank]
-    for other, its_tasks in zip(ranks, tee(tasks, len(ranks)), strict=True):
+    for other, its_tasks in zip(ranks, tee(forwards, len(ranks)), strict=True):
         actions = actions_of(its_tasks, other)
         for action in takewhile(lambda one: not isinstance(one, Receive), actions):
             if isinstance(action, Post) and action.source == rank:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from longtake.caches import Window
+from longtake.caches import Forward
 from longtake.plan.ir.actions import (
     Action,
     Advance,
@@ -23,6 +23,7 @@ from longtake.plan.ir.actions import (
     Compute,
     Decide,
     Emit,
+    Fuse,
     Kind,
     Message,
     OfTask,
@@ -52,12 +53,21 @@ from longtake.strategies.runtime.task_forward import TaskForward
 from longtake.task import FrameRange, Task
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Begun:
-    """A task that this rank takes part in."""
+    """A task that this rank takes part in.
 
-    task: Task
-    window: Window
+    Args:
+        forward: The task with its window.
+        left: Actions of it that are still to be done before it is done here.
+    """
+
+    forward: Forward
+    left: int
+
+    @property
+    def task(self) -> Task:
+        return self.forward.task
 
 
 @final
@@ -83,14 +93,15 @@ class Executor:
         self._is_output = rank == layout.output_rank
         self._role = RankRole.of(layout, rank)
         self._share = TokenShare.of(layout, rank, work.backbone.spec.heads, work.communicator)
-        self._forwards = {
+        self._models = {
             batch: TaskForward(work, batch, self._share) for batch in self._role.batches
         }
         self._queue = BlockQueue(work)
-        self._rest = iter(work.tasks)
+        self._rest = work.forwards
         self._next = 0
         self._closing = False
         self._begun: dict[int, _Begun] = {}
+        """In serial order."""
         self._values: dict[tuple[Kind, int, range], Tensor] = {}
         self._finished: dict[int, tuple[FrameRange, Tensor]] = {}
         self._mail = Mailbox(work.communicator, self._empty)
@@ -100,11 +111,12 @@ class Executor:
         """Do every action and report it; see ``ParallelStrategy.run``."""
         work = self._work
         actions = mesh_actions(
-            self._schedule, self._tasks(), work.request, work.cache, self._layout, self._rank
+            self._schedule, self._forwards(), work.request, self._layout, self._rank
         )
         try:
             for action in actions:
                 yield from self._timed(action)
+            yield from self._done()
         except Drained:
             self._drain()
         except GeneratorExit:
@@ -120,21 +132,36 @@ class Executor:
         self._mail.flush()
 
     def _open_links(self) -> None:
-        tasks = list(islice(self._rest, LOOKED_AT))
-        self._rest = chain(tasks, self._rest)
+        first = list(islice(self._rest, LOOKED_AT))
+        self._rest = chain(first, self._rest)
         work = self._work
-        found = links(self._schedule, tasks, work.request, work.cache, self._layout)
+        found = links(self._schedule, first, work.request, self._layout)
         work.communicator.open(found, self._layout.groups)
 
-    def _tasks(self) -> Iterator[Task]:
+    def _forwards(self) -> Iterator[Forward]:
         """Yield the schedule, up to where the run is closed, and remember what is begun."""
         while not self._closing:
-            task = next(self._rest, None)
-            if task is None:
+            forward = next(self._rest, None)
+            if forward is None:
                 return
-            self._begun[task.index] = _Begun(task, self._work.cache.window(task))
-            self._next = task.index + 1
-            yield task
+            self._begun[forward.task.index] = _Begun(forward, self._actions_left(forward.task))
+            self._next = forward.task.index + 1
+            yield forward
+
+    def _actions_left(self, task: Task) -> int:
+        """Return how many actions end a task on this rank: its sampler steps, where it has any."""
+        if task.runs and self._is_output:
+            return sum((run.weights is not None) + run.advances for run in task.runs)
+        return 1
+
+    def _done(self) -> Iterator[Progress]:
+        """Report the tasks that are done, in serial order where the video comes out."""
+        for index in list(self._begun):
+            if self._begun[index].left:
+                if self._is_output:
+                    return
+                continue
+            yield TaskDone(self._begun.pop(index).task)
 
     def _timed(self, action: Action) -> Iterator[Progress]:
         start = time.perf_counter()
@@ -149,8 +176,7 @@ class Executor:
         with record_function(name), told(activity, action, name, self._work.device):
             match action:
                 case Open():
-                    begun = self._begun[action.index]
-                    latents = self._queue.latents(begun.task, begun.window)
+                    latents = self._queue.latents(self._begun[action.index].forward)
                     self._put(Kind.LATENTS, action, self._role.branches, latents)
                 case Post():
                     self._mail.post(action)
@@ -163,8 +189,8 @@ class Executor:
                     yield from self._combine(action)
                 case Send():
                     self._send(action)
-                case Advance():
-                    yield from self._advance(action)
+                case Fuse() | Advance():
+                    yield from self._step(action)
                 case Emit():
                     frames, latents = self._finished.pop(action.block)
                     yield BlockDone(action.block, frames, latents)
@@ -174,49 +200,61 @@ class Executor:
                     _refuse(name)
 
     def _compute(self, action: Compute) -> Iterator[Progress]:
-        begun = self._begun[action.index]
-        forward, last_batch = (
-            self._forwards[action.branches],
-            action.branches == self._role.batches[-1],
-        )
+        yield from self._done()
+        begun, model = self._begun[action.index], self._models[action.branches]
+        last_batch = action.branches == self._role.batches[-1]
         if self._role.is_first:
             latents = self._values[Kind.LATENTS, action.index, self._role.branches]
             if last_batch:
                 self._take(Kind.LATENTS, action, self._role.branches)
-            hidden = forward.embed(begun.task, begun.window, latents)
+            hidden = model.embed(begun.forward, latents)
         else:
             hidden = self._take(Kind.HOP, action, action.branches)
         heads = self._heads_given(action)
-        hidden = forward.layers(begun.task, begun.window, hidden, action.layers, heads)
-        if self._role.is_last:
-            predicted = forward.predict(begun.task, begun.window, hidden)
+        hidden = model.layers(begun.forward, hidden, action.layers, heads)
+        if not self._role.is_last:
+            self._put(Kind.HOP, action, action.branches, hidden)
+        elif begun.task.runs:
+            predicted = model.predict(begun.forward, hidden)
             if self._role.predicts:
                 self._put(Kind.PREDICTION, action, action.branches, predicted)
-        else:
-            self._put(Kind.HOP, action, action.branches, hidden)
-        if last_batch and not (self._is_output or self._role.combines):
-            yield self._end(action)
+        follows = begun.task.runs and (self._is_output or self._role.combines)
+        if last_batch and not follows:
+            begun.left = 0
+            if not self._is_output:
+                yield from self._done()
 
     def _combine(self, action: Combine) -> Iterator[Progress]:
-        task = self._begun[action.index].task
+        begun = self._begun[action.index]
         parts = [self._take(Kind.PREDICTION, action, batch) for batch in self._layout.batches]
         joined = parts[0] if len(parts) == 1 else torch.cat([part.float() for part in parts])
-        guided = self._work.combine(task, joined)
+        guided = self._work.combine(begun.task, joined)
         self._put(Kind.GUIDED, action, self._role.branches, guided)
         if not self._is_output:
-            yield self._end(action)
+            begun.left = 0
+            yield from self._done()
 
-    def _advance(self, action: Advance) -> Iterator[Progress]:
-        task = self._begun[action.index].task
-        finished = self._queue.advance(task, self._take(Kind.GUIDED, action, self._role.branches))
-        if finished is not None:
-            self._finished[task.block] = (task.frames, finished)
-        yield self._end(action)
+    def _step(self, action: Fuse | Advance) -> Iterator[Progress]:
+        """Add to a block's step, or take it; with the last of a task's actions it is done."""
+        yield from self._done()
+        begun = self._begun[action.index]
+        run = next(run for run in begun.task.runs if run.block == action.block)
+        guided = self._values[Kind.GUIDED, action.index, self._role.branches]
+        begun.left -= 1
+        if not begun.left:
+            self._take(Kind.GUIDED, action, self._role.branches)
+        if isinstance(action, Fuse):
+            self._queue.fuse(begun.forward, run, guided)
+        else:
+            finished = self._queue.advance(begun.forward, run, guided)
+            if finished is not None and run.block >= 0:
+                self._finished[run.block] = (run.block_frames, finished)
+        if not begun.left and next(iter(self._begun)) == action.index:
+            yield TaskDone(self._begun.pop(action.index).task)
 
     def _decide(self, action: Decide) -> None:
         assert self._work.co_attention is not None
-        begun = self._begun[action.index]
-        size = self._forwards[action.branches].size(begun.task, begun.window)
+        size = self._models[action.branches].size(self._begun[action.index].forward)
         heads = self._work.co_attention.decide(size)
         self._put(Kind.HEADS, action, action.branches, torch.tensor([heads]))
 
@@ -226,9 +264,6 @@ class Executor:
             return 0
         decided = self._layout.batches_at(0)[self._role.batches.index(action.branches)]
         return int(self._take(Kind.HEADS, action, decided))
-
-    def _end(self, action: Compute | Combine | Advance) -> TaskDone:
-        return TaskDone(self._begun.pop(action.index).task)
 
     def _receive(self, action: Receive) -> None:
         message = action.message
@@ -247,7 +282,7 @@ class Executor:
         work, layout = self._work, self._layout
         end = self._next if self._is_output else work.communicator.announced_end()
         assert end is not None
-        begun = [begun.task for begun in self._begun.values() if begun.task.index >= end]
+        begun = [one.forward for one in self._begun.values() if one.task.index >= end]
         all_of = partial(_actions, self._schedule, work, layout)
         # Decode ranks that only wait for blocks are answered by who hands the blocks over.
         ranks = set(range(layout.size if layout.aco else layout.mesh.size)) - {layout.output_rank}
@@ -282,9 +317,9 @@ class Executor:
 
 
 def _actions(
-    schedule: Schedule, work: Denoising, layout: Layout, tasks: Iterator[Task], rank: int
+    schedule: Schedule, work: Denoising, layout: Layout, rest: Iterator[Forward], rank: int
 ) -> Iterator[Action]:
-    return actions_of(schedule, tasks, work.request, work.cache, layout, rank)
+    return actions_of(schedule, rest, work.request, layout, rank)
 
 
 def _refuse(action: str) -> NoReturn:

@@ -7,14 +7,15 @@ from typing import Any, final
 
 from torch import Tensor
 
-from longtake.caches import FeatureKey, FeatureStore, Window
+from longtake.caches import FeatureStore, FeatureTable, Forward
+from longtake.errors import ConfigurationError
 from longtake.models import Condition, Grid, Kernel, LayerContext, Rotary
 from longtake.models.layers.kernel import attention_kernel
 from longtake.models.layers.levels import CLEAN, level_runs
 from longtake.strategies.exchange import TokenShare, overlap
 from longtake.strategies.runtime.denoising import Denoising
 from longtake.strategies.runtime.window_attention import WindowAttention
-from longtake.task import FrameRange, Task
+from longtake.task import Frames, Task
 
 
 @final
@@ -22,7 +23,7 @@ class TaskForward:
     """Embeds, runs layers and predicts for the tasks of one request.
 
     Every rank has one per batch of guidance branches that it runs. Timestep embeddings are
-    computed here once for all blocks, rotary tables once per block; what the text encoder said is
+    computed here once for all blocks, rotary tables once per window; what the text encoder said is
     projected once per prompt by ``Denoising.text``.
 
     Args:
@@ -36,59 +37,54 @@ class TaskForward:
     ) -> None:
         self._work = work
         self._share = share or TokenShare.whole(work.backbone.spec.heads)
-        self._held: dict[FeatureKey, list[int]] = {}
         self._branches = range(work.guidance.branches) if branches is None else branches
-        clean = (CLEAN,) if work.backbone.spec.timestep == "frame" else ()
-        self._steps = {
-            timestep: work.backbone.condition_step(timestep, work.guidance.embedded)
-            for timestep in (*work.sampler.timesteps, *clean)
-        }
+        self._steps: dict[float, Any] = {}
         self._tokens = work.backbone.spec.tokens_per_frame(work.height, work.width)
-        self._rotary: dict[int, tuple[Grid, Rotary]] = {}
+        self._rotary: dict[tuple[Frames, int], tuple[int, Rotary]] = {}
         self._kernel = partial(attention_kernel, backend=work.attention)
+        self._table = FeatureTable(self._share.ring_index)
         self.store = FeatureStore()
 
-    def embed(self, task: Task, window: Window, latents: Tensor) -> Tensor:
+    def embed(self, forward: Forward, latents: Tensor) -> Tensor:
         """Return hidden states ``(B, S + L, M)`` of the window's latents ``(1, C, F, H, W)``.
 
         Embedding is so little work that each rank embeds all tokens and takes its own.
         """
-        condition = self._condition(task, window.frames, range(self._total(window)))
-        hidden = self._work.backbone.embed(latents, self._grid(task, window.frames), condition)
+        condition = self._condition(forward, forward.window.frames, range(self._total(forward)))
+        grid = self._grid(forward, forward.window.frames)
+        hidden = self._work.backbone.embed(latents, grid, condition)
         # Guidance branches start from the same latents: without text tokens, embedded once.
         mine = self._share.tokens(hidden.shape[1])
         return hidden[:, mine.start : mine.stop].expand(len(self._branches), -1, -1)
 
-    def layers(
-        self, task: Task, window: Window, hidden: Tensor, layers: range, heads: int = 0
-    ) -> Tensor:
+    def layers(self, forward: Forward, hidden: Tensor, layers: range, heads: int = 0) -> Tensor:
         """Run consecutive layers on hidden states ``(B, S + L, M)``.
 
         Args:
-            task: Which one.
-            window: What it computes, reads and leaves.
+            forward: The task, and what it computes, reads and leaves.
             hidden: The hidden states.
             layers: Which layers.
             heads: How many of this rank's heads a decode rank attends.
         """
-        backbone, total = self._work.backbone, self._total(window)
+        backbone, total = self._work.backbone, self._total(forward)
         text, mine = backbone.spec.text_tokens, self._share.tokens(total)
-        condition = self._condition(task, window.frames, mine)
+        condition = self._condition(forward, forward.window.frames, mine)
         context: LayerContext[Any, Any] = LayerContext(
             text=condition.text,
             step=condition.step,
-            rotary=self._rotary_of(task, window),
+            rotary=self._rotary_of(forward),
             kernel=self._kernel,
             start=condition.start,
             text_tokens=len(overlap(mine, range(total - text, total))),
         )
         attention = WindowAttention(
-            window,
+            forward.window,
             self._tokens,
             self.store,
-            self._attention_kernel(task, window, len(layers), heads),
+            self._table,
+            self._attention_kernel(forward, len(layers), heads),
             self._share,
-            self._held,
+            _unmoved if backbone.positions is None else backbone.positions.rotate,
             text,
             backbone.text_padding(condition.text),
             hidden.device,
@@ -98,78 +94,123 @@ class TaskForward:
             hidden = backbone.layer(index, hidden, context, attend)
         return hidden
 
-    def predict(self, task: Task, window: Window, hidden: Tensor) -> Tensor:
-        """Return the branches' predictions of the block's own frames, ``(B, C, F, H, W)``.
+    def predict(self, forward: Forward, hidden: Tensor) -> Tensor:
+        """Return the branches' predictions of the task's own frames, ``(B, C, F, H, W)``.
 
         Where ranks share the tokens, all of them call it: the first one predicts, the others give
         it their tokens and get nothing.
         """
-        own = window.own.within(window.frames)
-        wanted = range(own.start * self._tokens, own.stop * self._tokens)
-        hidden = self._share.collect(hidden, self._total(window), wanted)
+        own = forward.task.own
+        first = forward.window.frames.index(own[0])
+        wanted = range(first * self._tokens, (first + len(own)) * self._tokens)
+        hidden = self._share.collect(hidden, self._total(forward), wanted)
         if self._share.index:
             return hidden
-        condition = self._condition(task, window.own, range(len(wanted)))
-        return self._work.backbone.head(hidden, self._grid(task, window.own), condition)
+        condition = self._condition(forward, own, range(len(wanted)))
+        return self._work.backbone.head(hidden, self._grid(forward, own), condition)
 
-    def size(self, task: Task, window: Window) -> tuple[int, ...]:
+    def size(self, forward: Forward) -> tuple[int, ...]:
         """Return what tells micro-batchs whose attention costs differ apart."""
-        return (len(self._branches), len(window.frames), window.context_frames(task))
+        window = forward.window
+        return (len(self._branches), len(window.frames), len(window.reads))
 
-    def _attention_kernel(self, task: Task, window: Window, calls: int, heads: int) -> Kernel:
+    def _attention_kernel(self, forward: Forward, calls: int, heads: int) -> Kernel:
         """Return the kernel of self-attention of one micro-batch."""
         if self._work.co_attention is None:
             return self._kernel
-        return self._work.co_attention.kernel(self._kernel, calls, self.size(task, window), heads)
+        return self._work.co_attention.kernel(self._kernel, calls, self.size(forward), heads)
 
-    def _condition(self, task: Task, frames: FrameRange, tokens: range) -> Condition[Any, Any]:
+    def _condition(self, forward: Forward, frames: Frames, tokens: range) -> Condition[Any, Any]:
         """Return what some tokens of these frames are conditioned on."""
         return Condition(
-            text=self._work.text(task.frames, self._branches),
-            step=self._step(task, frames, tokens),
+            text=self._work.text(forward.task.prompt, self._branches),
+            step=self._step(forward.task, frames, tokens),
             start=self._work.start,
         )
 
-    def _step(self, task: Task, frames: FrameRange, tokens: range) -> Any:
+    def _step(self, task: Task, frames: Frames, tokens: range) -> Any:
         """Return the one noise level of these tokens, or several of them joined."""
-        backbone, timesteps = self._work.backbone, self._work.sampler.timesteps
+        backbone = self._work.backbone
         if backbone.spec.timestep == "frame":
-            levels = [self._level(task, frame) for frame in range(frames.start, frames.stop)]
+            steps_of = {frame: run.step for run in task.runs for frame in run.frames}
+            levels = [self._level(task, frame, steps_of.get(frame)) for frame in frames]
             runs = level_runs(levels, self._tokens, tokens)
             if len(runs) > 1:
-                steps = [self._steps[level] for level, _ in runs]
+                steps = [self._step_at(level) for level, _ in runs]
                 return backbone.join_steps(steps, [count for _, count in runs])
             if runs:
-                return self._steps[runs[0][0]]
-        return self._steps[timesteps[task.step]]
+                return self._step_at(runs[0][0])
+        return self._step_at(self._timestep(task.step))
 
-    def _level(self, task: Task, frame: int) -> float:
-        """Return a latent frame's timestep: the schedule fixes it, or it was known before."""
-        timesteps, done = self._work.sampler.timesteps, task.steps_done(frame)
-        known = self._work.start is not None and frame in self._work.start.frames
-        return CLEAN if known or done == len(timesteps) else timesteps[done]
+    def _step_at(self, timestep: float) -> Any:
+        """Return a timestep's embedding and modulation, made once for all blocks."""
+        if timestep not in self._steps:
+            work = self._work
+            made = work.backbone.condition_step(timestep, work.guidance.embedded)
+            self._steps[timestep] = made
+        return self._steps[timestep]
 
-    def _total(self, window: Window) -> int:
-        return len(window.frames) * self._tokens + self._work.backbone.spec.text_tokens
+    def _level(self, task: Task, frame: int, step: int | None) -> float:
+        """Return a latent frame's timestep: the schedule fixes it, or it was known before.
 
-    def _rotary_of(self, task: Task, window: Window) -> Rotary | None:
-        """Return this rank's rotary table, made once per block and dropped with its last step."""
-        positions = self._work.backbone.positions
+        Args:
+            task: That forwards it.
+            frame: Absolute.
+            step: At which the task denoises it, if it does.
+        """
+        if self._work.start is not None and frame in self._work.start.frames:
+            return CLEAN
+        if step is not None:
+            return self._timestep(step)
+        seen = task.seen(frame)
+        if seen is None:  # left by a pass over finished frames
+            return CLEAN
+        if seen.noised:
+            return seen.noised * self._work.backbone.spec.train_timesteps
+        return self._timestep(seen.version if seen.told is None else seen.told)
+
+    def _timestep(self, step: int) -> float:
+        """Return the timestep of a step, or that of finished frames."""
+        timesteps = self._work.sampler.timesteps
+        return CLEAN if step == len(timesteps) else timesteps[step]
+
+    def _total(self, forward: Forward) -> int:
+        return len(forward.window.frames) * self._tokens + self._work.backbone.spec.text_tokens
+
+    def _rotary_of(self, forward: Forward) -> Rotary | None:
+        """Return this rank's rotary table; kept as long as every iteration asks for it."""
+        positions, now = self._work.backbone.positions, forward.task.iteration
         if positions is None:
             return None
-        grid = self._grid(task, window.frames)
-        made_for, table = self._rotary.pop(task.block, (None, None))
-        if table is None or made_for != grid:  # NoCache's window grows when a block enters
+        grid = self._grid(forward, forward.window.frames)
+        key = grid.positions, grid.origin
+        _, table = self._rotary.get(key, (now, None))
+        if table is None:
             cos, sin = positions.table(grid)
             mine = self._share.tokens(cos.shape[1])
             table = cos[:, mine.start : mine.stop], sin[:, mine.start : mine.stop]
-        if not task.last_step:
-            self._rotary[task.block] = (grid, table)
+            # A window that a block's next step does not have again is seldom asked for later.
+            self._rotary = {k: v for k, v in self._rotary.items() if v[0] >= now - 1}
+        self._rotary[key] = now, table
         return table
 
-    def _grid(self, task: Task, frames: FrameRange) -> Grid:
+    def _grid(self, forward: Forward, frames: Frames) -> Grid:
         # The same origin under every cache, whether the frames before are recomputed or not.
-        first = task.frames if task.before is None else task.before.frames
+        window = forward.window
+        first = window.frames.index(frames[0])
+        positions = window.positions[first : first + len(frames)]
+        anew = any(run.positions is not None for run in forward.task.runs)
         return Grid(
-            frames=frames, height=self._work.height, width=self._work.width, origin=first.start
+            frames=frames,
+            positions=positions,
+            height=self._work.height,
+            width=self._work.width,
+            origin=min(positions) if anew else forward.task.origin,
         )
+
+
+def _unmoved(keys: Tensor, shift: int) -> Tensor:
+    raise ConfigurationError(
+        f"kept keys are to move by {shift} latent frames, but the model's positions are learned; "
+        f"choose a cache that leaves them where they are (moved_sinks: false)."
+    )

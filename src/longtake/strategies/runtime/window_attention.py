@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import final
 
 import torch
 from torch import Tensor
 
-from longtake.caches import FeatureKey, FeatureStore, Window
+from longtake.caches import Chunk, FeatureStore, FeatureTable, Window
+from longtake.caches.store import select
+from longtake.caches.table import Piece
 from longtake.models import Attend, Kernel, Operand
 from longtake.models.layers.groups import TokenGroups
 from longtake.strategies.exchange import Group, TokenShare, lined_up, overlap, split
+
+Move = Callable[[Tensor, int], Tensor]
+"""Moves kept keys along time: ``Positions.rotate``."""
 
 
 @final
@@ -28,9 +33,10 @@ class WindowAttention:
         window: What the task reads and leaves.
         tokens_per_frame: Tokens of one latent frame.
         store: Where features outlive tasks.
+        table: Where they are in the store; changed.
         kernel: The attention kernel.
         share: This rank's tokens and heads.
-        held: Tokens that each ring coordinate holds of every entry; changed.
+        move: Moves kept keys along time.
         text_tokens: Text tokens behind the video tokens.
         padding: How many of them, the last ones, no query may see: per branch, or one number for
             all branches.
@@ -42,17 +48,18 @@ class WindowAttention:
         window: Window,
         tokens_per_frame: int,
         store: FeatureStore,
+        table: FeatureTable,
         kernel: Kernel,
         share: TokenShare,
-        held: dict[FeatureKey, list[int]],
+        move: Move,
         text_tokens: int = 0,
         padding: Sequence[int] = (0,),
         device: torch.device | None = None,
     ) -> None:
-        self._window = window
         self._store = store
         self._kernel = kernel
         self._share = share
+        self._move = move
         self._device = device
         video = len(window.frames) * tokens_per_frame
         self._total = video + text_tokens
@@ -61,24 +68,24 @@ class WindowAttention:
             [len(overlap(part, range(self._total - count, self._total))) for part in ring]
             for count in padding
         ]
-        # A ring's ranks must know how much the others hold, groups which tokens these are.
-        before, after = (
-            [0] * len(ring) if key is None else held.pop(key)
-            for key in (window.reads_before, window.reads_after)
-        )
-        window_parts = lined_up([len(part) for part in ring], sum(before))
-        added = lined_up(before), lined_up(after, sum(before) + self._total)
-        self._places = list(zip(added[0], window_parts, added[1], strict=True))
-        self._keys = [sum(map(len, spans)) for spans in self._places]
+        self._lay_out_keys(window, table, ring)
         self._groups: dict[TokenGroups, list[Group]] = {}
         mine = ring[share.ring_index]
         self._video = len(overlap(mine, range(video)))
-        self._keeps = []
-        for key, frames in window.keeps:
-            kept = _tokens(frames.within(window.frames), tokens_per_frame)
-            held[key] = [len(overlap(part, kept)) for part in ring]
-            part = overlap(mine, kept)
-            self._keeps.append((key, slice(part.start - mine.start, part.stop - mine.start)))
+        self._before, self._after = (
+            table.pieces(window.reads_before),
+            table.pieces(window.reads_after),
+        )
+        self._drops = table.drop(window)
+        # The window's frames, and how many of their tokens each ring rank has.
+        frames = [
+            range(first, first + tokens_per_frame) for first in range(0, video, tokens_per_frame)
+        ]
+        parts = [[len(overlap(part, frame)) for part in ring] for frame in frames]
+        self._keeps: list[tuple[Chunk, list[slice]]] = []
+        for chunk, numbers in table.keep(window, parts):
+            kept = [overlap(mine, frames[number]) for number in numbers]
+            self._keeps.append((chunk, _slices(kept, mine.start)))
 
     def layer(self, index: int, groups: TokenGroups | None = None) -> Attend:
         """Return the ``attend`` of one layer; call it exactly once.
@@ -89,10 +96,27 @@ class WindowAttention:
         """
         return partial(self._attend, index, () if groups is None else self._split(groups))
 
+    def _lay_out_keys(self, window: Window, table: FeatureTable, ring: Sequence[range]) -> None:
+        """Number the window's keys: a ring's ranks must know how much the others hold of it."""
+        places: list[list[range]] = [[] for _ in ring]
+        start = 0
+        frames = [
+            *table.parts(window.reads_before),
+            [len(part) for part in ring],
+            *table.parts(window.reads_after),
+        ]
+        for counts in frames:
+            for spans, span in zip(places, lined_up(counts, start), strict=True):
+                spans.append(span)
+            start += sum(counts)
+        self._places = places
+        self._window_at = len(window.reads_before)
+        self._keys = [sum(map(len, spans)) for spans in places]
+
     def _split(self, groups: TokenGroups) -> Sequence[Group]:
         if groups not in self._groups:
             mine = self._share.ring_index
-            queries = self._places[mine][1]
+            queries = self._places[mine][self._window_at]
             self._groups[groups] = split(groups, queries, self._places, mine, self._device)
         return self._groups[groups]
 
@@ -112,23 +136,44 @@ class WindowAttention:
         )
 
     def _extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the entries that the window reads, leave those that it keeps."""
-        keys, values = [k[:, : self._video]], [v[:, : self._video]]
-        if self._window.reads_before is not None:
-            before_k, before_v = self._store.take(self._window.reads_before, layer)
-            keys.insert(0, before_k)
-            values.insert(0, before_v)
-        if self._window.reads_after is not None:
-            after_k, after_v = self._store.take(self._window.reads_after, layer)
-            keys.append(after_k)
-            values.append(after_v)
-        for key, tokens in self._keeps:
-            self._store.put(key, layer, k[:, tokens], v[:, tokens])
-        if len(keys) == 1:
-            return k, v
-        text_k, text_v = k[:, self._video :], v[:, self._video :]
-        return torch.cat([*keys, text_k], dim=1), torch.cat([*values, text_v], dim=1)
+        """Take the entries that the window reads, drop and leave what it says."""
+        before = [self._read(piece, layer) for piece in self._before]
+        after = [self._read(piece, layer) for piece in self._after]
+        extended = self._joined(before, k, 0, after), self._joined(before, v, 1, after)
+        for drop in self._drops:
+            self._store.drop(drop.chunk, layer, drop.rest)
+        for chunk, tokens in self._keeps:
+            self._store.put(chunk, layer, select(k, tokens), select(v, tokens))
+        return extended
+
+    def _read(self, piece: Piece, layer: int) -> tuple[Tensor, Tensor]:
+        k, v = (x[:, piece.tokens] for x in self._store.get(piece.chunk, layer))
+        return self._move(k, piece.shift) if piece.shift else k, v
+
+    def _joined(
+        self,
+        before: Sequence[tuple[Tensor, Tensor]],
+        own: Tensor,
+        of: int,
+        after: Sequence[tuple[Tensor, Tensor]],
+    ) -> Tensor:
+        """Put keys (``of`` 0) or values (1) together: before, the window's, after, text."""
+        if not (before or after):
+            return own
+        video, text = own[:, : self._video], own[:, self._video :]
+        parts = [*(kv[of] for kv in before), video, *(kv[of] for kv in after), text]
+        return torch.cat(parts, dim=1)
 
 
-def _tokens(frames: slice, tokens_per_frame: int) -> range:
-    return range(frames.start * tokens_per_frame, frames.stop * tokens_per_frame)
+def _slices(tokens: Sequence[range], start: int) -> list[slice]:
+    """Return consecutive tokens as slices behind ``start``, those that touch as one."""
+    found: list[slice] = []
+    for part in tokens:
+        first, stop = part.start - start, part.stop - start
+        if first == stop:
+            continue
+        if found and found[-1].stop == first:
+            found[-1] = slice(found[-1].start, stop)
+        else:
+            found.append(slice(first, stop))
+    return found or [slice(0, 0)]

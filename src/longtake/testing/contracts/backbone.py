@@ -232,7 +232,7 @@ class BackboneContract(ABC):
     def _grid(self, at: int = 0, stop: int | None = None, origin: int | None = None) -> Grid:
         frames = FrameRange(at, at + FRAMES if stop is None else stop)
         origin = at if origin is None else origin
-        return Grid(frames=frames, height=self.height, width=self.width, origin=origin)
+        return Grid.of(frames, height=self.height, width=self.width, origin=origin)
 
     def _tokens(self, frames: int) -> int:
         return frames * self.load(()).spec.tokens_per_frame(self.height, self.width)

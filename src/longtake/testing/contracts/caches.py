@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
+from typing import ClassVar
 
 import pytest
 
-from longtake.caches import FeatureCache, FeatureKey, peak_held_frames
+from longtake.caches import Entry, FeatureCache, Forward, Kept, forwards, peak_held_frames
 from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
-from longtake.task import FrameRange, Task
+from longtake.task import Task, Video
 
 SCHEDULES: dict[str, tuple[BlockScheduler, int, int]] = {
     "paper": (FifoQueue(3, 2), 23, 5),
@@ -31,92 +32,96 @@ schedules = pytest.mark.parametrize("name", SCHEDULES)
 
 
 class FeatureCacheContract(ABC):
-    """What every feature cache must do."""
+    """What every feature cache must do. ``schedules`` are those that it is for."""
+
+    schedules: ClassVar[dict[str, tuple[BlockScheduler, int, int]]] = SCHEDULES
+    """Scheduler, latent frames and denoising steps by name; those of a queue by default."""
+    every_entry_is_read: ClassVar[bool] = True
+    """Whether nothing is left in vain."""
 
     @abstractmethod
     def cache(self) -> FeatureCache:
         """Return a new feature cache."""
 
-    @schedules
-    def test_windows_hold_the_own_frames_and_context_that_exists(self, name: str) -> None:
-        """A window may recompute only latents that stand when the task runs."""
-        cache = self.cache()
-        for task in _tasks(name):
-            window = cache.window(task)
-            assert window.own == task.frames, f"{task}: the own frames are the block's"
-            window.own.within(window.frames)
-            known = task.frames
-            if task.before is not None:
-                known = FrameRange(task.before.frames.start, known.stop)
-            if task.after is not None and task.after.steps_done:
-                known = FrameRange(known.start, task.after.frames.stop)
-            window.frames.within(known)
+    def test_every_walk_over_a_schedule_is_sound(self) -> None:
+        """Reads are of what is held, drops too; what is forwarded, the schedule lets be seen."""
+        for name in self.schedules:
+            assert list(forwards(self._tasks(name), self.cache())), name
 
-    @schedules
-    def test_every_read_was_left_by_an_earlier_task_and_is_read_once(self, name: str) -> None:
-        """Nothing is read that is not there; nothing is left over; a read takes the entry away."""
-        held: dict[FeatureKey, FrameRange] = {}
-        cache = self.cache()
-        for task in _tasks(name):
-            window = cache.window(task)
-            for key in _reads(cache, task):
-                assert key in held, f"{task} reads {key}, which nobody has left or which was read"
-                del held[key]
-            for key, frames in window.keeps:
-                assert key not in held, f"{task} leaves {key} a second time"
-                held[key] = frames
-        assert not held, f"nobody has read {sorted(held)}"
+    def test_windows_hold_the_own_frames_together(self) -> None:
+        """The prediction of a task is cut out of its window in one piece."""
+        for forward in self._all():
+            own, frames = forward.task.own, forward.window.frames
+            if own:
+                first = frames.index(own[0])
+                assert frames[first : first + len(own)] == own, forward.task
+            assert len(forward.window.positions) == len(frames)
 
-    @schedules
-    def test_entries_are_named_after_the_task_that_leaves_them(self, name: str) -> None:
-        """Block and step of the key are the task's; the frames are some of its window."""
-        cache = self.cache()
-        for task in _tasks(name):
-            window = cache.window(task)
-            for key, frames in window.keeps:
-                assert (key.block, key.step) == (task.block, task.step), f"{task} leaves {key}"
-                assert len(frames), f"{task} leaves {key} with no frame"
-                frames.within(window.frames)
-                frames.within(window.own)
+    def test_nothing_is_read_of_the_window_itself(self) -> None:
+        """Keys of the own forward are seen anyhow; kept ones of them would be seen twice."""
+        for forward in self._all():
+            read = [one.entry.frame for one in forward.window.reads]
+            assert not set(read).intersection(forward.window.frames), forward.task
+            assert len(set(read)) == len(read), f"{forward.task} reads a frame twice"
 
-    @schedules
-    def test_keys_stand_in_the_order_of_time_without_a_gap(self, name: str) -> None:
-        """Frames read before end where the window starts; frames read after start where it ends."""
-        held: dict[FeatureKey, FrameRange] = {}
-        cache = self.cache()
-        for task in _tasks(name):
-            window = cache.window(task)
-            if window.reads_before is not None:
-                assert held[window.reads_before].stop == window.frames.start, task
-            if window.reads_after is not None:
-                assert held[window.reads_after].start == window.frames.stop, task
-            held.update(window.keeps)
+    def test_what_is_left_is_read(self) -> None:
+        """An entry that nobody reads costs memory, and the forward that leaves it may too."""
+        if not self.every_entry_is_read:
+            pytest.skip("this cache leaves more than is read")
+        for name in self.schedules:
+            left: set[Entry] = set()
+            for forward in forwards(self._tasks(name), self.cache()):
+                left.difference_update(read.entry for read in forward.window.reads)
+                left.update(entry for entry, _ in forward.window.keeps)
+            assert not left, f"{name}: nobody has read {sorted(left)}"
 
-    @schedules
-    def test_a_window_is_a_function_of_the_task_alone(self, name: str) -> None:
-        """All ranks decide alike, whatever tasks they have seen before."""
-        tasks, cache = list(_tasks(name)), self.cache()
-        forward = [cache.window(task) for task in tasks]
-        backward = [cache.window(task) for task in reversed(tasks)][::-1]
-        assert forward == backward == [self.cache().window(task) for task in tasks]
+    def test_latents_that_are_forwarded_have_been_promised(self) -> None:
+        """A window forwards finished frames only that the windows before it have kept."""
+        for name in self.schedules:
+            promised: set[int] | None = None
+            finished: set[int] = set()
+            for forward in forwards(self._tasks(name), self.cache()):
+                own = set(forward.task.own)
+                old = finished.intersection(forward.window.frames) - own
+                assert promised is None or old <= promised, f"{name}: {forward.task}"
+                for run in forward.task.runs:
+                    if run.last_step:
+                        finished.update(run.block_frames.each)
+                promised = {f for span in forward.window.latents for f in span.each}
 
-    @pytest.mark.parametrize("stride", [1, 2, 5])
-    def test_what_is_held_does_not_grow_with_the_length(self, stride: int) -> None:
+    def test_a_window_is_a_function_of_the_task_and_what_is_held(self) -> None:
+        """All ranks decide alike, and a walk that begins later goes on alike."""
+        for name in self.schedules:
+            walk, cache = list(forwards(self._tasks(name), self.cache())), self.cache()
+            assert walk == list(forwards(self._tasks(name), cache))
+            held: dict[Entry, Kept] = {}
+            for number, forward in enumerate(walk):
+                if number % 3 == 0:
+                    rest = (later.task for later in walk[number:])
+                    assert next(forwards(rest, cache, held)) == forward
+                for entry in forward.window.drops:
+                    del held[entry]
+                held.update(forward.window.keeps)
+
+    def test_what_is_held_does_not_grow_with_the_length(self) -> None:
         """An endless video needs constant memory."""
-        steps, scheduler = 4, FifoQueue(3, 2, stride)
-        blocks = 2 * scheduler.blocks_in_flight(None, steps)
-        peaks = [
-            peak_held_frames(self.cache(), islice(scheduler.tasks(None, steps), n * steps * blocks))
-            for n in (1, 4)
-        ]
-        assert peaks[0] == peaks[1], f"latent frames held, after {blocks} and {4 * blocks} blocks"
+        for name, (scheduler, _, steps) in self.schedules.items():
+            if isinstance(scheduler, FullSequence):
+                continue
+            blocks = 2 * scheduler.blocks_in_flight(Video(None, steps)) + 12
+            peaks = [
+                peak_held_frames(
+                    self.cache(),
+                    islice(scheduler.tasks(Video(None, steps)), n * (steps + 1) * blocks),
+                )
+                for n in (1, 4)
+            ]
+            assert peaks[0] == peaks[1], f"{name}: latent frames held after {blocks} blocks and 4x"
 
+    def _all(self) -> Iterator[Forward]:
+        for name in self.schedules:
+            yield from forwards(self._tasks(name), self.cache())
 
-def _tasks(name: str) -> Iterator[Task]:
-    scheduler, latent_frames, steps = SCHEDULES[name]
-    return scheduler.tasks(latent_frames, steps)
-
-
-def _reads(cache: FeatureCache, task: Task) -> list[FeatureKey]:
-    window = cache.window(task)
-    return [key for key in (window.reads_before, window.reads_after) if key is not None]
+    def _tasks(self, name: str) -> Iterator[Task]:
+        scheduler, latent_frames, steps = self.schedules[name]
+        return scheduler.tasks(Video(latent_frames, steps))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from longtake.models import LayerContext, Operand, PromptStates
 from longtake.models.layers.kernel import attention_kernel, made
@@ -26,6 +27,11 @@ class FrameLevelsContract(BackboneContract):
         self, latents: Tensor, timesteps: Sequence[float], prompts: PromptStates
     ) -> Tensor:
         """Return the model's own forward with one timestep per latent frame; see ``oracle``."""
+
+    @override
+    def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
+        """Return the model's own forward: that with every frame at the same timestep."""
+        return self.frame_oracle(latents, [timestep] * latents.shape[2], prompts)
 
     def test_each_frame_has_its_own_timestep(self) -> None:
         """Frames at different noise levels in one forward: the model's own."""

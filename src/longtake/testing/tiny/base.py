@@ -20,7 +20,7 @@ from longtake.models.base import PromptStates
 from longtake.models.flops import Flops
 from longtake.models.text import join_prompts, split_prompts
 from longtake.models.wan import WanBackbone
-from longtake.noise import DrawnStepNoise, NoiseSource, SharedPool
+from longtake.noise import DrawnStepNoise, NoiseInit, NoiseSource, SharedPool
 from longtake.plan.devices import Hardware
 from longtake.schedulers import BlockScheduler, FifoQueue
 from longtake.strategies import Communicator, Denoising, Guidance, Workload
@@ -183,6 +183,8 @@ def tiny_wan_spec(experts: int = 1, heads: int = 2) -> BackboneSpec:
         experts=experts,
         boundary=BOUNDARY if experts == 2 else None,
         start="replaced",
+        frame_levels=True,
+        moves_keys=True,
     )
 
 
@@ -218,9 +220,11 @@ class TinyCase:
         latent_frames: Length of the video; ``None`` for an endless one.
         steps: Denoising steps.
         cache: How tasks see their neighbors.
+        noise: The starting noise of every block.
         sampler: diffusers' scheduler class.
         scales: Guidance scale per expert.
         second_prompt_at: Latent frame from which on blocks have another prompt.
+        frame_levels: Whether the model is told a timestep per frame.
         seed: Of weights, noise and prompts.
         heads: Attention heads.
     """
@@ -229,16 +233,19 @@ class TinyCase:
     latent_frames: int | None = 11
     steps: int = 4
     cache: FeatureCache = field(default_factory=NextBlockKV)
+    noise: NoiseInit = field(default_factory=SharedPool)
     sampler: str = "UniPCMultistepScheduler"
     scales: tuple[float, ...] = (5.0,)
     second_prompt_at: int | None = None
+    frame_levels: bool = False
     seed: int = 0
     heads: int = 2
 
     @property
     def spec(self) -> BackboneSpec:
         """The backbone's spec."""
-        return tiny_wan_spec(len(self.scales), self.heads)
+        spec = tiny_wan_spec(len(self.scales), self.heads)
+        return spec.with_frame_levels() if self.frame_levels else spec
 
     @property
     def workload(self) -> Workload:
@@ -255,6 +262,7 @@ class TinyCase:
             item_bytes=4,
             flops=Flops(embed=8e2, layer=1.2e4, attention=1e2, head=8e2, decode=1e6),
             hardware=TINY_HARDWARE,
+            prompt_changes=() if self.second_prompt_at is None else (self.second_prompt_at,),
         )
 
 
@@ -286,6 +294,7 @@ def tiny_denoising(
     communicator = communicator or Communicator.alone()
     communicator.begin_request()
     backbone = tiny_wan_backbone(layers, len(case.scales), case.seed, case.heads)
+    backbone.spec = case.spec
     guidance = Guidance(scales=case.scales)
     change = math.inf if case.second_prompt_at is None else case.second_prompt_at
 
@@ -298,8 +307,8 @@ def tiny_denoising(
     source = NoiseSource(seed=case.seed, request=0, channels=CHANNELS, height=HEIGHT, width=WIDTH)
     return Denoising(
         backbone=backbone,
-        tasks=case.scheduler.tasks(case.latent_frames, case.steps),
-        noise=SharedPool().blocks(source, case.scheduler.blocks(case.latent_frames)),
+        tasks=case.workload.tasks(),
+        noise=case.noise.blocks(source, case.scheduler.blocks(case.latent_frames)),
         cache=case.cache,
         sampler=DiffusersSampler(tiny_scheduler(case.sampler), case.steps),
         guidance=guidance,

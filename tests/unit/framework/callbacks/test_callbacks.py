@@ -44,7 +44,7 @@ from longtake.framework.engine.request import PromptAt, Request
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.timings import Timings
 from longtake.strategies import BlockDone, TaskDone
-from longtake.task import FrameRange, Task
+from longtake.task import FrameRange, Run, Task
 
 BLOCKS, STEPS, BLOCK_FRAMES, FPS = 3, 2, 2, 8
 FRAMES_PER_BLOCK = 4 * BLOCK_FRAMES
@@ -68,7 +68,10 @@ def request(index: int = 0, *, endless: bool = False) -> Request:
 def started(index: int = 0, *, endless: bool = False) -> RequestStarted:
     asked = request(index, endless=endless)
     blocks = None if endless else BLOCKS
-    return RequestStarted(request=asked, blocks=blocks, steps=STEPS, video_frames=asked.num_frames)
+    tasks = None if blocks is None else blocks * STEPS
+    return RequestStarted(
+        request=asked, blocks=blocks, steps=STEPS, tasks=tasks, video_frames=asked.num_frames
+    )
 
 
 def latents_of(block: int) -> torch.Tensor:
@@ -82,15 +85,21 @@ def frames_of(block: int) -> torch.Tensor:
 def block_events(block: int) -> Iterator[Event]:
     frames = FrameRange(block * BLOCK_FRAMES, (block + 1) * BLOCK_FRAMES)
     for step in range(STEPS):
+        run = Run(
+            block=block,
+            block_frames=frames,
+            step=step,
+            frames=frames.each,
+            last_step=step == STEPS - 1,
+        )
         task = Task(
             index=block * STEPS + step,
             iteration=block + step,
             block=block,
             step=step,
-            frames=frames,
-            before=None,
-            after=None,
-            last_step=step == STEPS - 1,
+            steps=STEPS,
+            runs=(run,),
+            prompt=frames,
         )
         yield TaskDone(task)
     yield BlockDone(block, frames, latents_of(block))
@@ -263,7 +272,9 @@ def test_progress_state_counts_and_foresees() -> None:
 
 def test_eta_follows_the_recent_pace() -> None:
     clock = Clock()
-    many = RequestStarted(request=request(), blocks=1000, steps=STEPS, video_frames=8000)
+    many = RequestStarted(
+        request=request(), blocks=1000, steps=STEPS, tasks=1000 * STEPS, video_frames=8000
+    )
     state = ProgressState(many, clock)
     count(state, clock, 60.0, range(10))
     count(state, clock, 1.0, range(10, 60))

@@ -81,6 +81,23 @@ def refused(
         (("--model.flow_shift", "0"), "flow_shift is 0, but it must be above 0"),
         (("--model.sampler", "HeunDiscreteScheduler"), "longtake needs one run per step"),
         (("--model.sampler", "UniPC"), "UniPC is no scheduler of diffusers"),
+        (
+            ("--model.sampler", "{scheduler: UniPCMultistepScheduler, options: {solver_ordr: 3}}"),
+            "UniPCMultistepScheduler has no option solver_ordr; the nearest is solver_order",
+        ),
+        (
+            (
+                "--model.sampler",
+                "{scheduler: UniPCMultistepScheduler, options: {solver_order: [3]}}",
+            ),
+            "give names and values, such as {stochastic_sampling: true}",
+        ),
+        (("--model.timesteps", "[500, 750]"), "750 follows 500: they go down"),
+        (("--model.timesteps", "[1000, some]"), "list of numbers that go down, such as [1000, 750"),
+        (
+            ("--model.timesteps", "[1000, 500]", "--model.steps", "3"),
+            "model.steps is 3, but model.timesteps has 2",
+        ),
         (("--model.guidance_scale_2", "3"), "has one expert"),
         (("--data.height", "70"), "a multiple of 16 pixels"),
         (("--data.width", "8"), "the nearest are 16 and 32"),

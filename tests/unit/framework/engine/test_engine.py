@@ -52,7 +52,9 @@ def blocks_of(events: Iterator[Event] | list[Event]) -> list[torch.Tensor]:
 def test_a_video_is_told_from_start_to_end(generation_config: GenerationConfig) -> None:
     events = list(Engine(generation_config, SingleDevice()).generate(VIDEO))
     first, last = events[0], events[-1]
-    assert first == RequestStarted(request=VIDEO, blocks=3, steps=STEPS, video_frames=37)
+    assert first == RequestStarted(
+        request=VIDEO, blocks=3, steps=STEPS, tasks=3 * STEPS, video_frames=37
+    )
     assert last == RequestEnded(VIDEO, ExitReason.FINISHED)
     assert sum(isinstance(event, TaskDone) for event in events) == 3 * STEPS
     frames = [event.frames for event in events if isinstance(event, FramesDecoded)]
@@ -103,7 +105,7 @@ def test_a_block_whose_last_task_has_run_is_not_lost_to_a_stop(
     generation_config: GenerationConfig,
 ) -> None:
     events: list[Event] = []
-    stop = lambda: any(isinstance(e, TaskDone) and e.task.last_step for e in events)  # noqa: E731
+    stop = lambda: any(isinstance(e, TaskDone) and e.task.finished for e in events)  # noqa: E731
     for event in Engine(generation_config, SingleDevice()).generate(VIDEO, stop):
         events.append(event)
     assert len(blocks_of(events)) == 1
@@ -236,7 +238,7 @@ def test_a_model_with_embedded_guidance_has_one_branch_and_its_held_back_frames_
         dtype="float32",
     )
     engine = Engine(generation_config, SingleDevice())
-    assert (engine.plan.guidance.branches, engine.plan.guidance.embedded) == (1, 6.0)
+    assert (engine.model.guidance.branches, engine.model.guidance.embedded) == (1, 6.0)
     for stop_after in (None, 1):
         events: list[Event] = []
         stop = lambda: len(blocks_of(events)) == stop_after  # noqa: B023, E731

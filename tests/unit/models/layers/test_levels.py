@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from longtake.caches import NoCache, forwards
 from longtake.errors import ConfigurationError
 from longtake.models import AnyBackbone, PromptStates
 from longtake.models.layers.levels import level_runs, pieces
 from longtake.models.wan import WanBackbone
 from longtake.models.wan.backbone import WanStep
 from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
-from longtake.task import FrameRange
+from longtake.task import FrameRange, Video
 from longtake.testing.contracts import FrameLevelsContract
 from longtake.testing.tiny.base import tiny_prompts
 from longtake.testing.tiny.wan_ti2v import tiny_ti2v_backbone, tiny_ti2v_spec
@@ -27,12 +28,11 @@ from longtake.testing.tiny.wan_ti2v import tiny_ti2v_backbone, tiny_ti2v_spec
 def test_a_task_knows_how_many_steps_each_frame_has_behind_it(scheduler: BlockScheduler) -> None:
     """As counted by running the tasks one after another."""
     done = [0] * 11
-    for task in scheduler.tasks(11, 4):
-        first = task.frames if task.before is None else task.before.frames
-        last = task.frames if task.after is None else task.after.frames
-        seen = range(first.start, last.stop)
-        assert [task.steps_done(frame) for frame in seen] == [done[frame] for frame in seen]
-        for frame in range(task.frames.start, task.frames.stop):
+    for task in scheduler.tasks(Video(11, 4)):
+        (forward,) = forwards([task], NoCache())
+        known = {frame: steps for span, steps in forward.latents for frame in span.each}
+        assert known == {frame: done[frame] for frame in forward.window.frames}
+        for frame in task.own:
             done[frame] += 1
     assert done == [4] * 11
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from longtake.errors import ModelError
-from longtake.framework.engine.preflight import check_weights
-from longtake.models import ModelFolder, Placement, family_of, open_folder
+from longtake.framework.engine.preflight import check_modules
+from longtake.models import ModelFamily, ModelFolder, Placement, family_of, open_folder
 from longtake.models.loading.encoders import check_encoder
 from longtake.models.loading.headers import TensorHeader, check_module, read_headers
 from longtake.testing.tiny.base import tiny_wan_folder
@@ -46,6 +46,10 @@ FAMILIES = [
     tiny_open_sora_plan_folder,
     tiny_skyreels_folder,
 ]
+
+
+def check_weights(folder: ModelFolder, family: ModelFamily) -> None:
+    check_modules(folder, family, family.spec(folder), weights=True)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -14,14 +14,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from longtake.errors import ModelError
-from longtake.framework.engine.preflight import check_weights
-from longtake.models import ModelFolder, Placement, family_of, open_folder
+from longtake.framework.engine.preflight import check_modules
+from longtake.models import ModelFamily, ModelFolder, Placement, family_of, open_folder
 from longtake.testing.tiny.base import tiny_wan_folder
 
 Change = Callable[[dict[str, Tensor], str], dict[str, Tensor]]
 """From a component's tensors and the name of a weight matrix to quantized ones."""
 
 COMPONENTS = ["text_encoder", "transformer", "transformer_2", "vae"]
+
+
+def check_weights(folder: ModelFolder, family: ModelFamily) -> None:
+    check_modules(folder, family, family.spec(folder), weights=True)
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,9 @@ from torch import Tensor
 from longtake.errors import ModelError
 from longtake.framework import GenerationConfig
 from longtake.framework.cli import main
-from longtake.framework.engine.run_plan import RunPlan
+from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.models import Lora, Placement, open_folder
 from longtake.models.loading.weights import load_module
-from longtake.strategies import SingleDevice
 from longtake.testing.tiny.base import tiny_wan_folder
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_folder
 from longtake.testing.tiny.wan_i2v import tiny_wan_i2v_folder
@@ -167,16 +166,16 @@ def test_wan_21_image_to_video_on_wan_22(tmp_path: Path) -> None:
     file = CASES / "lora-wan21-i2v-on-wan22-i2v" / "x.safetensors"
     path = tiny_wan_i2v_folder(tmp_path / "tiny", experts=2).path
 
-    def plan(**options: Any) -> RunPlan:
+    def model(**options: Any) -> ResolvedModel:
         generation_config = GenerationConfig(
             pipeline=str(path), lora=Lora(path=str(file), **options)
         )
-        return RunPlan(generation_config, SingleDevice(), world_size=1, device=torch.device("cpu"))
+        return ResolvedModel(generation_config, PLACE)
 
     refusal = r"cross_attn\.k_img\.lora_A\.weight \(and 7 other modules\) .* missing: skip merges"
     with pytest.raises(ModelError, match=refusal):
-        plan()
-    (said,) = plan(missing="skip").skipped
+        model()
+    (said,) = model(missing="skip").skipped
     assert "changes 8 modules that the transformer lacks; they are skipped" in said
     assert "diffusion_model.blocks.*.cross_attn.k_img.lora_A.weight (4)" in said
     assert "diffusion_model.blocks.*.cross_attn.v_img.lora_A.weight (4)" in said

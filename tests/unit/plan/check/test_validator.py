@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
+from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV, forwards
 from longtake.plan.check.validator import validate
 from longtake.plan.errors import PlanError
 from longtake.plan.ir.actions import Action
@@ -19,6 +19,7 @@ from longtake.plan.mesh import Mesh
 from longtake.plan.search.splits import balance, stages_of
 from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
 from longtake.strategies import DualParal
+from longtake.task import Video
 
 TOGETHER, APART = (range(2),), (range(1), range(1, 2))
 LAYERS = 8
@@ -36,10 +37,9 @@ def plan_of(
     latent_frames: int,
     steps: int,
 ) -> list[list[Action]]:
-    tasks = list(scheduler.tasks(latent_frames, steps))
+    walk = list(forwards(scheduler.tasks(Video(latent_frames, steps)), cache))
     schedule = DualParal().actions
-    ranks = range(layout.size)
-    return [list(actions_of(schedule, tasks, 0, cache, layout, rank)) for rank in ranks]
+    return [list(actions_of(schedule, walk, 0, layout, rank)) for rank in range(layout.size)]
 
 
 LAYOUTS = [
@@ -137,17 +137,25 @@ def _find(plan: Lines, rank: int, start: str) -> int:
 # stages, ranks 2 and 3 branch 1.
 MUTATIONS: dict[str, tuple[Callable[[Lines], None], str]] = {
     "sees a version that is not there yet": (
-        change(0, "open b1s1", "b0@2", "b0@3"),
-        "rank 0 cannot open block 1, step 1: it sees block 0 with 3 steps behind it, but that "
-        "block has 2 steps",
+        change(0, "open b1s1", "4:6@2", "4:6@3"),
+        "rank 0 cannot open block 1, step 1: it sees latent frame 4 with 3 steps behind it, but "
+        "its block 0 has 2 steps",
     ),
     "sees a block that has not entered": (
-        change(0, "open b0s0", "b0@0", "b0@0 b1@0"),
-        "it sees block 1 with 0 steps behind it, but that block is not in the queue",
+        change(0, "open b0s0", "0:6@0", "0:6@0 6:8@0"),
+        "it sees latent frame 6 with 0 steps behind it, but it is not in the queue",
+    ),
+    "a block comes in twice": (
+        repeat(0, "open b1s0"),
+        "cannot open block 1, step 0: block 1 has 0 steps behind it already",
     ),
     "a block whose step is under way": (
-        repeat(0, "open b1s0"),
-        "cannot open block 1, step 0: block 1 has 0 steps behind it and its step 0 under way",
+        repeat(0, "open b1s1"),
+        "cannot open block 1, step 1: its window has been opened already",
+    ),
+    "a block does not come in": (
+        change(0, "open b1s0", " enters b1@0 6:10", ""),
+        "it sees latent frame 6 with 0 steps behind it, but it is not in the queue",
     ),
     "computes without a window": (
         drop(0, "open b0s0"),
@@ -176,21 +184,27 @@ MUTATIONS: dict[str, tuple[Callable[[Lines], None], str]] = {
         "its branches are no batch of this rank",
     ),
     "reads what was never kept": (
-        change(1, "compute b1s0", " keeps b1s0.head", ""),
-        "rank 1 cannot compute block 0, step 1, branches 0:1: the head of block 1, step 0 is not "
-        "in the store",
+        change(1, "compute b1s0", " keeps 6:8", ""),
+        "rank 1 cannot compute block 0, step 1, branches 0:1: the keys and values of latent frame "
+        "6 that task 1 made are not in the store",
     ),
-    "keeps what nobody reads": (
-        change(1, "compute b0s1", " reads b1s0.head", ""),
-        "rank 1 keeps the head of block 1, step 0 for branches 0:1, but never reads it",
+    "reads what was dropped": (
+        change(1, "compute b0s2", " reads 6:8#4", " reads 6:8#1"),
+        "rank 1 cannot compute block 0, step 2, branches 0:1: the keys and values of latent frame "
+        "6 that task 1 made are not in the store: never kept, or dropped already",
     ),
-    "keeps another task's": (
-        change(0, "compute b1s0", "keeps b1s0.head", "keeps b1s1.head"),
-        "it cannot keep the head of block 1, step 1: that is another task's",
+    "drops what was never kept": (
+        change(1, "compute b0s1", " drops 6:8#1", " drops 6:8#0"),
+        "the keys and values of latent frame 6 that task 0 made are not in the store",
+    ),
+    "keeps other frames than are read": (
+        change(0, "compute b1s0", "keeps 6:8", "keeps 7:9"),
+        "rank 0 cannot compute block 0, step 1, branches 0:1: the keys and values of latent frame "
+        "6 that task 1 made are not in the store",
     ),
     "keeps twice": (
-        change(0, "compute b1s0", "keeps b1s0.head", "keeps b1s0.head b1s0.head"),
-        "the head of block 1, step 0 is kept already",
+        change(0, "compute b1s0", "keeps 6:8", "keeps 6:8 7:8"),
+        "the keys and values of latent frame 7 that task 1 made are kept already",
     ),
     "a hop is not sent": (
         drop(0, "send hop b2s2"),
@@ -264,7 +278,8 @@ MUTATIONS: dict[str, tuple[Callable[[Lines], None], str]] = {
     ),
     "advances without a result": (
         swap(0, "receive guided b0s0", "advance b0s0"),
-        "rank 0 cannot advance block 0, step 0: the guided of block 0, step 0 is not here",
+        "rank 0 cannot advance block 0, step 0: the guided prediction is not here: not made or "
+        "received",
     ),
     "emits too early": (
         swap(0, "emit b0", "advance b0s1"),

@@ -32,13 +32,23 @@ from longtake.plan.cost.simulator import (
 )
 from longtake.plan.cost.timeline import Box
 from longtake.plan.devices import Hardware
-from longtake.plan.ir.actions import Advance, Compute, Decode, Emit, Finish, Kind, Message
+from longtake.plan.ir.actions import (
+    Advance,
+    Compute,
+    Decode,
+    Emit,
+    EntrySpan,
+    Finish,
+    Kind,
+    Message,
+)
 from longtake.plan.ir.run import compile_run
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.plan.workload import Workload
 from longtake.schedulers import FifoQueue
 from longtake.strategies import DualParal
+from longtake.task import FrameRange
 
 SCHEDULE = DualParal().actions
 
@@ -85,9 +95,8 @@ ACTION = Compute(
     branches=range(2),
     layers=range(2),
     frames=3,
-    context=2,
     own=1,
-    reads=(),
+    reads=(EntrySpan(FrameRange(9, 11), 0),),
     keeps=(),
 )
 SERIAL = Layout.serial(6, 2)

@@ -13,7 +13,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from tests.unit.plan.cost.test_cost_by_hand import JOB, SPEC
 
-from longtake.caches import NextBlockKV, NoCache, SameStepKV, peak_held_frames
+from longtake.caches import NextBlockKV, NoCache, SameStepKV, forwards, peak_held_frames
 from longtake.framework.engine.preflight import cache_bytes, weight_bytes
 from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.trainer import InferenceTrainer
@@ -23,7 +23,7 @@ from longtake.plan.cost.profiles import hardware_of, profile
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue, FullSequence
-from longtake.task import FrameRange
+from longtake.task import FrameRange, Video
 
 SOURCE = NoiseSource(seed=3, request=2, channels=2, height=3, width=4)
 
@@ -107,7 +107,7 @@ def test_a_gpu_is_known_by_its_name_and_asked_for_its_memory(
 
 def test_frames_that_caches_hold() -> None:
     """Blocks of 3, 2 and 2 frames, context 1: ``0.0 | 1.0 0.1 | 2.0 1.1 0.2 | 2.1 1.2 | 2.2``."""
-    tasks = list(FifoQueue(2, 1).tasks(7, 3))
+    tasks = list(FifoQueue(2, 1).tasks(Video(7, 3)))
     assert peak_held_frames(NoCache(), tasks) == 0
     # A head of 1 frame, read by the next task.
     assert peak_held_frames(NextBlockKV(), tasks) == 1
@@ -115,8 +115,10 @@ def test_frames_that_caches_hold() -> None:
     # leaves a tail: 2. 2.0 takes 1.0's tail and leaves its head (it has no next): 2 with 0.1's
     # tail. 1.1 takes both and leaves head and tail: 2. 0.2 takes the head and leaves a tail: 2.
     assert peak_held_frames(SameStepKV(), tasks) == 2
-    # Context 2: each of these is 2 frames.
-    wide = list(FifoQueue(2, 2).tasks(8, 3))
+    # Context 2: each of these is 2 frames, and a block of 2 is its head and its tail, kept once.
+    # 1.0 takes the tail of 0.0 and leaves its own: 2. 0.1 sees those too, which stay for 2.0, and
+    # leaves a tail: 4. 2.0 takes 1.0's and leaves its head: 4. 1.1 takes both and leaves 2.
+    wide = list(FifoQueue(2, 2).tasks(Video(8, 3)))
     assert peak_held_frames(NextBlockKV(), wide) == 2
     assert peak_held_frames(SameStepKV(), wide) == 4
 
@@ -156,7 +158,7 @@ def test_bytes_that_a_rank_holds() -> None:
 def test_blocks_in_flight(
     scheduler: FifoQueue | FullSequence, frames: int | None, steps: int, blocks: int
 ) -> None:
-    assert scheduler.blocks_in_flight(frames, steps) == blocks
+    assert scheduler.blocks_in_flight(Video(frames, steps)) == blocks
     assert replace(
         JOB, scheduler=scheduler, latent_frames=frames, steps=steps
     ).blocks_in_flight == (blocks)
@@ -172,17 +174,20 @@ def test_frame_ranges() -> None:
     for start, stop in ((3, 5), (8, 10)):
         with pytest.raises(ValueError, match=f"frames {start}:{stop} are not within 4:9"):
             FrameRange(start, stop).within(frames)
-    for start, stop in ((-1, 2), (3, 2)):
-        with pytest.raises(ValueError, match="do not run forward from 0"):
+    assert FrameRange(-1, 2).each == (-1, 0, 1)
+    for start, stop in ((3, 2), (-1, -2)):
+        with pytest.raises(ValueError, match=f"frames {start}..{stop} do not run forward"):
             FrameRange(start, stop)
 
 
 def test_steps_that_a_frame_has_behind_it() -> None:
     # Block 1 (3:5) at step 1 of 3, stride 1: block 0 has 2 steps behind it, block 2 has run 0.
-    task = next(t for t in FifoQueue(2, 1).tasks(7, 3) if (t.block, t.step) == (1, 1))
-    assert [task.steps_done(frame) for frame in (2, 3, 4, 5)] == [2, 1, 1, 1]
-    first = next(t for t in FifoQueue(2, 1).tasks(7, 3) if (t.block, t.step) == (1, 0))
-    assert [first.steps_done(frame) for frame in (2, 3, 5)] == [1, 0, 0]
+    task = next(t for t in FifoQueue(2, 1).tasks(Video(7, 3)) if (t.block, t.step) == (1, 1))
+    (forward,) = forwards([task], NoCache())
+    assert forward.latents == [(FrameRange(2, 3), 2), (FrameRange(3, 6), 1)]
+    first = next(t for t in FifoQueue(2, 1).tasks(Video(7, 3)) if (t.block, t.step) == (1, 0))
+    (forward,) = forwards([first], NoCache())  # block 2 has not come in
+    assert forward.latents == [(FrameRange(2, 3), 1), (FrameRange(3, 5), 0)]
 
 
 def generator(purpose: str, index: int) -> torch.Generator:

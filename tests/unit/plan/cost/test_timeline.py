@@ -20,7 +20,6 @@ def compute(block: int, step: int) -> Compute:
         branches=range(2),
         layers=range(4),
         frames=16,
-        context=8,
         own=8,
         reads=(),
         keeps=(),

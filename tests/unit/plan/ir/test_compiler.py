@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
+from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV, forwards
 from longtake.plan.ir.actions import (
     Action,
     Advance,
@@ -24,6 +24,7 @@ from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
 from longtake.strategies.dual_paral import DualParal, ring_schedule
+from longtake.task import FrameRange, Video
 
 LAYERS = 12
 TOGETHER, APART = (range(2),), (range(1), range(1, 2))
@@ -45,33 +46,31 @@ LAYOUTS = [
 
 
 def links_of(layout: Layout) -> list[tuple[Kind, int, int]]:
-    tasks = FifoQueue(3, 2).tasks(20, 4)
-    return links(DualParal().actions, tasks, 0, NextBlockKV(), layout)
+    walk = forwards(FifoQueue(3, 2).tasks(Video(20, 4)), NextBlockKV())
+    return links(DualParal().actions, walk, 0, layout)
 
 
 def plan_of(
     layout: Layout, blocks: int = 6, steps: int = 4, cache: FeatureCache | None = None
 ) -> list[list[Action]]:
-    queue, frames = FifoQueue(3, 2), 3 * blocks + 2
-    return [
-        list(ring_schedule(queue.tasks(frames, steps), cache or NextBlockKV(), layout, rank))
-        for rank in range(layout.mesh.size)
-    ]
+    tasks = FifoQueue(3, 2).tasks(Video(3 * blocks + 2, steps))
+    walk = list(forwards(tasks, cache or NextBlockKV()))
+    return [list(ring_schedule(walk, layout, rank)) for rank in range(layout.mesh.size)]
 
 
 def test_two_stages_in_words() -> None:
     first, second = plan_of(layout_of(2), blocks=2, steps=1)
     assert [format_action(action) for action in first] == [
-        "open b0s0#0 frames 0:5 sees b0@0",
+        "open b0s0#0 5 frames 0:5@0 enters b0@0 0:5",
         "post guided b0s0#0 0:2 5 frames from 1",
-        "compute b0s0#0 branches 0:2 layers 0:6 frames 5 context 0 own 5",
+        "compute b0s0#0 branches 0:2 layers 0:6 frames 5 own 5",
         "send hop b0s0#0 0:2 5 frames to 1",
         "receive guided b0s0#0 0:2 5 frames from 1",
         "advance b0s0#0 5 frames",
         "emit b0s0#0 5 frames",
-        "open b1s0#1 frames 3:8 sees b0@1 b1@0",
+        "open b1s0#1 5 frames 3:5@1 5:8@0 enters b1@0 5:8",
         "post guided b1s0#1 0:2 3 frames from 1",
-        "compute b1s0#1 branches 0:2 layers 0:6 frames 5 context 0 own 3",
+        "compute b1s0#1 branches 0:2 layers 0:6 frames 5 own 3",
         "send hop b1s0#1 0:2 5 frames to 1",
         "receive guided b1s0#1 0:2 3 frames from 1",
         "advance b1s0#1 3 frames",
@@ -81,11 +80,11 @@ def test_two_stages_in_words() -> None:
         "post hop b0s0#0 0:2 5 frames from 0",
         "post hop b1s0#1 0:2 5 frames from 0",
         "receive hop b0s0#0 0:2 5 frames from 0",
-        "compute b0s0#0 branches 0:2 layers 6:12 frames 5 context 0 own 5",
+        "compute b0s0#0 branches 0:2 layers 6:12 frames 5 own 5",
         "combine b0s0#0 5 frames",
         "send guided b0s0#0 0:2 5 frames to 0",
         "receive hop b1s0#1 0:2 5 frames from 0",
-        "compute b1s0#1 branches 0:2 layers 6:12 frames 5 context 0 own 3",
+        "compute b1s0#1 branches 0:2 layers 6:12 frames 5 own 3",
         "combine b1s0#1 3 frames",
         "send guided b1s0#1 0:2 3 frames to 0",
     ]
@@ -95,7 +94,7 @@ def test_two_stages_in_words() -> None:
 def test_every_rank_computes_every_task_of_its_branches_once_in_serial_order(
     layout: Layout,
 ) -> None:
-    tasks = [(t.block, t.step) for t in FifoQueue(3, 2).tasks(20, 4)]
+    tasks = [(t.block, t.step) for t in FifoQueue(3, 2).tasks(Video(20, 4))]
     for rank, actions in enumerate(plan_of(layout)):
         batches = layout.batches_at(layout.mesh.coordinate(rank)["cfg"])  # type: ignore[index]
         computed = [(a.block, a.step, a.branches) for a in actions if isinstance(a, Compute)]
@@ -145,14 +144,16 @@ def test_the_output_rank_takes_a_step_before_it_is_read_and_never_lags_far(
     cache: FeatureCache,
 ) -> None:
     layout = layout_of(2)
+    frames_of: dict[int, FrameRange] = {}
     under_way: list[tuple[int, int]] = []
     most = 0
     for action in plan_of(layout, blocks=12, steps=9, cache=cache)[0]:
         if isinstance(action, Open):
+            frames_of.update((block, frames) for block, frames, _ in action.enters)
             assert not any(
-                block == read and step < steps
+                frames_of[block].overlaps(frames) and step < steps
                 for block, step in under_way
-                for read, steps in action.sees
+                for frames, steps in action.frames
             )
             under_way.append((action.block, action.step))
             most = max(most, len(under_way))
@@ -164,7 +165,8 @@ def test_the_output_rank_takes_a_step_before_it_is_read_and_never_lags_far(
 
 
 def test_an_endless_schedule_is_compiled_as_it_goes() -> None:
-    actions = ring_schedule(FifoQueue(3, 2).tasks(None, 4), NextBlockKV(), layout_of(3), 1)
+    walk = forwards(FifoQueue(3, 2).tasks(Video(None, 4)), NextBlockKV())
+    actions = ring_schedule(walk, layout_of(3), 1)
     computed = [a.block for a in islice(actions, 5000) if isinstance(a, Compute)]
     assert max(computed) > 300
 

@@ -45,12 +45,12 @@ def test_a_plan_reads_back_and_is_accepted(decoders: int) -> None:
 def test_its_actions_are_given_from_any_task_on() -> None:
     """A request that ends early is drained by what comes after."""
     layout, strategy = layout_of(), FromPlan(STRATEGY, read_plan(lines_of()))
-    tasks = list(CASE.workload.tasks())
-    for start in (0, 1, 5, len(tasks) - 1):
+    walk = list(CASE.workload.forwards())
+    for start in (0, 1, 5, len(walk) - 1):
         for rank in range(2):
-            args = tasks[start:], 0, CASE.cache, layout, rank
-            assert list(strategy.actions(*args)) == list(STRATEGY.actions(*args))
-    assert not list(strategy.actions([], 0, CASE.cache, layout, 0))
+            found = strategy.actions(walk[start:], 0, layout, rank)
+            assert list(found) == list(STRATEGY.actions(walk[start:], 0, layout, rank))
+    assert not list(strategy.actions([], 0, layout, 0))
 
 
 @torch.no_grad()
@@ -113,9 +113,10 @@ def test_a_plan_of_something_else_is_refused() -> None:
 
 def test_other_versions_than_the_schedules_are_refused() -> None:
     def edit(lines: list[str]) -> None:
-        for rank in (0, 1):  # forward fewer frames than the cache says
+        for rank in (0, 1):  # hold what the cache drops
             index = find(lines, f"{rank}: compute b1s0")
-            lines[index] = lines[index].replace(" context 2", " context 1")
+            assert " drops 3:5#0" in lines[index]
+            lines[index] = lines[index].replace(" drops 3:5#0", "")
 
     assert "the schedule has no 'compute b1s0#" in refusal(edited(edit))
 
@@ -152,7 +153,6 @@ def test_the_mesh_does_what_the_file_says() -> None:
     plan: PlanFile = read_plan(lines_of(1))
     strategy, layout = FromPlan(STRATEGY, plan), layout_of(1)
     for rank in range(layout.mesh.size):
-        args = CASE.workload.tasks(), 0, CASE.cache, layout, rank
-        assert list(mesh_actions(strategy.actions, *args)) == list(
-            STRATEGY.actions(CASE.workload.tasks(), 0, CASE.cache, layout, rank)
-        )
+        found = mesh_actions(strategy.actions, CASE.workload.forwards(), 0, layout, rank)
+        expected = STRATEGY.actions(CASE.workload.forwards(), 0, layout, rank)
+        assert list(found) == list(expected)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from longtake.caches import FeatureKey, Part, SameStepKV
+from longtake.caches import SameStepKV, forwards
 from longtake.plan.errors import PlanError
 from longtake.plan.ir.actions import (
     Action,
@@ -18,7 +18,9 @@ from longtake.plan.ir.actions import (
     Decide,
     Decode,
     Emit,
+    EntrySpan,
     Finish,
+    Fuse,
     Kind,
     Message,
     Open,
@@ -31,10 +33,10 @@ from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
 from longtake.strategies.dual_paral import ring_schedule
-from longtake.task import FrameRange
+from longtake.task import FrameRange, Video
 
 HOP = Message(kind=Kind.HOP, index=17, block=3, step=4, branches=range(2), frames=16)
-HEAD = FeatureKey(block=4, step=3, part=Part.HEAD)
+HEAD = EntrySpan(FrameRange(40, 48), 15)
 COMPUTE = Compute(
     index=17,
     block=3,
@@ -42,23 +44,33 @@ COMPUTE = Compute(
     branches=range(2),
     layers=range(4),
     frames=16,
-    context=8,
     own=8,
     reads=(HEAD,),
-    keeps=(
-        FeatureKey(block=3, step=4, part=Part.HEAD),
-        FeatureKey(block=3, step=4, part=Part.TAIL),
-    ),
+    keeps=(FrameRange(24, 28), FrameRange(30, 32)),
+    drops=(HEAD, EntrySpan(FrameRange(-3, 24), 9)),
 )
 ACTIONS: list[tuple[Action, str, str]] = [
     (
-        Open(index=17, block=3, step=4, frames=FrameRange(24, 40), sees=((2, 5), (3, 4))),
-        "open b3s4#17 frames 24:40 sees b2@5 b3@4",
+        Open(
+            index=17,
+            block=3,
+            step=4,
+            frames=((FrameRange(16, 24), 5), (FrameRange(24, 40), 4)),
+            forwarded=24,
+        ),
+        "open b3s4#17 24 frames 16:24@5 24:40@4",
         "open block 3, step 4",
     ),
     (
-        Open(index=0, block=0, step=0, frames=FrameRange(0, 8), sees=()),
-        "open b0s0#0 frames 0:8",
+        Open(
+            index=0,
+            block=0,
+            step=0,
+            frames=((FrameRange(-2, 8), 0), (FrameRange(-5, -4), 4)),
+            forwarded=10,
+            enters=((-1, FrameRange(-2, 0), 0), (0, FrameRange(0, 8), 0)),
+        ),
+        "open b0s0#0 10 frames -2:8@0 -5:-4@4 enters b-1@0 -2:0 b0@0 0:8",
         "open block 0, step 0",
     ),
     (
@@ -78,8 +90,8 @@ ACTIONS: list[tuple[Action, str, str]] = [
     ),
     (
         COMPUTE,
-        "compute b3s4#17 branches 0:2 layers 0:4 frames 16 context 8 own 8 reads b4s3.head "
-        "keeps b3s4.head b3s4.tail",
+        "compute b3s4#17 branches 0:2 layers 0:4 frames 16 own 8 reads 40:48#15 "
+        "keeps 24:28 30:32 drops 40:48#15 -3:24#9",
         "compute block 3, step 4, branches 0:2",
     ),
     (
@@ -90,12 +102,10 @@ ACTIONS: list[tuple[Action, str, str]] = [
             branches=range(1, 2),
             layers=range(4, 30),
             frames=8,
-            context=0,
-            own=8,
-            reads=(),
-            keeps=(HEAD,),
+            own=0,
+            keeps=(FrameRange(0, 8),),
         ),
-        "compute b0s0#0 branches 1:2 layers 4:30 frames 8 context 0 own 8 keeps b4s3.head",
+        "compute b0s0#0 branches 1:2 layers 4:30 frames 8 own 0 keeps 0:8",
         "compute block 0, step 0, branches 1:2",
     ),
     (
@@ -108,6 +118,7 @@ ACTIONS: list[tuple[Action, str, str]] = [
         "send hop b3s4#17 0:2 16 frames to 2",
         "send hop of block 3, step 4, branches 0:2 to rank 2",
     ),
+    (Fuse(index=17, block=3, step=4, frames=5), "fuse b3s4#17 5 frames", "fuse block 3, step 4"),
     (
         Advance(index=17, block=3, step=4, frames=8),
         "advance b3s4#17 8 frames",
@@ -151,8 +162,8 @@ def test_a_whole_plan_reads_back() -> None:
         stages=(range(3), range(3, 5)),
         batches=(range(1), range(1, 2)),
     )
-    tasks = list(FifoQueue(4, 2).tasks(21, 3))
-    plan = {rank: list(ring_schedule(tasks, SameStepKV(), layout, rank)) for rank in range(4)}
+    walk = list(forwards(FifoQueue(4, 2).tasks(Video(21, 3)), SameStepKV()))
+    plan = {rank: list(ring_schedule(walk, layout, rank)) for rank in range(4)}
     lines = list(format_plan(plan))
     assert parse_plan(lines) == plan
     assert parse_plan(["", *sorted(lines, key=lambda line: line[0]), "\n"]) == plan
@@ -170,8 +181,8 @@ def test_a_whole_plan_reads_back() -> None:
             "'combine b3 8 frames' is no action: expected `combine bBsS#N F frames`",
         ),
         (
-            "open b3s4#17 frames 40:24 sees b3@4",
-            "frames 40..24 do not run forward from 0; expected",
+            "open b3s4#17 16 frames 40:24@4",
+            "frames 40..24 do not run forward; expected",
         ),
     ],
 )

@@ -127,9 +127,7 @@ def test_the_plan_of_a_decode_group_is_valid(ranks: int) -> None:
     ]
     with pytest.raises(PlanError, match=r"block 1: .*: 0 of 8 are decoded"):
         validate([*streams[:-1], dropped], layout)
-    mesh_only = [
-        list(ring_schedule(workload.tasks(), workload.cache, layout, r)) for r in range(ranks)
-    ]
+    mesh_only = [list(ring_schedule(workload.forwards(), layout, rank)) for rank in range(ranks)]
     with pytest.raises(PlanError, match="have not been collected"):
         validate([*mesh_only, []], layout)
 

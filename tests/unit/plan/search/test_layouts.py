@@ -126,10 +126,11 @@ def test_impossible_degrees_are_refused_with_the_possible_ones(
 @pytest.mark.parametrize(
     ("latent_frames", "steps", "words"),
     [
-        (48, 50, "8 pipeline stages share at most 5 blocks in flight, so devices will idle about "
-         "48% of the time; stages 4 with cfg 2 would idle 6%."),
-        (257, 4, "at most 4 blocks in flight, one for each of the 4 steps, so devices will idle"),
-        (8, 50, "share at most 1 block in flight"),
+        # 5 blocks of 50 steps in 54 iterations; 32 of 4 in 35.
+        (48, 50, "8 pipeline stages have 4.6 tasks in flight on average, so devices will idle "
+         "about 48% of the time; stages 4 with cfg 2 would idle 6%."),
+        (257, 4, "have 3.7 tasks in flight on average, one block for each of the 4 steps, so dev"),
+        (8, 50, "have 1.0 tasks in flight"),
     ],
 )  # fmt: skip
 def test_a_layout_that_idles_is_told(latent_frames: int, steps: int, words: str) -> None:

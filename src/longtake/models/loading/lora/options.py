@@ -10,6 +10,7 @@ from typing import Final, Literal, final
 
 from longtake.errors import ConfigurationError, ModelError, nearest
 from longtake.models.loading.lora.names import FIRST, SECOND
+from longtake.models.loading.weight_files import PICKLES
 
 _FILES: Final = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """How diffusers and peft call a folder's weights."""
@@ -47,7 +48,10 @@ class Lora:
         if path.is_file() and path.suffix == ".safetensors":
             return path
         if path.is_file():
-            raise ModelError(f"the LoRA {path} is no safetensors file; longtake reads no other.")
+            made = f": longtake convert {path} makes one" if path.suffix in PICKLES else ""
+            raise ModelError(
+                f"the LoRA {path} is no safetensors file; longtake reads no other{made}."
+            )
         if not path.is_dir():
             options = "; its options are path, scale, component, scale_2 and missing"
             hint = options if self.path.lstrip().startswith(("{", "[")) else ""

@@ -1,0 +1,164 @@
+"""Layout of a run, chosen: which rank holds and runs what, for the requests that were checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import final
+
+from longtake.errors import ConfigurationError, NoPlan
+from longtake.framework.engine.conditioning import check_start
+from longtake.framework.engine.preflight import (
+    check_memory,
+    check_request,
+    check_schedule,
+    naming,
+)
+from longtake.framework.engine.request import Request
+from longtake.framework.engine.workloads import Workloads, longest
+from longtake.plan.check.methods import check_method
+from longtake.plan.cost.simulator import bounded, simulate
+from longtake.plan.layout import Layout
+from longtake.plan.search.decoders import choose_decoders, with_co_attention
+from longtake.plan.search.layouts import warnings_of
+from longtake.plan.workload import Workload
+from longtake.strategies import Communicator, ParallelStrategy
+
+
+@final
+class ChosenLayout:
+    """One layout for all requests of a run, made when the first of them are checked.
+
+    Every rank makes the same one by itself.
+
+    Args:
+        workloads: What the requests are to the model.
+        strategy: Where things run.
+        world_size: Number of ranks.
+    """
+
+    def __init__(self, workloads: Workloads, strategy: ParallelStrategy, world_size: int) -> None:
+        self.workloads = workloads
+        self.strategy = strategy
+        self.world_size = world_size
+        self._checked: set[Request] = set()
+        self._settled: tuple[Workload, Layout] | None = None
+
+    @property
+    def workload(self) -> Workload:
+        """The request that the layout was made for: the longest one of those first checked."""
+        return self._settle()[0]
+
+    @property
+    def layout(self) -> Layout:
+        """Which rank holds and runs what."""
+        return self._settle()[1]
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Refuse requests that cannot be served; make the layout, once, for the longest of them.
+
+        Raises:
+            ConfigurationError: Names the number that was asked for and the nearest valid ones.
+        """
+        if not requests:
+            raise ConfigurationError("data.prompts is empty: give at least one prompt, or a file.")
+        requests = [request for request in requests if request not in self._checked]
+        if not requests:  # the engine asks again before each of a run's
+            return
+        model = self.workloads.model
+        for request in requests:
+            with naming(request):
+                check_request(request, model.spec, model.generation_config.scheduler)
+                check_schedule(request, model.spec, model.generation_config.scheduler)
+                check_start(request, model.spec)
+                check_method(self.workloads.of(request))
+        if self._settled is None:
+            self._settled = self._lay_out(longest(requests), len(requests))
+        weights = model.count_weights()
+        for request in requests:
+            with naming(request):
+                workload = self.workloads.of(request)
+                self.strategy.check(self.layout, workload)
+                check_memory(workload, self.layout, weights)
+        self._checked.update(requests)
+
+    def join(self, communicator: Communicator) -> None:
+        """Compare the ranks' layouts, and settle what depends on their links. Collective, once.
+
+        Raises:
+            ConfigurationError: The ranks' machines are so unlike that their layouts differ, or
+                the commits of the model that they found.
+        """
+        workload, layout = self._settle()
+        model = self.workloads.model
+        # In one message: where rank 0 refuses, no other rank waits for a second one.
+        found = communicator.gather(f"{layout}\n{model.folder.revision or ''}")
+        layouts = dict.fromkeys(text.partition("\n")[0] for text in found)
+        if len(layouts) > 1:
+            raise ConfigurationError(
+                f"the devices are unlike, so the ranks would not agree on who holds what "
+                f"({' and '.join(layouts)}); choose the layout yourself, in trainer.strategy."
+            )
+        commits = dict.fromkeys(text.partition("\n")[2] for text in found)
+        if len(commits) > 1:
+            raise ConfigurationError(
+                f"the ranks found other commits of {model.generation_config.pipeline} "
+                f"({' and '.join(commits)}); set model.revision to one of them."
+            )
+        communicator.make_groups(layout.groups)
+        self._settled = workload, self.strategy.connected(layout, workload, communicator)
+
+    def counted_workload(self) -> Workload:
+        """Return ``workload`` with its operations counted, also where the layout did not need
+        them.
+        """
+        return self.workloads.counted(self.workload)
+
+    def alternatives(self) -> list[Layout]:
+        """Return every layout that the strategy weighed, with as many decode ranks."""
+        decoders = self.layout.decoders
+        found = self.strategy.alternatives(self.world_size - decoders, self.counted_workload())
+        return [replace(layout, decoders=decoders) for layout in found]
+
+    def warnings(self) -> list[str]:
+        """Return what of LoRAs is skipped, and what to change about a run on several devices."""
+        skipped = self.workloads.model.skipped
+        if self.world_size == 1:
+            return skipped
+        schedule = self.strategy.actions
+        try:
+            simulation = simulate(self.layout, bounded(self.workload), schedule)
+        except NoPlan:
+            return skipped
+        return [*skipped, *warnings_of(self.workload, self.layout, simulation, schedule)]
+
+    def _lay_out(self, request: Request, requests: int) -> tuple[Workload, Layout]:
+        model, workload = self.workloads.model, self.workloads.of(request)
+        workload = replace(workload, requests=requests)
+        if self.world_size > 1:  # one device needs no prediction, and this takes about a second
+            workload = self.workloads.counted(workload)
+            weights = model.count_weights()
+            if weights is not None:
+                layer = max(weights.layers) * workload.item_bytes
+                workload = replace(workload, layer_bytes=layer)
+        layout = choose_decoders(
+            self.world_size,
+            workload,
+            self.strategy.decode_devices,
+            lambda ranks: self.strategy.layout(ranks, workload),
+            self.strategy.actions,
+        )
+        if self.strategy.aco:
+            text = workload.spec.text_tokens > 0
+            layout = with_co_attention(layout, text_in_attention=text, sparse=workload.spec.sparse)
+        if layout.size != self.world_size:
+            raise ConfigurationError(
+                f"the strategy {type(self.strategy).__name__} lays out {layout.size} "
+                f"devices, but trainer.devices times trainer.num_nodes is {self.world_size}."
+            )
+        return workload, layout
+
+    def _settle(self) -> tuple[Workload, Layout]:
+        if self._settled is None:
+            raise RuntimeError("the layout is made by check, for the requests of the run")
+        return self._settled

@@ -1,0 +1,150 @@
+"""Model of a run, resolved: its folder, family and settings, before any weight is read."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import final
+
+from longtake.errors import ModelError
+from longtake.framework.engine.generation_config import GenerationConfig
+from longtake.framework.engine.preflight import (
+    TRANSFORMERS,
+    check_guidance,
+    check_lora_values,
+    check_modules,
+)
+from longtake.framework.engine.settings import settled
+from longtake.models import (
+    BackboneSpec,
+    Defaults,
+    Placement,
+    Sampler,
+    applied_shift,
+    family_of,
+    load_sampler,
+    open_folder,
+    sampler_name,
+)
+from longtake.models.counting import WeightCount, count_weights
+from longtake.models.loading.tokenizers import check_text
+from longtake.models.samplers.shift import shift_of
+from longtake.strategies import Guidance
+
+
+@final
+class ResolvedModel:
+    """What a generation config names: found, checked, and with none of its numbers open.
+
+    Creating it reads configuration files, LoRAs, and the headers of weights that are here. Nothing
+    in it depends on a request or on where things run.
+
+    Args:
+        generation_config: How videos are made.
+        place: A rank's device, and the dtype of the weights.
+
+    Attributes:
+        generation_config: As given.
+        place: As given.
+        folder: The pipeline folder.
+        family: Knows the folder.
+        spec: Of the transformer.
+        card: Of the model, as ``longtake models`` lists it.
+        defaults: The model's own settings.
+        settings: Those in force: the user's, and the model's own where the user gave none.
+        guidance: Branches and scales.
+        skipped: What of LoRAs is skipped, in sentences.
+        weights_checked: Whether the weights are here and are those of the model.
+
+    Raises:
+        LongtakeError: The generation config cannot work.
+    """
+
+    def __init__(self, generation_config: GenerationConfig, place: Placement) -> None:
+        self.generation_config = generation_config
+        self.place = place
+        self.folder = open_folder(
+            generation_config.pipeline,
+            generation_config.loras,
+            variant=generation_config.variant,
+            revision=generation_config.revision,
+            weights=generation_config.weights,
+        )
+        self.family = generation_config.family or family_of(self.folder)
+        spec = self.family.spec(self.folder)
+        per_frame = generation_config.timesteps_per == "frame"
+        self.spec = spec.with_frame_levels() if per_frame else spec
+        self.card = self.family.card(self.folder)
+        self.defaults = self.family.defaults(self.folder)
+        check_guidance(generation_config.guidance_scale_2, self.spec)
+        self.settings = settled(generation_config, self.defaults, self.spec.experts)
+        self.guidance = _guidance(self.settings, self.spec)
+        self.sampler()  # or a refusal
+        check_text(self.folder)
+        check_lora_values(self.folder)
+        self.weights_checked = self.folder.is_whole
+        self.skipped = check_modules(
+            self.folder, self.family, self.spec, weights=self.weights_checked
+        )
+        self._weights: WeightCount | None = None
+
+    def check_weights(self) -> None:
+        """Refuse weights that are missing or not those of the model. Idempotent.
+
+        Raises:
+            ModelError: Names the file or folder, the tensor, and what is there instead.
+        """
+        if not self.weights_checked:
+            check_modules(self.folder, self.family, self.spec, weights=True)
+            self.weights_checked = True
+
+    def count_weights(self) -> WeightCount | None:
+        """Count the transformers' weights; ``None`` where they are not on this machine."""
+        if self._weights is None:  # read from every file's header: once
+            transformers = [name for name in TRANSFORMERS if self.folder.has(name)]
+            # A plan may be made before anything is fetched.
+            with suppress(ModelError):
+                self._weights = count_weights(
+                    self.folder, transformers, self.spec.layers, self.family.layer_lists
+                )
+        return self._weights
+
+    def sampler(self, tokens: int | None = None) -> Sampler:
+        """Return the noise levels.
+
+        Args:
+            tokens: Video tokens that a model shifts its levels by, if it does.
+        """
+        config, settings = self.generation_config, self.settings
+        return load_sampler(
+            self.folder,
+            config.sampler,
+            settings.flow_shift,
+            settings.steps,
+            tokens,
+            self.family,
+            config.timesteps,
+        )
+
+    def sampler_name(self, sampler: Sampler) -> str:
+        """Return the name of a sampler of this model."""
+        return sampler_name(self.folder, self.generation_config.sampler, sampler)
+
+    def flow_shift(self, tokens: int | None) -> float | None:
+        """Return by how much noise levels are shifted; ``None``: no such thing."""
+        asked = self.generation_config.sampler
+        return applied_shift(self.folder, asked, self.settings.flow_shift, tokens)
+
+    @property
+    def fixed_flow_shift(self) -> float | None:
+        """By how much all noise levels are shifted; ``None``: not, or by each clip's size."""
+        by_size = shift_of(self.folder.config("scheduler"), None) is not None
+        if self.settings.flow_shift is None and by_size:
+            return None
+        return self.flow_shift(None)
+
+
+def _guidance(settings: Defaults, spec: BackboneSpec) -> Guidance:
+    scale, second = settings.guidance_scale, settings.guidance_scale_2
+    if spec.guidance == "embedded":  # the model is told the scale: there is no second branch
+        return Guidance(scales=(1.0,), embedded=scale)
+    return Guidance(scales=(scale, scale if second is None else second))

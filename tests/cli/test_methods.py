@@ -1,0 +1,93 @@
+"""``longtake methods``: every scheduler, what it is for and what it costs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+
+import pytest
+from typing_extensions import override
+
+import longtake.schedulers
+from longtake.framework.cli import main
+from longtake.framework.console import methods_report
+from longtake.framework.console.methods_report import Method, lines_of, schedulers, show
+from longtake.plan.cost.methods import MethodCost
+from longtake.schedulers import Autoregressive, BlockScheduler
+from longtake.task import FrameRange, Task, Video
+
+
+class Silent(BlockScheduler):
+    """A plug-in that says nothing of itself."""
+
+    @override
+    def blocks(self, latent_frames: int | None) -> Iterator[FrameRange]:
+        yield FrameRange(0, latent_frames or 1)
+
+    @override
+    def tasks(self, video: Video) -> Iterator[Task]:
+        yield from ()
+
+    @override
+    def blocks_in_flight(self, video: Video) -> int:
+        return 1
+
+
+def test_every_scheduler_is_listed_with_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["methods"])
+    assert ended.value.code == 0
+    rows = [
+        dict(pair.split("=", 1) for pair in shlex.split(line))
+        for line in capsys.readouterr().out.splitlines()
+    ]
+    names = set(longtake.schedulers.__all__) - {"BlockScheduler", "MethodCard"}
+    assert {row["scheduler"] for row in rows} == names
+    assert all(row["purpose"] and row["models"] and row["devices"] for row in rows)
+    (causal,) = (row for row in rows if row["method"] == "CausVid, Self-Forcing")
+    assert causal["cache"] == "RollingKV"
+    assert causal["noise"] == "Independent"
+    assert causal["frames_passed_per_frame"] == "5.000"  # 4 steps and a clean pass
+    assert causal["frames_passed_before_first_block"] == "12"
+    assert causal["frames_held"] == "21"
+    assert (causal["memory"], causal["endless"]) == ("flat", "yes")
+    (clip,) = (row for row in rows if row["scheduler"] == "FullSequence")
+    assert (clip["memory"], clip["endless"]) == ("grows", "no")
+
+
+def test_a_plug_in_is_listed_though_it_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("silent", f"{__name__}:Silent", methods_report.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(methods_report, "entry_points", lambda **_: [point])
+    assert "Silent" in [scheduler.__name__ for scheduler in schedulers()]
+    assert list(lines_of([Method(scheduler=Silent)])) == ["event=method scheduler=Silent"]
+
+
+def test_a_terminal_gets_a_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "240")
+    cost = MethodCost(
+        passes=4.98,
+        keys=20.3,
+        widest=21,
+        held=21,
+        first=12,
+        first_frames=3,
+        flat=True,
+        endless=True,
+    )
+    known = Method(scheduler=Autoregressive, card=Autoregressive.cards[0], cost=cost)
+    show([known, Method(scheduler=Silent)])
+    shown = capsys.readouterr().out
+    for words in (
+        "Autoregressive, RollingKV, Independent",
+        "5.0 passes per frame, each seeing 20",
+        "first 3 after 12 passes",
+        "window 21, held 21: flat",
+        "Silent",
+        "unknown",
+    ):
+        assert words in shown

@@ -1,0 +1,201 @@
+"""Open-Sora-Plan: its contracts, its loader and converter, its sampler, and runs in a queue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoTokenizer, MT5EncoderModel
+
+from longtake.errors import ModelError
+from longtake.models import (
+    AnyBackbone,
+    Grid,
+    ModelFolder,
+    Placement,
+    PromptStates,
+    family_of,
+    open_folder,
+)
+from longtake.models.counting import count_flops
+from longtake.models.open_sora_plan import OpenSoraPlanBackbone, OpenSoraPlanFamily, convert
+from longtake.models.text import move_prompts
+from longtake.task import FrameRange
+from longtake.testing.contracts import BackboneContract
+from longtake.testing.tiny.base import HEIGHT, LAYERS, WIDTH, tiny_masked_prompts
+from longtake.testing.tiny.open_sora_plan import (
+    published_forward,
+    tiny_open_sora_plan_backbone,
+    tiny_open_sora_plan_folder,
+    tiny_open_sora_plan_spec,
+    tiny_open_sora_plan_transformer,
+)
+from longtake.testing.window import Run
+
+CPU = torch.device("cpu")
+PLACE = Placement(CPU, torch.float32)
+STEPS, FRAMES = 4, 3
+PROMPTS = ["red bird moves", ""]
+SCALES: dict[str, Any] = {
+    f"interpolation_scale_{axis}": 1.25 + i / 4 for i, axis in enumerate("thw")
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    return tiny_open_sora_plan_folder(tmp_path_factory.mktemp("plan"), shard_size="20KB")
+
+
+@pytest.fixture(autouse=True)
+def _no_grad() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def load(folder: ModelFolder, layers: Collection[int]) -> OpenSoraPlanBackbone:
+    family = OpenSoraPlanFamily()
+    return family.load_backbone(folder, family.spec(folder), layers, PLACE)
+
+
+class TestOpenSoraPlanBackbone(BackboneContract):
+    def load(self, layers: Collection[int] | None = None) -> AnyBackbone:
+        return tiny_open_sora_plan_backbone(range(LAYERS) if layers is None else layers)
+
+    def prompts(self) -> PromptStates:
+        return tiny_masked_prompts(2)
+
+    def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
+        return published_forward(tiny_open_sora_plan_transformer(), latents, timestep, prompts)
+
+    def test_the_layers_are_of_all_kinds(self) -> None:
+        groups = [self.load().token_groups(index) for index in range(LAYERS)]
+        assert groups[:2] == [None, None]
+        places = torch.arange(16)
+        single, runs = (g.of(places).tolist() for g in groups[2:] if g is not None)
+        assert single == [0, 1, 2, 3] * 4
+        assert runs == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+
+
+class TestOpenSoraPlanBackboneFromDisk(TestOpenSoraPlanBackbone):
+    @pytest.fixture(autouse=True)
+    def _folder(self, folder: ModelFolder) -> None:
+        self.folder = folder
+
+    def load(self, layers: Collection[int] | None = None) -> AnyBackbone:
+        return load(self.folder, range(LAYERS) if layers is None else layers)
+
+    def prompts(self) -> PromptStates:
+        return OpenSoraPlanFamily().encode_text(self.folder, PROMPTS, PLACE)
+
+
+class TestPositionScales(TestOpenSoraPlanBackbone):
+    """Of three axes of different length: the published code confuses those of the same."""
+
+    height, width = 8, 4
+
+    def load(self, layers: Collection[int] | None = None) -> AnyBackbone:
+        return tiny_open_sora_plan_backbone(range(LAYERS) if layers is None else layers, **SCALES)
+
+    def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
+        transformer = tiny_open_sora_plan_transformer(**SCALES)
+        return published_forward(transformer, latents, timestep, prompts)
+
+
+def test_the_spec_is_read_from_the_configuration(folder: ModelFolder) -> None:
+    assert isinstance(family_of(folder), OpenSoraPlanFamily)
+    name = f"{folder.path.name} (OpenSoraPlanPipeline)"
+    assert OpenSoraPlanFamily().spec(folder) == replace(tiny_open_sora_plan_spec(), name=name)
+
+
+@pytest.mark.parametrize(
+    ("component", "changes", "message"),
+    [
+        ("transformer", {"activation_fn": "geglu"}, r"activation_fn is 'geglu'.*'gelu-approx"),
+        ("transformer", {"attention_head_dim": 16}, r"attention_head_dim is 16.*multiple of 6"),
+        ("transformer", {"out_channels": 8}, r"predicts 8 channels of latents that have 4"),
+        ("transformer", {"sparse_n": None}, r"config.json lacks sparse_n"),
+        ("vae", {"z_dim": 16}, r"latents of 16 channels.*takes 4.*z_dim 4"),
+        ("vae", {"_class_name": "WFVAEModel"}, r"is a WFVAEModel, which diffusers lacks"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_run_is_refused(
+    folder: ModelFolder, tmp_path: Path, component: str, changes: dict[str, Any], message: str
+) -> None:
+    parts = {name: folder.path / name for name in ("transformer", "text_encoder", "vae")}
+    config = json.loads((parts[component] / "config.json").read_text()) | changes
+    parts[component] = tmp_path / component
+    parts[component].mkdir()
+    config = {key: value for key, value in config.items() if value is not None}
+    (parts[component] / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=message):
+        OpenSoraPlanFamily().spec(convert(**parts, target=tmp_path / "pipeline"))
+
+
+def test_a_folder_is_made_of_links(folder: ModelFolder, tmp_path: Path) -> None:
+    parts = {name: folder.path / name for name in ("transformer", "text_encoder", "vae")}
+    with pytest.raises(ModelError, match="exists already"):
+        convert(**parts, target=folder.path)
+    with pytest.raises(ModelError, match=r"config\.json is missing"):
+        convert(**parts | {"transformer": tmp_path}, target=tmp_path / "other")
+    assert (folder.path / "transformer").is_symlink()
+    assert open_folder(str(folder.path)) == folder
+
+
+@pytest.mark.parametrize("layers", [range(1), range(1, 3), range(3, 4)], ids=str)
+def test_only_what_a_rank_needs_is_held(folder: ModelFolder, layers: range) -> None:
+    files = set(folder.weight_files("transformer").values())
+    assert len(files) > 2
+    stored = {key: tensor for file in files for key, tensor in load_file(file).items()}
+    held = load(folder, layers)._transformer.state_dict()
+    assert all(torch.equal(tensor, stored[key]) for key, tensor in held.items())
+    parts = [key.split(".") for key in held]
+    assert {int(p[1]) for p in parts if p[0] == "transformer_blocks"} == set(layers)
+    first = {"pos_embed"} if 0 in layers else set()
+    last = {"scale_shift_table", "proj_out"} if LAYERS - 1 in layers else set()
+    everywhere = {"transformer_blocks", "caption_projection", "adaln_single"}
+    assert {p[0] for p in parts} == everywhere | first | last
+
+
+def test_bf16_is_rounded_as_in_the_published_forward(
+    folder: ModelFolder,
+) -> None:
+    place = Placement(CPU, torch.bfloat16)
+    spec = OpenSoraPlanFamily().spec(folder)
+    backbone = OpenSoraPlanFamily().load_backbone(folder, spec, range(LAYERS), place)
+    latents = torch.randn(1, 4, FRAMES, HEIGHT, WIDTH)
+    prompts = move_prompts(tiny_masked_prompts(1), place)
+    model = tiny_open_sora_plan_transformer().bfloat16()
+    whole = published_forward(model, latents.bfloat16(), 900.0, prompts)
+    grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
+    found = Run(backbone, grid, 900.0, prompts).predict(latents)
+    torch.testing.assert_close(found, whole, rtol=0, atol=0.02 * whole.abs().max().item())
+
+
+def test_operations_are_counted(folder: ModelFolder) -> None:
+    family = OpenSoraPlanFamily()
+    spec = family.spec(folder)
+    work, dim, text = count_flops(family, folder, spec, HEIGHT, WIDTH), spec.model_dim, 512
+    # Four projections, two of cross-attention, feed-forward; cross-attention itself.
+    assert work.layer == 2 * (4 + 2 + 8) * dim**2 + 4 * text * dim
+
+
+def test_prompts_are_encoded_with_their_mask(folder: ModelFolder) -> None:
+    prompts = ["a red bird", "", *["blue sea"] * 8]
+    found = OpenSoraPlanFamily().encode_text(folder, prompts, PLACE)
+    assert found["states"].shape[:2] == found["mask"].shape == (len(prompts), 512)
+    assert found["mask"].sum(dim=1).tolist() == [4, 1, *[3] * 8]
+    encoder = MT5EncoderModel.from_pretrained(folder.path / "text_encoder")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder.path / "tokenizer")
+    for row, prompt in enumerate(prompts):
+        # Alone and without padding, which the mask must have made no difference to.
+        alone = encoder(**tokenizer(prompt, return_tensors="pt", return_token_type_ids=False))
+        states = found["states"][row, : alone.last_hidden_state.shape[1]]
+        torch.testing.assert_close(states, alone.last_hidden_state[0], rtol=1e-5, atol=1e-6)
