@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.distributed.distributed_c10d import HashStore
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from longtake.comm.choice import check_transport, make_transport
 from longtake.errors import ConfigurationError, RankFailure
