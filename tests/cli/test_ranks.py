@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -141,6 +142,25 @@ def test_a_mistake_is_told_once_before_other_processes_start(model: Path, tmp_pa
     assert done.returncode == 2
     assert done.stderr.startswith("longtake: error: the strategy SingleDevice denoises on 1 ")
     assert done.stderr.count("\n") == 1
+
+
+def test_ranks_that_cannot_meet_say_so_once_and_at_once(model: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for variables, told in (
+            ({"MASTER_ADDR": "no-such-host.invalid"}, "finds no machine of the name no-such-host"),
+            ({"MASTER_PORT": port}, f"port {port}, which another program uses"),
+        ):
+            done = predict(
+                *_options(model), "--output", tmp_path / "out", "--overwrite", "true",
+                "--trainer.devices", "2", variables=variables,
+            )  # fmt: skip
+            assert done.returncode == 2, done.stderr
+            assert done.stderr.count("longtake: error: the ranks are to meet at") == 1, done.stderr
+            assert told in done.stderr
+            assert "Traceback" not in done.stderr
 
 
 @contextmanager

@@ -49,7 +49,8 @@ class Doing:
         name: In words: ``compute block 3, step 4, ...``.
         kind: What tells actions of different cost apart.
         since: When it began, in seconds of ``time.monotonic``.
-        partner: The rank that it waits for; ``None``: it depends on this rank alone.
+        partner: The rank that it waits for; ``None``: it waits for none.
+        together: Ranks that do the same at the same time, and wait for one another within it.
     """
 
     number: int
@@ -57,6 +58,7 @@ class Doing:
     kind: Hashable
     since: float
     partner: int | None
+    together: tuple[int, ...]
 
 
 @final
@@ -105,10 +107,17 @@ class Activity:
         self._took: dict[tuple[bool, Hashable], deque[float]] = {}
 
     @contextmanager
-    def action(self, name: str, kind: Hashable, partner: int | None = None) -> Iterator[None]:
+    def action(
+        self,
+        name: str,
+        kind: Hashable,
+        partner: int | None = None,
+        together: tuple[int, ...] = (),
+    ) -> Iterator[None]:
         """Do an action; see ``Doing``."""
         self._number += 1
-        self._doing = doing = Doing(self._number, name, kind, time.monotonic(), partner)
+        doing = Doing(self._number, name, kind, time.monotonic(), partner, together)
+        self._doing = doing
         try:
             yield
             self._took_seconds(False, kind, time.monotonic() - doing.since)
@@ -128,6 +137,11 @@ class Activity:
     def doing(self) -> Doing | None:
         """The action under way; ``None`` between two."""
         return self._doing
+
+    @property
+    def on_device(self) -> Doing | None:
+        """The first action that the device has not finished, as far as ``overdue`` has seen."""
+        return self._queued[0][0] if self._queued else None
 
     def overdue(self) -> Overdue | None:
         """Return what takes too long, if anything does: on the device first."""

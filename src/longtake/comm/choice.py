@@ -13,7 +13,7 @@ from longtake.comm.gloo import GlooTransport
 from longtake.comm.nccl import NcclTransport
 from longtake.comm.staged import StagedTransport
 from longtake.comm.transport import Transport
-from longtake.errors import ConfigurationError
+from longtake.errors import ConfigurationError, RankFailure
 
 TransportName: TypeAlias = Literal["auto", "gloo", "nccl", "staged"]
 """What users may ask for."""
@@ -59,6 +59,9 @@ def make_transport(name: TransportName, device: torch.device, store: Store) -> T
         name: What was asked for.
         device: This rank's.
         store: The run's key-value store.
+
+    Raises:
+        RankFailure: NCCL does not work here.
     """
     if name == "auto":
         name = _fastest(device, PrefixStore("longtake/transport", store))
@@ -66,9 +69,20 @@ def make_transport(name: TransportName, device: torch.device, store: Store) -> T
         case "gloo":
             return GlooTransport()
         case "nccl":
-            return NcclTransport(device)
+            return _nccl(device)
         case _:
             return StagedTransport(device)
+
+
+def _nccl(device: torch.device) -> Transport:
+    try:
+        return NcclTransport(device)
+    except RuntimeError as error:  # torch's backends have no other class
+        raise RankFailure(
+            f"rank {dist.get_rank()} cannot be connected by NCCL "
+            f"({str(error).splitlines()[0][:200]}); trainer.transport staged goes through host "
+            f"memory instead."
+        ) from error
 
 
 def _fastest(device: torch.device, store: Store) -> TransportName:

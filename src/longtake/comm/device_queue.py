@@ -16,8 +16,9 @@ from torch import Tensor
 
 Reached: TypeAlias = Callable[[], bool]
 """Says whether what was queued before a mark is done; never waits."""
-_POLL: Final = 1e-4
-"""Seconds between two looks at a mark: far below any task, far above the look itself."""
+_POLL: Final = (5e-5, 5e-4)
+"""Seconds between the first two looks at a mark, and at most: far below any task, far above the
+look itself, which takes the interpreter from the thread that computes."""
 
 
 def mark(device: torch.device) -> Reached:
@@ -35,8 +36,10 @@ def settle(device: torch.device) -> None:
 
 def wait_for(reached: Reached) -> None:
     """Wait until a mark is reached, without holding up other threads."""
+    pause, longest = _POLL
     while not reached():
-        time.sleep(_POLL)
+        time.sleep(pause)
+        pause = min(1.2 * pause, longest)
 
 
 @final

@@ -22,7 +22,8 @@ from longtake.comm.rank_group import BatchedGroup, RankGroup
 from longtake.comm.rendezvous import RendezvousTransport, Wire
 
 _CTAS: Final = 4
-"""Thread blocks that a transfer may take from the kernels that compute beside it."""
+"""Thread blocks that a message may take from the kernels that compute beside it. An exchange within
+a layer takes what it can: computing waits for it."""
 
 
 @final
@@ -38,7 +39,8 @@ class NcclTransport(RendezvousTransport):
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._groups: list[dist.ProcessGroup] = []
-        super().__init__(_NcclWire(self._made(range(dist.get_world_size())), device))
+        everyone = range(dist.get_world_size())
+        super().__init__(_NcclWire(self._made(everyone, _CTAS), device))
 
     @override
     def group(self, ranks: Sequence[int]) -> RankGroup | None:
@@ -51,11 +53,17 @@ class NcclTransport(RendezvousTransport):
             backend: Any = group._get_backend(self._device)
             backend.abort()
 
-    def _made(self, ranks: Sequence[int]) -> dist.ProcessGroup:
-        """Make a group and its communicator: batches of messages need one that is there."""
+    def _made(self, ranks: Sequence[int], ctas: int | None = None) -> dist.ProcessGroup:
+        """Make a group and its communicator: batches of messages need one that is there.
+
+        Args:
+            ranks: The group's.
+            ctas: Most thread blocks of a transfer; ``None``: as NCCL likes.
+        """
         nccl: Any = dist.ProcessGroupNCCL
         options = nccl.Options(is_high_priority_stream=True)
-        options.config.max_ctas = _CTAS
+        if ctas is not None:
+            options.config.max_ctas = ctas
         group: dist.ProcessGroup = dist.new_group(
             list(ranks), backend="nccl", timeout=TIMEOUT, pg_options=options
         )

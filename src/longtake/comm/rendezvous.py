@@ -16,13 +16,12 @@ takes its slot first, so that no circle of ranks waits for slots.
 from __future__ import annotations
 
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from contextlib import AbstractContextManager, ExitStack
 from enum import IntEnum
 from itertools import count
-from typing import Final, TypeAlias, final
+from typing import TypeAlias, final
 
 import torch
 import torch.distributed as dist
@@ -36,8 +35,6 @@ from longtake.comm.transport import Transport
 
 Slot: TypeAlias = AbstractContextManager[object]
 """Held from before a transfer begins on this rank's device until it has ended there."""
-_POLL: Final = 1e-4
-"""Seconds between two looks at a transfer that has begun on both sides."""
 
 
 class Wire(ABC):
@@ -100,7 +97,7 @@ class RendezvousChannel(Channel):
         self._hear(_Word.GO, source)
         with self._slot:
             self._say(_Word.ACK, source)
-            _finish(self._wire.receive(tensor, source))
+            wait_for(self._wire.receive(tensor, source))
 
     def _send(self, tensor: Tensor, target: int, made: Reached) -> None:
         self._hear(_Word.READY, target)
@@ -112,7 +109,7 @@ class RendezvousChannel(Channel):
             self._hear(_Word.ACK, target)
             if self._rank > target:
                 held.enter_context(self._slot)
-            _finish(self._wire.send(tensor, target))
+            wait_for(self._wire.send(tensor, target))
 
     def _say(self, word: _Word, rank: int) -> None:
         dist.send(_told(), rank, group=self._talk, tag=self._tag(word))
@@ -126,11 +123,6 @@ class RendezvousChannel(Channel):
 
 def _told() -> Tensor:
     return torch.zeros(1, dtype=torch.uint8)
-
-
-def _finish(ended: Reached) -> None:
-    while not ended():
-        time.sleep(_POLL)
 
 
 class RendezvousTransport(Transport):

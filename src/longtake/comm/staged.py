@@ -66,10 +66,13 @@ class StagedChannel(Channel):
     @override
     def post(self, tensor: Tensor, source: int) -> Delivery:
         host, free = self._copies.buffer(tensor), mark(tensor.device)
-        work = dist.irecv(host, source, group=self._group)
-        assert work is not None
+        try:
+            work = dist.irecv(host, source, group=self._group)
+        except RuntimeError as error:
+            return self._receiving.lost(tensor, error)
 
         def bring() -> None:
+            assert work is not None
             work.wait()
             wait_for(self._copies.begin(host, tensor, free))
 

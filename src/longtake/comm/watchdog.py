@@ -64,6 +64,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="longtake-watch", daemon=True)
         self._store.set(f"beat/{rank}", "0")
         self._store.set(f"doing/{rank}", _NOTHING)
+        self._store.set(f"device/{rank}", _NOTHING)
         if rank == 0:
             self._store.set("failed", "")
 
@@ -131,10 +132,12 @@ class Watchdog:
 
     def _exchange(self, beats: int) -> tuple[str, str]:
         """Give a sign of life; return the neighbor's, and why the run cannot go on."""
-        doing = self._activity.doing
+        doing, on_device = self._activity.doing, self._activity.on_device
         says = _NOTHING if doing is None else f"{doing.number} {doing.name}"
+        device_says = _NOTHING if on_device is None else f"{on_device.number} {on_device.name}"
         store: Any = self._store  # torch's stub has forgotten multi_set
-        store.multi_set([f"beat/{self._rank}", f"doing/{self._rank}"], [str(beats), says])
+        keys = [f"{what}/{self._rank}" for what in ("beat", "doing", "device")]
+        store.multi_set(keys, [str(beats), says, device_says])
         beat, failed = self._store.multi_get([f"beat/{self._neighbor}", "failed"])
         return beat.decode(), failed.decode()
 
@@ -142,12 +145,22 @@ class Watchdog:
         overdue = self._activity.overdue()
         if overdue is None:
             return
-        if overdue.hangs:
-            self.fail(f"rank {self._rank} hangs: it {overdue}")
-            return
         partner = overdue.doing.partner
+        if overdue.hangs:
+            partner = self._elsewhere(overdue)
+            if partner is None:
+                self.fail(f"rank {self._rank} hangs: it {overdue}")
+                return
         theirs = "" if partner is None else self._store.get(f"doing/{partner}").decode()
-        self._late.look(self._rank, overdue, theirs)
+        self._late.look(self._rank, overdue, partner, theirs)
+
+    def _elsewhere(self, overdue: Overdue) -> int | None:
+        """Return a rank that has yet to come to what this one waits in: then that is no hang."""
+        what = "device" if overdue.on_device else "doing"
+        for rank in overdue.doing.together:
+            if _name(self._store.get(f"{what}/{rank}").decode()) != overdue.doing.name:
+                return rank
+        return None
 
     def _give_up(self, abandon: Callable[[str], None]) -> None:
         """Wait for the rank to ask for the cause, or to end; if it does not, call ``abandon``."""
@@ -176,13 +189,14 @@ class _Late:
         self._theirs = ""
         self._next = 0.0
 
-    def look(self, rank: int, overdue: Overdue, theirs: str) -> None:
+    def look(self, rank: int, overdue: Overdue, partner: int | None, theirs: str) -> None:
         """Report, where it is time to.
 
         Args:
             rank: Whose action it is.
             overdue: The action.
-            theirs: What the rank that it waits for does.
+            partner: The rank that it waits for.
+            theirs: What that one does.
         """
         doing = overdue.doing
         if self._number != doing.number or self._theirs != theirs:
@@ -192,10 +206,8 @@ class _Late:
         if overdue.seconds < self._next or self._report is None:
             return
         self._next = 2 * overdue.seconds
-        partner = ""
-        if doing.partner is not None:
-            partner = f"; rank {doing.partner} does {_name(theirs)}"
-        self._report(f"rank {rank} {overdue}{partner}.")
+        beside = "" if partner is None else f"; rank {partner} does {_name(theirs)}"
+        self._report(f"rank {rank} {overdue}{beside}.")
 
 
 def _name(says: str) -> str:

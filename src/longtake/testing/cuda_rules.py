@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import count
 from typing import Any, Final, final
 from unittest import mock
@@ -30,13 +31,17 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import override
 
+from longtake.comm.communicator import Communicator
 from longtake.comm.device_queue import Reached
 from longtake.comm.p2p import TIMEOUT, Channel, Delivery
 from longtake.comm.rank_group import BatchedGroup, Exchange, Part, RankGroup
 from longtake.comm.rendezvous import RendezvousTransport, Slot, Wire
 from longtake.comm.transport import Transport
+from longtake.plan.ir.actions import CHANNELS
 
 _POLL: Final = 1e-4
+_STALL: Final = timedelta(seconds=60)
+"""On a busy machine a healthy rank may be silent for long."""
 
 
 class Hang(Exception):
@@ -414,6 +419,32 @@ class PostedTransport(Transport):
     @override
     def abort(self) -> None:
         """Do nothing."""
+
+
+@contextmanager
+def emulated_ranks(
+    communicator: Communicator,
+    device: EmulatedDevice,
+    transport: Callable[[EmulatedDevice], Transport] = EmulatedTransport,
+) -> Iterator[Communicator]:
+    """Connect the ranks of a pool once more, as emulated devices. Collective.
+
+    Args:
+        communicator: Of the pool.
+        device: This rank's.
+        transport: What connects them.
+    """
+    ranks = Communicator.connect(
+        communicator.device, CHANNELS, _STALL, transport=lambda: transport(device)
+    )
+    try:
+        yield ranks
+    except Hang as hang:
+        ranks.fail(f"Hang: {hang}")
+        raise
+    finally:
+        ranks.close()
+        device.close()
 
 
 def misordered(logs: Sequence[Sequence[Sent]]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import combinations, product
 from math import prod
 from pathlib import Path
@@ -16,7 +15,6 @@ from torch import Tensor
 from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
 from longtake.comm.transport import Transport
 from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
-from longtake.plan.ir.actions import CHANNELS
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
     Communicator,
@@ -25,7 +23,14 @@ from longtake.strategies import (
     SequenceParallel,
     SingleDevice,
 )
-from longtake.testing.cuda_rules import Drain, EmulatedDevice, EmulatedTransport, Hang, Sent
+from longtake.testing.cuda_rules import (
+    Drain,
+    EmulatedDevice,
+    EmulatedTransport,
+    Hang,
+    Sent,
+    emulated_ranks,
+)
 
 MESHES: Final = (
     "stages 2",
@@ -50,7 +55,6 @@ CACHES: Final[dict[str, FeatureCache]] = {
     "none": NoCache(),
 }
 DECODERS: Final = (0, 1, 2)
-_STALL: Final = timedelta(seconds=60)
 
 
 @final
@@ -199,20 +203,13 @@ def run_cell(
         patience: Seconds after which a wait counts as a hang.
     """
     device = EmulatedDevice(patience=patience)
-    ranks = Communicator.connect(
-        communicator.device, CHANNELS, _STALL, transport=lambda: transport(device)
-    )
     frames: list[Tensor] = []
     hang: str | None = None
     try:
-        for decoded in _decoded(ranks, cell, folder, device):
-            frames.append(decoded.frames)
+        with emulated_ranks(communicator, device, transport) as ranks:
+            frames += [one.frames for one in _decoded(ranks, cell, folder, device)]
     except Hang as found:
         hang = str(found)
-        ranks.fail(f"Hang: {found}")
-    finally:
-        ranks.close()
-        device.close()
     video = torch.cat(frames) if frames else None
     return Outcome(video, hang, device.asked, device.drains, device.log)
 

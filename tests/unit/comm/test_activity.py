@@ -110,6 +110,17 @@ def test_a_device_that_does_not_finish_is_told_although_the_rank_goes_on(clock: 
     assert "its device has not finished, compute block 1, step 0 for 121 s" in str(overdue)
 
 
+def test_the_first_action_that_a_device_has_not_finished_is_known(clock: Clock) -> None:
+    activity = Activity(LIMITS)
+    for step in (0, 1):
+        with activity.action(f"compute block 0, step {step}", "compute", together=(1, 2)):
+            activity.queued(lambda: False)
+    activity.overdue()
+    assert activity.on_device is not None
+    assert activity.on_device.name == "compute block 0, step 0"
+    assert activity.on_device.together == (1, 2)
+
+
 def test_limits_are_those_that_are_given(clock: Clock) -> None:
     activity = Activity(replace(LIMITS, report=1, report_times=1))
     with activity.action("compute", "compute"):

@@ -19,8 +19,8 @@ from longtake.framework.callbacks.base import LongtakeCallback
 from longtake.framework.callbacks.memory import MEGABYTE, peak_device_bytes, peak_resident_bytes
 from longtake.framework.callbacks.progress import ProgressKind, resolved_kind
 from longtake.framework.callbacks.progress_state import ProgressState
-from longtake.framework.callbacks.versions import versions
 from longtake.framework.console.lines import line_of
+from longtake.framework.console.versions import versions
 from longtake.framework.engine.applied import Applied, model_of, settings_of
 from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
 from longtake.framework.engine.request import Request

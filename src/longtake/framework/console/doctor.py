@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, final
 
 import huggingface_hub
 import psutil
@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from longtake.framework.callbacks.versions import versions
+from longtake.framework.console.versions import versions
 
 _LIMIT: Final = 35.0
 """Seconds for what runs in processes of its own; all of it runs at once."""
@@ -159,7 +159,9 @@ def _run(command: Sequence[str]) -> tuple[str, str | None]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT, check=False)
     except subprocess.TimeoutExpired as error:
-        return str(error.stdout or ""), f"not done after {_LIMIT:.0f} s"
+        printed: Any = error.stdout  # bytes, also where text was asked for
+        text = printed.decode() if isinstance(printed, bytes) else printed or ""
+        return text, f"not done after {_LIMIT:.0f} s"
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         return done.stdout, last[0][:200]

@@ -38,7 +38,7 @@ from longtake.plan.ir.schedule import Schedule
 from longtake.plan.ir.text import describe
 from longtake.plan.layout import Layout
 from longtake.strategies.exchange import TokenShare
-from longtake.strategies.runtime.activity import told
+from longtake.strategies.runtime.activity import computing_together, told
 from longtake.strategies.runtime.block_queue import BlockQueue
 from longtake.strategies.runtime.denoising import (
     ActionDone,
@@ -96,6 +96,7 @@ class Executor:
         self._models = {
             batch: TaskForward(work, batch, self._share) for batch in self._role.batches
         }
+        self._together = computing_together(layout, rank)
         self._queue = BlockQueue(work)
         self._rest = work.forwards
         self._next = 0
@@ -173,7 +174,8 @@ class Executor:
         name = describe(action)
         self._log.debug(name)
         activity = self._work.communicator.activity
-        with record_function(name), told(activity, action, name, self._work.device):
+        device = self._work.device
+        with record_function(name), told(activity, action, name, device, self._together):
             match action:
                 case Open():
                     latents = self._queue.latents(self._begun[action.index].forward)

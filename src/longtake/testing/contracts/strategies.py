@@ -40,6 +40,7 @@ from longtake.strategies import (
     TaskDone,
 )
 from longtake.task import Task
+from longtake.testing.cuda_rules import EmulatedDevice, Sent, emulated_ranks, misordered
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import TinyCase, tiny_denoising
 
@@ -161,6 +162,14 @@ class ParallelStrategyContract(ABC):
         case = CASES["two-blocks"]
         self._close(case, len(list(case.workload.tasks())) + 2, serial("two-blocks"))
 
+    def test_no_device_would_hang(self) -> None:
+        """Under CUDA's rules, emulated: see :mod:`longtake.testing.cuda_rules`."""
+        name = "same-step-kv"
+        if self.world_size > 1 and name not in self.refused:
+            ranks = self._on_ranks(run_under_cuda_rules, self.strategy(), CASES[name])
+            assert not misordered([log for _, log in ranks])
+            self._assert_video(name, [events for events, _ in ranks])
+
     def test_the_layout_has_the_size_that_was_asked_for(self) -> None:
         """And is the same every time."""
         workload = CASES["next-block-kv"].workload
@@ -278,6 +287,16 @@ def close_early(
         if closes and len(_tasks(closed)) + len(_blocks(closed)) == count:
             running.close()
     return closed, list(_start(communicator, strategy, after))
+
+
+@torch.no_grad()
+def run_under_cuda_rules(
+    communicator: Communicator, strategy: ParallelStrategy, request: TinyCase
+) -> tuple[list[Progress], list[Sent]]:
+    """Run a request on emulated devices; return what it yields, and the messages that it began."""
+    device = EmulatedDevice()
+    with emulated_ranks(communicator, device) as ranks, device.rules():
+        return list(_start(ranks, strategy, request)), device.log
 
 
 def _start(

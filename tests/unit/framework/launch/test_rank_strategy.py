@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from unittest import mock
 
@@ -11,6 +12,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from longtake.errors import RankFailure
 from longtake.framework.launch.rank_strategy import RankStrategy
+from longtake.testing.cuda_rules import EmulatedDevice
 
 
 @pytest.fixture
@@ -35,6 +37,9 @@ def test_a_failed_rank_gives_no_memory_back_and_aborts_its_transfers(
 ) -> None:
     """An accelerator's teardown empties its cache: on CUDA that waits for posted receives."""
     communicator, accelerator = parts(strategy)
+    device = EmulatedDevice(patience=0.5)
+    device.begin("messages", "posted receive", lambda: [mock.Mock(wait=threading.Event().wait)])
+    accelerator.teardown.side_effect = lambda: device.synchronize("empty_cache")
     with mock.patch.object(dist, "destroy_process_group") as destroy:
         strategy.on_exception(error)
         strategy.teardown()
