@@ -21,7 +21,7 @@ from typing_extensions import override
 from longtake import __version__
 from longtake.comm.launchers import is_first_here
 from longtake.commands import DESCRIPTION, NAME
-from longtake.errors import LongtakeError, RankFailure
+from longtake.errors import ConfigurationError, LongtakeError, RankFailure
 from longtake.framework.callbacks import (
     LatentWriter,
     ReportWriter,
@@ -29,8 +29,9 @@ from longtake.framework.callbacks import (
     VideoWriter,
     progress_callback,
 )
-from longtake.framework.console.messages import one_line
+from longtake.framework.console.messages import explain, one_line
 from longtake.framework.console.parser import OneSentenceParser
+from longtake.framework.console.trust import HELP, check_classes, restrict, taken
 from longtake.framework.data import PromptData
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_folder import CONFIG_HEADER, LAST_ACTIONS, RunFolder
@@ -38,6 +39,7 @@ from longtake.framework.engine.settings import settled_options
 from longtake.framework.launch.processes import leave
 from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer
+from longtake.models.trust import plugins_allowed
 from longtake.plan.cost.profiles import match_name
 
 PLANNED_FOR = "H100"
@@ -57,7 +59,8 @@ class LongtakeCLI(LightningCLI):
     model: Generator
     datamodule: PromptData
 
-    def __init__(self, args: ArgsType = None) -> None:
+    def __init__(self, args: list[str]) -> None:
+        restrict(plugins=plugins_allowed(os.environ))
         super().__init__(
             Generator,
             PromptData,
@@ -72,7 +75,7 @@ class LongtakeCLI(LightningCLI):
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=gathered(sys.argv[1:] if args is None else args),
+            args=gathered(args),
         )
 
     @override
@@ -94,8 +97,20 @@ class LongtakeCLI(LightningCLI):
         return parser
 
     @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; what the parser does not expect in a file or an option is a user's mistake."""
+        try:
+            super().parse_arguments(parser, args)
+        except LongtakeError:
+            raise
+        except Exception as error:  # of any class: nothing but the reading of options happens here
+            said = explain(f"{type(error).__name__}: {error}", ())
+            raise ConfigurationError(f"the options cannot be read: {said}") from error
+
+    @override
     def before_instantiate_classes(self) -> None:
         """Run what needs no model; keep a plan's trainer from looking for its devices."""
+        check_classes(self.config.get(self.subcommand))
         if self.subcommand == "models":
             InferenceTrainer.models()
             raise SystemExit(0)
@@ -125,6 +140,7 @@ class LongtakeCLI(LightningCLI):
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run-wide switches."""
+        parser.epilog = HELP
         parser.add_argument(
             "--output",
             type=Path,
@@ -251,15 +267,13 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str] | None) -> int:
     """Run a subcommand, and return its exit status."""
-    cli = LongtakeCLI(args)
+    cli = LongtakeCLI(taken(sys.argv[1:] if args is None else args, os.environ))
     cli.trainer.join()
     return INTERRUPTED if cli.model.cut_short else 0
 
 
-def gathered(args: ArgsType) -> ArgsType:
+def gathered(args: list[str]) -> list[str]:
     """Make a repeated ``--model.lora`` add to a list, where each would replace the one before."""
-    if not isinstance(args, list):
-        return args
     found: list[str] = []
     for arg in args:
         name, equals, value = arg.partition("=")

@@ -16,7 +16,7 @@ from typing_extensions import override
 from longtake.comm.choice import TransportName, check_transport
 from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
-from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.callbacks.base import LongtakeCallback, VideoHooks
 from longtake.framework.console.conversion_report import show as show_converted
 from longtake.framework.console.messages import one_line
 from longtake.framework.console.models_report import cards
@@ -162,7 +162,7 @@ class InferenceTrainer(pl.Trainer):
         alone = generation_config.scheduler.blocks_in_flight(Video(None, steps)) == 1
         return SequenceParallel() if alone else DualParal()
 
-    def attach(self, callbacks: list[LongtakeCallback]) -> None:
+    def attach(self, callbacks: list[VideoHooks]) -> None:
         """Add callbacks after those that are there."""
         self.callbacks.extend(callbacks)  # type: ignore[attr-defined]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError, OutputError
-from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.callbacks.base import VideoHooks
 from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import RunFolder
@@ -26,7 +26,7 @@ MAX_GIF_FPS: Final = 100
 
 
 @final
-class VideoWriter(LongtakeCallback):
+class VideoWriter(VideoHooks):
     """Writes each request's video frames as they are decoded, in constant memory.
 
     Args:
