@@ -74,8 +74,6 @@ def main(args: Sequence[str] | None = None) -> int:
     return sum(n for counts in table.values() for verdict, n in counts.items() if not verdict.good)
 
 
-
-
 def _no_pipes(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if (Path(folder) / name).is_fifo()]
 

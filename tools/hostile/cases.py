@@ -69,10 +69,21 @@ def yaml_text(rng: Random, world: World, folder: Path) -> Case:
         (
             *(scratched(rng, text), scratched(rng, text), scratched(rng, text)),
             *(_BOMB.encode(), rng.randbytes(200), b"", b"\xff\xfe" + text, b"a:\n\t- b\n"),
-            *(b"[" * 5000, b"{a: " * 3000, b"? " * 2000, b"- " * 3000, b"&x [*x]", b"a: &a {b: *a}"),
+            *(
+                b"[" * 5000,
+                b"{a: " * 3000,
+                b"? " * 2000,
+                b"- " * 3000,
+                b"&x [*x]",
+                b"a: &a {b: *a}",
+            ),
             *(b"<<: [1, 2]", b"? {a: 1}\n: 2", b"? [1]\n: 2", b"1: 2", b"null: 1", b"--- a\n--- b"),
             *(b"model: !!python/object/apply:os.system ['touch stray']", b"=: 1", b"a: 2001-99-99"),
-            *(b"model: {steps: " + b"9" * 5000 + b"}", b"data: 2020-01-01", b"model: 0x" + b"f" * 99),
+            *(
+                b"model: {steps: " + b"9" * 5000 + b"}",
+                b"data: 2020-01-01",
+                b"model: 0x" + b"f" * 99,
+            ),
         )
     )
     file = folder / INPUTS / "c.yaml"
@@ -152,7 +163,9 @@ def loras(rng: Random, world: World, folder: Path) -> Case:
         (place / "adapter_config.json").write_text(json.dumps(spliced(rng, tree)))
     given = rng.choice((str(place), str(file), json.dumps({"path": str(file), "scale": 0.5})))
     if rng.random() < 0.3:
-        given = json.dumps({"path": str(file), rng.choice(NAMES): scalar(rng), "scale": scalar(rng)})
+        given = json.dumps(
+            {"path": str(file), rng.choice(NAMES): scalar(rng), "scale": scalar(rng)}
+        )
     return Case(["predict", *SMALL, *_model(world), "--model.lora", given, *_TO], {}, makes=True)
 
 
@@ -185,7 +198,9 @@ def launchers(rng: Random, world: World, folder: Path) -> Case:
     names = rng.sample(_VARIABLES, rng.choice((1, 2, 4, 8)))
     texts = [text for text in TEXTS if "\0" not in text]
     good = ("0", "1", "2", "localhost", "bash")
-    chosen = {name: rng.choice((rng.choice(texts), str(rng.choice(INTEGERS[:16])))) for name in names}
+    chosen = {
+        name: rng.choice((rng.choice(texts), str(rng.choice(INTEGERS[:16])))) for name in names
+    }
     for name in rng.sample(_VARIABLES, 6):
         chosen.setdefault(name, rng.choice(good))
     words = ["--trainer.devices", rng.choice(("1", "2"))]
@@ -196,7 +211,9 @@ def checkpoints(rng: Random, world: World, folder: Path) -> Case:
     """Return a pickle to convert."""
     file = folder / INPUTS / rng.choice(("x.pt", "x.bin", "x.ckpt", "x"))
     run = b"cos\nsystem\n(S'touch stray'\ntR."
-    file.write_bytes(rng.choice((scratched(rng, world.read("checkpoint.pt")), run, b"\x80\x04" + run)))
+    file.write_bytes(
+        rng.choice((scratched(rng, world.read("checkpoint.pt")), run, b"\x80\x04" + run))
+    )
     return Case(["convert", str(file), "--output", f"{INPUTS}/x.safetensors"], {}, makes=True)
 
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, NoReturn
 
+from longtake.comm.launchers import is_first_here
 from longtake.framework.cli import main
 from longtake.framework.trainer import InferenceTrainer
 
@@ -87,7 +88,10 @@ def run(case: Case, folder: Path, patience: int) -> Outcome:
     seconds = time.monotonic() - before
     said = (folder / _SAID).read_bytes().decode(errors="replace")
     code = os.waitstatus_to_exitcode(status)
-    return Outcome(_verdict(code, said, folder), said, seconds)
+    verdict = _verdict(code, said, folder)
+    if verdict is Verdict.SILENT and not is_first_here(os.environ | case.environment):
+        verdict = Verdict.REFUSED  # another process of the run has said why
+    return Outcome(verdict, said, seconds)
 
 
 def _run_here(case: Case, folder: Path, patience: int) -> NoReturn:

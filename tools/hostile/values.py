@@ -17,7 +17,21 @@ TEXTS: Final = (
     *("", " ", "\t", "null", "~", "true", "nan", ".inf", "1e400", "0x10", "1_000", "١٢", "None"),
     *("[", "]", "{", "}", "[[", "{a", "a: b: c", "- -", "%s%n", "${HOME}", "&a *a", "*a", "!!x y"),
     *("!!python/object/apply:os.system ['touch stray']", "!!binary AAAA", "!!set {a}", "=", "--"),
-    *("@file", "|", ">", "?", "#", "'", '"', "\\", "\\x00", "\x7f", "\u202e", "\ufeff", "\U0001f3ac"),
+    *(
+        "@file",
+        "|",
+        ">",
+        "?",
+        "#",
+        "'",
+        '"',
+        "\\",
+        "\\x00",
+        "\x7f",
+        "\u202e",
+        "\ufeff",
+        "\U0001f3ac",
+    ),
     *("a" * 5000, "../../../../etc/passwd", "/dev/null", "/", ".", "..", "~", "~nobody", "C:\\x"),
     *("demo", "demo/", "owner/name", "a/b/c", "hf://x/y", "https://localhost:1/x", "file:///x"),
     *("x.txt", "x.jsonl", "x.json", "x.safetensors", "x.bin", "x.png", "x.mp4"),
@@ -93,5 +107,7 @@ def scratched(rng: Random, content: bytes) -> bytes:
             case 4:
                 data[place:place] = rng.choice(TEXTS).encode()
             case _:
-                data[place : place + 8] = rng.choice((b"\xff" * 8, b"\0" * 8, b"\x7f" + b"\xff" * 7))
+                data[place : place + 8] = rng.choice(
+                    (b"\xff" * 8, b"\0" * 8, b"\x7f" + b"\xff" * 7)
+                )
     return bytes(data)

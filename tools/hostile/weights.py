@@ -24,7 +24,9 @@ def hostile_weights(rng: Random, content: bytes) -> bytes:
         case 0:
             return scratched(rng, content)
         case 1:
-            lie = rng.choice((0, 1, 2**20, 10**8 + 1, 2**31, 2**63, 2**64 - 1, length + 8, length - 1))
+            lie = rng.choice(
+                (0, 1, 2**20, 10**8 + 1, 2**31, 2**63, 2**64 - 1, length + 8, length - 1)
+            )
             return struct.pack("<Q", lie) + content[8:]
         case 2:
             return content[: rng.randrange(len(content))]
@@ -35,7 +37,9 @@ def hostile_weights(rng: Random, content: bytes) -> bytes:
         case 5:
             return _joined(header, _not_finite(rng, body))
         case 6:
-            return rng.choice((b"", b"PK\x03\x04" + body, b"\x80\x02}q\x00." + body, b"GGUF" + body))
+            return rng.choice(
+                (b"", b"PK\x03\x04" + body, b"\x80\x02}q\x00." + body, b"GGUF" + body)
+            )
         case _:
             return _joined(header | {"x" * rng.choice((1, 10**6)): value(rng)}, body)
 

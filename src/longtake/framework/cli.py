@@ -47,6 +47,8 @@ PLANNED_FOR = "H100"
 LORA = "--model.lora"
 WITHOUT_MODEL = ("models", "convert")
 """Commands that have no options but their own."""
+TRACEBACK = "LONGTAKE_TRACEBACK"
+"""The variable that has the way to an error printed as well, for those who write plug-ins."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as the shell has it."""
 
@@ -251,6 +253,8 @@ def main(args: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except LongtakeError as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
         status = 1 if isinstance(error, RankFailure) else 2
         if dist.is_initialized() or is_first_here(os.environ):
             sys.stderr.write(f"longtake: error: {one_line(str(error))}\n")
@@ -267,9 +271,19 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str] | None) -> int:
     """Run a subcommand, and return its exit status."""
-    cli = LongtakeCLI(taken(sys.argv[1:] if args is None else args, os.environ))
+    cli = LongtakeCLI(ordered(taken(sys.argv[1:] if args is None else args, os.environ)))
     cli.trainer.join()
     return INTERRUPTED if cli.model.cut_short else 0
+
+
+def ordered(args: list[str]) -> list[str]:
+    """Put the command before its ``--config``, where that came first."""
+    for place, arg in enumerate(args):
+        if arg in LongtakeCLI.subcommands():
+            before = args[:place]
+            files = bool(before) and before[0].partition("=")[0] in ("--config", "-c")
+            return [arg, *before, *args[place + 1 :]] if files else args
+    return args
 
 
 def gathered(args: list[str]) -> list[str]:

@@ -81,7 +81,7 @@ class InferenceTrainer(pl.Trainer):
             )
         self.ranks = devices * num_nodes
         self._plan: PlanFile | None = None
-        check_launch(self.ranks, os.environ)
+        check_launch(devices, num_nodes, os.environ)
         self._given = strategy
         self._transport = transport
         environment = cluster_environment(os.environ)

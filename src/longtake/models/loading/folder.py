@@ -295,6 +295,8 @@ def _in_gb(size: int) -> str:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
+    if file.exists() and not file.is_file():
+        raise ModelError(f"{file} is no file.")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
