@@ -36,7 +36,7 @@ def _check_variables() -> None:
         for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
             number(os.environ, name, 0)
     except ConfigurationError as error:
-        sys.stderr.write(f"longtake: error: {error}\n")
+        sys.stderr.write(f"longtake: error: {error} [{error.code}]\n")
         raise SystemExit(2) from None
 
 

@@ -257,7 +257,7 @@ def main(args: list[str] | None = None) -> None:
             traceback.print_exc()
         status = 1 if isinstance(error, RankFailure) else 2
         if dist.is_initialized() or is_first_here(os.environ):
-            sys.stderr.write(f"longtake: error: {one_line(str(error))}\n")
+            sys.stderr.write(f"longtake: error: {one_line(str(error))} [{error.code}]\n")
     except Exception:
         if not dist.is_initialized():
             raise
