@@ -70,6 +70,8 @@ def main(args: Sequence[str] | None = None) -> int:
                 shutil.copytree(folder, kept, symlinks=True, ignore=_no_pipes)
                 (kept / "command").write_text(repr((list(case.args), case.environment)))
             shutil.rmtree(folder)
+            if (number + 1) % 100 == 0:
+                print(f"{number + 1} inputs", file=sys.stderr, flush=True)
     _print(table, slowest)
     return sum(n for counts in table.values() for verdict, n in counts.items() if not verdict.good)
 
