@@ -6,6 +6,7 @@ the run's folder. What does not is kept in ``.work/fuzz``, with the command that
 
     python tools/fuzz.py                            # 10,000 inputs: hours
     python tools/fuzz.py --count 300 --seed 7       # a look, with another seed
+    python tools/fuzz.py --count 200 --real         # through the real command
     python tools/fuzz.py --kind "model folders" --first 17 --count 1 --show
 """
 
@@ -38,6 +39,9 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="Number of the first one.")
     parser.add_argument("--kind", help="One kind alone, as the table calls it.")
     parser.add_argument("--patience", type=int, default=20, help="Seconds per input.")
+    parser.add_argument(
+        "--real", action="store_true", help="Start a Python for each, as a shell does: slow."
+    )
     parser.add_argument("--show", action="store_true", help="Print what every input has come to.")
     given = parser.parse_args(args)
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -57,7 +61,7 @@ def main(args: Sequence[str] | None = None) -> int:
             folder = Path(place) / "case"
             (folder / INPUTS).mkdir(parents=True)
             case = KINDS[kind](Random(f"{given.seed}/{kind}/{index}"), world, folder)
-            outcome: Outcome = run(case, folder, given.patience)
+            outcome: Outcome = run(case, folder, given.patience, real=given.real)
             table[kind][outcome.verdict] += 1
             slowest[kind] = max(slowest[kind], outcome.seconds)
             if given.show or not outcome.verdict.good:

@@ -72,18 +72,20 @@ class Case:
     makes: bool = False
 
 
-def run(case: Case, folder: Path, patience: int) -> Outcome:
+def run(case: Case, folder: Path, patience: int, *, real: bool = False) -> Outcome:
     """Run the command in a child.
 
     Args:
         case: The input; its files are in ``folder / "in"`` already.
         folder: Of this input alone: the working directory.
         patience: Seconds that it may take.
+        real: Whether the child becomes a Python of its own, as a shell would start it; where no
+            video is to be made it plans one.
     """
     before = time.monotonic()
     child = os.fork()
     if child == 0:
-        _run_here(case, folder, patience)
+        _run_here(case, folder, patience, real)
     _, status = os.waitpid(child, 0)
     seconds = time.monotonic() - before
     said = (folder / _SAID).read_bytes().decode(errors="replace")
@@ -94,7 +96,7 @@ def run(case: Case, folder: Path, patience: int) -> Outcome:
     return Outcome(verdict, said, seconds)
 
 
-def _run_here(case: Case, folder: Path, patience: int) -> NoReturn:
+def _run_here(case: Case, folder: Path, patience: int, real: bool) -> NoReturn:
     status = 70
     try:
         os.chdir(folder)
@@ -108,6 +110,9 @@ def _run_here(case: Case, folder: Path, patience: int) -> NoReturn:
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + _LIMIT, held + _LIMIT))
         os.environ.update(case.environment)
+        if real:
+            command = [sys.executable, "-m", "longtake", *_planned(case)]
+            os.execv(sys.executable, [word.replace("\0", "") for word in command])
         if not case.makes:
             InferenceTrainer.predict = _made  # type: ignore[method-assign]
         status = _status(lambda: main(list(case.args)))
@@ -118,6 +123,13 @@ def _run_here(case: Case, folder: Path, patience: int) -> NoReturn:
     finally:
         sys.stderr.flush()
         os._exit(status)
+
+
+def _planned(case: Case) -> list[str]:
+    args = list(case.args)
+    if not case.makes and "predict" in args:
+        args[args.index("predict")] = "plan"
+    return args
 
 
 def _made(*_: object, **__: object) -> None:

@@ -21,7 +21,7 @@ from typing_extensions import override
 from longtake import __version__
 from longtake.comm.launchers import is_first_here
 from longtake.commands import DESCRIPTION, NAME
-from longtake.errors import ConfigurationError, LongtakeError, RankFailure
+from longtake.errors import ConfigurationError, LongtakeError, OutputError, RankFailure
 from longtake.framework.callbacks import (
     LatentWriter,
     ReportWriter,
@@ -29,6 +29,7 @@ from longtake.framework.callbacks import (
     VideoWriter,
     progress_callback,
 )
+from longtake.framework.console.config_files import check_files
 from longtake.framework.console.messages import explain, one_line
 from longtake.framework.console.parser import OneSentenceParser
 from longtake.framework.console.trust import HELP, check_classes, restrict, taken
@@ -49,6 +50,8 @@ WITHOUT_MODEL = ("models", "convert")
 """Commands that have no options but their own."""
 TRACEBACK = "LONGTAKE_TRACEBACK"
 """The variable that has the way to an error printed as well, for those who write plug-ins."""
+_SHOWN = 200
+"""Characters of a file's name that are shown."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as the shell has it."""
 
@@ -258,8 +261,9 @@ def main(args: list[str] | None = None) -> None:
         status = 1 if isinstance(error, RankFailure) else 2
         if dist.is_initialized() or is_first_here(os.environ):
             sys.stderr.write(f"longtake: error: {one_line(str(error))} [{error.code}]\n")
-    except Exception:
+    except Exception as error:
         if not dist.is_initialized():
+            _say_what_the_machine_refuses(error)
             raise
         traceback.print_exc()
         status = 1
@@ -269,9 +273,26 @@ def main(args: list[str] | None = None) -> None:
         raise SystemExit(status)
 
 
+def _say_what_the_machine_refuses(error: Exception) -> None:
+    """End with a sentence where a file or the memory is at fault, and not longtake."""
+    match error:
+        case OSError(strerror=str(why)):
+            name = "" if error.filename is None else f" {str(error.filename)[:_SHOWN]!r}"
+            said = f"the machine refuses a file{name}: {why}"
+        case MemoryError():
+            said = "this needs more memory than there is"
+        case _:
+            return
+    if is_first_here(os.environ):
+        sys.stderr.write(f"longtake: error: {said}. [{OutputError.code}]\n")
+    raise SystemExit(2) from error
+
+
 def run(args: list[str] | None) -> int:
     """Run a subcommand, and return its exit status."""
-    cli = LongtakeCLI(ordered(taken(sys.argv[1:] if args is None else args, os.environ)))
+    args = ordered(taken(sys.argv[1:] if args is None else args, os.environ))
+    check_files(args)
+    cli = LongtakeCLI(args)
     cli.trainer.join()
     return INTERRUPTED if cli.model.cut_short else 0
 

@@ -100,8 +100,8 @@ def refuse(rank: int, task: Task, where: str) -> NoReturn:
         NumbersError: Always.
     """
     raise NumbersError(
-        f"rank {rank}, block {task.block}, step {task.step}: a number that is not finite (NaN or infinite) {where}, so the video "
-        f"would be black from there on; {_ADVICE}."
+        f"rank {rank}, block {task.block}, step {task.step}: a number that is not finite (NaN or "
+        f"infinite) {where}, so the video would be black from there on; {_ADVICE}."
     )
 
 
