@@ -211,7 +211,7 @@ class LongtakeCLI(LightningCLI):
         folder.create()
         self.trainer.keep_last_actions(folder.path / LAST_ACTIONS)
         folder.write_text("config.yaml", self.dump_config(engine.model))
-        self.config_init.predict.video.bind(folder, engine.timings)
+        self.config_init.predict.video.bind(folder, engine.timings, engine.model.folder.name)
         self.trainer.attach(
             [
                 LatentWriter(folder, engine.timings, keep=config.keep_latents),

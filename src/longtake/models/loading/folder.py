@@ -59,6 +59,11 @@ class ModelFolder:
         return None if self.hub is None else self.hub.commit
 
     @property
+    def name(self) -> str:
+        """What files call the model: a hub id with its commit, or the last part of the path."""
+        return self.path.resolve().name if self.hub is None else f"{self.hub_id}@{self.revision}"
+
+    @property
     def is_whole(self) -> bool:
         """Whether the weights of all components are on this machine."""
         return all(map(self.holds, self.weighted))
