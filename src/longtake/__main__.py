@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 from longtake import __version__
+from longtake.comm.launchers import number
 from longtake.commands import NAME, summary
+from longtake.errors import ConfigurationError
 
 
 def main() -> None:
@@ -17,6 +20,7 @@ def main() -> None:
         case ["--help" | "-h"]:
             sys.stdout.write(summary())
         case _:
+            _check_variables()
             # Imports take seconds, a fifth of which goes into looking for garbage: there is little.
             gc.disable()
             from longtake.framework.cli import main as run
@@ -24,6 +28,16 @@ def main() -> None:
             gc.freeze()
             gc.enable()
             run()
+
+
+def _check_variables() -> None:
+    """Refuse variables that hold no number, which Lightning reads when it is imported."""
+    try:
+        for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+            number(os.environ, name, 0)
+    except ConfigurationError as error:
+        sys.stderr.write(f"longtake: error: {error} [{error.code}]\n")
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

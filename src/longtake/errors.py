@@ -4,36 +4,77 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class LongtakeError(Exception):
     """Base of every error that longtake raises on purpose.
 
     The message says what was asked, the numbers, why it cannot be, and the nearest valid choice.
+
+    Attributes:
+        code: Of the class, printed behind the message; ``docs/errors.md`` lists them all.
     """
+
+    code: ClassVar[str] = "LT-ERROR"
 
 
 class ConfigurationError(LongtakeError, ValueError):
-    """A setting that cannot work: refused before any weight is read."""
+    """A setting that cannot work: refused before any weight is read.
+
+    The setting stands in a YAML file, on the command line, in a prompt file or in an environment
+    variable of a launcher. The message names it, and the nearest value that can work.
+    """
+
+    code: ClassVar[str] = "LT-CONFIG"
 
 
 class NoPlan(ConfigurationError):
-    """A plan that was asked for of a strategy that gives no actions."""
+    """A plan that was asked for of a strategy that gives no actions.
+
+    Choose a strategy that is planned, such as ``DualParal``, or run without a plan file.
+    """
+
+    code: ClassVar[str] = "LT-NOPLAN"
 
 
 class ModelError(LongtakeError):
-    """A model folder that is missing, unknown, unsafe or incomplete."""
+    """A model folder that is missing, unknown, unsafe or incomplete.
+
+    Or a LoRA, weights or a checkpoint. The message names the file and what is wrong in it; load it
+    again from where it was published.
+    """
+
+    code: ClassVar[str] = "LT-MODEL"
 
 
 class OutputError(LongtakeError):
-    """An output that cannot be written where it was asked for."""
+    """An output that cannot be written where it was asked for.
+
+    The disk is full, the folder is not empty (``--overwrite true`` replaces it) or not writable.
+    """
+
+    code: ClassVar[str] = "LT-OUTPUT"
+
+
+class NumbersError(LongtakeError):
+    """Numbers that are not finite (NaN or infinite), which would make a black video.
+
+    The message names the rank, the block, the step and the layer that made the first one. Mostly
+    weights, a LoRA's scale or a guidance scale that are too large for ``model.dtype``.
+    """
+
+    code: ClassVar[str] = "LT-NUMBERS"
 
 
 class RankFailure(LongtakeError):
     """Another rank has died, failed or stalled, so this one cannot go on.
 
-    The message names this rank, what it waited for (action, block, step) and the rank at fault.
+    The message names this rank, what it waited for (action, block, step) and the rank at fault;
+    look for what that one has said.
     """
+
+    code: ClassVar[str] = "LT-RANK"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -58,7 +58,8 @@ def run(
     """Run a command to its end; see ``predict``."""
     environment = ENVIRONMENT | dict(variables or {})
     if modules is not None:
-        environment["PYTHONPATH"] = str(modules)
+        own = [environment["PYTHONPATH"]] if "PYTHONPATH" in environment else []
+        environment["PYTHONPATH"] = os.pathsep.join([str(modules), *own])
     return subprocess.run(
         command, capture_output=True, text=True, env=environment, timeout=240, check=False
     )

@@ -144,7 +144,9 @@ def run(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
         }
         if stop is not None:
             callback = named(f"{__name__}.StopAfter", blocks=stop)
-            config["trainer"]["callbacks"] = [callback]
+            trainer = config["trainer"]
+            assert isinstance(trainer, dict)
+            trainer["callbacks"] = [callback]
         file.write_text(yaml.safe_dump(config))
         done = run_here(capsys, "predict", "--config", file)
         assert done.returncode == status, done.stderr

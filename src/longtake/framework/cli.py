@@ -21,7 +21,7 @@ from typing_extensions import override
 from longtake import __version__
 from longtake.comm.launchers import is_first_here
 from longtake.commands import DESCRIPTION, NAME
-from longtake.errors import LongtakeError, RankFailure
+from longtake.errors import ConfigurationError, LongtakeError, OutputError, RankFailure
 from longtake.framework.callbacks import (
     LatentWriter,
     ReportWriter,
@@ -29,8 +29,10 @@ from longtake.framework.callbacks import (
     VideoWriter,
     progress_callback,
 )
-from longtake.framework.console.messages import one_line
+from longtake.framework.console.config_files import check_files
+from longtake.framework.console.messages import explain, one_line
 from longtake.framework.console.parser import OneSentenceParser
+from longtake.framework.console.trust import HELP, check_classes, restrict, taken
 from longtake.framework.data import PromptData
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_folder import CONFIG_HEADER, LAST_ACTIONS, RunFolder
@@ -38,6 +40,7 @@ from longtake.framework.engine.settings import settled_options
 from longtake.framework.launch.processes import leave
 from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer
+from longtake.models.trust import plugins_allowed
 from longtake.plan.cost.profiles import match_name
 
 PLANNED_FOR = "H100"
@@ -45,6 +48,10 @@ PLANNED_FOR = "H100"
 LORA = "--model.lora"
 ALONE = ("models", "methods", "convert", "doctor")
 """Commands that take no model, no data and no devices."""
+TRACEBACK = "LONGTAKE_TRACEBACK"
+"""The variable that has the way to an error printed as well, for those who write plug-ins."""
+_SHOWN = 200
+"""Characters of a file's name that are shown."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as the shell has it."""
 
@@ -57,7 +64,8 @@ class LongtakeCLI(LightningCLI):
     model: Generator
     datamodule: PromptData
 
-    def __init__(self, args: ArgsType = None) -> None:
+    def __init__(self, args: list[str]) -> None:
+        restrict(plugins=plugins_allowed(os.environ))
         super().__init__(
             Generator,
             PromptData,
@@ -72,7 +80,7 @@ class LongtakeCLI(LightningCLI):
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=gathered(sys.argv[1:] if args is None else args),
+            args=gathered(args),
         )
 
     @override
@@ -95,8 +103,20 @@ class LongtakeCLI(LightningCLI):
         return parser
 
     @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; what the parser does not expect in a file or an option is a user's mistake."""
+        try:
+            super().parse_arguments(parser, args)
+        except LongtakeError:
+            raise
+        except Exception as error:  # of any class: nothing but the reading of options happens here
+            said = explain(f"{type(error).__name__}: {error}", ())
+            raise ConfigurationError(f"the options cannot be read: {said}") from error
+
+    @override
     def before_instantiate_classes(self) -> None:
         """Do what takes no devices; keep a plan's trainer from looking for those it plans for."""
+        check_classes(self.config.get(self.subcommand))
         if self.subcommand in ("models", "methods", "doctor"):
             getattr(InferenceTrainer, self.subcommand)()
             raise SystemExit(0)
@@ -126,6 +146,7 @@ class LongtakeCLI(LightningCLI):
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run-wide switches."""
+        parser.epilog = HELP
         parser.add_argument(
             "--output",
             type=Path,
@@ -191,7 +212,7 @@ class LongtakeCLI(LightningCLI):
         folder.create()
         self.trainer.keep_last_actions(folder.path / LAST_ACTIONS)
         folder.write_text("config.yaml", self.dump_config(engine.model))
-        self.config_init.predict.video.bind(folder, engine.timings)
+        self.config_init.predict.video.bind(folder, engine.timings, engine.model.folder.name)
         self.trainer.attach(
             [
                 LatentWriter(folder, engine.timings, keep=config.keep_latents),
@@ -236,11 +257,14 @@ def main(args: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except LongtakeError as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
         status = 1 if isinstance(error, RankFailure) else 2
         if dist.is_initialized() or is_first_here(os.environ):
-            sys.stderr.write(f"longtake: error: {one_line(str(error))}\n")
-    except Exception:
+            sys.stderr.write(f"longtake: error: {one_line(str(error))} [{error.code}]\n")
+    except Exception as error:
         if not dist.is_initialized():
+            _say_what_the_machine_refuses(error)
             raise
         traceback.print_exc()
         status = 1
@@ -250,17 +274,42 @@ def main(args: list[str] | None = None) -> None:
         raise SystemExit(status)
 
 
+def _say_what_the_machine_refuses(error: Exception) -> None:
+    """End with a sentence where a file or the memory is at fault, and not longtake."""
+    match error:
+        case OSError(strerror=str(why)):
+            name = "" if error.filename is None else f" {str(error.filename)[:_SHOWN]!r}"
+            said = f"the machine refuses a file{name}: {why}"
+        case MemoryError():
+            said = "this needs more memory than there is"
+        case _:
+            return
+    if is_first_here(os.environ):
+        sys.stderr.write(f"longtake: error: {said}. [{OutputError.code}]\n")
+    raise SystemExit(2) from error
+
+
 def run(args: list[str] | None) -> int:
     """Run a subcommand, and return its exit status."""
+    args = ordered(taken(sys.argv[1:] if args is None else args, os.environ))
+    check_files(args)
     cli = LongtakeCLI(args)
     cli.trainer.join()
     return INTERRUPTED if cli.model.cut_short else 0
 
 
-def gathered(args: ArgsType) -> ArgsType:
+def ordered(args: list[str]) -> list[str]:
+    """Put the command before its ``--config``, where that came first."""
+    for place, arg in enumerate(args):
+        if arg in LongtakeCLI.subcommands():
+            before = args[:place]
+            files = bool(before) and before[0].partition("=")[0] in ("--config", "-c")
+            return [arg, *before, *args[place + 1 :]] if files else args
+    return args
+
+
+def gathered(args: list[str]) -> list[str]:
     """Make a repeated ``--model.lora`` add to a list, where each would replace the one before."""
-    if not isinstance(args, list):
-        return args
     found: list[str] = []
     for arg in args:
         name, equals, value = arg.partition("=")

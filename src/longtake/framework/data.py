@@ -165,6 +165,8 @@ def _json_line(file: Path, number: int, line: str) -> dict[str, Any]:
         settings = json.loads(line)
     except ValueError as error:
         raise ConfigurationError(f"{where}: not JSON ({error}).") from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{where}: not JSON that is read: nested too deeply.") from error
     if not isinstance(settings, dict) or "prompt" not in settings:
         raise ConfigurationError(f'{where}: must be an object with a "prompt".')
     for key, value in settings.items():

@@ -16,7 +16,7 @@ from typing_extensions import override
 from longtake.comm.choice import TransportName, check_transport
 from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
-from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.callbacks.base import LongtakeCallback, VideoHooks
 from longtake.framework.console.conversion_report import show as show_converted
 from longtake.framework.console.doctor import examine
 from longtake.framework.console.doctor import show as show_findings
@@ -84,7 +84,7 @@ class InferenceTrainer(pl.Trainer):
             )
         self.ranks = devices * num_nodes
         self._plan: PlanFile | None = None
-        check_launch(self.ranks, os.environ)
+        check_launch(devices, num_nodes, os.environ)
         self._given = strategy
         self._transport = transport
         environment = cluster_environment(os.environ)
@@ -153,7 +153,7 @@ class InferenceTrainer(pl.Trainer):
         strategy = self._given or (SingleDevice() if self.ranks == 1 else Automatic())
         return strategy if self._plan is None else FromPlan(strategy, self._plan)
 
-    def attach(self, callbacks: list[LongtakeCallback]) -> None:
+    def attach(self, callbacks: list[VideoHooks]) -> None:
         """Add callbacks after those that are there."""
         self.callbacks.extend(callbacks)  # type: ignore[attr-defined]
 

@@ -18,6 +18,7 @@ from longtake.models.base import AnyBackbone, Grid, LayerContext, Operand, Place
 from longtake.models.flops import Flops
 from longtake.models.layers.kernel import attention_kernel, made
 from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.guard import reading
 from longtake.models.loading.headers import read_headers
 from longtake.models.registry import ModelFamily
 from longtake.models.spec import BackboneSpec
@@ -115,7 +116,8 @@ def _count_backbone(
     family: ModelFamily, folder: ModelFolder, spec: BackboneSpec, grid: Grid
 ) -> _Backbone:
     place = Placement(_META, torch.float32)
-    backbone = family.load_backbone(folder, spec, range(spec.layers), place)
+    with reading(f"the transformer of the model in {folder.path}"):
+        backbone = family.load_backbone(folder, spec, range(spec.layers), place)
     with _META:
         start = family.blank_start(folder, spec, grid.height, grid.width)
         prompts = family.blank_prompts(folder, spec) | (start.prompt_rows(1) if start else {})
@@ -164,7 +166,8 @@ def _count_decoder(family: ModelFamily, folder: ModelFolder, spec: BackboneSpec)
     They are counted from one time that video frames come to the next: a decoder may hold some
     back. What spatial tiles compute twice is left out.
     """
-    decoder = family.load_decoder(folder, _META)
+    with reading(f"the vae of the model in {folder.path}"):
+        decoder = family.load_decoder(folder, _META)
     state = decoder.start()
     frame = torch.empty(1, spec.channels, 1, _POSITIONS, _POSITIONS, device=_META)
 

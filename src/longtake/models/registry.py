@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
@@ -21,6 +22,7 @@ from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.lora import NameTable
 from longtake.models.similar import instead_of
 from longtake.models.spec import BackboneSpec
+from longtake.models.trust import plugins_allowed
 
 ENTRY_POINT_GROUP = "longtake.models"
 """Packages name modules in this entry-point group; importing one registers its families."""
@@ -196,8 +198,9 @@ def register(*pipelines: str) -> Callable[[FamilyT], FamilyT]:
 
 
 def registered() -> dict[str, type[ModelFamily]]:
-    """Return every registered family by pipeline class, those of installed plug-ins included."""
-    _load_plug_ins()
+    """Return every registered family by pipeline class, those of allowed plug-ins included."""
+    if plugins_allowed(os.environ):
+        _load_plug_ins()
     return dict(_FAMILIES)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from longtake.errors import LongtakeError
 
 
@@ -10,3 +12,5 @@ class PlanError(LongtakeError):
 
     The message names the rank and the action, and what is missing or wrong.
     """
+
+    code: ClassVar[str] = "LT-PLAN"

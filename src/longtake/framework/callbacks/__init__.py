@@ -1,6 +1,6 @@
 """Callbacks: what happens with a video while it is made."""
 
-from longtake.framework.callbacks.base import LongtakeCallback, dispatch
+from longtake.framework.callbacks.base import LongtakeCallback, VideoHooks, dispatch
 from longtake.framework.callbacks.latent_writer import LatentWriter
 from longtake.framework.callbacks.progress import ProgressKind, progress_callback
 from longtake.framework.callbacks.progress_display import ProgressDisplay
@@ -21,6 +21,7 @@ __all__ = [
     "ReportWriter",
     "RichProgress",
     "TimelineWriter",
+    "VideoHooks",
     "VideoWriter",
     "dispatch",
     "progress_callback",

@@ -17,7 +17,7 @@ from longtake.framework.engine.request import Request
 from longtake.strategies import ActionDone, BlockDone, TaskDone
 
 
-class LongtakeCallback(pl.Callback):
+class VideoHooks(pl.Callback):
     """A Lightning callback with hooks for the moments of a video. Override what you need.
 
     The hooks run on the output rank only (on a single device: always), ``on_action_end`` on every
@@ -54,12 +54,20 @@ class LongtakeCallback(pl.Callback):
         """Called on every rank after each action of its plan, many times per task: be quick."""
 
 
+class LongtakeCallback(VideoHooks):
+    """The base of callbacks that a config may name: ``trainer.callbacks`` takes its subclasses.
+
+    longtake's own writers and displays subclass ``VideoHooks``: they are made from a run's folder
+    and ranks, which no config can give.
+    """
+
+
 def dispatch(
     callbacks: list[pl.Callback], trainer: pl.Trainer, module: pl.LightningModule, event: Event
 ) -> None:
     """Tell an event to every longtake callback, in order."""
     for callback in callbacks:
-        if not isinstance(callback, LongtakeCallback):
+        if not isinstance(callback, VideoHooks):
             continue
         match event:
             case ActionDone():

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from typing_extensions import override
 
 from longtake.errors import OutputError
-from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.callbacks.base import VideoHooks
 from longtake.framework.engine.events import RequestStarted
 from longtake.framework.engine.run_folder import RunFolder, replacing
 from longtake.framework.engine.timings import Timings
@@ -18,7 +18,7 @@ from longtake.strategies import BlockDone
 
 
 @final
-class LatentWriter(LongtakeCallback):
+class LatentWriter(VideoHooks):
     """Writes ``latents/<block>.safetensors`` of a request as its blocks finish.
 
     Each file holds one tensor ``latents``, ``(1, C, F, H, W)`` fp32, and its latent frames

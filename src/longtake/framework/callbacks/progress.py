@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Literal, TypeAlias
 
-from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.callbacks.base import VideoHooks
 from longtake.framework.callbacks.progress_plain import PlainProgress
 from longtake.framework.callbacks.progress_rich import RichProgress
 
@@ -19,7 +19,7 @@ def resolved_kind(kind: ProgressKind) -> Literal["none", "plain", "rich"]:
     return kind
 
 
-def progress_callback(kind: ProgressKind) -> LongtakeCallback:
+def progress_callback(kind: ProgressKind) -> VideoHooks:
     """Return the progress display of that name; the one for ``none`` shows nothing."""
     match resolved_kind(kind):
         case "rich":
@@ -27,4 +27,4 @@ def progress_callback(kind: ProgressKind) -> LongtakeCallback:
         case "plain":
             return PlainProgress()
         case "none":
-            return LongtakeCallback()
+            return VideoHooks()

@@ -8,13 +8,13 @@ from typing import final
 import lightning.pytorch as pl
 from typing_extensions import override
 
-from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.callbacks.base import VideoHooks
 from longtake.framework.callbacks.progress_state import ProgressState
 from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
 from longtake.strategies import BlockDone, TaskDone
 
 
-class ProgressDisplay(LongtakeCallback):
+class ProgressDisplay(VideoHooks):
     """Keeps count of a request, and asks its subclass to show it."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from typing_extensions import override
 
 from longtake.errors import OutputError
-from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.callbacks.base import VideoHooks
 from longtake.framework.callbacks.memory import MEGABYTE, peak_device_bytes, peak_resident_bytes
 from longtake.framework.callbacks.progress import ProgressKind, resolved_kind
 from longtake.framework.callbacks.progress_state import ProgressState
@@ -65,7 +65,7 @@ class _Figures:
 
 
 @final
-class ReportWriter(LongtakeCallback):
+class ReportWriter(VideoHooks):
     """Writes ``report.json`` at the start and end of each request, and prints a summary at the end.
 
     A report without an exit reason is that of a run that goes on, or that was killed. Memory is

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias, final
 import lightning.pytorch as pl
 from typing_extensions import override
 
-from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.callbacks.base import VideoHooks
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.plan.cost.timeline import Box, draw
@@ -25,7 +25,7 @@ _Timed: TypeAlias = tuple[float, float, Action]
 
 
 @final
-class TimelineWriter(LongtakeCallback):
+class TimelineWriter(VideoHooks):
     """Writes ``timeline.svg``, each rank a row and each micro-batch a box, and ``timeline.txt``.
 
     The text has a line per action: rank, start and end in seconds since the request's start, and

@@ -12,12 +12,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError, OutputError
-from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.callbacks.base import VideoHooks
 from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.timings import Timings
 from longtake.framework.writers import CRF, FrameWriter, VideoFormat, VideoShape, frame_writer
+from longtake.framework.writers.label import label
 
 DISK_ERRORS: Final = (OSError, FFmpegError)
 WORST_CRF: Final = 51
@@ -26,7 +27,7 @@ MAX_GIF_FPS: Final = 100
 
 
 @final
-class VideoWriter(LongtakeCallback):
+class VideoWriter(VideoHooks):
     """Writes each request's video frames as they are decoded, in constant memory.
 
     Args:
@@ -34,12 +35,15 @@ class VideoWriter(LongtakeCallback):
             ``png`` for a folder of single pictures.
         zoom: Shows each pixel as ``zoom x zoom`` pixels, for small videos.
         crf: Quality of ``mp4``: 0 is the best, 51 the worst, 18 looks like the original.
+        label: Whether files say of themselves that they are machine-made, with model and seed.
 
     Raises:
         ConfigurationError: ``zoom`` or ``crf`` is out of range.
     """
 
-    def __init__(self, format: VideoFormat = "mp4", zoom: int = 1, crf: int = CRF) -> None:
+    def __init__(
+        self, format: VideoFormat = "mp4", zoom: int = 1, crf: int = CRF, label: bool = True
+    ) -> None:
         if zoom < 1:
             raise ConfigurationError(f"video.zoom is {zoom}; it is at least 1.")
         if not 0 <= crf <= WORST_CRF:
@@ -47,6 +51,8 @@ class VideoWriter(LongtakeCallback):
         self._format = format
         self._zoom = zoom
         self._crf = crf
+        self._label = label
+        self._model = ""
         self._folder: RunFolder | None = None
         self._timings = Timings()
         self._request: Request | None = None
@@ -70,13 +76,15 @@ class VideoWriter(LongtakeCallback):
                 f"at most {MAX_GIF_FPS}."
             )
 
-    def bind(self, folder: RunFolder, timings: Timings) -> Self:
+    def bind(self, folder: RunFolder, timings: Timings, model: str = "") -> Self:
         """Say where to write, before the run. The options come from YAML, these do not.
 
         Args:
             folder: The run's folder.
             timings: Gets the seconds of part ``write``.
+            model: What files call the model.
         """
+        self._model = model
         self._folder = folder
         self._timings = timings
         return self
@@ -123,7 +131,8 @@ class VideoWriter(LongtakeCallback):
         _, height, width, _ = frames.shape
         video = VideoShape(height=height, width=width, fps=self._request.fps, zoom=self._zoom)
         folder = self._folder.request_folder(self._request.index)
-        writer = frame_writer(self._format, folder, video, crf=self._crf)
+        said = label(self._model, self._request.seed) if self._label else ""
+        writer = frame_writer(self._format, folder, video, crf=self._crf, label=said)
         writer.open()
         return writer
 

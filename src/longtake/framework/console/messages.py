@@ -47,6 +47,8 @@ def explain(message: str, options: Collection[str]) -> str:
         options: Every option of the command, such as ``model.steps``.
     """
     line = one_line(message)
+    if found := re.search(r"Importing '([^']+)' is not allowed, denied by the '([^']+)'", line):
+        return _denied(found[1], everything=found[2] == "*")
     if found := re.search(r"unrecognized arguments: (--[^\s=]+)", line):
         return _unknown_option(found[1].removeprefix("--"), options)
     if found := re.search(r"arguments are required: (?:predict\.|plan\.)?(\S+)", line):
@@ -68,6 +70,15 @@ def explain(message: str, options: Collection[str]) -> str:
     ):
         return f"{found[1]} cannot be that; {_FORMS.get(found[1], 'see --help')}."
     return re.sub(r'Parser key "([^"]+)":\s*', r"\1: ", line)
+
+
+def _denied(path: str, *, everything: bool) -> str:
+    if everything:
+        return (
+            f"{path} is not longtake's own, and --plugins none resolves no other names; leave it "
+            f"out where you trust that module."
+        )
+    return f"{path} cannot be named in a config: it is no class that one of its options takes."
 
 
 def one_line(message: str) -> str:

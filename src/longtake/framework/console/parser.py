@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
 from longtake.comm.launchers import is_first_here
+from longtake.errors import ConfigurationError
 from longtake.framework.console.messages import explain
 
 
@@ -43,7 +44,8 @@ class OneSentenceParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message as one line and exit with status 2."""
         if is_first_here(os.environ):
-            sys.stderr.write(f"longtake: error: {explain(message, set(_options(self)))}\n")
+            said = explain(message, set(_options(self)))
+            sys.stderr.write(f"longtake: error: {said} [{ConfigurationError.code}]\n")
         self.exit(2)
 
 

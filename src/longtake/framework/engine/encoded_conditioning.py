@@ -11,6 +11,7 @@ from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.timings import Timings
 from longtake.models import ConditioningFrames
+from longtake.models.loading.guard import reading
 from longtake.models.text import pack_prompts, unpack_prompts
 from longtake.strategies import Communicator
 
@@ -54,7 +55,10 @@ class EncodedConditioning:
         frames = file.last(count, request.height, request.width)
         # Only a model that was made for given frames may want one as it was.
         original = file.original(count) if model.spec.start == "channels" else None
-        return model.family.encode_start(model.folder, model.spec, frames, model.place, original)
+        with reading(f"the encoder of the model in {model.folder.path}"):
+            return model.family.encode_start(
+                model.folder, model.spec, frames, model.place, original
+            )
 
 
 def _key(request: Request) -> _Key:

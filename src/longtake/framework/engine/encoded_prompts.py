@@ -8,6 +8,7 @@ from typing import Any, final
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.models import AnyBackbone, ConditioningFrames, PromptStates
+from longtake.models.loading.guard import reading
 from longtake.models.text import (
     join_prompts,
     move_prompts,
@@ -41,7 +42,9 @@ class EncodedPrompts:
             if communicator.rank == rank:
                 # Text encoders are as large as a transformer: read once, where no VAE is yet.
                 model = self._model
-                packed = pack_prompts(model.family.encode_text(model.folder, missing, model.place))
+                with reading(f"the text encoder of the model in {model.folder.path}"):
+                    states = model.family.encode_text(model.folder, missing, model.place)
+                packed = pack_prompts(states)
             states = unpack_prompts(communicator.share(packed))
             self._states.update(zip(missing, split_prompts(states), strict=True))
 

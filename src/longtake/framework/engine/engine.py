@@ -28,6 +28,7 @@ from longtake.framework.engine.workloads import Workloads
 from longtake.models import AnyBackbone, AnyDecoder, Placement
 from longtake.models.decoders.tiles import AllTiles, TiledDecoder
 from longtake.models.layers.kernel import attention_kernel, check_backend
+from longtake.models.loading.guard import reading
 from longtake.plan.cost.profiles import hardware_of
 from longtake.plan.devices import Hardware
 from longtake.strategies import (
@@ -275,15 +276,17 @@ class Engine:
     def _load_backbone(self) -> AnyBackbone:
         if self._backbone is None:
             layers = self.chosen.layout.layers(self._rank)
-            self._backbone = self.model.family.load_backbone(
-                self.model.folder, self.model.spec, layers, self.model.place
-            )
+            with reading(f"the transformer of the model in {self.model.folder.path}"):
+                self._backbone = self.model.family.load_backbone(
+                    self.model.folder, self.model.spec, layers, self.model.place
+                )
         return self._backbone
 
     def _load_decoder(self) -> AnyDecoder:
         if self._decoder is None:
             model, tile = self.model, self.model.generation_config.vae_tile
-            self._decoder = model.family.load_decoder(model.folder, model.place.device)
+            with reading(f"the vae of the model in {model.folder.path}"):
+                self._decoder = model.family.load_decoder(model.folder, model.place.device)
             if tile is not None:
                 owners = AllTiles() if self._group is None else self._group.tiles
                 self._decoder = TiledDecoder(self._decoder, model.spec.compression, tile, owners)

@@ -26,6 +26,7 @@ from longtake.models import (
     sampler_name,
 )
 from longtake.models.counting import WeightCount, count_weights
+from longtake.models.loading.guard import reading
 from longtake.models.loading.tokenizers import check_text
 from longtake.models.samplers.shift import shift_of
 from longtake.strategies import Guidance
@@ -69,6 +70,12 @@ class ResolvedModel:
             revision=generation_config.revision,
             weights=generation_config.weights,
         )
+        self._weights: WeightCount | None = None
+        with reading(f"the model in {self.folder.path}"):
+            self._resolve(generation_config)
+
+    def _resolve(self, generation_config: GenerationConfig) -> None:
+        """Read and check what stands in the folder's configuration files and headers."""
         self.family = generation_config.family or family_of(self.folder)
         spec = self.family.spec(self.folder)
         per_frame = generation_config.timesteps_per == "frame"
@@ -85,7 +92,6 @@ class ResolvedModel:
         self.skipped = check_modules(
             self.folder, self.family, self.spec, weights=self.weights_checked
         )
-        self._weights: WeightCount | None = None
 
     def check_weights(self) -> None:
         """Refuse weights that are missing or not those of the model. Idempotent.

@@ -6,31 +6,25 @@ from collections.abc import Mapping
 
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from longtake.comm.launchers import Launcher, launcher_of
-from longtake.errors import ConfigurationError
+from longtake.framework.launch.slurm import SlurmStep
 
 
 def cluster_environment(environment: Mapping[str, str]) -> ClusterEnvironment:
     """Return where Lightning finds ranks and the address at which they meet.
 
+    Args:
+        environment: The process's environment variables, as ``check_launch`` has passed them.
+
     Raises:
-        ConfigurationError: ``srun`` does not say how many processes each machine has.
+        ConfigurationError: A variable of the launcher is missing, or holds no number.
     """
     match launcher_of(environment):
         case Launcher.TORCHRUN:
             return TorchElasticEnvironment()
         case Launcher.SRUN:
-            try:
-                # A requeued job would begin anew: there is no training to save.
-                return SLURMEnvironment(auto_requeue=False)
-            except RuntimeError as error:
-                raise ConfigurationError(
-                    f"srun started {environment.get('SLURM_NTASKS')} processes with --ntasks, "
-                    f"which does not say how many are on each machine; give --ntasks-per-node, "
-                    f"equal to trainer.devices."
-                ) from error
-        case Launcher.LONGTAKE:
+            return SlurmStep(environment)
+        case Launcher.LONGTAKE | Launcher.MPIRUN:  # the latter is refused
             return LightningEnvironment()

@@ -8,14 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final, NoReturn, final
 
 import lightning.pytorch as pl
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from typing_extensions import override
 
+from longtake.comm.launchers import number
 from longtake.errors import ConfigurationError, RankFailure
 
 _GRACE: Final = 10.0
@@ -56,13 +58,14 @@ class RankProcesses(_SubprocessScriptLauncher):
             raise ConfigurationError(str(error)) from error
         over = threading.Event()
         if not environment.creates_processes_externally:
+            _check_command(sys.argv)
             os.environ[_PARENT] = str(os.getpid())
             # A rank that is gone is reported in one sentence, not in C++ stack traces.
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
             with _interrupts_ignored():
                 self._call_children_scripts()
             _in_background(self._watch_children, over)
-        elif (parent := int(os.environ.get(_PARENT, os.getpid()))) != os.getpid():
+        elif (parent := number(os.environ, _PARENT, os.getpid())) != os.getpid():
             _in_background(_watch_parent, parent, over)
         try:
             return function(*args, **kwargs)
@@ -95,6 +98,17 @@ class RankProcesses(_SubprocessScriptLauncher):
                 if process.poll() and not over.wait(_GRACE):
                     self.kill(signal.SIGKILL)
                     _end(_ended(local_rank, process.returncode))
+
+
+def _check_command(argv: Sequence[str]) -> None:
+    """Refuse to start copies of a command that cannot be repeated."""
+    notebook = Path(argv[0]).name == "ipykernel_launcher.py"
+    if notebook or argv[0] in ("", "-c") or hasattr(sys, "ps1"):
+        raise ConfigurationError(
+            "several devices are asked for from a notebook or an interactive Python, whose command "
+            "cannot be started once more for each; write the run as a script, or start longtake "
+            "predict --config FILE."
+        )
 
 
 def _watch_parent(parent: int, over: threading.Event) -> None:

@@ -53,10 +53,12 @@ class FrameWriter(ABC):
     Args:
         path: The file, or the folder, to write.
         video: What the video frames are like.
+        label: What the file says of itself, where the format has room for it; "": nothing.
     """
 
-    def __init__(self, path: Path, video: VideoShape) -> None:
+    def __init__(self, path: Path, video: VideoShape, *, label: str = "") -> None:
         self.path = path
+        self.label = label
         self.video = video
         self.frames = 0
         """Video frames written so far."""

@@ -15,7 +15,7 @@ VideoFormat: TypeAlias = Literal["mp4", "gif", "webp", "png"]
 
 
 def frame_writer(
-    format: VideoFormat, folder: Path, video: VideoShape, *, crf: int = CRF
+    format: VideoFormat, folder: Path, video: VideoShape, *, crf: int = CRF, label: str = ""
 ) -> FrameWriter:
     """Return the writer of a format; it is not open yet.
 
@@ -24,13 +24,14 @@ def frame_writer(
         folder: Of the request.
         video: What the video frames are like.
         crf: Quality of ``mp4``.
+        label: What the file says of itself; "": nothing.
     """
     match format:
         case "mp4":
-            return Mp4Writer(folder / "video.mp4", video, crf=crf)
+            return Mp4Writer(folder / "video.mp4", video, crf=crf, label=label)
         case "gif":
-            return GifWriter(folder / "video.gif", video)
+            return GifWriter(folder / "video.gif", video, label=label)
         case "webp":
-            return WebpWriter(folder / "video.webp", video)
+            return WebpWriter(folder / "video.webp", video, label=label)
         case "png":
-            return PngWriter(folder / "frames", video)
+            return PngWriter(folder / "frames", video, label=label)

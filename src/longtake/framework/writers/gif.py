@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from longtake.framework.engine.run_folder import commit, temporary_name
 from longtake.framework.writers.base import FrameWriter, Picture, VideoShape
+from longtake.framework.writers.label import label_gif
 
 
 @final
@@ -24,10 +25,11 @@ class GifWriter(FrameWriter):
     Args:
         path: The file.
         video: What the video frames are like.
+        label: A comment in the file.
     """
 
-    def __init__(self, path: Path, video: VideoShape) -> None:
-        super().__init__(path, video)
+    def __init__(self, path: Path, video: VideoShape, *, label: str = "") -> None:
+        super().__init__(path, video, label=label)
         self._time_base = Fraction(1, video.fps)
         self._container: Any = None
         self._stream: Any = None
@@ -88,4 +90,6 @@ class GifWriter(FrameWriter):
         finally:
             self._container.close()
         if self.frames:  # without any, the muxer has made no file
+            if self.label:
+                label_gif(temporary_name(self.path), self.label)
             commit(temporary_name(self.path), self.path)

@@ -43,12 +43,19 @@ class Mp4Writer(FrameWriter):
         video: What the video frames are like.
         crf: Quality: 0 is the best, 51 the worst, 18 looks like the original.
         preset: x264's preset: faster ones give larger files.
+        label: The file's comment.
     """
 
     def __init__(
-        self, path: Path, video: VideoShape, *, crf: int = CRF, preset: str = "medium"
+        self,
+        path: Path,
+        video: VideoShape,
+        *,
+        crf: int = CRF,
+        preset: str = "medium",
+        label: str = "",
     ) -> None:
-        super().__init__(path, video)
+        super().__init__(path, video, label=label)
         self._crf = crf
         self._preset = preset
         self._container: Any = None
@@ -66,6 +73,8 @@ class Mp4Writer(FrameWriter):
             "x264-params": LOW_DELAY,
         }
         self._container = av.open(str(self.path), "w", format="mp4", options=CONTAINER)
+        if self.label:
+            self._container.metadata["comment"] = self.label
         self._stream = self._container.add_stream("libx264", rate=video.fps, options=options)
         self._stream.height = video.file_height + video.file_height % 2
         self._stream.width = video.file_width + video.file_width % 2

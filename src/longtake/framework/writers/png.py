@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import final
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from typing_extensions import override
 
 from longtake.framework.engine.run_folder import temporary_name
 from longtake.framework.writers.base import FrameWriter, Picture
+from longtake.framework.writers.label import xmp
 
 
 @final
@@ -32,8 +34,16 @@ class PngWriter(FrameWriter):
         """Write the next video frame."""
         path = self.path / f"frame_{self.frames:06d}.png"
         temporary = temporary_name(path)
-        Image.fromarray(picture).save(temporary, format="PNG")
+        Image.fromarray(picture).save(temporary, format="PNG", pnginfo=self._info())
         temporary.replace(path)
+
+    def _info(self) -> PngInfo | None:
+        if not self.label:
+            return None
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp(self.label).decode())
+        info.add_text("Comment", self.label)
+        return info
 
     @override
     def close(self) -> None:

@@ -11,6 +11,7 @@ from typing_extensions import override
 from longtake.framework.engine.run_folder import commit, temporary_name
 from longtake.framework.writers.base import FrameWriter, Picture, VideoShape
 from longtake.framework.writers.color import yuv420p
+from longtake.framework.writers.label import label_webp
 
 
 @final
@@ -25,10 +26,13 @@ class WebpWriter(FrameWriter):
         path: The file.
         video: What the video frames are like.
         quality: 0 to 100, the larger the better.
+        label: XMP in the file.
     """
 
-    def __init__(self, path: Path, video: VideoShape, *, quality: int = 90) -> None:
-        super().__init__(path, video)
+    def __init__(
+        self, path: Path, video: VideoShape, *, quality: int = 90, label: str = ""
+    ) -> None:
+        super().__init__(path, video, label=label)
         self._quality = quality
         self._container: Any = None
         self._stream: Any = None
@@ -62,4 +66,6 @@ class WebpWriter(FrameWriter):
         finally:
             self._container.close()
         if self.frames:  # without any, the muxer has made no file
+            if self.label:
+                label_webp(temporary_name(self.path), self.label)
             commit(temporary_name(self.path), self.path)

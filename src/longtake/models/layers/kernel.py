@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
 from diffusers.models.attention_dispatch import (
+    _HUB_KERNELS_REGISTRY,
     AttentionBackendName,
     _check_attention_backend_requirements,
     _maybe_download_kernel_for_backend,
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from longtake.errors import ConfigurationError, nearest
 from longtake.models.base import Attend, Kernel, Operand, Placement
+from longtake.models.trust import kernel_commit
 
 
 def attention_kernel(q: Tensor, k: Tensor, v: Tensor, backend: str = "native") -> Tensor:
@@ -71,7 +74,8 @@ def check_backend(backend: str, place: Placement) -> None:
     """Refuse an attention backend that is unknown or does not run here, by running it on a token.
 
     Raises:
-        ConfigurationError: Names the nearest backend, or says why this one does not run.
+        ConfigurationError: Names the nearest backend, or says why this one does not run, or that
+            its code would come from the hub.
     """
     known = [name.value for name in AttentionBackendName]
     if backend not in known:
@@ -80,6 +84,7 @@ def check_backend(backend: str, place: Placement) -> None:
             f"model.attention is {backend!r}, which diffusers does not know; the nearest backend "
             f"is {nearest(backend, known)} (of {', '.join(public)})."
         )
+    _check_hub(backend)
     token = torch.zeros(1, 16, 2, 64, device=place.device, dtype=place.dtype)
     try:
         # What diffusers does where a model's backend is set: the dispatch alone fetches no kernel.
@@ -91,3 +96,18 @@ def check_backend(backend: str, place: Placement) -> None:
             f"model.attention is {backend}, which does not run on {place.device} in {place.dtype} "
             f"here ({error}); native always does."
         ) from error
+
+
+def _check_hub(backend: str) -> None:
+    """Refuse a backend whose code is on the hub, unless its commit has been allowed; and pin it."""
+    found = _HUB_KERNELS_REGISTRY.get(AttentionBackendName(backend))
+    if found is None:
+        return
+    commit = kernel_commit(os.environ)
+    if commit is None:
+        raise ConfigurationError(
+            f"model.attention is {backend}, whose code would be downloaded from {found.repo_id} on "
+            f"the hub and run; allow it with --allow_hub_kernels COMMIT (of that repository, 40 "
+            f"hexadecimal digits), or choose a backend that is installed here."
+        )
+    found.revision, found.version = commit, None  # diffusers names a version, which can move

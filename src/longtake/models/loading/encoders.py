@@ -47,6 +47,7 @@ def load_encoder(folder: ModelFolder, component: str, encoder_class: Any, place:
             variant=folder.variant_of(component),
             ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,
+            local_files_only=True,
         )
     except _ERRORS as error:
         raise _cannot(folder, component, error) from error

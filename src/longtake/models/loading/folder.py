@@ -13,6 +13,7 @@ from longtake.errors import ModelError
 from longtake.models.loading.hub import HubSnapshot, find_settings, find_snapshot
 from longtake.models.loading.hub_ids import check_layout
 from longtake.models.loading.lora import Lora, LoraFile
+from longtake.models.loading.redirects import refuse_adapter, refuse_kernels
 from longtake.models.loading.single_file import find_weights, refuse_file, refuse_folder
 from longtake.models.loading.weight_files import choose, has_variant, variants_in, why_none
 
@@ -56,6 +57,11 @@ class ModelFolder:
     def revision(self) -> str | None:
         """The commit of a hub model; ``None`` for a local folder."""
         return None if self.hub is None else self.hub.commit
+
+    @property
+    def name(self) -> str:
+        """What files call the model: a hub id with its commit, or the last part of the path."""
+        return self.path.resolve().name if self.hub is None else f"{self.hub_id}@{self.revision}"
 
     @property
     def is_whole(self) -> bool:
@@ -199,7 +205,12 @@ class ModelFolder:
         shards = _read_json(folder / chosen).get("weight_map")
         if not isinstance(shards, dict):
             raise ModelError(f"{folder / chosen} has no weight_map.")
-        return chosen, {key: folder / Path(str(name)).name for key, name in shards.items()}
+        for name in shards.values():
+            if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
+                raise ModelError(
+                    f"{folder / chosen} names the shard {name!r}; shards are files in its folder."
+                )
+        return chosen, {key: folder / name for key, name in shards.items()}
 
     def _names(self, component: str) -> set[str]:
         """Return the names of a component's files: also those that are still on the hub."""
@@ -231,7 +242,8 @@ def open_folder(
 
     Raises:
         ModelError: There is no such folder, or it is not a diffusers pipeline; or a LoRA is none;
-            or there are no such weights, or they would be for one of two transformers.
+            or there are no such weights, or they would be for one of two transformers; or it
+            would have code run or other models loaded.
     """
     own = None if weights is None else find_weights(Path(weights).expanduser(), TRANSFORMER)
     local = BUNDLED.get(name) or _local(name)
@@ -250,6 +262,10 @@ def open_folder(
     hub = None if local else find_snapshot(name, path)
     folder = ModelFolder(path, index, hub, tuple(loras), variant=variant, weights=own)
     folder.check_variant()
+    for part in folder.weighted:
+        refuse_adapter(path / part)
+        if (settings := path / part / "config.json").is_file():
+            refuse_kernels(settings, _read_json(settings))
     transformers = [part for part in folder.components if part.startswith(TRANSFORMER)]
     if own is not None and len(transformers) > 1:
         raise ModelError(
@@ -284,12 +300,16 @@ def _in_gb(size: int) -> str:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
+    if file.exists() and not file.is_file():
+        raise ModelError(f"{file} is no file.")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{file} is missing.") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be read as JSON: {error}") from error
+    except RecursionError as error:
+        raise ModelError(f"{file} cannot be read as JSON: it is nested too deeply.") from error
     if not isinstance(content, dict):
         raise ModelError(f"{file} is not a JSON object.")
     return content

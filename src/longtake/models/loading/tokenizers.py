@@ -17,8 +17,9 @@ _WORDS: Final = "a b c"
 def load_tokenizer(folder: ModelFolder, name: str) -> Any:
     """Load a tokenizer by what its files say.
 
-    Not by the class that ``model_index.json`` names: HunyuanVideo's says ``LlamaTokenizerFast``,
-    which drops the spaces of a Llama 3.
+    Code that comes with it is never run, and nothing is fetched. Not by the class that
+    ``model_index.json`` names: HunyuanVideo's says ``LlamaTokenizerFast``, which drops the spaces
+    of a Llama 3.
 
     Args:
         folder: The pipeline folder.
@@ -31,7 +32,7 @@ def load_tokenizer(folder: ModelFolder, name: str) -> Any:
     if not path.is_dir():
         raise ModelError(f"{folder.path} has no {name} folder.")
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # each kind of file has errors of its own, some of no class
         raise ModelError(f"the {name} in {folder.path} cannot be loaded: {error}") from error
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from longtake.caches import Forward
 from longtake.models import BlockSampler
 from longtake.strategies.runtime.denoising import Denoising
+from longtake.strategies.runtime.finite import check_step
 from longtake.task import Enter, FrameRange, Frames, Run, Task, spans
 
 
@@ -109,6 +110,9 @@ class BlockQueue:
             run: What it has denoised of the block.
             prediction: Of all the task's own frames, after guidance, ``(1, C, F, H, W)``; not used
                 where windows have been added.
+
+        Raises:
+            NumbersError: The latents are not finite then.
         """
         block = self._blocks[run.block]
         if run.weights is None:
@@ -121,6 +125,8 @@ class BlockQueue:
         noise = self._work.noise_of(run.block, run.step, len(block.frames))
         # Never in place: a multi-step sampler keeps the tensor that it was given.
         block.latents = block.sampler.step(prediction, block.latents, noise)
+        rank = self._work.communicator.rank
+        check_step(rank, forward.task, block.latents, last=run.last_step)
         if not run.last_step:
             return None
         del self._blocks[run.block]

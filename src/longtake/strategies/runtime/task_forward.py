@@ -14,6 +14,7 @@ from longtake.models.layers.kernel import attention_kernel
 from longtake.models.layers.levels import CLEAN, level_runs
 from longtake.strategies.exchange import TokenShare, overlap
 from longtake.strategies.runtime.denoising import Denoising
+from longtake.strategies.runtime.finite import FiniteWatch
 from longtake.strategies.runtime.window_attention import WindowAttention
 from longtake.task import Frames, Task
 
@@ -44,6 +45,7 @@ class TaskForward:
         self._kernel = partial(attention_kernel, backend=work.attention)
         self._table = FeatureTable(self._share.ring_index)
         self.store = FeatureStore()
+        self._watch = FiniteWatch(work.communicator.rank)
 
     def embed(self, forward: Forward, latents: Tensor) -> Tensor:
         """Return hidden states ``(B, S + L, M)`` of the window's latents ``(1, C, F, H, W)``.
@@ -65,6 +67,9 @@ class TaskForward:
             hidden: The hidden states.
             layers: Which layers.
             heads: How many of this rank's heads a decode rank attends.
+
+        Raises:
+            NumbersError: This or an earlier call has made numbers that are not finite.
         """
         backbone, total = self._work.backbone, self._total(forward)
         text, mine = backbone.spec.text_tokens, self._share.tokens(total)
@@ -89,9 +94,15 @@ class TaskForward:
             backbone.text_padding(condition.text),
             hidden.device,
         )
+        begin = layers.start
+        if begin == 0:
+            begin = -1
+            self._watch.add(hidden)
         for index in layers:
             attend = attention.layer(index, backbone.token_groups(index))
             hidden = backbone.layer(index, hidden, context, attend)
+            self._watch.add(hidden)
+        self._watch.end(forward.task, begin)
         return hidden
 
     def predict(self, forward: Forward, hidden: Tensor) -> Tensor:

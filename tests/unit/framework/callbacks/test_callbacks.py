@@ -23,11 +23,11 @@ from safetensors.torch import load_file
 from longtake.errors import ConfigurationError, OutputError
 from longtake.framework.callbacks import (
     LatentWriter,
-    LongtakeCallback,
     PlainProgress,
     ProgressState,
     ReportWriter,
     RichProgress,
+    VideoHooks,
     VideoWriter,
     dispatch,
     progress_callback,
@@ -120,7 +120,7 @@ def request_events(
     yield RequestEnded(request(index), reason)
 
 
-def emit(callbacks: list[LongtakeCallback], events: Iterator[Event]) -> None:
+def emit(callbacks: list[VideoHooks], events: Iterator[Event]) -> None:
     for event in events:
         dispatch(list[pl.Callback](callbacks), TRAINER, MODULE, event)
 
@@ -206,7 +206,7 @@ def test_video_options_come_from_yaml(folder: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("options", "why"), [({"zoom": 0}, "at least 1"), ({"crf": 52}, "0 to 51")]
 )
-def test_video_options_out_of_range_are_refused(options: dict[str, int], why: str) -> None:
+def test_video_options_out_of_range_are_refused(options: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigurationError, match=why):
         VideoWriter("mp4", **options)
 
@@ -374,11 +374,11 @@ def test_rich_picture_of_an_endless_video() -> None:
         ("auto", False, PlainProgress),
         ("rich", False, RichProgress),
         ("plain", True, PlainProgress),
-        ("none", True, LongtakeCallback),
+        ("none", True, VideoHooks),
     ],
 )
 def test_progress_by_name(
-    monkeypatch: pytest.MonkeyPatch, kind: Any, terminal: bool, expected: type[LongtakeCallback]
+    monkeypatch: pytest.MonkeyPatch, kind: Any, terminal: bool, expected: type[VideoHooks]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     assert type(progress_callback(kind)) is expected

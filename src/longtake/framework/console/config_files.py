@@ -1,0 +1,85 @@
+"""Configuration files: those that a parser would not come to an end with are refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from longtake.errors import ConfigurationError
+
+_OPTIONS: Final = ("--config", "-c")
+_BYTES: Final = 1_000_000
+_VALUES: Final = 100_000
+_DEPTH: Final = 100
+
+
+def check_files(args: Sequence[str]) -> None:
+    """Refuse configuration files that the parser would not come to an end with.
+
+    What else is wrong in a file, or that there is none, is the parser's to say.
+
+    Args:
+        args: Of the command.
+
+    Raises:
+        ConfigurationError: A file is too large, nested too deeply, or its aliases (``*name``)
+            contain themselves or stand for too many values.
+    """
+    for file in _files(args):
+        if not os.path.isfile(file):  # never an error, as with Path, whatever is given as a name
+            continue
+        if file.stat().st_size > _BYTES:
+            raise ConfigurationError(
+                f"the configuration {file} has {file.stat().st_size:,} bytes; a file of more than "
+                f"{_BYTES:,} is none."
+            )
+        try:
+            tree = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except (yaml.YAMLError, UnicodeDecodeError, OSError, ValueError):
+            continue  # the parser says where
+        except RecursionError as error:
+            raise _too_deep(file) from error
+        if tree is not None:
+            _count(file, tree, {}, ())
+
+
+def _files(args: Sequence[str]) -> Iterator[Path]:
+    for place, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        if name in _OPTIONS and equals:
+            yield Path(value)
+        elif name in _OPTIONS and place + 1 < len(args):
+            yield Path(args[place + 1])
+
+
+def _count(file: Path, node: yaml.Node, known: dict[int, int], above: tuple[yaml.Node, ...]) -> int:
+    """Return how many values a node stands for, aliases written out."""
+    if any(node is one for one in above):
+        raise ConfigurationError(
+            f"the configuration {file} has an alias (*name) within the value that it stands for, "
+            f"line {node.start_mark.line + 1}; write the value out."
+        )
+    if len(above) > _DEPTH:
+        raise _too_deep(file)
+    if id(node) not in known:
+        inner = [*node.value] if isinstance(node, yaml.SequenceNode) else []
+        if isinstance(node, yaml.MappingNode):
+            inner = [part for pair in node.value for part in pair]
+        below = (*above, node)
+        known[id(node)] = 1 + sum(_count(file, part, known, below) for part in inner)
+    if known[id(node)] > _VALUES:
+        raise ConfigurationError(
+            f"the configuration {file} stands for more than {_VALUES:,} values, by its aliases "
+            f"(*name); write out what is meant."
+        )
+    return known[id(node)]
+
+
+def _too_deep(file: Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"the configuration {file} is nested more than {_DEPTH} levels deep; no option is."
+    )

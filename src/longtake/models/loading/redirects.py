@@ -1,0 +1,57 @@
+"""Redirections in a model folder: files that would have a library fetch or run something else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from longtake.errors import ModelError
+
+_ADAPTER: Final = "adapter_config.json"
+"""Where transformers finds it, it loads the folder or hub model that it names."""
+_KERNELS: Final = "_implementation"
+"""How settings end that name a kernel; one with a slash is a hub id, whose code would be run."""
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a component's folder that stands for another one.
+
+    Args:
+        folder: Of the component.
+
+    Raises:
+        ModelError: It holds an adapter's configuration.
+    """
+    if (folder / _ADAPTER).exists():
+        raise ModelError(
+            f"{folder / _ADAPTER} names another model to load in place of this folder, which "
+            f"longtake does not follow; merge the adapter into the model, or take the file away."
+        )
+
+
+def refuse_kernels(file: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a configuration that names a kernel on the hub.
+
+    Args:
+        file: Where it stands.
+        config: Its content.
+
+    Raises:
+        ModelError: Names the setting.
+    """
+    for key, value in _settings(config):
+        if key.endswith(_KERNELS) and "/" in str(value):
+            raise ModelError(
+                f"{file} sets {key} to {value!r}: code from the hub, which longtake does not run; "
+                f"take the setting out."
+            )
+
+
+def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    open_ = [config]
+    while open_:
+        for key, value in open_.pop().items():
+            yield str(key), value
+            if isinstance(value, dict):
+                open_.append(value)

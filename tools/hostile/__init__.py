@@ -1,0 +1,1 @@
+"""Hostile input: made from a seed, run in forked children, and judged."""
