@@ -79,7 +79,11 @@ class OpenSoraPlanBackbone(Backbone[OpenSoraPlanText, OpenSoraPlanStep]):
     def embed(
         self, latents: Tensor, grid: Grid, condition: Condition[OpenSoraPlanText, OpenSoraPlanStep]
     ) -> Tensor:
-        return self._transformer.embed_video(latents)
+        start, given = condition.start, None
+        if self.spec.start == "channels":
+            assert start is not None  # a run without one is refused
+            given = start.channels_of(grid.frames)
+        return self._transformer.embed_video(latents, given)
 
     @override
     def layer(
