@@ -21,6 +21,7 @@ import yaml
 from diffusers import (
     ClassifierFreeGuidance,
     CogVideoXDDIMScheduler,
+    EulerAncestralDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
@@ -74,6 +75,13 @@ _DYNAMIC = FlowMatchEulerDiscreteScheduler(
     max_image_seq_len=4096,
     shift_terminal=0.1,
 )
+
+_ANCESTRAL = EulerAncestralDiscreteScheduler(
+    prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+)
+_WAVELETS = {
+    "norm_type": "layernorm", "t_interpolation": "trilinear", "connect_res_layer_num": 2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -161,11 +169,24 @@ PUBLISHED = {
         "OpenSoraPlanPipeline",
         {
             "num_layers": 32, "num_attention_heads": 24, "attention_head_dim": 96,
-            "in_channels": 8, "out_channels": 8, "caption_channels": 2048,
+            "in_channels": 8, "out_channels": 8, "caption_channels": 4096,
             "sparse1d": True, "sparse_n": 4,
         },
-        _WAN_VAE | {"z_dim": 8},
-        scheduler=FlowMatchEulerDiscreteScheduler(),
+        _WAVELETS,
+        "WFVAEModel",
+        _ANCESTRAL,
+    ),
+    "./models/open-sora-plan-1.3-i2v": Published(
+        "OpenSoraPlanImageToVideoPipeline",
+        {
+            "_class_name": "OpenSoraInpaint_v1_3", "vae_scale_factor_t": 4,
+            "num_layers": 32, "num_attention_heads": 24, "attention_head_dim": 96,
+            "in_channels": 8, "out_channels": 8, "caption_channels": 4096,
+            "sparse1d": True, "sparse_n": 4,
+        },
+        _WAVELETS,
+        "WFVAEModel",
+        _ANCESTRAL,
     ),
 }  # fmt: skip
 

@@ -58,7 +58,7 @@ class GenerationConfig:
             the scheduler that the model ships.
         flow_shift: Shift of the noise levels (Wan: 3 at 480p, 5 at 720p); left out: the model's
             own, by the clip's size where that is how it was trained (LTX-Video).
-        prompt_template: What every prompt is put into, at ``{}``, such as ``"high quality, {}"``; the
+        prompt_template: What every prompt is put into, at ``{}``: ``"high quality, {}"``, say. The
             negative prompt stays as it is. Left out: the model's own, which for most is ``"{}"``,
             the prompt as it is.
         dtype: Of the transformer's and the text encoder's weights. Norms, time embedding and the

@@ -79,10 +79,8 @@ class OpenSoraPlanBackbone(Backbone[OpenSoraPlanText, OpenSoraPlanStep]):
     def embed(
         self, latents: Tensor, grid: Grid, condition: Condition[OpenSoraPlanText, OpenSoraPlanStep]
     ) -> Tensor:
-        start, given = condition.start, None
-        if self.spec.start == "channels":
-            assert start is not None  # a run without one is refused
-            given = start.channels_of(grid.frames)
+        start = condition.start if self.spec.start == "channels" else None
+        given = None if start is None else start.channels_of(grid.frames)
         return self._transformer.embed_video(latents, given)
 
     @override

@@ -72,6 +72,42 @@ def convert(transformer: Path, text_encoder: Path, vae: Path, target: Path) -> M
     return open_folder(str(target))
 
 
+def convert_folder(
+    transformer: Path,
+    target: Path | None,
+    text_encoder: Path | None,
+    vae: Path | None = None,
+) -> ModelFolder:
+    """Make a pipeline folder as ``longtake convert`` is asked for it.
+
+    Args:
+        transformer: As for ``convert``.
+        target: As for ``convert``; needed.
+        text_encoder: As for ``convert``; needed.
+        vae: As for ``convert``; ``None``: the folder ``vae`` beside the transformer's.
+
+    Raises:
+        LongtakeError: As ``convert``, or something is left out.
+    """
+    name = _config(transformer).get("_class_name")
+    if name not in (_PUBLISHED, IMAGE_TO_VIDEO):
+        raise ModelError(
+            f"{transformer} holds a {name}, but folders are converted of Open-Sora-Plan 1.3's "
+            f"transformer alone ({_PUBLISHED}, {IMAGE_TO_VIDEO}); of other models give one file."
+        )
+    if text_encoder is None:
+        raise ModelError(
+            f"{transformer} comes without a text encoder; give the folder of google/mt5-xxl as "
+            f"--text_encoder."
+        )
+    if target is None:
+        raise ModelError(
+            f"{transformer} is a folder; name the pipeline folder to make with --output."
+        )
+    beside = transformer.resolve().parent / "vae"
+    return convert(transformer, text_encoder, beside if vae is None else vae, target)
+
+
 def _lay_out(transformer: Path, text_encoder: Path, vae: Path, target: Path) -> None:
     """Link or write the parts, and the configuration of the published sampler."""
     _link(transformer, target / "transformer")

@@ -139,9 +139,7 @@ class OpenSoraPlanTransformer(nn.Module):
         tokens = _tokens(self.pos_embed["proj"], latents)
         if given is None:
             return tokens
-        known, mask = given.split(
-            (self.config.in_channels, self.config.vae_scale_factor_t), dim=1
-        )
+        known, mask = given.split((self.config.in_channels, self.config.vae_scale_factor_t), dim=1)
         for (patches, project), values in (
             (self.pos_embed_masked_hidden_states, known),
             (self.pos_embed_mask, mask),

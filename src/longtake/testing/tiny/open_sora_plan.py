@@ -55,8 +55,25 @@ def tiny_open_sora_plan_folder(
         changes: To the transformer's configuration; ``vae_scale_factor_t=4`` makes it one of image
             to video.
     """
+    parts = save_tiny_open_sora_plan_parts(
+        path / "parts", shard_size=shard_size, seed=seed, **changes
+    )
+    return convert(**parts, target=path / "pipeline")
+
+
+def save_tiny_open_sora_plan_parts(
+    path: Path, *, shard_size: str = "5GB", seed: int = 0, **changes: Any
+) -> dict[str, Path]:
+    """Save the parts as they are published, each in a folder; return these.
+
+    Args:
+        path: Where to.
+        shard_size: Largest weight file of the transformer.
+        seed: Of the weights.
+        changes: As for ``tiny_open_sora_plan_folder``.
+    """
     transformer = tiny_open_sora_plan_transformer(seed, **changes)
-    parts = {name: path / "parts" / name for name in ("transformer", "text_encoder", "vae")}
+    parts = {name: path / name for name in ("transformer", "text_encoder", "vae")}
     parts["transformer"].mkdir(parents=True)
     save_torch_state_dict(
         transformer.state_dict(),
@@ -72,7 +89,7 @@ def tiny_open_sora_plan_folder(
     encoder.save_pretrained(parts["text_encoder"])
     word_tokenizer(_WORDS, closed=True).save_pretrained(parts["text_encoder"])
     save_tiny_wavelet_vae(parts["vae"], seed)
-    return convert(**parts, target=path / "pipeline")
+    return parts
 
 
 def tiny_wavelet_vae(seed: int = 0) -> Any:

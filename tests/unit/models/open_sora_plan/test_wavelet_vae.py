@@ -115,9 +115,7 @@ class TestWaveletDecoder(VideoDecoderContract):
     def test_two_frames_lag_and_no_more(self) -> None:
         decoder, latents = self.decoder(torch.float32), torch.randn(1, 4, 5, 2, 2)
         state = decoder.start()
-        frames = [
-            sum(map(len, decoder.decode(state, frame))) for frame in latents.split(1, dim=2)
-        ]
+        frames = [sum(map(len, decoder.decode(state, frame))) for frame in latents.split(1, dim=2)]
         assert frames == [1, 2, 4, 4, 4]
         assert sum(map(len, decoder.finish(state))) == 2
 
@@ -184,9 +182,7 @@ def test_latents_come_back_through_both() -> None:
     ],
     ids=str,
 )
-def test_other_vaes_are_refused(
-    folder: ModelFolder, changes: dict[str, Any], message: str
-) -> None:
+def test_other_vaes_are_refused(folder: ModelFolder, changes: dict[str, Any], message: str) -> None:
     config = json.loads((folder.path / "vae" / "config.json").read_text())
     WaveletVaeConfig.read(config)
     with pytest.raises(ModelError, match=message):

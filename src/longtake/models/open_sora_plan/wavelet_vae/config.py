@@ -76,8 +76,8 @@ class WaveletVaeConfig:
         found = cls(**given)
         if found.norm_type not in _NORMS:
             raise ModelError(
-                f"the VAE's norm_type is {found.norm_type!r}, which mixes all frames of a video, so "
-                f"that none could be decoded before the last one is there; Open-Sora-Plan 1.3's "
+                f"the VAE's norm_type is {found.norm_type!r}, which mixes all frames of a video: "
+                f"none could be decoded before the last one is there; Open-Sora-Plan 1.3's "
                 f"own VAE has {_NORMS[0]!r}."
             )
         if found.t_interpolation != "trilinear":

@@ -93,9 +93,7 @@ class ResBlock(nn.Module):
         convolution: Which one.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, convolution: Convolution = CausalConv
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, convolution: Convolution = CausalConv) -> None:
         super().__init__()
         self.norm1, self.conv1 = Norm(inputs), convolution(inputs, outputs)
         self.norm2, self.conv2 = Norm(outputs), convolution(outputs, outputs)

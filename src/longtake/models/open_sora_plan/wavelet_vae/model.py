@@ -138,9 +138,7 @@ class WaveletDecoderModule(nn.Module):
                 ResBlock(2 * c, 2 * c),
             ]
         )
-        self.layer = nn.ModuleList(
-            [ResBlock((1 if block else 2) * c, c) for block in range(2)]
-        )
+        self.layer = nn.ModuleList([ResBlock((1 if block else 2) * c, c) for block in range(2)])
         self.norm_out = Norm(c)
         self.conv_out = FrameConv(c, _BANDS_3D)
 
