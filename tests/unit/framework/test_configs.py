@@ -261,7 +261,7 @@ def prepared(
             stand_in(tmp_path / file, model)
     if model.startswith("./"):  # not there: by a name that is looked for on the hub
         more = (*more, "--model.pipeline", model.removeprefix("./"))
-    if "I2V" in model:
+    if "I2V" in model.upper():
         Image.new("RGB", (64, 48)).save(picture)
         more = (*more, "--data.start", str(picture))
     if model != "demo":
