@@ -33,20 +33,9 @@ class LTXText:
     padding: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LTXStep:
-    """One noise level, or those of the ``P`` pieces of a window
-    (``longtake.models.layers.levels``).
-
-    Args:
-        embedding: Of the timestep, ``(P, 1, M)``.
-        modulation: Scale, shift and gate of a layer's parts, ``(P, 1, 6 * M)``.
-    """
-
-    embedding: Tensor
-    modulation: Tensor
-
-
+LTXStep: TypeAlias = tuple[Tensor, Tensor]
+"""Of one noise level, or of a window's ``P`` pieces: embeddings of the timesteps ``(P, 1, M)``;
+scale, shift and gate of a layer's parts ``(P, 1, 6 M)``."""
 LTXCondition: TypeAlias = Condition[LTXText, LTXStep]
 LTXContext: TypeAlias = LayerContext[LTXText, LTXStep]
 
@@ -83,15 +72,13 @@ class LTXBackbone(Backbone[LTXText, LTXStep]):
         weight = self._transformer.scale_shift_table
         time = torch.tensor([timestep], device=weight.device)
         modulation, embedding = self._transformer.time_embed(time, hidden_dtype=weight.dtype)
-        return LTXStep(embedding[:, None], modulation[:, None])
+        return embedding[:, None], modulation[:, None]
 
     @override
     def join_steps(self, steps: Sequence[LTXStep], tokens: Sequence[int]) -> LTXStep:
-        of_pieces = [steps[run] for run in pieces(tokens)]
-        return LTXStep(
-            torch.cat([step.embedding for step in of_pieces]),
-            torch.cat([step.modulation for step in of_pieces]),
-        )
+        parts = zip(*(steps[run] for run in pieces(tokens)), strict=True)
+        embedding, modulation = map(torch.cat, map(list, parts))
+        return embedding, modulation
 
     @override
     def embed(self, latents: Tensor, grid: Grid, condition: LTXCondition) -> Tensor:
@@ -102,7 +89,7 @@ class LTXBackbone(Backbone[LTXText, LTXStep]):
     def layer(self, index: int, hidden: Tensor, context: LTXContext, attend: Attend) -> Tensor:
         padding = context.text.padding
         kernel = without_padding([context.kernel for _ in padding], padding)
-        modulation, (branches, _, width) = context.step.modulation, hidden.shape
+        (_, modulation), (branches, _, width) = context.step, hidden.shape
         states = self._layers[index](
             hidden.reshape(branches * len(modulation), -1, width),
             (context.text.layers[index], kernel),
@@ -114,7 +101,7 @@ class LTXBackbone(Backbone[LTXText, LTXStep]):
     @override
     def head(self, hidden: Tensor, grid: Grid, condition: LTXCondition) -> Tensor:
         model = self._transformer
-        table = model.scale_shift_table[None] + condition.step.embedding
+        table = model.scale_shift_table[None] + condition.step[0]
         shift, scale = table.chunk(2, dim=1)
         states = in_pieces(hidden, len(table))
         states = model.proj_out(model.norm_out(states) * (1 + scale) + shift)

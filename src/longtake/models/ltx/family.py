@@ -33,12 +33,12 @@ _TEXT_TOKENS = 128
 
 
 @final
-@register("LTXPipeline", "LTXImageToVideoPipeline")
+@register("LTXPipeline")
 class LTXFamily(ModelFamily):
-    """LTX-Video: 0.9.0, 0.9.1 and what has the same pipelines.
+    """LTX-Video: 0.9.0, 0.9.1 and what has the same pipeline.
 
-    Both pipelines run the same weights, which know a timestep per token: a given frame is clean
-    and told 0.
+    The weights know a timestep per token: a given frame is clean and told 0, as in the pipeline
+    from an image.
     """
 
     layer_lists = ("transformer_blocks",)

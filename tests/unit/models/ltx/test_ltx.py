@@ -86,7 +86,12 @@ def places(frames: int, height: int, width: int) -> Tensor:
     return grid.T[None]
 
 
-def forward(
+def forward(transformer: Any, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
+    """Run diffusers' own forward."""
+    return frame_forward(transformer, latents, [timestep] * latents.shape[2], prompts)
+
+
+def frame_forward(
     transformer: Any, latents: Tensor, timesteps: Sequence[float], prompts: PromptStates
 ) -> Tensor:
     """Run diffusers' own forward, which takes a timestep per token."""
@@ -118,7 +123,7 @@ class TestLTXBackbone(FrameLevelsContract):
     def frame_oracle(
         self, latents: Tensor, timesteps: Sequence[float], prompts: PromptStates
     ) -> Tensor:
-        return forward(tiny_ltx_transformer(), latents, timesteps, prompts)
+        return frame_forward(tiny_ltx_transformer(), latents, timesteps, prompts)
 
     def test_the_prompts_are_of_different_length(self) -> None:
         assert self.load().condition_text(self.prompts()).padding == (2, 3)
@@ -180,7 +185,7 @@ def test_bf16_is_rounded_as_diffusers_does(folder: ModelFolder) -> None:
     backbone = LTXFamily().load_backbone(folder, spec, range(LAYERS), place)
     latents = torch.randn(1, 4, FRAMES, HEIGHT, WIDTH)
     prompts = move_prompts(tiny_masked_prompts(1), place)
-    whole = forward(expected, latents.bfloat16(), [900.0] * FRAMES, prompts)
+    whole = forward(expected, latents.bfloat16(), 900.0, prompts)
     grid = Grid.of(FrameRange(0, FRAMES), height=HEIGHT, width=WIDTH)
     found = Run(backbone, grid, 900.0, prompts).predict(latents)
     torch.testing.assert_close(found, whole, rtol=0, atol=0.02 * whole.abs().max().item())
