@@ -105,8 +105,9 @@ def _downsample(downsampler: Any, stream: Stream) -> Stream:
         return rearrange(x, parts, t=frames, h2=rows, w2=columns)
 
     def combine(convolved: Tensor, inputs: Tensor) -> Tensor:
-        groups = gather(inputs).unflatten(1, (-1, downsampler.group_size))
-        return gather(convolved) + groups.mean(dim=2)
+        groups = rearrange(gather(inputs), "b (c g) f h w -> b c g f h w", g=downsampler.group_size)
+        found: Tensor = gather(convolved) + groups.mean(dim=2)
+        return found
 
     doubled = double_first(frames - 1, stream)
     return join(lambda x: convolve(downsampler.conv, x), combine, doubled)

@@ -139,7 +139,8 @@ class OpenSoraPlanTransformer(nn.Module):
         tokens = _tokens(self.pos_embed["proj"], latents)
         if given is None:
             return tokens
-        known, mask = given.split((self.config.in_channels, self.config.vae_scale_factor_t), dim=1)
+        sizes = [self.config.in_channels, self.config.vae_scale_factor_t]
+        known, mask = torch.split(given, sizes, dim=1)
         for (patches, project), values in (
             (self.pos_embed_masked_hidden_states, known),
             (self.pos_embed_mask, mask),

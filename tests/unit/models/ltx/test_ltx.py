@@ -227,7 +227,7 @@ def called(pipeline: Any, latents: Tensor, scale: float, **options: Any) -> Tens
         output_type="latent",
         **options,
     ).frames
-    return frames.transpose(1, 2).unflatten(2, (FRAMES, HEIGHT, WIDTH))
+    return frames.transpose(1, 2).reshape(1, -1, FRAMES, HEIGHT, WIDTH)
 
 
 def full_sequence(

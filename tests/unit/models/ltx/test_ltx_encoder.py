@@ -41,8 +41,9 @@ def whole(vae: Any, frames: Tensor) -> Tensor:
     """Return the normalized mean of diffusers' encoder, of all frames at once."""
     mean, std = (part.view(1, -1, 1, 1, 1) for part in (vae.latents_mean, vae.latents_std))
     pixels = 2 * (frames.permute(3, 0, 1, 2)[None].to(vae.latents_mean) / 255) - 1
-    found: Tensor = vae.encode(pixels).latent_dist.mode()
-    return (found - mean) * vae.config.scaling_factor / std
+    mode = vae.encode(pixels).latent_dist.mode()
+    found: Tensor = (mode - mean) * vae.config.scaling_factor / std
+    return found
 
 
 @pytest.mark.usefixtures("norms_keep_float64")

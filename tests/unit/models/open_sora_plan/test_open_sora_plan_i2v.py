@@ -116,7 +116,7 @@ def test_given_frames_are_encoded_with_black_behind_them_and_a_mask_of_what_is_t
     black = torch.zeros(1 + 4 * (NATIVE - 1) - len(frames), 32, 48, 3, dtype=torch.uint8)
     clip = WaveletEncoder(tiny_wavelet_vae()).encode(torch.cat([frames, black]))
     assert start.channels is not None
-    latents, mask = start.channels.split((CHANNELS, 4), dim=1)
+    latents, mask = torch.split(start.channels, [CHANNELS, 4], dim=1)
     assert torch.equal(latents, clip)
     assert torch.equal(start.latents, clip[:, :, :known])
     assert not mask[:, :, :known].any()

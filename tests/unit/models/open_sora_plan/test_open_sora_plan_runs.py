@@ -76,7 +76,8 @@ def test_a_full_sequence_is_the_published_sampling(folder: ModelFolder, scale: f
     def predict(latents: Tensor, timestep: float) -> Tensor:
         seen = latents.float().expand(2, -1, -1, -1, -1)
         positive, negative = published_forward(model, seen, timestep, states).double()
-        return (negative + scale * (positive - negative))[None]
+        guided: Tensor = negative + scale * (positive - negative)
+        return guided[None]
 
     expected = published_sampling(noise, fresh, predict)
     found = serial_video(work)

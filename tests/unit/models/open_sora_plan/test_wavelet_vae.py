@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
 
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, Tensor]:
-    return load_file(CASE)
+    return dict(load_file(CASE))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,9 @@ class TestWaveletDecoder(VideoDecoderContract):
     def test_two_frames_lag_and_no_more(self) -> None:
         decoder, latents = self.decoder(torch.float32), torch.randn(1, 4, 5, 2, 2)
         state = decoder.start()
-        frames = [sum(map(len, decoder.decode(state, frame))) for frame in latents.split(1, dim=2)]
+        frames = [
+            sum(map(len, decoder.decode(state, frame))) for frame in torch.split(latents, 1, dim=2)
+        ]
         assert frames == [1, 2, 4, 4, 4]
         assert sum(map(len, decoder.finish(state))) == 2
 
@@ -128,7 +130,7 @@ class TestWaveletDecoder(VideoDecoderContract):
     def test_the_state_does_not_grow(self) -> None:
         decoder, sizes = self.decoder(torch.float32), []
         state = decoder.start()
-        for frame in torch.randn(1, 4, 6, 2, 2).split(1, dim=2):
+        for frame in torch.split(torch.randn(1, 4, 6, 2, 2), 1, dim=2):
             list(decoder.decode(state, frame))
             sizes.append(sum(kept.untyped_storage().nbytes() for kept in state.values()))
         assert sizes[2] == sizes[3] == sizes[4] == sizes[5]

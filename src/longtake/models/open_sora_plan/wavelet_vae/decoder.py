@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, final
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -40,7 +41,7 @@ class WaveletDecoder(VideoDecoder[Stream]):
     @override
     def decode(self, state: Stream, latents: Tensor) -> Iterator[Tensor]:
         z = latents.to(self._scale) / self._scale + self._shift
-        for frame in z.split(1, dim=2):
+        for frame in torch.split(z, 1, dim=2):
             yield _pictures(self._decoder(frame, state))
 
     @override

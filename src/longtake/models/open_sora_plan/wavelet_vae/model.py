@@ -183,7 +183,7 @@ class WaveletDecoderModule(nn.Module):
             stream: Of the video; changed.
         """
         coarse = torch.cat((stream.get(self, coarse[:, :, :0]), coarse), dim=2)
-        here, stream[self] = coarse.split((h.shape[2], coarse.shape[2] - h.shape[2]), dim=2)
+        here, stream[self] = torch.split(coarse, [h.shape[2], coarse.shape[2] - h.shape[2]], dim=2)
         own, links = h[:, : -self._flow], h[:, -self._flow :]
         pictures = from_bands_2d(_with_first(run(self.connect_l1, links, stream), here))
         h = run((*self.up1, *self.layer), own, stream)
