@@ -131,6 +131,12 @@ PUBLISHED = {
     "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers": Published(
         "SkyReelsV2Pipeline", _LARGE, scheduler=_UNSHIFTED
     ),
+    "Skywork/SkyReels-V2-I2V-14B-540P-Diffusers": Published(
+        "SkyReelsV2ImageToVideoPipeline",
+        _IMAGE | {"image_dim": 1280, "added_kv_proj_dim": 5120},
+        scheduler=_UNSHIFTED,
+        parts={"image_encoder": {}},
+    ),
     "THUDM/CogVideoX-2b": Published(
         "CogVideoXPipeline", {}, {}, "AutoencoderKLCogVideoX", _COG
     ),
