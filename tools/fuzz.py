@@ -98,7 +98,7 @@ def _print(table: dict[str, Counter[Verdict]], slowest: dict[str, float]) -> Non
     for kind, counts in table.items():
         row = " ".join(f"{counts[verdict]:>12}" for verdict in verdicts)
         print(f"{kind:16} {counts.total():>7} {row} {slowest[kind]:>12.1f}")
-    total: Counter[str] = sum(table.values(), Counter())
+    total: Counter[Verdict] = sum(table.values(), Counter())
     row = " ".join(f"{total[verdict]:>12}" for verdict in verdicts)
     print(f"{'all':16} {total.total():>7} {row} {max(slowest.values()):>12.1f}")
 

@@ -122,7 +122,9 @@ class LongtakeCLI(LightningCLI):
             raise SystemExit(0)
         if self.subcommand == "convert":
             given = self.config.convert
-            InferenceTrainer.convert(given.file, given.output, given.key)
+            InferenceTrainer.convert(
+                given.file, given.output, given.key, given.text_encoder, given.vae
+            )
             raise SystemExit(0)
         if self.subcommand != "plan":
             return

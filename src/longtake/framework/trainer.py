@@ -18,6 +18,7 @@ from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
 from longtake.framework.callbacks.base import LongtakeCallback, VideoHooks
 from longtake.framework.console.conversion_report import show as show_converted
+from longtake.framework.console.conversion_report import show_made
 from longtake.framework.console.doctor import examine
 from longtake.framework.console.doctor import show as show_findings
 from longtake.framework.console.messages import one_line
@@ -39,6 +40,7 @@ from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.module import Generator
 from longtake.models import Placement
 from longtake.models.loading.convert import convert
+from longtake.models.open_sora_plan import convert_folder
 from longtake.plan.cost.profiles import hardware_of
 from longtake.plan.cost.profiles import profile as hardware_profile
 from longtake.plan.ir.plan_file import PlanFile
@@ -228,18 +230,31 @@ class InferenceTrainer(pl.Trainer):
         show(report_of(chosen, longest(requests)))
 
     @staticmethod
-    def convert(file: Path, output: Path | None = None, key: str | None = None) -> None:
+    def convert(
+        file: Path,
+        output: Path | None = None,
+        key: str | None = None,
+        text_encoder: Path | None = None,
+        vae: Path | None = None,
+    ) -> None:
         """Write a PyTorch checkpoint as safetensors, which longtake reads.
 
         Reads tensors only: nothing in the file is run.
 
         Args:
-            file: The checkpoint: .pt, .pth, .ckpt or .bin.
-            output: File to write; left out: beside the checkpoint, ending with .safetensors.
+            file: The checkpoint: .pt, .pth, .ckpt or .bin. Or the folder of Open-Sora-Plan 1.3's
+                transformer, of which a pipeline folder is made.
+            output: File to write; left out: beside the checkpoint, ending with .safetensors. Of a
+                folder: the pipeline folder to make.
             key: Which entry of the checkpoint, such as generator_ema; left out: the only model
                 that it holds.
+            text_encoder: Of a folder: google/mt5-xxl, downloaded.
+            vae: Of a folder: its VAE; left out: the folder vae beside it.
         """
-        show_converted(file, convert(file, output, key))
+        if file.is_dir():
+            show_made(file, convert_folder(file, output, text_encoder, vae))
+        else:
+            show_converted(file, convert(file, output, key))
 
     @staticmethod
     def models() -> None:

@@ -21,6 +21,8 @@ class Defaults:
         frames: Video frames of a clip.
         fps: Video frames per second.
         flow_shift: Shift of the noise levels; ``None``: the one in the folder's scheduler.
+        prompt_template: What every prompt is put into, at ``{}``.
+        negative_prompt: What guidance steers away from.
     """
 
     steps: int = 50
@@ -31,3 +33,5 @@ class Defaults:
     frames: int = 81
     fps: int = 16
     flow_shift: float | None = None
+    prompt_template: str = "{}"
+    negative_prompt: str = ""

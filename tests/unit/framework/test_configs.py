@@ -21,6 +21,7 @@ import yaml
 from diffusers import (
     ClassifierFreeGuidance,
     CogVideoXDDIMScheduler,
+    EulerAncestralDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
@@ -75,6 +76,13 @@ _DYNAMIC = FlowMatchEulerDiscreteScheduler(
     shift_terminal=0.1,
 )
 
+_ANCESTRAL = EulerAncestralDiscreteScheduler(
+    prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+)
+_WAVELETS = {
+    "norm_type": "layernorm", "t_interpolation": "trilinear", "connect_res_layer_num": 2,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Published:
@@ -123,6 +131,12 @@ PUBLISHED = {
     "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers": Published(
         "SkyReelsV2Pipeline", _LARGE, scheduler=_UNSHIFTED
     ),
+    "Skywork/SkyReels-V2-I2V-14B-540P-Diffusers": Published(
+        "SkyReelsV2ImageToVideoPipeline",
+        _IMAGE | {"image_dim": 1280, "added_kv_proj_dim": 5120},
+        scheduler=_UNSHIFTED,
+        parts={"image_encoder": {}},
+    ),
     "THUDM/CogVideoX-2b": Published(
         "CogVideoXPipeline", {}, {}, "AutoencoderKLCogVideoX", _COG
     ),
@@ -161,11 +175,24 @@ PUBLISHED = {
         "OpenSoraPlanPipeline",
         {
             "num_layers": 32, "num_attention_heads": 24, "attention_head_dim": 96,
-            "in_channels": 8, "out_channels": 8, "caption_channels": 2048,
+            "in_channels": 8, "out_channels": 8, "caption_channels": 4096,
             "sparse1d": True, "sparse_n": 4,
         },
-        _WAN_VAE | {"z_dim": 8},
-        scheduler=FlowMatchEulerDiscreteScheduler(),
+        _WAVELETS,
+        "WFVAEModel",
+        _ANCESTRAL,
+    ),
+    "./models/open-sora-plan-1.3-i2v": Published(
+        "OpenSoraPlanImageToVideoPipeline",
+        {
+            "_class_name": "OpenSoraInpaint_v1_3", "vae_scale_factor_t": 4,
+            "num_layers": 32, "num_attention_heads": 24, "attention_head_dim": 96,
+            "in_channels": 8, "out_channels": 8, "caption_channels": 4096,
+            "sparse1d": True, "sparse_n": 4,
+        },
+        _WAVELETS,
+        "WFVAEModel",
+        _ANCESTRAL,
     ),
 }  # fmt: skip
 
@@ -241,7 +268,7 @@ def prepared(
             stand_in(tmp_path / file, model)
     if model.startswith("./"):  # not there: by a name that is looked for on the hub
         more = (*more, "--model.pipeline", model.removeprefix("./"))
-    if "I2V" in model:
+    if "I2V" in model.upper():
         Image.new("RGB", (64, 48)).save(picture)
         more = (*more, "--data.start", str(picture))
     if model != "demo":

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from longtake.framework.console.lines import line_of
+from longtake.models import ModelFolder
 from longtake.models.loading.convert import Converted
 
 
@@ -24,5 +25,18 @@ def show(file: Path, converted: Converted) -> None:
         tensors=converted.tensors,
         gb=converted.size / 1e9,
         output=str(converted.output),
+    )
+    sys.stdout.write(line + "\n")
+
+
+def show_made(published: Path, made: ModelFolder) -> None:
+    """Print one line of ``key=value`` pairs to stdout.
+
+    Args:
+        published: The folder of the transformer.
+        made: The pipeline folder.
+    """
+    line = line_of(
+        event="convert", file=str(published), pipeline=made.pipeline, output=str(made.path)
     )
     sys.stdout.write(line + "\n")

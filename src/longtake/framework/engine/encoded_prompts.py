@@ -33,7 +33,7 @@ class EncodedPrompts:
 
     def encode(self, requests: Sequence[Request], communicator: Communicator, rank: int) -> None:
         """Encode the prompts that are not known yet, on one rank, for all. Collective."""
-        needed = [prompt.text for request in requests for prompt in request.prompts]
+        needed = [self._wrapped(prompt.text) for request in requests for prompt in request.prompts]
         if self._model.guidance.branches == 2:
             needed += [request.negative_prompt for request in requests]
         missing = [text for text in dict.fromkeys(needed) if text not in self._states]
@@ -60,10 +60,13 @@ class EncodedPrompts:
         """
 
         def condition(text: str, branches: range) -> Any:
-            prompts = (text, request.negative_prompt)
+            prompts = (self._wrapped(text), request.negative_prompt)
             states = join_prompts([self._states[prompts[branch]] for branch in branches])
             if start is not None:
                 states |= start.prompt_rows(len(branches))
             return backbone.condition_text(move_prompts(states, self._model.place))
 
         return condition
+
+    def _wrapped(self, text: str) -> str:
+        return self._model.settings.prompt_template.replace("{}", text)

@@ -58,6 +58,9 @@ class GenerationConfig:
             the scheduler that the model ships.
         flow_shift: Shift of the noise levels (Wan: 3 at 480p, 5 at 720p); left out: the model's
             own, by the clip's size where that is how it was trained (LTX-Video).
+        prompt_template: What every prompt is put into, at ``{}``: ``"high quality, {}"``, say. The
+            negative prompt stays as it is. Left out: the model's own, which for most is ``"{}"``,
+            the prompt as it is.
         dtype: Of the transformer's and the text encoder's weights. Norms, time embedding and the
             VAE stay in float32, as the model class declares.
         attention: diffusers' attention backend: ``native``, ``flash``, ``sage``, ...
@@ -78,8 +81,9 @@ class GenerationConfig:
             ``missing: skip`` where the model lacks modules that the LoRA changes.
 
     Raises:
-        ConfigurationError: ``start_noise`` is not between 0 and 1, or ``timesteps`` do not run
-            down from noise or are not as many as ``steps``.
+        ConfigurationError: ``start_noise`` is not between 0 and 1, ``prompt_template`` has no one
+            place for the prompt, or ``timesteps`` do not run down from noise or are not as many as
+            ``steps``.
     """
 
     pipeline: str
@@ -97,6 +101,7 @@ class GenerationConfig:
     guidance_scale_2: float | None = None
     sampler: SamplerChoice = None
     flow_shift: float | None = None
+    prompt_template: str | None = None
     dtype: Dtype = "bfloat16"
     attention: str = "native"
     vae_tile: int | None = None
@@ -108,6 +113,12 @@ class GenerationConfig:
         if not 0.0 <= self.start_noise <= 1.0:
             raise ConfigurationError(
                 f"model.start_noise is {self.start_noise:g}, but it is a share: choose 0 to 1."
+            )
+        template = self.prompt_template
+        if template is not None and template.count("{}") != 1:
+            raise ConfigurationError(
+                f"model.prompt_template is {template!r}, which has {template.count('{}')} places "
+                f"for the prompt; it needs one {{}}, as in 'high quality, {{}}'."
             )
         if self.timesteps is not None:
             check_timesteps(self.timesteps, self.steps)

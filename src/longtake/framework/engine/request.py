@@ -38,7 +38,8 @@ class VideoOptions:
         width: Width in pixels; left out: the model's own.
         fps: Video frames per second; left out: the model's own.
         seed: Of the starting noise; the same seed gives the same video on any device count.
-        negative_prompt: What guidance steers away from.
+        negative_prompt: What guidance steers away from; left out: the model's own, which for most
+            is none.
         start: File that the video starts from: an image (PNG, JPEG, WebP), which becomes its
             first frame, or a video, which it continues: the new video begins with the last
             frames of that one, decoded from the model's latents. Cropped around the center to
@@ -53,7 +54,7 @@ class VideoOptions:
     width: int | None = None
     fps: int | None = None
     seed: int = 0
-    negative_prompt: str = ""
+    negative_prompt: str | None = None
     start: str | None = None
     start_frames: int | None = None
 
@@ -78,6 +79,7 @@ class Request(VideoOptions):
     height: int
     width: int
     fps: int = 16
+    negative_prompt: str = ""
     index: int = 0
     origin: str = ""
 

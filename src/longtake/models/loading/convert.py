@@ -68,15 +68,23 @@ def convert(file: Path, output: Path | None = None, key: str | None = None) -> C
         raise OutputError(f"--output is {output}, but a safetensors file ends with {SAFETENSORS}.")
     if output.exists():
         raise OutputError(f"{output} is there already; name another file with --output.")
-    content = _read(file)
+    content = read_checkpoint(file)
     name, state = _chosen(file, content, key)
-    _write(state, output)
+    write_state(state, output)
     others = () if name == "" else tuple(str(entry) for entry in content if str(entry) != name)
     size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     return Converted(output=output, key=name, left=others, tensors=len(state), size=size)
 
 
-def _read(file: Path) -> Mapping[Any, Any]:
+def read_checkpoint(file: Path) -> Mapping[Any, Any]:
+    """Read a checkpoint, its tensors mapped into memory; nothing in it is run.
+
+    Args:
+        file: Of PyTorch.
+
+    Raises:
+        ModelError: It is none, or holds more than tensors.
+    """
     try:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
@@ -105,7 +113,7 @@ def _chosen(
     """Return the name and the tensors of the state dict to write."""
     if not content:
         raise ModelError(f"{file} is empty.")
-    found = dict(_state_dicts(content))
+    found = dict(state_dicts(content))
     if key is not None:
         if key not in found:
             there = (
@@ -132,10 +140,16 @@ def _chosen(
     return next(iter(found.items()))
 
 
-def _state_dicts(
+def state_dicts(
     content: Mapping[Any, Any], path: str = "", depth: int = _DEPTH
 ) -> list[tuple[str, dict[str, Tensor]]]:
-    """Return every dictionary of tensors alone, by its dotted path."""
+    """Return every dictionary of tensors alone, by its dotted path.
+
+    Args:
+        content: Of a checkpoint.
+        path: Of ``content`` in it.
+        depth: How many dictionaries may still be around one.
+    """
     values = list(content.values())
     if values and all(isinstance(value, Tensor) for value in values):
         return [(path, {str(name): value for name, value in content.items()})]
@@ -144,11 +158,20 @@ def _state_dicts(
     found = []
     for name, value in content.items():
         if isinstance(value, Mapping) and not {"state", "param_groups"} <= value.keys():
-            found += _state_dicts(value, f"{path}.{name}".lstrip("."), depth - 1)
+            found += state_dicts(value, f"{path}.{name}".lstrip("."), depth - 1)
     return found
 
 
-def _write(state: Mapping[str, Tensor], output: Path) -> None:
+def write_state(state: Mapping[str, Tensor], output: Path) -> None:
+    """Write a safetensors file, which has its name only when it is whole.
+
+    Args:
+        state: Tensors by name.
+        output: The file.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     stored: set[int] = set()
     tensors: dict[str, Tensor] = {}
     for name, tensor in state.items():

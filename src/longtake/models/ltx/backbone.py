@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast, final
 
@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from longtake.models.base import Attend, Backbone, Condition, Grid, LayerContext, PromptStates
 from longtake.models.layers.kernel import without_padding
+from longtake.models.layers.levels import in_pieces, pieces
 from longtake.models.layers.patches import unpatchify
 from longtake.models.ltx.attention import CrossAttention, KeyValue, SelfAttention, project
 from longtake.models.ltx.positions import LTXPositions
@@ -32,19 +33,9 @@ class LTXText:
     padding: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LTXStep:
-    """One noise level.
-
-    Args:
-        embedding: Of the timestep, ``(1, 1, M)``.
-        modulation: Scale, shift and gate of a layer's parts, ``(1, 1, 6 * M)``.
-    """
-
-    embedding: Tensor
-    modulation: Tensor
-
-
+LTXStep: TypeAlias = tuple[Tensor, Tensor]
+"""Of one noise level, or of a window's ``P`` pieces: embeddings of the timesteps ``(P, 1, M)``;
+scale, shift and gate of a layer's parts ``(P, 1, 6 M)``."""
 LTXCondition: TypeAlias = Condition[LTXText, LTXStep]
 LTXContext: TypeAlias = LayerContext[LTXText, LTXStep]
 
@@ -81,7 +72,13 @@ class LTXBackbone(Backbone[LTXText, LTXStep]):
         weight = self._transformer.scale_shift_table
         time = torch.tensor([timestep], device=weight.device)
         modulation, embedding = self._transformer.time_embed(time, hidden_dtype=weight.dtype)
-        return LTXStep(embedding[:, None], modulation[:, None])
+        return embedding[:, None], modulation[:, None]
+
+    @override
+    def join_steps(self, steps: Sequence[LTXStep], tokens: Sequence[int]) -> LTXStep:
+        parts = zip(*(steps[run] for run in pieces(tokens)), strict=True)
+        embedding, modulation = map(torch.cat, map(list, parts))
+        return embedding, modulation
 
     @override
     def embed(self, latents: Tensor, grid: Grid, condition: LTXCondition) -> Tensor:
@@ -92,18 +89,20 @@ class LTXBackbone(Backbone[LTXText, LTXStep]):
     def layer(self, index: int, hidden: Tensor, context: LTXContext, attend: Attend) -> Tensor:
         padding = context.text.padding
         kernel = without_padding([context.kernel for _ in padding], padding)
+        (_, modulation), (branches, _, width) = context.step, hidden.shape
         states = self._layers[index](
-            hidden,
+            hidden.reshape(branches * len(modulation), -1, width),
             (context.text.layers[index], kernel),
-            context.step.modulation.expand(len(hidden), -1, -1),
-            (context.rotary, attend),
+            modulation.repeat(branches, 1, 1),
+            (context.rotary, attend, branches),
         )
-        return cast(Tensor, states)
+        return cast(Tensor, states).reshape(hidden.shape)
 
     @override
     def head(self, hidden: Tensor, grid: Grid, condition: LTXCondition) -> Tensor:
         model = self._transformer
-        table = model.scale_shift_table[None] + condition.step.embedding
+        table = model.scale_shift_table[None] + condition.step[0]
         shift, scale = table.chunk(2, dim=1)
-        states = model.proj_out(model.norm_out(hidden) * (1 + scale) + shift)
-        return unpatchify(states, grid, self.spec)
+        states = in_pieces(hidden, len(table))
+        states = model.proj_out(model.norm_out(states) * (1 + scale) + shift)
+        return unpatchify(states.flatten(1, 2), grid, self.spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from longtake.models.base import VideoDecoder
+from longtake.models.ltx.layers import modulation, normed, resnet, resnets, time_of
 from longtake.models.ltx.streams import Stream, convolve, each, join, skip
 
 _NOISE_SEED: Final = 0
@@ -91,47 +92,20 @@ def _through(decoder: Any, stream: Stream) -> Stream:
     """Send latents through all layers of the decoder."""
     generator = torch.Generator().manual_seed(_NOISE_SEED)
     stream = convolve(decoder.conv_in, stream)
-    stream = _resnets(decoder.mid_block, generator, stream)
+    stream = resnets(decoder.mid_block, generator, stream)
     for part in decoder.up_blocks:
         if part.conv_in is not None:
-            stream = _resnet(part.conv_in, None, generator, stream)
+            stream = resnet(part.conv_in, None, generator, stream)
         for upsampler in part.upsamplers or ():
             stream = _upsample(upsampler, stream)
-        stream = _resnets(part, generator, stream)
-    shift, scale = _modulation(_time(decoder), decoder.scale_shift_table, 2)
+        stream = resnets(part, generator, stream)
+    shift, scale = modulation(time_of(decoder), decoder.scale_shift_table, 2)
     activated = each(
-        lambda x: decoder.conv_act(_normed(decoder.norm_out, x) * (1 + scale) + shift), stream
+        lambda x: decoder.conv_act(normed(decoder.norm_out, x) * (1 + scale) + shift), stream
     )
     patches = "b (c t w2 h2) f h w -> b c (f t) (h h2) (w w2)"
     sizes = {"t": decoder.patch_size_t, "h2": decoder.patch_size, "w2": decoder.patch_size}
     return each(lambda x: rearrange(x, patches, **sizes), convolve(decoder.conv_out, activated))
-
-
-def _resnets(part: Any, generator: torch.Generator, stream: Stream) -> Stream:
-    time = _time(part)
-    for resnet in part.resnets:
-        stream = _resnet(resnet, time, generator, stream)
-    return stream
-
-
-def _resnet(resnet: Any, time: Tensor | None, generator: torch.Generator, stream: Stream) -> Stream:
-    shift_1, scale_1, shift_2, scale_2 = _modulation(time, resnet.scale_shift_table, 4)
-    act = resnet.nonlinearity
-
-    def branch(stream: Stream) -> Stream:
-        stream = each(lambda x: act(_normed(resnet.norm1, x) * (1 + scale_1) + shift_1), stream)
-        stream = convolve(resnet.conv1, stream)
-        stream = each(_noise(resnet.per_channel_scale1, generator), stream)
-        stream = each(lambda x: act(_normed(resnet.norm2, x) * (1 + scale_2) + shift_2), stream)
-        stream = convolve(resnet.conv2, stream)
-        return each(_noise(resnet.per_channel_scale2, generator), stream)
-
-    def combine(frames: Tensor, inputs: Tensor) -> Tensor:
-        if resnet.conv_shortcut is not None:  # of one frame: it has no need to wait
-            inputs = resnet.conv_shortcut(_normed(resnet.norm3, inputs))
-        return frames + inputs
-
-    return join(branch, combine, stream)
 
 
 def _upsample(upsampler: Any, stream: Stream) -> Stream:
@@ -149,45 +123,6 @@ def _upsample(upsampler: Any, stream: Stream) -> Stream:
         return spread(convolved) + spread(inputs).repeat(1, repeats, 1, 1, 1)
 
     return skip(frames - 1, join(lambda x: convolve(upsampler.conv, x), combine, stream))
-
-
-def _normed(norm: Any, x: Tensor) -> Tensor:
-    normed: Tensor = norm(x.movedim(1, -1)).movedim(-1, 1)
-    return normed
-
-
-def _noise(scale: Tensor | None, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """Return what adds noise of its own scale to each channel, the same to every frame."""
-    if scale is None:
-        return lambda x: x
-    pattern: Tensor | None = None
-
-    def add(x: Tensor) -> Tensor:
-        nonlocal pattern
-        if pattern is None:  # a video's first frames come to the layers in their order
-            picture = torch.randn(x.shape[-2:], generator=generator, device="cpu", dtype=x.dtype)
-            pattern = (picture.to(x.device) * scale)[None, :, None]
-        return x + pattern
-
-    return add
-
-
-def _time(part: Any) -> Tensor | None:
-    """Return the embedding of timestep 0, ``(1, C, 1, 1, 1)``, where a part wants one."""
-    if part.time_embedder is None:
-        return None
-    weight = part.time_embedder.timestep_embedder.linear_1.weight
-    zero = torch.zeros(1, device=weight.device)
-    embedding: Tensor = part.time_embedder(zero, None, None, 1, weight.dtype)
-    return embedding.view(1, -1, 1, 1, 1)
-
-
-def _modulation(time: Tensor | None, table: Tensor | None, count: int) -> tuple[Tensor, ...]:
-    """Return shifts and scales, zeros where a layer has none."""
-    if time is None or table is None:
-        return (torch.zeros(()),) * count
-    parts = rearrange(time, "b (n c) f h w -> n b c f h w", n=count)
-    return tuple(part + row.view(1, -1, 1, 1, 1) for part, row in zip(parts, table, strict=True))
 
 
 def _pictures(video: Tensor) -> Tensor:

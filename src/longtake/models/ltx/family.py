@@ -1,4 +1,4 @@
-"""LTX-Video folders: text to video."""
+"""LTX-Video folders: text and image to video, with the same weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
+from torch import Tensor
 from transformers import T5EncoderModel
 from typing_extensions import override
 
@@ -21,6 +22,7 @@ from longtake.models.loading.parts import keep_layers, load_vae
 from longtake.models.loading.weights import load_module
 from longtake.models.ltx.backbone import LTXBackbone
 from longtake.models.ltx.decoder import LTXDecoder
+from longtake.models.ltx.encoder import LTXEncoder
 from longtake.models.ltx.lora_names import LORA_NAMES
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
@@ -33,7 +35,11 @@ _TEXT_TOKENS = 128
 @final
 @register("LTXPipeline")
 class LTXFamily(ModelFamily):
-    """Text-to-video LTX-Video: 0.9.0, 0.9.1 and what has the same pipeline."""
+    """LTX-Video: 0.9.0, 0.9.1 and what has the same pipeline.
+
+    The weights know a timestep per token: a given frame is clean and told 0, as in the pipeline
+    from an image.
+    """
 
     layer_lists = ("transformer_blocks",)
     lora_names = LORA_NAMES
@@ -42,9 +48,9 @@ class LTXFamily(ModelFamily):
             pipeline="LTXPipeline",
             model="LTX-Video",
             examples=("Lightricks/LTX-Video",),
-            start="none",
+            start="optional",
             guidance="branches",
-            timestep="clip",
+            timestep="frame",
             native_frames=21,
             decoder="exact",
             licence="ltx-video-open-weights",
@@ -70,6 +76,8 @@ class LTXFamily(ModelFamily):
                 spatial=vae["spatial_compression_ratio"] or vae["patch_size"] * halvings,
             ),
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
+            timestep="frame",
+            start="replaced",
         )
 
     @override
@@ -104,6 +112,10 @@ class LTXFamily(ModelFamily):
 
         encoders = {"text_encoder": T5EncoderModel}
         return encode_with_pipeline(folder, prompts, LTXPipeline, encoders, place, encode)
+
+    @override
+    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+        return LTXEncoder.load(folder, device).encode(frames)
 
     @override
     def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:

@@ -25,6 +25,16 @@ def skip(count: int, stream: Stream) -> Stream:
         count = 0 if frames is not None else count
 
 
+def double_first(count: int, stream: Stream) -> Stream:
+    """Repeat the first frame of a video ``count`` times in front of it."""
+    for frames in stream:
+        if frames is None or count == 0:
+            yield frames
+            continue
+        yield torch.cat((frames[:, :, :1].expand(-1, -1, count, -1, -1), frames), dim=2)
+        count = 0
+
+
 def convolve(padded: Any, stream: Stream) -> Stream:
     """Convolve frames as soon as those have come that the convolution looks ahead to.
 
@@ -45,8 +55,10 @@ def convolve(padded: Any, stream: Stream) -> Stream:
             held = frames[:, :, :1].expand(-1, -1, span - ahead, -1, -1)
         held = torch.cat((held, frames), dim=2)
         if held.shape[2] > span:
-            yield padded.conv(held)
-            held = held[:, :, held.shape[2] - span :].clone()  # a view would keep the others
+            convolved = padded.conv(held)
+            yield convolved
+            behind = convolved.shape[2] * padded.conv.stride[0]
+            held = held[:, :, behind:].clone()  # a view would keep the others
     if ahead and held is not None:
         yield padded.conv(torch.cat((held, held[:, :, -1:].expand(-1, -1, ahead, -1, -1)), dim=2))
 

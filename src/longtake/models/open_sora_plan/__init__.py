@@ -2,7 +2,7 @@
 
 from longtake.models.open_sora_plan.backbone import OpenSoraPlanBackbone
 from longtake.models.open_sora_plan.config import OpenSoraPlanConfig
-from longtake.models.open_sora_plan.convert import convert
+from longtake.models.open_sora_plan.convert import convert, convert_folder
 from longtake.models.open_sora_plan.family import OpenSoraPlanFamily
 from longtake.models.open_sora_plan.transformer import OpenSoraPlanTransformer
 
@@ -12,4 +12,5 @@ __all__ = [
     "OpenSoraPlanFamily",
     "OpenSoraPlanTransformer",
     "convert",
+    "convert_folder",
 ]

@@ -79,7 +79,9 @@ class OpenSoraPlanBackbone(Backbone[OpenSoraPlanText, OpenSoraPlanStep]):
     def embed(
         self, latents: Tensor, grid: Grid, condition: Condition[OpenSoraPlanText, OpenSoraPlanStep]
     ) -> Tensor:
-        return self._transformer.embed_video(latents)
+        start = condition.start if self.spec.start == "channels" else None
+        given = None if start is None else start.channels_of(grid.frames)
+        return self._transformer.embed_video(latents, given)
 
     @override
     def layer(

@@ -9,6 +9,10 @@ from typing import Any, Final, Self, final
 from longtake.errors import ModelError
 from longtake.models.layers.groups import TokenGroups
 
+IMAGE_TO_VIDEO: Final = "OpenSoraInpaint_v1_3"
+"""What the configuration of image-to-video weights calls their class."""
+_MASK: Final = 4
+"""Values of the mask per latent frame, where the configuration says nothing."""
 _FIXED: Final = {
     "activation_fn": "gelu-approximate",
     "norm_elementwise_affine": False,
@@ -24,7 +28,7 @@ _SPARSE: Final = range(2, 30)
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenSoraPlanConfig:
-    """Sizes of an ``OpenSoraT2V_v1_3``; the names are the published ones.
+    """Sizes of an ``OpenSoraT2V_v1_3``, or of its image-to-video kin; names are the published ones.
 
     Args:
         num_layers: Layers.
@@ -42,6 +46,8 @@ class OpenSoraPlanConfig:
         interpolation_scale_t: What positions along frames are divided by.
         interpolation_scale_h: Along height.
         interpolation_scale_w: Along width.
+        vae_scale_factor_t: Of image-to-video weights, how many values of the mask a latent frame
+            has: one for each of its video frames; 0 for text to video.
     """
 
     num_layers: int
@@ -59,6 +65,7 @@ class OpenSoraPlanConfig:
     interpolation_scale_t: float = 1.0
     interpolation_scale_h: float = 1.0
     interpolation_scale_w: float = 1.0
+    vae_scale_factor_t: int = 0
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self:
@@ -79,7 +86,10 @@ class OpenSoraPlanConfig:
                 f"the transformer's config.json lacks {', '.join(missing)}; Open-Sora-Plan 1.3's "
                 f"own names all of them."
             )
-        found = cls(**{f.name: config[f.name] for f in fields(cls) if f.name in config})
+        given = {f.name: config[f.name] for f in fields(cls) if f.name in config}
+        if config.get("_class_name") == IMAGE_TO_VIDEO:
+            given.setdefault("vae_scale_factor_t", _MASK)
+        found = cls(**given)
         if found.out_channels != found.in_channels:
             raise ModelError(
                 f"the transformer predicts {found.out_channels} channels of latents that have "

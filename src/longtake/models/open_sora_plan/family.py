@@ -1,20 +1,20 @@
-"""Open-Sora-Plan 1.3 folders: text to video."""
+"""Open-Sora-Plan 1.3 folders: text to video and image to video."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, final
 
 import torch
-from diffusers import AutoencoderKLWan
+from torch import Tensor
 from transformers import MT5EncoderModel
 from typing_extensions import override
 
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
+from longtake.models.conditioning import ConditioningFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.parts import keep_layers, load_vae
@@ -22,25 +22,42 @@ from longtake.models.loading.weights import load_module
 from longtake.models.open_sora_plan.backbone import OpenSoraPlanBackbone
 from longtake.models.open_sora_plan.config import OpenSoraPlanConfig
 from longtake.models.open_sora_plan.transformer import OpenSoraPlanTransformer
+from longtake.models.open_sora_plan.wavelet_vae import (
+    WaveletDecoder,
+    WaveletEncoder,
+    WaveletVaeConfig,
+    build_wavelet_vae,
+)
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
-from longtake.models.wan import WanDecoder
 
 _MAX_TOKENS = 512
 """Tokens of a prompt, padding included."""
-PIPELINE = "OpenSoraPlanPipeline"
-"""What ``model_index.json`` calls such a folder: diffusers has no class for it."""
+_NATIVE_FRAMES = 24
+PIPELINE, IMAGE_PIPELINE = "OpenSoraPlanPipeline", "OpenSoraPlanImageToVideoPipeline"
+"""What ``model_index.json`` calls such folders: diffusers has no classes for them."""
+VAE_CLASS = "WFVAEModel"
+_DEFAULTS = Defaults(
+    steps=100,
+    guidance_scale=7.5,
+    height=352,
+    width=640,
+    frames=93,
+    fps=18,
+    prompt_template="high quality, high aesthetic, {}",
+    negative_prompt=(
+        "nsfw, lowres, bad anatomy, bad hands, text, error, missing fingers, extra digit, fewer "
+        "digits, cropped, worst quality, low quality, normal quality, jpeg artifacts, signature, "
+        "watermark, username, blurry."
+    ),
+)
 
 
 @final
-@register(PIPELINE)
+@register(PIPELINE, IMAGE_PIPELINE)
 class OpenSoraPlanFamily(ModelFamily):
-    """Text-to-video Open-Sora-Plan 1.3, as ``convert`` lays it out.
-
-    Prompts are encoded as they are: the words about quality that the published script puts round
-    them, and its negative prompt, are the user's to give.
-    """
+    """Open-Sora-Plan 1.3, as ``convert`` lays it out."""
 
     layer_lists = ("transformer_blocks",)
     cards = (
@@ -48,22 +65,33 @@ class OpenSoraPlanFamily(ModelFamily):
             pipeline=PIPELINE,
             model="Open-Sora-Plan 1.3",
             examples=("longtake.models.open_sora_plan.convert",),
-            start="none",
+            start="optional",
             guidance="branches",
             timestep="clip",
-            native_frames=24,
+            native_frames=_NATIVE_FRAMES,
             decoder="exact",
             licence="mit",
-            defaults=Defaults(
-                steps=100, guidance_scale=7.5, height=352, width=640, frames=93, fps=18
-            ),
+            defaults=_DEFAULTS,
+        ),
+        ModelCard(
+            pipeline=IMAGE_PIPELINE,
+            model="Open-Sora-Plan 1.3 I2V",
+            examples=("longtake.models.open_sora_plan.convert",),
+            start="always",
+            guidance="branches",
+            timestep="clip",
+            native_frames=_NATIVE_FRAMES,
+            decoder="exact",
+            licence="mit",
+            defaults=_DEFAULTS,
         ),
     )
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
         config = OpenSoraPlanConfig.read(folder.config("transformer"))
-        vae = _vae_config(folder, config.in_channels)
+        compression = Compression(temporal=4, spatial=8)
+        _check(folder, config, compression)
         return BackboneSpec(
             name=f"{folder.path.name} ({folder.pipeline})",
             channels=config.in_channels,
@@ -71,13 +99,11 @@ class OpenSoraPlanFamily(ModelFamily):
             heads=config.num_attention_heads,
             head_dim=config.attention_head_dim,
             layers=config.num_layers,
-            native_frames=24,
-            compression=Compression(
-                temporal=vae.get("scale_factor_temporal") or 4,
-                spatial=vae.get("scale_factor_spatial") or 8,
-            ),
+            native_frames=_NATIVE_FRAMES,
+            compression=compression,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             sparse=any(map(config.token_groups, range(config.num_layers))),
+            start="channels" if config.vae_scale_factor_t else "replaced",
         )
 
     @override
@@ -87,18 +113,54 @@ class OpenSoraPlanFamily(ModelFamily):
         def build(config: dict[str, Any]) -> OpenSoraPlanTransformer:
             return OpenSoraPlanTransformer(OpenSoraPlanConfig.read(config))
 
-        first, last = ("pos_embed",), ("scale_shift_table", "proj_out")
-        prune = partial(keep_layers, layers=layers, first=first, last=last)
+        def prune(transformer: OpenSoraPlanTransformer) -> None:
+            first, last = transformer.embeddings, ("scale_shift_table", "proj_out")
+            keep_layers(transformer, layers, first=first, last=last)
+
         transformer = load_module(folder, "transformer", build, place, prune=prune)
         return OpenSoraPlanBackbone(spec, transformer, layers)
 
     @override
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
-    ) -> WanDecoder:
+    ) -> WaveletDecoder:
         place = Placement(device, dtype)
-        build, without = AutoencoderKLWan.from_config, ("encoder", "quant_conv")
-        return WanDecoder(load_vae(folder, build, place, without=without))
+        return WaveletDecoder(load_vae(folder, build_wavelet_vae, place, without=("encoder",)))
+
+    @override
+    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+        return WaveletEncoder.load(folder, device).encode(frames)
+
+    @override
+    def encode_start(
+        self,
+        folder: ModelFolder,
+        spec: BackboneSpec,
+        frames: Tensor,
+        place: Placement,
+        original: Tensor | None = None,
+    ) -> ConditioningFrames:
+        if spec.start != "channels":
+            return super().encode_start(folder, spec, frames, place, original)
+        known = spec.compression.latent_frames(len(frames))
+        # A native clip, black where nothing is known; the rest of a long video is like its end.
+        blank = spec.compression.video_frames(spec.native_frames) - len(frames)
+        clip = WaveletEncoder.load(folder, place.device).encode(frames, blank)
+        mask = torch.ones(1, spec.compression.temporal, *clip.shape[2:])  # 1: to be made
+        mask[:, :, :known] = 0.0
+        return ConditioningFrames(
+            latents=clip[:, :, :known], channels=torch.cat([clip, mask], dim=1)
+        )
+
+    @override
+    def blank_start(
+        self, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
+    ) -> ConditioningFrames | None:
+        if spec.start != "channels":
+            return None
+        latents = torch.empty(1, spec.channels, 1, height, width)
+        channels = torch.empty(1, spec.channels + spec.compression.temporal, 1, height, width)
+        return ConditioningFrames(latents=latents, channels=channels)
 
     @override
     def encode_text(
@@ -121,24 +183,27 @@ class OpenSoraPlanFamily(ModelFamily):
         return encode_with_pipeline(folder, prompts, SimpleNamespace, encoders, place, encode)
 
 
-def _vae_config(folder: ModelFolder, channels: int) -> dict[str, Any]:
-    """Return the VAE's configuration.
+def _check(folder: ModelFolder, config: OpenSoraPlanConfig, compression: Compression) -> None:
+    """Refuse a folder whose parts do not belong together.
 
     Raises:
-        ModelError: The VAE is one that cannot be run here, or of other latents.
+        ModelError: Its VAE is another one or has other latents, or its mask another size.
     """
     name = folder.class_name("vae")
-    if name != AutoencoderKLWan.__name__:
+    if name != VAE_CLASS:
         raise ModelError(
-            f"the VAE in {folder.path} is a {name}, which diffusers lacks and longtake does not "
-            f"have: Open-Sora-Plan's own wavelet VAE cannot be run yet; the folder can be run "
-            f"with an AutoencoderKLWan whose latents the transformer was trained on."
+            f"the VAE in {folder.path} is a {name}, but Open-Sora-Plan 1.3's is a {VAE_CLASS}: "
+            f"the folder vae beside its transformer."
         )
-    config = folder.config("vae")
-    found = config.get("z_dim", 16)
-    if found != channels:
+    found = WaveletVaeConfig.read(folder.config("vae")).latent_dim
+    if found != config.in_channels:
         raise ModelError(
-            f"the VAE in {folder.path} has latents of {found} channels, but its transformer "
-            f"takes {channels}; an AutoencoderKLWan of z_dim {channels} is needed."
+            f"the VAE in {folder.path} has latents of {found} channels (latent_dim), but its "
+            f"transformer takes {config.in_channels}; use the one that was published with it."
         )
-    return config
+    if config.vae_scale_factor_t not in (0, compression.temporal):
+        raise ModelError(
+            f"the transformer in {folder.path} has a mask of {config.vae_scale_factor_t} values "
+            f"per latent frame (vae_scale_factor_t); Open-Sora-Plan 1.3 I2V has "
+            f"{compression.temporal}, one for each video frame."
+        )

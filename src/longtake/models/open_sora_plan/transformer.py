@@ -94,8 +94,10 @@ class OpenSoraPlanTransformer(nn.Module):
         super().__init__()
         self.config = config
         dim, patch = config.model_dim, config.patch_size
-        project = nn.Conv2d(config.in_channels, dim, patch, stride=patch)
-        self.pos_embed: Any = nn.ModuleDict({"proj": project})
+        self.pos_embed: Any = _patches(config, config.in_channels)
+        if config.vae_scale_factor_t:
+            self.pos_embed_masked_hidden_states: Any = _given_patches(config, config.in_channels)
+            self.pos_embed_mask: Any = _given_patches(config, config.vae_scale_factor_t)
         self.caption_projection = PixArtAlphaTextProjection(config.caption_channels, dim)
         self.adaln_single: Any = AdaLayerNormSingle(dim)
         self.transformer_blocks = nn.ModuleList(
@@ -104,6 +106,12 @@ class OpenSoraPlanTransformer(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.zeros(2, dim))
         self.norm_out = nn.LayerNorm(dim, config.norm_eps, elementwise_affine=False)
         self.proj_out = nn.Linear(dim, patch**2 * config.out_channels)
+
+    @property
+    def embeddings(self) -> tuple[str, ...]:
+        """Names of the parts that make tokens: what only a rank with the first layer needs."""
+        given = ("pos_embed_masked_hidden_states", "pos_embed_mask")
+        return ("pos_embed", *(given if self.config.vae_scale_factor_t else ()))
 
     def layer(self, index: int) -> OpenSoraPlanLayer:
         """Return a layer."""
@@ -120,11 +128,24 @@ class OpenSoraPlanTransformer(nn.Module):
         embedding = adaln.emb.timestep_embedder(_wave(timesteps).to(adaln.linear.weight.dtype))
         return embedding, adaln.linear(adaln.silu(embedding)).unflatten(1, (6, -1))
 
-    def embed_video(self, latents: Tensor) -> Tensor:
-        """Turn latents ``(B, C, F, H, W)`` into tokens ``(B, S, M)``, frame after frame."""
-        project = self.pos_embed["proj"]
-        frames = rearrange(latents.to(project.weight.dtype), "b c f h w -> (b f) c h w")
-        tokens: Tensor = rearrange(project(frames), "(b f) m h w -> b (f h w) m", b=len(latents))
+    def embed_video(self, latents: Tensor, given: Tensor | None = None) -> Tensor:
+        """Turn latents ``(B, C, F, H, W)`` into tokens ``(B, S, M)``, frame after frame.
+
+        Args:
+            latents: Of the video.
+            given: Of image-to-video weights: latents of the known frames, the others black, and
+                the mask, 1 where a frame is to be made: ``(B, C + 4, F, H, W)``.
+        """
+        tokens = _tokens(self.pos_embed["proj"], latents)
+        if given is None:
+            return tokens
+        sizes = [self.config.in_channels, self.config.vae_scale_factor_t]
+        known, mask = torch.split(given, sizes, dim=1)
+        for (patches, project), values in (
+            (self.pos_embed_masked_hidden_states, known),
+            (self.pos_embed_mask, mask),
+        ):
+            tokens = tokens + project(_tokens(patches["proj"], values))
         return tokens
 
     def predict(self, hidden: Tensor, embedding: Tensor) -> Tensor:
@@ -144,7 +165,8 @@ class OpenSoraPlanTransformer(nn.Module):
         """Run the published forward.
 
         Args:
-            hidden_states: Latents ``(B, C, F, H, W)``.
+            hidden_states: Latents ``(B, C, F, H, W)``; of image-to-video weights ``(B, 2 C + 4, F,
+                H, W)``, behind them what is given (``embed_video``).
             timestep: ``(B,)``.
             encoder_hidden_states: Of the text encoder, ``(B, 1, L, M_text)``.
             attention_mask: ``(B, F, H, W)``; a token is a key if any of its latents is 1.
@@ -165,7 +187,9 @@ class OpenSoraPlanTransformer(nn.Module):
         scales = _published_scales((frames, height // patch, width // patch), self.config.scales)
         grid = Grid.of(FrameRange(0, frames), height=height, width=width)
         rotary = self.positions(scales, hidden_states.device).table(grid)
-        hidden = self.embed_video(hidden_states)
+        channels = self.config.in_channels
+        given = hidden_states[:, channels:] if self.config.vae_scale_factor_t else None
+        hidden = self.embed_video(hidden_states[:, :channels], given)
         for index in range(self.config.num_layers):
             layer = self.layer(index)
             groups = self.config.token_groups(index)
@@ -183,6 +207,25 @@ class OpenSoraPlanTransformer(nn.Module):
             ph=patch,
             pw=patch,
         )
+
+
+def _patches(config: OpenSoraPlanConfig, channels: int) -> nn.ModuleDict:
+    """Return what makes tokens of frames."""
+    patch = config.patch_size
+    return nn.ModuleDict({"proj": nn.Conv2d(channels, config.model_dim, patch, stride=patch)})
+
+
+def _given_patches(config: OpenSoraPlanConfig, channels: int) -> nn.ModuleList:
+    """Return what makes of given frames, or of their mask, what is added to tokens."""
+    dim = config.model_dim
+    return nn.ModuleList([_patches(config, channels), nn.Linear(dim, dim, bias=False)])
+
+
+def _tokens(project: nn.Conv2d, latents: Tensor) -> Tensor:
+    """Turn frames ``(B, C, F, H, W)`` into tokens ``(B, S, M)``."""
+    frames = rearrange(latents.to(project.weight.dtype), "b c f h w -> (b f) c h w")
+    tokens: Tensor = rearrange(project(frames), "(b f) m h w -> b (f h w) m", b=len(latents))
+    return tokens
 
 
 def _wave(timesteps: Tensor) -> Tensor:

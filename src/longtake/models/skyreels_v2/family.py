@@ -1,4 +1,4 @@
-"""SkyReels-V2 folders: text to video, all frames at one noise level or each at its own."""
+"""SkyReels-V2 folders: text to video, one noise level or one per frame, and image to video."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing_extensions import override
 from longtake.errors import ModelError
 from longtake.models.base import AnyDecoder, Placement, PromptStates
 from longtake.models.card import ModelCard
+from longtake.models.conditioning import ConditioningFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import with_defaults
 from longtake.models.loading.folder import ModelFolder
@@ -23,24 +24,23 @@ from longtake.models.registry import ModelFamily, register
 from longtake.models.skyreels_v2.backbone import skyreels_v2_backbone
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.wan import WanBackbone, WanFamily
-from longtake.models.wan.family import keep_wan_layers
+from longtake.models.wan.family import keep_wan_layers, wan_start
 from longtake.models.wan.lora_names import LORA_NAMES
 from longtake.models.wan.original_names import wan_names
 
 _DIFFUSION_FORCING = "SkyReelsV2DiffusionForcingPipeline"
-_SHIFT = 8.0
-"""Of text to video; the folders' schedulers have none (1), and callers are told to set it."""
-_DEFAULTS = Defaults(
-    guidance_scale=6.0, height=544, width=960, frames=97, fps=24, flow_shift=_SHIFT
-)
+_IMAGE = "SkyReelsV2ImageToVideoPipeline"
+_DEFAULTS = Defaults(guidance_scale=6.0, height=544, width=960, frames=97, fps=24, flow_shift=8.0)
+"""Of text to video; the folders' schedulers have no shift (1), and callers are told to set it."""
+_IMAGE_DEFAULTS = replace(_DEFAULTS, guidance_scale=5.0, flow_shift=5.0)
 
 
 @final
-@register(_DIFFUSION_FORCING, "SkyReelsV2Pipeline")
+@register(_DIFFUSION_FORCING, "SkyReelsV2Pipeline", _IMAGE)
 class SkyReelsV2Family(ModelFamily):
-    """Text-to-video SkyReels-V2: diffusion forcing, or trained on clips of one noise level.
+    """SkyReels-V2: diffusion forcing, or trained on clips of one noise level, also from an image.
 
-    Text encoder and VAE are Wan 2.1's.
+    Text encoder, VAE and what an image becomes are Wan 2.1's.
     """
 
     layer_lists = ("blocks",)
@@ -73,12 +73,30 @@ class SkyReelsV2Family(ModelFamily):
             licence="skywork-license",
             defaults=_DEFAULTS,
         ),
+        ModelCard(
+            pipeline=_IMAGE,
+            model="SkyReels-V2, image to video",
+            examples=(
+                "Skywork/SkyReels-V2-I2V-1.3B-540P-Diffusers",
+                "Skywork/SkyReels-V2-I2V-14B-540P-Diffusers",
+            ),
+            start="always",
+            guidance="branches",
+            timestep="clip",
+            native_frames=25,
+            decoder="exact",
+            licence="skywork-license",
+            defaults=_IMAGE_DEFAULTS,
+        ),
     )
 
     @override
     def defaults(self, folder: ModelFolder) -> Defaults:
-        own = folder.config("scheduler").get("flow_shift", 1.0)
-        return replace(_DEFAULTS, flow_shift=_SHIFT if own == 1.0 else None)
+        own, defaults = (
+            folder.config("scheduler").get("flow_shift", 1.0),
+            self.card(folder).defaults,
+        )
+        return defaults if own == 1.0 else replace(defaults, flow_shift=None)
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
@@ -88,24 +106,32 @@ class SkyReelsV2Family(ModelFamily):
                 f"{folder.path} has num_frame_per_block {config['num_frame_per_block']}, causal "
                 f"attention; longtake's windows need 1: frames that see both of their sides."
             )
-        vae = folder.config("vae")
+        vae, channels = folder.config("vae"), config["out_channels"] or config["in_channels"]
+        temporal = vae.get("scale_factor_temporal") or 4
+        start = wan_start(folder, config, channels, temporal)
+        if (start == "channels") != (folder.pipeline == _IMAGE):
+            raise ModelError(
+                f"{folder.path} is a {folder.pipeline} whose transformer has "
+                f"{config['in_channels']} input channels; that of a {_IMAGE} has {channels} for "
+                f"latents and {channels + temporal} for given frames, any other's the first alone."
+            )
         return BackboneSpec(
             name=f"{folder.path.name} ({folder.pipeline})",
-            channels=config["in_channels"],
+            channels=channels,
             patch=tuple(config["patch_size"]),
             heads=config["num_attention_heads"],
             head_dim=config["attention_head_dim"],
             layers=config["num_layers"],
             native_frames=25,
             compression=Compression(
-                temporal=vae.get("scale_factor_temporal") or 4,
+                temporal=temporal,
                 spatial=vae.get("scale_factor_spatial") or 8,
             ),
             frame_levels=True,
             moves_keys=True,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             timestep="frame" if folder.pipeline == _DIFFUSION_FORCING else "clip",
-            start="replaced",
+            start=start,
         )
 
     @override
@@ -141,3 +167,20 @@ class SkyReelsV2Family(ModelFamily):
     @override
     def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
         return WanFamily().encode_video(folder, frames, device)
+
+    @override
+    def encode_start(
+        self,
+        folder: ModelFolder,
+        spec: BackboneSpec,
+        frames: Tensor,
+        place: Placement,
+        original: Tensor | None = None,
+    ) -> ConditioningFrames:
+        return WanFamily().encode_start(folder, spec, frames, place, original)
+
+    @override
+    def blank_start(
+        self, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
+    ) -> ConditioningFrames | None:
+        return WanFamily().blank_start(folder, spec, height, width)

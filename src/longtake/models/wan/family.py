@@ -154,7 +154,7 @@ class WanFamily(ModelFamily):
             moves_keys=True,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             timestep="frame" if per_frame else "clip",
-            start=_start(folder, config, channels, temporal),
+            start=wan_start(folder, config, channels, temporal),
         )
 
     @override
@@ -260,10 +260,16 @@ def keep_wan_layers(transformer: Any, layers: Collection[int]) -> None:
     )
 
 
-def _start(
+def wan_start(
     folder: ModelFolder, config: dict[str, Any], channels: int, temporal: int
 ) -> Literal["replaced", "channels"]:
     """Return how videos of a folder begin with given frames.
+
+    Args:
+        folder: The pipeline folder.
+        config: Of its transformer.
+        channels: Of the latents.
+        temporal: Video frames per latent frame.
 
     Raises:
         ModelError: Its transformer takes something else besides the latents.

@@ -142,6 +142,8 @@ def tiny_ltx_spec() -> BackboneSpec:
         layers=LAYERS,
         native_frames=21,
         compression=Compression(temporal=8, spatial=32),
+        timestep="frame",
+        start="replaced",
     )
 
 

@@ -10,15 +10,18 @@ from typing import Any
 import torch
 from diffusers import (
     SkyReelsV2DiffusionForcingPipeline,
+    SkyReelsV2ImageToVideoPipeline,
     SkyReelsV2Pipeline,
     SkyReelsV2Transformer3DModel,
 )
+from transformers import CLIPVisionModelWithProjection
 
 from longtake.models import BackboneSpec, ModelFolder
 from longtake.models.skyreels_v2 import skyreels_v2_backbone
 from longtake.models.wan import WanBackbone
 from longtake.strategies import Communicator, Denoising
 from longtake.testing.tiny.base import (
+    CHANNELS,
     LAYERS,
     WAN_SIZES,
     TinyCase,
@@ -35,6 +38,12 @@ from longtake.testing.tiny.parts import (
     of_backbone,
     randomize,
     save_folder,
+)
+from longtake.testing.tiny.wan_i2v import (
+    IMAGE_DIM,
+    TEXT_TOKENS,
+    tiny_image_encoder,
+    tiny_image_processor,
 )
 
 
@@ -68,6 +77,55 @@ def tiny_skyreels_folder(
         scheduler=tiny_scheduler(sampler),
     )
     return save_folder(pipeline, path, shard_size)
+
+
+def tiny_skyreels_i2v_folder(path: Path, *, seed: int = 0, **changes: Any) -> ModelFolder:
+    """Save a random-weight ``SkyReelsV2ImageToVideoPipeline`` as diffusers does, and open it.
+
+    Args:
+        path: Where to.
+        seed: Of the weights.
+        changes: To the transformer's configuration.
+    """
+    tokenizer = tiny_tokenizer()
+    tokenizer.model_max_length = TEXT_TOKENS
+    pipeline = SkyReelsV2ImageToVideoPipeline(
+        tokenizer=tokenizer,
+        text_encoder=tiny_text_encoder(seed),
+        image_encoder=tiny_image_encoder(seed, CLIPVisionModelWithProjection),
+        image_processor=tiny_image_processor(),
+        transformer=tiny_skyreels_i2v_transformer(seed, **changes),
+        vae=tiny_wan_vae(seed),
+        scheduler=tiny_scheduler(),
+    )
+    return save_folder(pipeline, path)
+
+
+def tiny_skyreels_i2v_transformer(seed: int = 0, **changes: Any) -> Any:
+    """Return a transformer with input channels for given frames, which reads an image as well."""
+    image: dict[str, Any] = {
+        "in_channels": CHANNELS + 4 + CHANNELS,
+        "image_dim": IMAGE_DIM,
+        "added_kv_proj_dim": 24,
+        "inject_sample_info": False,
+    }
+    return tiny_skyreels_transformer(seed, **image | changes)
+
+
+def tiny_skyreels_i2v_spec() -> BackboneSpec:
+    """Return the spec of ``tiny_skyreels_i2v_backbone``."""
+    return replace(
+        tiny_skyreels_spec(), name="tiny SkyReels-V2 I2V", start="channels", timestep="clip"
+    )
+
+
+def tiny_skyreels_i2v_backbone(
+    layers: Collection[int] = range(LAYERS), seed: int = 0
+) -> WanBackbone:
+    """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
+    transformer = tiny_skyreels_i2v_transformer(seed)
+    drop_layers(transformer.blocks, layers)
+    return skyreels_v2_backbone(tiny_skyreels_i2v_spec(), transformer, layers)
 
 
 def tiny_skyreels_transformer(seed: int = 0, **changes: Any) -> Any:

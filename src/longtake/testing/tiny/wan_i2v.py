@@ -55,7 +55,23 @@ def tiny_wan_i2v_folder(path: Path, *, experts: int = 1, seed: int = 0) -> Model
     tokenizer = tiny_tokenizer()
     tokenizer.model_max_length = TEXT_TOKENS
     image = experts == 1
-    clip = CLIPVisionConfig(
+    pipeline = WanImageToVideoPipeline(
+        tokenizer=tokenizer,
+        text_encoder=tiny_text_encoder(seed),
+        vae=tiny_wan_vae(seed),
+        scheduler=tiny_scheduler(),
+        image_processor=tiny_image_processor() if image else None,
+        image_encoder=tiny_image_encoder(seed) if image else None,
+        transformer=tiny_wan_i2v_transformer(seed, image=image),
+        transformer_2=None if image else tiny_wan_i2v_transformer(seed + 1, image=image),
+        boundary_ratio=None if image else BOUNDARY,
+    )
+    return save_folder(pipeline, path)
+
+
+def tiny_image_encoder(seed: int = 0, encoder_class: Any = CLIPVisionModel) -> Any:
+    """Return an image encoder of random weights, of a class of transformers."""
+    config = CLIPVisionConfig(
         hidden_size=IMAGE_DIM,
         intermediate_size=16,
         projection_dim=8,
@@ -64,21 +80,13 @@ def tiny_wan_i2v_folder(path: Path, *, experts: int = 1, seed: int = 0) -> Model
         image_size=16,
         patch_size=8,
     )
-    processor = CLIPImageProcessor(
-        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
-    )
-    pipeline = WanImageToVideoPipeline(
-        tokenizer=tokenizer,
-        text_encoder=tiny_text_encoder(seed),
-        vae=tiny_wan_vae(seed),
-        scheduler=tiny_scheduler(),
-        image_processor=processor if image else None,
-        image_encoder=randomize(CLIPVisionModel(clip), seed) if image else None,
-        transformer=tiny_wan_i2v_transformer(seed, image=image),
-        transformer_2=None if image else tiny_wan_i2v_transformer(seed + 1, image=image),
-        boundary_ratio=None if image else BOUNDARY,
-    )
-    return save_folder(pipeline, path)
+    return randomize(encoder_class(config), seed)
+
+
+def tiny_image_processor() -> Any:
+    """Return what crops and resizes pictures for the image encoder."""
+    crop = {"height": 16, "width": 16}
+    return CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=crop)
 
 
 def tiny_wan_i2v_transformer(seed: int = 0, *, image: bool) -> Any:

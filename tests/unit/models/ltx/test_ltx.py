@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from diffusers import LTXPipeline, LTXVideoTransformer3DModel
+from diffusers import LTXImageToVideoPipeline, LTXPipeline, LTXVideoTransformer3DModel
 from diffusers.models.transformers.transformer_ltx import LTXVideoRotaryPosEmbed
 from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
+from PIL import Image
 from torch import Tensor
 
 from longtake.caches import (
@@ -27,6 +28,7 @@ from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.workloads import Workloads
 from longtake.models import (
     AnyBackbone,
+    ConditioningFrames,
     Grid,
     ModelFolder,
     Placement,
@@ -42,7 +44,7 @@ from longtake.plan.cost.profiles import profile
 from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
 from longtake.strategies import SingleDevice
 from longtake.task import FrameRange, Video
-from longtake.testing.contracts import BackboneContract
+from longtake.testing.contracts import FrameLevelsContract
 from longtake.testing.runs import serial_video
 from longtake.testing.tiny.base import HEIGHT, LAYERS, WIDTH, TinyCase, tiny_masked_prompts
 from longtake.testing.tiny.ltx import (
@@ -86,11 +88,19 @@ def places(frames: int, height: int, width: int) -> Tensor:
 
 def forward(transformer: Any, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
     """Run diffusers' own forward."""
+    return frame_forward(transformer, latents, [timestep] * latents.shape[2], prompts)
+
+
+def frame_forward(
+    transformer: Any, latents: Tensor, timesteps: Sequence[float], prompts: PromptStates
+) -> Tensor:
+    """Run diffusers' own forward, which takes a timestep per token."""
     rows, _, *size = latents.shape
+    levels = torch.tensor(timesteps).repeat_interleave(size[1] * size[2])
     out: Tensor = transformer(
         latents.flatten(2).transpose(1, 2),
         prompts["states"],
-        torch.full((rows,), timestep),
+        levels.expand(rows, -1),
         prompts["mask"],
         video_coords=places(*size).expand(rows, -1, -1),
         return_dict=False,
@@ -103,15 +113,17 @@ def load(folder: ModelFolder, layers: Collection[int]) -> LTXBackbone:
     return family.load_backbone(folder, family.spec(folder), layers, PLACE)
 
 
-class TestLTXBackbone(BackboneContract):
+class TestLTXBackbone(FrameLevelsContract):
     def load(self, layers: Collection[int] | None = None) -> AnyBackbone:
         return tiny_ltx_backbone(range(LAYERS) if layers is None else layers)
 
     def prompts(self) -> PromptStates:
         return tiny_masked_prompts(2)
 
-    def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
-        return forward(tiny_ltx_transformer(), latents, timestep, prompts)
+    def frame_oracle(
+        self, latents: Tensor, timesteps: Sequence[float], prompts: PromptStates
+    ) -> Tensor:
+        return frame_forward(tiny_ltx_transformer(), latents, timesteps, prompts)
 
     def test_the_prompts_are_of_different_length(self) -> None:
         assert self.load().condition_text(self.prompts()).padding == (2, 3)
@@ -195,32 +207,15 @@ def test_prompts_are_encoded_as_the_pipeline_does(folder: ModelFolder) -> None:
     torch.testing.assert_close(found["states"], states, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("exact", "tolerance"),
-    [
-        (True, 1e-5),
-        # The pipeline's own angles are rounded to fp32, up to 0.001 off; here 1e-5 remains.
-        (False, 1e-4),
-    ],
-    ids=["float64-angles", "as-is"],
-)
-@pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_a_full_sequence_is_the_pipeline(
-    folder: ModelFolder,
-    scale: float,
-    exact: bool,
-    tolerance: float,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if exact:
-        bases = torch.tensor([20, 2048, 2048], dtype=torch.float64)
+def noise() -> Tensor:
+    shape = (1, 4, FRAMES, HEIGHT, WIDTH)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(5))
 
-        def coordinates(_rope: Any, _rows: int, *size: int, **_: Any) -> Tensor:
-            return places(*size).transpose(1, 2) / bases
 
-        monkeypatch.setattr(LTXVideoRotaryPosEmbed, "_prepare_video_coords", coordinates)
-    noise = torch.randn(1, 4, FRAMES, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(5))
-    expected = pipeline(folder)(
+def called(pipeline: Any, latents: Tensor, scale: float, **options: Any) -> Tensor:
+    """Return the latents that diffusers' pipeline makes, ``(1, C, F, H, W)``."""
+    pipeline.set_progress_bar_config(disable=True)
+    frames: Tensor = pipeline(
         prompt=PROMPTS[0],
         negative_prompt=PROMPTS[1],
         guidance_scale=scale,
@@ -228,22 +223,74 @@ def test_a_full_sequence_is_the_pipeline(
         width=WIDTH * 32,
         num_frames=1 + 8 * (FRAMES - 1),
         num_inference_steps=STEPS,
-        latents=noise.flatten(2).transpose(1, 2),
+        latents=latents.flatten(2).transpose(1, 2),
         output_type="latent",
+        **options,
     ).frames
-    expected = expected.transpose(1, 2).unflatten(2, (FRAMES, HEIGHT, WIDTH))
+    return frames.transpose(1, 2).reshape(1, -1, FRAMES, HEIGHT, WIDTH)
+
+
+def full_sequence(
+    folder: ModelFolder, scale: float, start: ConditioningFrames | None = None
+) -> Tensor:
+    """Denoise as ``longtake`` does from a folder, prompts included."""
     states = LTXFamily().encode_text(folder, PROMPTS, PLACE)
     case = TinyCase(scheduler=FullSequence(), cache=NoCache(), scales=(scale,))
     work = replace(
         tiny_ltx_denoising(case, prompts=states),
         backbone=load(folder, range(LAYERS)),
         tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
-        noise=iter([noise]),
+        noise=iter([noise()]),
         sampler=load_sampler(folder, None, None, STEPS, tokens=FRAMES * HEIGHT * WIDTH),
+        start=start,
     )
-    found = serial_video(work)
-    assert (found - expected).abs().max() / expected.abs().max() <= tolerance
-    assert (found - noise).abs().max() > 0.1, "nothing has been denoised"
+    return serial_video(work)
+
+
+@pytest.fixture
+def float64_angles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the pipeline's angles be of float64: its own are rounded to fp32, up to 0.001 off."""
+    bases = torch.tensor([20, 2048, 2048], dtype=torch.float64)
+
+    def coordinates(_rope: Any, _rows: int, *size: int, **_: Any) -> Tensor:
+        return places(*size).transpose(1, 2) / bases
+
+    monkeypatch.setattr(LTXVideoRotaryPosEmbed, "_prepare_video_coords", coordinates)
+
+
+@pytest.mark.usefixtures("float64_angles")
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_full_sequence_is_the_pipeline(folder: ModelFolder, scale: float) -> None:
+    expected = called(pipeline(folder), noise(), scale)
+    found = full_sequence(folder, scale)
+    assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
+    assert (found - noise()).abs().max() > 0.1, "nothing has been denoised"
+
+
+def test_a_full_sequence_is_the_pipeline_but_for_its_rounded_angles(folder: ModelFolder) -> None:
+    expected = called(pipeline(folder), noise(), 3.0)
+    found = full_sequence(folder, 3.0)
+    assert (found - expected).abs().max() / expected.abs().max() <= 1e-4
+
+
+@pytest.mark.usefixtures("float64_angles")
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_from_an_image_it_is_the_pipeline(folder: ModelFolder, scale: float) -> None:
+    """The first frame stands in every window, clean and at timestep 0.
+
+    The pipeline draws a sample of the image's latents; here both have their mean.
+    """
+    size = (HEIGHT * 32, WIDTH * 32, 3)
+    picture = torch.randint(0, 256, size, generator=torch.Generator().manual_seed(3)).byte()
+    start = ConditioningFrames(latents=LTXFamily().encode_video(folder, picture[None], CPU))
+    latents = torch.cat([start.latents, noise()[:, :, 1:]], dim=2)
+    from_image = LTXImageToVideoPipeline.from_pipe(pipeline(folder))
+    expected = called(from_image, latents, scale, image=Image.fromarray(picture.numpy()))
+    found = full_sequence(folder, scale, start)
+    assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
+    assert torch.equal(found[:, :, :1], start.latents)
+    without = full_sequence(folder, scale)
+    assert (found - without)[:, :, 1:].abs().max() > 0.1, "the image makes no difference"
 
 
 @pytest.mark.parametrize(("tokens", "shift"), [(1024, 0.95), (4096, 2.05), (7392, 3.2302)])

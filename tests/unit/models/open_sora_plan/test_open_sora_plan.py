@@ -36,6 +36,7 @@ from longtake.testing.tiny.open_sora_plan import (
     tiny_open_sora_plan_folder,
     tiny_open_sora_plan_spec,
     tiny_open_sora_plan_transformer,
+    tiny_wavelet_vae,
 )
 from longtake.testing.window import Run
 
@@ -121,15 +122,20 @@ def test_the_spec_is_read_from_the_configuration(folder: ModelFolder) -> None:
         ("transformer", {"attention_head_dim": 16}, r"attention_head_dim is 16.*multiple of 6"),
         ("transformer", {"out_channels": 8}, r"predicts 8 channels of latents that have 4"),
         ("transformer", {"sparse_n": None}, r"config.json lacks sparse_n"),
-        ("vae", {"z_dim": 16}, r"latents of 16 channels.*takes 4.*z_dim 4"),
-        ("vae", {"_class_name": "WFVAEModel"}, r"is a WFVAEModel, which diffusers lacks"),
+        ("transformer", {"vae_scale_factor_t": 8}, r"mask of 8 values per latent frame.*has 4"),
+        (
+            "vae",
+            {"latent_dim": 8, "scale": [1] * 8, "shift": [0] * 8},
+            r"latents of 8 channels \(latent_dim\).*takes 4",
+        ),
+        ("vae", {"norm_type": "groupnorm"}, r"norm_type is 'groupnorm'"),
     ],
     ids=str,
 )
 def test_what_cannot_be_run_is_refused(
     folder: ModelFolder, tmp_path: Path, component: str, changes: dict[str, Any], message: str
 ) -> None:
-    parts = {name: folder.path / name for name in ("transformer", "text_encoder", "vae")}
+    parts = parts_of(folder)
     config = json.loads((parts[component] / "config.json").read_text()) | changes
     parts[component] = tmp_path / component
     parts[component].mkdir()
@@ -139,14 +145,85 @@ def test_what_cannot_be_run_is_refused(
         OpenSoraPlanFamily().spec(convert(**parts, target=tmp_path / "pipeline"))
 
 
-def test_a_folder_is_made_of_links(folder: ModelFolder, tmp_path: Path) -> None:
-    parts = {name: folder.path / name for name in ("transformer", "text_encoder", "vae")}
+def parts_of(folder: ModelFolder) -> dict[str, Path]:
+    return {name: folder.path / name for name in ("transformer", "text_encoder", "vae")}
+
+
+def test_another_vae_is_refused(folder: ModelFolder) -> None:
+    index = folder.index | {"vae": ["diffusers", "AutoencoderKLWan"]}
+    with pytest.raises(ModelError, match=r"is a AutoencoderKLWan, but.*is a WFVAEModel"):
+        OpenSoraPlanFamily().spec(ModelFolder(folder.path, index))
+
+
+def test_safetensors_are_linked(folder: ModelFolder, tmp_path: Path) -> None:
+    parts = parts_of(folder)
     with pytest.raises(ModelError, match="exists already"):
         convert(**parts, target=folder.path)
     with pytest.raises(ModelError, match=r"config\.json is missing"):
         convert(**parts | {"transformer": tmp_path}, target=tmp_path / "other")
     assert (folder.path / "transformer").is_symlink()
+    assert (folder.path / "text_encoder").is_symlink()
     assert open_folder(str(folder.path)) == folder
+
+
+def test_pickles_are_written_as_safetensors(folder: ModelFolder, tmp_path: Path) -> None:
+    """The VAE's averaged weights out of its trainer's checkpoint, and mT5's whole state dict."""
+    vae = folder.path / "vae"
+    assert not vae.is_symlink()
+    assert sorted(file.name for file in vae.iterdir()) == [
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    ]
+    state = load_file(vae / "diffusion_pytorch_model.safetensors")
+    own = tiny_wavelet_vae().state_dict()
+    assert own.keys() < state.keys()  # the wavelets' taps are there too
+    assert all(torch.equal(state[key], tensor) for key, tensor in own.items())
+    encoder = tmp_path / "mt5"
+    encoder.mkdir()
+    for file in (folder.path / "text_encoder").iterdir():
+        if file.name != "model.safetensors":
+            (encoder / file.name).write_bytes(file.read_bytes())
+    weights = load_file(folder.path / "text_encoder" / "model.safetensors")
+    torch.save(weights, encoder / "pytorch_model.bin")
+    made = convert(**parts_of(folder) | {"text_encoder": encoder}, target=tmp_path / "pipeline")
+    found, expected = (
+        OpenSoraPlanFamily().encode_text(each, PROMPTS, PLACE)["states"] for each in (made, folder)
+    )
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"epoch": 1}, r"holds no plain state dict.*it holds epoch"),
+        ({"state_dict": {"gen_model": Path("code")}}, r"asks for .*runs no code"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_without_a_vae_is_refused(
+    folder: ModelFolder, tmp_path: Path, content: dict[str, Any], message: str
+) -> None:
+    vae, target = tmp_path / "vae", tmp_path / "pipeline"
+    vae.mkdir()
+    (vae / "config.json").write_bytes((folder.path / "vae" / "config.json").read_bytes())
+    torch.save(content, vae / "merged.ckpt")
+    with pytest.raises(ModelError, match=message):
+        convert(**parts_of(folder) | {"vae": vae}, target=target)
+    assert not target.exists(), "half a folder is left"
+
+
+@pytest.mark.parametrize("kept", ["state_dict", "state_dict.gen_model"])
+def test_without_averaged_weights_the_last_ones_are_taken(
+    folder: ModelFolder, tmp_path: Path, kept: str
+) -> None:
+    vae, state = tmp_path / "vae", tiny_wavelet_vae(seed=3).state_dict()
+    vae.mkdir()
+    (vae / "config.json").write_bytes((folder.path / "vae" / "config.json").read_bytes())
+    entry: dict[str, Any] = {"gen_model": state} if "." in kept else dict(state)
+    torch.save({"ema_state_dict": {}, "state_dict": entry}, vae / "merged.ckpt")
+    made = convert(**parts_of(folder) | {"vae": vae}, target=tmp_path / "pipeline")
+    written = load_file(made.path / "vae" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(written[key], tensor) for key, tensor in state.items())
 
 
 @pytest.mark.parametrize("layers", [range(1), range(1, 3), range(3, 4)], ids=str)

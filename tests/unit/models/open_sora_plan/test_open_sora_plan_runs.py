@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,7 +17,6 @@ from longtake.models import (
     DiffusersSampler,
     ModelFolder,
     Placement,
-    PromptStates,
     load_sampler,
 )
 from longtake.models.open_sora_plan import OpenSoraPlanFamily
@@ -43,9 +42,6 @@ PLACE = Placement(torch.device("cpu"), torch.float32)
 STEPS, FRAMES = 4, 3
 PROMPTS = ["red bird moves", ""]
 
-# numpy's complaint about diffusers' schedulers of noise levels, harmless.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
@@ -59,13 +55,11 @@ def _no_grad() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_a_full_sequence_is_the_published_sampling_without_its_noise(
-    folder: ModelFolder, scale: float
-) -> None:
+def test_a_full_sequence_is_the_published_sampling(folder: ModelFolder, scale: float) -> None:
+    """With the same noise in every step: theirs comes from a device's global generator."""
     noise = torch.randn(1, 4, FRAMES, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(5))
     family = OpenSoraPlanFamily()
     states = family.encode_text(folder, PROMPTS, PLACE)
-    expected = published_sampling(noise, states, scale)
     case = TinyCase(scheduler=FullSequence(), cache=NoCache(), scales=(scale,))
     work = replace(
         tiny_open_sora_plan_denoising(case, prompts=states),
@@ -74,28 +68,60 @@ def test_a_full_sequence_is_the_published_sampling_without_its_noise(
         noise=iter([noise]),
         sampler=load_sampler(folder, None, None, STEPS),
     )
+    assert work.sampler.stochastic
+    assert work.step_noise is not None
+    fresh = [work.step_noise.draw(0, step, FRAMES) for step in range(STEPS)]
+    model = tiny_open_sora_plan_transformer()
+
+    def predict(latents: Tensor, timestep: float) -> Tensor:
+        seen = latents.float().expand(2, -1, -1, -1, -1)
+        positive, negative = published_forward(model, seen, timestep, states).double()
+        guided: Tensor = negative + scale * (positive - negative)
+        return guided[None]
+
+    expected = published_sampling(noise, fresh, predict)
     found = serial_video(work)
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
     assert (found - noise).abs().max() > 0.1, "nothing has been denoised"
 
 
-def published_sampling(noise: Tensor, states: PromptStates, scale: float) -> Tensor:
-    """Sample as the published pipeline does, at its noise levels, but without fresh noise.
+def published_sampling(
+    noise: Tensor, fresh: Sequence[Tensor], predict: Callable[[Tensor, float], Tensor]
+) -> Tensor:
+    """Sample at the published noise levels with all of a step's noise anew (DDIM, eta 1).
 
-    In fp64: its latents begin at 4096 times the noise, where fp32 has an error of 1e-4.
+    The published Euler ancestral sampler in the variable that the model sees, in fp64: its own
+    latents begin at 4096 times the noise, where fp32 has an error of 1e-4.
     """
     scheduler = euler_ancestral()
-    scheduler.set_timesteps(STEPS)
-    sigmas, model = scheduler.sigmas.double(), tiny_open_sora_plan_transformer()
-    latents: Tensor = noise.double() * sigmas[0]
-    for timestep, sigma, lower in zip(scheduler.timesteps, sigmas, sigmas[1:], strict=False):
-        spread = (sigma**2 + 1).sqrt()
-        seen = (latents / spread).float().expand(2, -1, -1, -1, -1)
-        positive, negative = published_forward(model, seen, float(timestep), states).double()
-        guided = negative + scale * (positive - negative)
-        clip = latents / spread**2 - guided * sigma / spread
-        latents += (latents - clip) / sigma * (lower - sigma)
-    return latents.float()
+    scheduler.set_timesteps(len(fresh))
+    kept = [float(1 / (1 + sigma**2)) for sigma in scheduler.sigmas.double()]
+    x = noise.double()
+    levels = zip(scheduler.timesteps, pairwise(kept), fresh, strict=True)
+    for timestep, (a, n), w in levels:
+        v = predict(x, float(timestep))
+        clip = a**0.5 * x - (1 - a) ** 0.5 * v
+        old = a**0.5 * v + (1 - a) ** 0.5 * x
+        spread = (1 - n) / (1 - a) * (1 - a / n)
+        x = n**0.5 * clip + max(0.0, 1 - n - spread) ** 0.5 * old + spread**0.5 * w.double()
+    return x.float()
+
+
+@pytest.mark.parametrize("steps", [7, 30, 50, 100])
+def test_the_sampler_is_that_of_any_number_of_steps(folder: ModelFolder, steps: int) -> None:
+    """Of numbers, too, that do not divide the training's 1,000."""
+    generator = torch.Generator().manual_seed(0)
+    noise, *fresh = torch.randn(steps + 1, 1, 4, 2, 3, 3, generator=generator)
+
+    def predict(latents: Tensor, timestep: float) -> Tensor:
+        return (latents.double() * (1 + timestep / 1000)).sin()
+
+    sampler = load_sampler(folder, None, None, steps)
+    block, latents = sampler.start(), sampler.first(noise)
+    for timestep, w in zip(sampler.timesteps, fresh, strict=True):
+        latents = block.step(predict(latents, timestep), latents, w)
+    expected = published_sampling(noise, fresh, predict)
+    assert (latents - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 def euler_ancestral() -> Any:
@@ -105,14 +131,15 @@ def euler_ancestral() -> Any:
     )
 
 
-def test_the_published_sampler_and_its_deterministic_variant(
-    folder: ModelFolder, tmp_path: Path
-) -> None:
-    euler_ancestral().save_pretrained(tmp_path / "scheduler")
-    index = folder.index | {"scheduler": ["diffusers", "EulerAncestralDiscreteScheduler"]}
-    published = ModelFolder(tmp_path, index)
-    assert load_sampler(published, None, None, STEPS).stochastic
-    given = load_sampler(published, "DPMSolverMultistepScheduler", None, STEPS)
+def test_the_folder_has_the_published_sampler(folder: ModelFolder) -> None:
+    assert folder.class_name("scheduler") == "EulerAncestralDiscreteScheduler"
+    published = dict(euler_ancestral().config)
+    shipped = folder.config("scheduler")
+    assert {key: shipped[key] for key in published if not key.startswith("_")} == {
+        key: value for key, value in published.items() if not key.startswith("_")
+    }
+    given = load_sampler(folder, "DPMSolverMultistepScheduler", None, STEPS)
+    assert not given.stochastic
     assert given.timesteps == load_sampler(folder, None, None, STEPS).timesteps
 
 
