@@ -32,6 +32,7 @@ from longtake.framework.callbacks import (
 from longtake.framework.console.messages import one_line
 from longtake.framework.console.parser import OneSentenceParser
 from longtake.framework.data import PromptData
+from longtake.framework.engine.journal import KeepLatents
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_folder import CONFIG_HEADER, LAST_ACTIONS, RunFolder
 from longtake.framework.engine.settings import settled_options
@@ -58,22 +59,27 @@ class LongtakeCLI(LightningCLI):
     datamodule: PromptData
 
     def __init__(self, args: ArgsType = None) -> None:
-        super().__init__(
-            Generator,
-            PromptData,
-            trainer_class=InferenceTrainer,
-            save_config_callback=None,
-            seed_everything_default=False,
-            parser_class=OneSentenceParser,
-            parser_kwargs={
-                "prog": NAME,
-                "version": __version__,
-                "description": DESCRIPTION,
-            },
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=gathered(sys.argv[1:] if args is None else args),
-        )
+        self._folder: RunFolder | None = None
+        try:
+            super().__init__(
+                Generator,
+                PromptData,
+                trainer_class=InferenceTrainer,
+                save_config_callback=None,
+                seed_everything_default=False,
+                parser_class=OneSentenceParser,
+                parser_kwargs={
+                    "prog": NAME,
+                    "version": __version__,
+                    "description": DESCRIPTION,
+                },
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=gathered(sys.argv[1:] if args is None else args),
+            )
+        finally:
+            if self._folder is not None:
+                self._folder.release()
 
     @override
     @staticmethod
@@ -137,9 +143,11 @@ class LongtakeCLI(LightningCLI):
         )
         parser.add_argument(
             "--keep_latents",
-            type=Literal["all", "none"],
+            type=KeepLatents,
             default="none",
-            help="Write each finished block's latents to 0000/latents/<block>.safetensors.",
+            help="Which finished blocks' latents stay in 0000/latents/<block>.safetensors when a "
+            "video is finished: all, none, or tail, those of its last 8 latent frames. Until then "
+            "all are kept, so that the run can be resumed.",
         )
         parser.add_argument(
             "--progress",
@@ -187,6 +195,7 @@ class LongtakeCLI(LightningCLI):
             return
         for warning in engine.chosen.warnings():
             sys.stderr.write(f"longtake: warning: {warning}\n")
+        self._folder = folder
         folder.create()
         self.trainer.keep_last_actions(folder.path / LAST_ACTIONS)
         folder.write_text("config.yaml", self.dump_config(engine.model))

@@ -44,7 +44,7 @@ from longtake.framework.engine.request import PromptAt, Request
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.timings import Timings
 from longtake.strategies import BlockDone, TaskDone
-from longtake.task import FrameRange, Task
+from longtake.task import FrameRange, Run, Task
 
 BLOCKS, STEPS, BLOCK_FRAMES, FPS = 3, 2, 2, 8
 FRAMES_PER_BLOCK = 4 * BLOCK_FRAMES
@@ -90,10 +90,17 @@ def block_events(block: int) -> Iterator[Event]:
             iteration=block + step,
             block=block,
             step=step,
-            frames=frames,
-            before=None,
-            after=None,
-            last_step=step == STEPS - 1,
+            steps=STEPS,
+            runs=(
+                Run(
+                    block=block,
+                    block_frames=frames,
+                    step=step,
+                    frames=frames.each,
+                    last_step=step == STEPS - 1,
+                ),
+            ),
+            prompt=frames,
         )
         yield TaskDone(task)
     yield BlockDone(block, frames, latents_of(block))
@@ -142,6 +149,7 @@ def read_report(folder: RunFolder) -> dict[str, Any]:
 def folder(tmp_path: Path) -> RunFolder:
     run = RunFolder(tmp_path / "run")
     run.create()
+    run.release()
     return run
 
 
@@ -219,12 +227,19 @@ def test_latents_are_written_block_by_block(folder: RunFolder) -> None:
         assert torch.equal(load_file(path)["latents"], latents_of(block))
     with safe_open(path, "pt") as file:
         assert list(file.keys()) == ["latents"]
-        assert file.metadata() == {"frames": "4:6"}
+        assert file.metadata()["frames"] == "4:6"
 
 
-def test_latents_are_not_written_unasked(folder: RunFolder) -> None:
+def test_latents_are_not_left_unasked(folder: RunFolder) -> None:
     emit([LatentWriter(folder, keep="none")], request_events())
-    assert list(folder.path.iterdir()) == []
+    assert list((folder.path / "0000").iterdir()) == []
+
+
+def test_a_request_that_is_not_finished_keeps_all_that_it_needs_to_go_on(
+    folder: RunFolder,
+) -> None:
+    emit([LatentWriter(folder, keep="none")], iter([started(4), *block_events(0)]))
+    assert (folder.path / "0004" / "latents" / "00000.safetensors").exists()
 
 
 # Progress

@@ -52,7 +52,9 @@ def blocks_of(events: Iterator[Event] | list[Event]) -> list[torch.Tensor]:
 def test_a_video_is_told_from_start_to_end(generation_config: GenerationConfig) -> None:
     events = list(Engine(generation_config, SingleDevice()).generate(VIDEO))
     first, last = events[0], events[-1]
-    assert first == RequestStarted(request=VIDEO, blocks=3, steps=STEPS, tasks=3 * STEPS, video_frames=37)
+    assert first == RequestStarted(
+        request=VIDEO, blocks=3, steps=STEPS, tasks=3 * STEPS, video_frames=37
+    )
     assert last == RequestEnded(VIDEO, ExitReason.FINISHED)
     assert sum(isinstance(event, TaskDone) for event in events) == 3 * STEPS
     frames = [event.frames for event in events if isinstance(event, FramesDecoded)]
