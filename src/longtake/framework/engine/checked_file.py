@@ -81,7 +81,9 @@ def load_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         DamagedFile: It is not what was written.
     """
     facts = check(path)
-    tensors = _opened(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})
+    tensors = _opened(
+        path, lambda file: {name: file.get_tensor(name) for name in list(file.keys())}
+    )
     return tensors, facts
 
 

@@ -14,6 +14,7 @@ from longtake.models.layers.kernel import attention_kernel
 from longtake.models.layers.levels import CLEAN, level_runs
 from longtake.strategies.exchange import TokenShare, overlap
 from longtake.strategies.runtime.denoising import Denoising
+from longtake.strategies.runtime.saved_features import SavedFeatures, features_state
 from longtake.strategies.runtime.window_attention import WindowAttention
 from longtake.task import Frames, Task
 
@@ -44,6 +45,14 @@ class TaskForward:
         self._kernel = partial(attention_kernel, backend=work.attention)
         self._table = FeatureTable(self._share.ring_index)
         self.store = FeatureStore()
+        self._saved: SavedFeatures | None = None
+        if work.resumed is not None:
+            self._saved = SavedFeatures(work.resumed, self._branches, self._share, work.device)
+            self._table = self._saved.table()
+
+    def state(self) -> tuple[dict[str, Tensor], list[Any]]:
+        """Return what is kept between two tasks: tensors by name, and the entries."""
+        return features_state(self.store, self._table, self._branches, self._share)
 
     def embed(self, forward: Forward, latents: Tensor) -> Tensor:
         """Return hidden states ``(B, S + L, M)`` of the window's latents ``(1, C, F, H, W)``.
@@ -66,6 +75,8 @@ class TaskForward:
             layers: Which layers.
             heads: How many of this rank's heads a decode rank attends.
         """
+        if self._saved is not None:
+            self._saved.restore(self.store, layers)
         backbone, total = self._work.backbone, self._total(forward)
         text, mine = backbone.spec.text_tokens, self._share.tokens(total)
         condition = self._condition(forward, forward.window.frames, mine)
