@@ -62,10 +62,9 @@ def run_cut(
     """
     cuts = TaskCuts(before)
     running, closes = _started(communicator, strategy, case, cuts, state)
-    blocks, shown = [], 0
-    for event in running:
+    blocks = []
+    for shown, event in enumerate(running, start=1):
         blocks += [event] if isinstance(event, BlockDone) else []
-        shown += 1
         if closes and shown == close_after:
             running.close()
     return blocks, cuts.states

@@ -18,6 +18,7 @@ from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.timings import Timings
 from longtake.framework.writers import CRF, FrameWriter, VideoFormat, VideoShape, frame_writer
+from longtake.strategies import TaskDone
 
 DISK_ERRORS: Final = (OSError, FFmpegError)
 WORST_CRF: Final = 51
@@ -51,6 +52,7 @@ class VideoWriter(LongtakeCallback):
         self._timings = Timings()
         self._request: Request | None = None
         self._writer: FrameWriter | None = None
+        self._goes_on = False
 
     def check(self, request: Request) -> None:
         """Refuse what the format cannot hold, before anything is made.
@@ -70,13 +72,15 @@ class VideoWriter(LongtakeCallback):
                 f"at most {MAX_GIF_FPS}."
             )
 
-    def bind(self, folder: RunFolder, timings: Timings) -> Self:
+    def bind(self, folder: RunFolder, timings: Timings, *, goes_on: bool = False) -> Self:
         """Say where to write, before the run. The options come from YAML, these do not.
 
         Args:
             folder: The run's folder.
             timings: Gets the seconds of part ``write``.
+            goes_on: Whether files that are there are gone on with.
         """
+        self._goes_on = goes_on
         self._folder = folder
         self._timings = timings
         return self
@@ -97,6 +101,13 @@ class VideoWriter(LongtakeCallback):
             if self._writer is None:
                 self._writer = self._open(event.frames)
             self._writer.write(event.frames)
+
+    @override
+    def on_task_end(self, trainer: pl.Trainer, module: pl.LightningModule, event: TaskDone) -> None:
+        """Have the file hold all that is decoded: should the run die now, it plays that far."""
+        if self._writer is not None:
+            with self._timings.part("write"), self._refusals():
+                self._writer.flush()
 
     @override
     def on_request_end(
@@ -123,7 +134,7 @@ class VideoWriter(LongtakeCallback):
         _, height, width, _ = frames.shape
         video = VideoShape(height=height, width=width, fps=self._request.fps, zoom=self._zoom)
         folder = self._folder.request_folder(self._request.index)
-        writer = frame_writer(self._format, folder, video, crf=self._crf)
+        writer = frame_writer(self._format, folder, video, crf=self._crf, goes_on=self._goes_on)
         writer.open()
         return writer
 

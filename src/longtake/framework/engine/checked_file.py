@@ -55,7 +55,18 @@ def facts_of(path: Path) -> dict[str, Any]:
     Raises:
         DamagedFile: There is no such file, or it is none of ours.
     """
-    return _opened(path, lambda file: _facts(path, file)[0])
+    facts: dict[str, Any] = _opened(path, lambda file: _facts(path, file)[0])
+    return facts
+
+
+def names_of(path: Path) -> list[str]:
+    """Return the names of a file's tensors.
+
+    Raises:
+        DamagedFile: There is no such file.
+    """
+    names: list[str] = _opened(path, lambda file: list(file.keys()))
+    return names
 
 
 def check(path: Path) -> dict[str, Any]:
@@ -71,7 +82,8 @@ def check(path: Path) -> dict[str, Any]:
             raise DamagedFile(f"{path} is damaged: its checksum is another one than was written.")
         return facts
 
-    return _opened(path, checked)
+    facts: dict[str, Any] = _opened(path, checked)
+    return facts
 
 
 def load_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -93,7 +105,8 @@ def read_tensor(path: Path, name: str) -> Tensor:
     Raises:
         DamagedFile: It is not there any more.
     """
-    return _opened(path, lambda file: file.get_tensor(name))
+    tensor: Tensor = _opened(path, lambda file: file.get_tensor(name))
+    return tensor
 
 
 def _opened(path: Path, read: Callable[[Any], Any]) -> Any:
@@ -101,8 +114,6 @@ def _opened(path: Path, read: Callable[[Any], Any]) -> Any:
         with safe_open(path, "pt") as file:
             return read(file)
     except (OSError, SafetensorError, ValueError) as error:
-        if isinstance(error, DamagedFile):
-            raise
         raise DamagedFile(f"{path} cannot be read: {error}.") from error
 
 

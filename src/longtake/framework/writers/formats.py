@@ -15,7 +15,12 @@ VideoFormat: TypeAlias = Literal["mp4", "gif", "webp", "png"]
 
 
 def frame_writer(
-    format: VideoFormat, folder: Path, video: VideoShape, *, crf: int = CRF
+    format: VideoFormat,
+    folder: Path,
+    video: VideoShape,
+    *,
+    crf: int = CRF,
+    goes_on: bool = False,
 ) -> FrameWriter:
     """Return the writer of a format; it is not open yet.
 
@@ -24,10 +29,11 @@ def frame_writer(
         folder: Of the request.
         video: What the video frames are like.
         crf: Quality of ``mp4``.
+        goes_on: Whether a file that is there is gone on with, by ``mp4``; others begin anew.
     """
     match format:
         case "mp4":
-            return Mp4Writer(folder / "video.mp4", video, crf=crf)
+            return Mp4Writer(folder / "video.mp4", video, crf=crf, goes_on=goes_on)
         case "gif":
             return GifWriter(folder / "video.gif", video)
         case "webp":

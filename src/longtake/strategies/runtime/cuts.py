@@ -1,4 +1,4 @@
-"""Cuts of a request: moments at which all ranks have done the same tasks, and what they hold then."""
+"""Cuts of a request: where all ranks have done the same tasks, and what they hold then."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class CutState:
     Args:
         index: The cut: every task before this one is done with its sampler steps, and no other
             one is begun.
-        tensors: By name: ``blocks/<block>/latents``, ``features/<layer>/...``. Not to be changed.
+        tensors: By name: ``blocks/<block>/latents``, ``features/<layer>/...``. Not to be changed;
+            some are parts of others.
         facts: What JSON can say: of the blocks in flight (``queue``), of the entries that are held
             (``entries``).
         late: Blocks that nobody has heard of.

@@ -36,7 +36,7 @@ def features_state(
             for part, x in zip("kv", store.get(chunk, layer), strict=True):
                 for row, branch in enumerate(branches):
                     name = _name(layer, branch, entry, share, part)
-                    tensors[name] = x[row : row + 1, tokens].clone()
+                    tensors[name] = x[row : row + 1, tokens]
     entries = [[entry.frame, entry.index, list(table.counts(entry))] for entry in table.held()]
     return tensors, entries
 
