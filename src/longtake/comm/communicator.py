@@ -267,6 +267,17 @@ class Communicator:
             return None
         return int(self._store.get(key).decode())
 
+    def ask_to_stop(self, signal: int) -> None:
+        """Ask rank 0 to end the run: a signal has come to this rank, perhaps to it alone."""
+        if self._store is not None:
+            self._store.set("stop", str(signal))
+
+    def asked_to_stop(self) -> int | None:
+        """Return the signal for which another rank has asked to end the run, if one has."""
+        if self._store is None or not self._store.check(["stop"]):
+            return None
+        return int(self._store.get("stop").decode())
+
     def announce_cut(self, number: int, index: int) -> None:
         """Announce where the current request is cut next (rank 0).
 

@@ -21,7 +21,7 @@ from typing_extensions import override
 from longtake import __version__
 from longtake.comm.launchers import is_first_here
 from longtake.commands import DESCRIPTION, NAME
-from longtake.errors import LongtakeError, RankFailure
+from longtake.errors import ConfigurationError, LongtakeError, RankFailure
 from longtake.framework.callbacks import (
     LatentWriter,
     ReportWriter,
@@ -31,11 +31,18 @@ from longtake.framework.callbacks import (
 )
 from longtake.framework.console.messages import one_line
 from longtake.framework.console.parser import OneSentenceParser
+from longtake.framework.console.resume import AUTO, absolute, check_unchanged, resume_arguments
 from longtake.framework.data import PromptData
+from longtake.framework.engine.engine import Engine
+from longtake.framework.engine.inputs import check_inputs, inputs_of
+from longtake.framework.engine.interval import SnapshotSeconds
 from longtake.framework.engine.journal import KeepLatents
+from longtake.framework.engine.keeper import RunKeeper, earlier_report
 from longtake.framework.engine.resolved_model import ResolvedModel
-from longtake.framework.engine.run_folder import CONFIG_HEADER, LAST_ACTIONS, RunFolder
+from longtake.framework.engine.run_folder import CONFIG_HEADER, INPUTS, LAST_ACTIONS, RunFolder
 from longtake.framework.engine.settings import settled_options
+from longtake.framework.exit_status import ExitStatus
+from longtake.framework.launch.interrupt import Interrupted
 from longtake.framework.launch.processes import leave
 from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer
@@ -44,10 +51,10 @@ from longtake.plan.cost.profiles import match_name
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
 LORA = "--model.lora"
+FILES = (("model", "pipeline"), ("model", "weights"), ("data", "start"), ("data", "prompts"))
+"""Options that may name a file or folder."""
 WITHOUT_MODEL = ("models", "convert")
 """Commands that have no options but their own."""
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as the shell has it."""
 
 
 @final
@@ -75,7 +82,7 @@ class LongtakeCLI(LightningCLI):
                 },
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
-                args=gathered(sys.argv[1:] if args is None else args),
+                args=gathered(resumed(sys.argv[1:] if args is None else args)),
             )
         finally:
             if self._folder is not None:
@@ -150,6 +157,21 @@ class LongtakeCLI(LightningCLI):
             "all are kept, so that the run can be resumed.",
         )
         parser.add_argument(
+            "--resume",
+            type=str | None,
+            default=None,
+            help="Go on with a run that was ended: its folder, no other option is needed. auto: go "
+            "on with the run in --output, or begin it; for command lines that a scheduler starts "
+            "again (docs/resume.md).",
+        )
+        parser.add_argument(
+            "--snapshot_seconds",
+            type=SnapshotSeconds,
+            default="auto",
+            help="Seconds between snapshots of what is in flight, from which a run goes on; auto: "
+            "so many that they take at most a hundredth of the time; never: it begins anew.",
+        )
+        parser.add_argument(
             "--progress",
             type=Literal["auto", "none", "plain", "rich"],
             default="auto",
@@ -183,11 +205,24 @@ class LongtakeCLI(LightningCLI):
         config = self.config.predict
         self.trainer.follow(config.plan)
         folder = RunFolder(config.output, overwrite=config.overwrite)
+        goes_on = config.resume is not None and (config.resume != AUTO or folder.holds_run)
+        if goes_on and config.overwrite:
+            raise ConfigurationError("--resume goes on with a run and --overwrite replaces it.")
         if self.trainer.is_global_zero:
-            folder.check()
+            folder.check_run() if goes_on else folder.check()
         engine = self.trainer.prepare(self.model, self.datamodule)
-        for request in self.datamodule.requests():
+        requests = self.datamodule.requests()
+        for request in requests:
             self.config_init.predict.video.check(request)
+        keeper = RunKeeper(folder, config.snapshot_seconds, resumes=config.resume is not None)
+        engine.keep(keeper)
+        if goes_on and keeper.made() >= {request.index for request in requests}:
+            if self.trainer.is_global_zero:
+                self._folder = folder
+                folder.reopen()  # what it may have left goes
+                keeper.tidy(requests, config.keep_latents)
+                sys.stderr.write(f"longtake: the run in {folder.path} is finished.\n")
+            raise SystemExit(0)
         ranks = lambda: engine.communicator  # noqa: E731
         timeline = [TimelineWriter(folder, ranks)] if config.timeline else []
         if not self.trainer.is_global_zero:
@@ -195,29 +230,41 @@ class LongtakeCLI(LightningCLI):
             return
         for warning in engine.chosen.warnings():
             sys.stderr.write(f"longtake: warning: {warning}\n")
-        self._folder = folder
-        folder.create()
+        self._begin(folder, engine, keeper, goes_on=goes_on)
         self.trainer.keep_last_actions(folder.path / LAST_ACTIONS)
-        folder.write_text("config.yaml", self.dump_config(engine.model))
-        self.config_init.predict.video.bind(folder, engine.timings)
-        self.trainer.attach(
-            [
-                LatentWriter(folder, engine.timings, keep=config.keep_latents),
-                progress_callback(config.progress),
-                ReportWriter(folder, engine.timings, config.progress, engine.workloads, ranks),
-                *timeline,
-            ]
+        self.config_init.predict.video.bind(folder, engine.timings, goes_on=goes_on)
+        earlier = earlier_report(folder) if goes_on else None
+        report = ReportWriter(
+            folder, engine.timings, config.progress, engine.workloads, ranks, earlier
         )
+        latents = LatentWriter(folder, engine.timings, keep=config.keep_latents)
+        self.trainer.attach([progress_callback(config.progress), report, latents, *timeline])
+
+    def _begin(
+        self, folder: RunFolder, engine: Engine, keeper: RunKeeper, *, goes_on: bool
+    ) -> None:
+        """Take the folder; write what the run is, or see that it is the one that was begun."""
+        config, inputs = self.dump_config(engine.model), inputs_of(self.datamodule.requests())
+        self._folder = folder
+        if goes_on:
+            check_unchanged(folder, config)
+            check_inputs(folder, inputs)
+            folder.reopen()
+            keeper.tidy(self.datamodule.requests(), self.config.predict.keep_latents)
+            return
+        folder.create()
+        folder.write_json(INPUTS, inputs)
+        folder.write_text("config.yaml", config)
 
     def dump_config(self, model: ResolvedModel) -> str:
         """Return the resolved configuration as YAML that ``--config`` takes.
 
         With the model's own settings where the user has left them out, so that a rerun makes the
         same video whatever a later version takes. Without ``overwrite``: who runs it again has not
-        asked for that.
+        asked for that. Files are named so that it does not matter from which folder it is run.
         """
         config = self.config.predict.clone()
-        config.overwrite = False
+        config.overwrite, config.resume = False, None
         for name, value in settled_options(model.settings).items():
             config.model[name] = value
         config.model.flow_shift = model.fixed_flow_shift
@@ -225,6 +272,8 @@ class LongtakeCLI(LightningCLI):
             config.model.revision = model.folder.revision
         for name, value in self.datamodule.settled.items():
             config.data[name] = value
+        for part, name in FILES:
+            config[part][name] = absolute(config[part][name])
         dumped = self._parser(self.subcommand).dump(config, skip_unset=False)
         return f"{CONFIG_HEADER} {__version__}\n{dumped}"
 
@@ -232,26 +281,29 @@ class LongtakeCLI(LightningCLI):
 def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
-    Exit status: 0 when all is made (or an endless video was ended with Ctrl-C), 1 when a rank has
-    failed, 2 for a mistake of the user's, 130 when Ctrl-C or SIGTERM left something unmade.
+    Exit status: see :class:`longtake.framework.exit_status.ExitStatus`.
 
     Args:
         args: Arguments; ``None`` for those of the process.
     """
     quiet()
+    status: int
     try:
         status = run(args)
+    except Interrupted as interrupt:
+        status = ExitStatus.after(interrupt.signal)
     except KeyboardInterrupt:
-        status = INTERRUPTED
+        status = ExitStatus.INTERRUPTED
     except LongtakeError as error:
-        status = 1 if isinstance(error, RankFailure) else 2
+        failed = isinstance(error, RankFailure)
+        status = ExitStatus.FAILED if failed else ExitStatus.MISTAKE
         if dist.is_initialized() or is_first_here(os.environ):
             sys.stderr.write(f"longtake: error: {one_line(str(error))}\n")
     except Exception:
         if not dist.is_initialized():
             raise
         traceback.print_exc()
-        status = 1
+        status = ExitStatus.FAILED
     if dist.is_initialized():
         leave(status)  # the ranks have not parted in good order: threads may hang in the transport
     if status:
@@ -262,7 +314,12 @@ def run(args: list[str] | None) -> int:
     """Run a subcommand, and return its exit status."""
     cli = LongtakeCLI(args)
     cli.trainer.join()
-    return INTERRUPTED if cli.model.cut_short else 0
+    return ExitStatus.after(cli.model.stop.signal) if cli.model.cut_short else ExitStatus.DONE
+
+
+def resumed(args: ArgsType) -> ArgsType:
+    """Put the options of the run in the place of ``--resume RUN``."""
+    return resume_arguments(args) if isinstance(args, list) else args
 
 
 def gathered(args: ArgsType) -> ArgsType:

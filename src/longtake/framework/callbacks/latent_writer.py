@@ -11,6 +11,7 @@ from longtake.framework.callbacks.base import LongtakeCallback
 from longtake.framework.engine.events import ExitReason, RequestEnded, RequestStarted
 from longtake.framework.engine.journal import Journal, KeepLatents
 from longtake.framework.engine.run_folder import RunFolder
+from longtake.framework.engine.snapshot_files import SnapshotFiles
 from longtake.framework.engine.timings import Timings
 from longtake.strategies import BlockDone
 
@@ -21,7 +22,8 @@ class LatentWriter(LongtakeCallback):
 
     Each file holds one tensor ``latents``, ``(1, C, F, H, W)`` fp32, and its latent frames
     ``start:stop`` in the metadata; it has a temporary name until it is whole. What a run needs to
-    go on is there as long as the request is not finished.
+    go on is there as long as the request is not finished. Goes after the report writer: what is
+    removed is not missed by a run that dies in between.
 
     Args:
         folder: The run's folder.
@@ -61,7 +63,8 @@ class LatentWriter(LongtakeCallback):
     def on_request_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestEnded
     ) -> None:
-        """Remove what need not be kept of a request that is finished."""
+        """Remove what need not be kept of a request that is finished, and reported as such."""
         if self._journal is not None and event.reason is ExitReason.FINISHED:
             with self._timings.part("write"):
+                SnapshotFiles(self._journal.folder.parent).clear()
                 self._journal.finish(self._keep)

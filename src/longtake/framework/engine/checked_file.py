@@ -18,8 +18,8 @@ from longtake.framework.engine.run_folder import replacing
 
 FORMAT: Final = 1
 """Of the files that a run leaves; another number is refused."""
-_CHECKSUM: Final = "checksum"
-_FACTS: Final = "facts"
+_METADATA: Final = "longtake"
+"""The only name in a file's metadata: safetensors writes several in an order of chance."""
 
 
 class DamagedFile(OutputError):
@@ -32,15 +32,14 @@ def save_checked(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     Args:
         path: The file.
         tensors: By name, on the CPU, none of which shares memory with another.
-        facts: What JSON can say; texts are in the file's metadata under their own names as well.
+        facts: What JSON can say.
 
     Raises:
         OutputError: The disk refuses.
     """
-    text = json.dumps({"format": FORMAT, **facts}, sort_keys=True)
-    digest = _digest(text, sorted(tensors), tensors.__getitem__)
-    texts = {name: fact for name, fact in facts.items() if isinstance(fact, str)}
-    metadata = {**texts, _FACTS: text, _CHECKSUM: digest}
+    said = {"format": FORMAT, **facts}
+    checksum = _digest(_text(said), sorted(tensors), tensors.__getitem__)
+    metadata = {_METADATA: _text({"checksum": checksum, "facts": said})}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
@@ -77,8 +76,8 @@ def check(path: Path) -> dict[str, Any]:
     """
 
     def checked(file: Any) -> dict[str, Any]:
-        facts, text, checksum = _facts(path, file)
-        if _digest(text, sorted(file.keys()), file.get_tensor) != checksum:
+        facts, checksum = _facts(path, file)
+        if _digest(_text(facts), sorted(file.keys()), file.get_tensor) != checksum:
             raise DamagedFile(f"{path} is damaged: its checksum is another one than was written.")
         return facts
 
@@ -117,14 +116,22 @@ def _opened(path: Path, read: Callable[[Any], Any]) -> Any:
         raise DamagedFile(f"{path} cannot be read: {error}.") from error
 
 
-def _facts(path: Path, file: Any) -> tuple[dict[str, Any], str, str]:
-    metadata = file.metadata() or {}
-    if _FACTS not in metadata or _CHECKSUM not in metadata:
-        raise DamagedFile(f"{path} was not written by longtake, or by an earlier version.")
-    facts = json.loads(metadata[_FACTS])
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise DamagedFile(f"{path} is of another format than {FORMAT}, which this version reads.")
-    return facts, metadata[_FACTS], metadata[_CHECKSUM]
+def _facts(path: Path, file: Any) -> tuple[dict[str, Any], str]:
+    try:
+        said = json.loads((file.metadata() or {})[_METADATA])
+        facts, checksum = said["facts"], said["checksum"]
+        known = facts["format"] == FORMAT
+    except (KeyError, TypeError) as error:
+        raise DamagedFile(f"{path} was not written by longtake.") from error
+    if not known:
+        raise DamagedFile(
+            f"{path} is of format {facts['format']}, but this version reads {FORMAT}."
+        )
+    return facts, checksum
+
+
+def _text(said: Mapping[str, Any]) -> str:
+    return json.dumps(said, sort_keys=True)
 
 
 def _digest(facts: str, names: Iterable[str], tensor: Callable[[str], Tensor]) -> str:

@@ -14,7 +14,7 @@ from longtake.caches import Forward
 from longtake.comm.communicator import Communicator
 from longtake.framework.engine.checked_file import DamagedFile
 from longtake.framework.engine.interval import Interval, SnapshotSeconds
-from longtake.framework.engine.journal import Journal
+from longtake.framework.engine.journal import Journal, KeepLatents
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import REPORT, RunFolder
 from longtake.framework.engine.snapshot_cuts import SnapshotCuts
@@ -58,6 +58,19 @@ class RunKeeper:
             return set()
         requests = earlier_report(self._folder).get("requests", ())
         return {one["index"] for one in requests if one.get("exit_reason") == "finished"}
+
+    def tidy(self, requests: Iterable[Request], keep: KeepLatents) -> None:
+        """Remove what requests that are finished need no more, should a process have died at it.
+
+        Args:
+            requests: Of the run.
+            keep: Which blocks' latents stay.
+        """
+        made = self.made()
+        for request in requests:
+            if request.index in made:
+                self._files(request).clear()
+                self._journal(request).finish(keep)
 
     def point(self, request: Request, forwards: Callable[[], Iterator[Forward]]) -> int:
         """Return the task from which on a request goes on: 0 for one that begins.

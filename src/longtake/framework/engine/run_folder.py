@@ -15,6 +15,7 @@ from longtake.framework.engine.run_lock import LOCK, RunLock
 
 CONFIG: Final = "config.yaml"
 REPORT: Final = "report.json"
+INPUTS: Final = "inputs.json"
 LAST_ACTIONS: Final = "last_actions.txt"
 """What every rank did when the run failed."""
 CONFIG_HEADER: Final = "# The resolved configuration of a run of longtake"
@@ -104,7 +105,9 @@ class RunFolder:
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise OutputError(f"--output {self.path} is not writable.")
         RunLock.check(self.path)
-        if any(entry.name != LOCK for entry in self.path.iterdir()):
+        # A run that died before it said what it is has left nothing that is worth a word.
+        unsaid = {LOCK, INPUTS, *(temporary_name(Path(name)).name for name in (INPUTS, CONFIG))}
+        if any(entry.name not in unsaid for entry in self.path.iterdir()):
             self._check_contents()
 
     def _check_parent(self) -> None:
@@ -140,7 +143,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
-            for name in (CONFIG, REPORT, LAST_ACTIONS):
+            for name in (CONFIG, REPORT, LAST_ACTIONS, INPUTS):
                 (self.path / name).unlink(missing_ok=True)
                 temporary_name(self.path / name).unlink(missing_ok=True)
             for folder in self._numbered():
@@ -157,17 +160,25 @@ class RunFolder:
         except OSError:
             return False
 
-    def check_run(self) -> None:
-        """Refuse a folder whose run cannot go on; writes nothing.
+    def check_is_run(self) -> None:
+        """Refuse a folder without a run.
 
         Raises:
-            OutputError: It holds no run, or one that is going on, or is not writable.
+            OutputError: Says so.
         """
         if not self.holds_run:
             raise OutputError(
                 f"there is no run of longtake to resume in {self.path}: it has no {CONFIG} that "
                 f"begins with '{CONFIG_HEADER}'."
             )
+
+    def check_run(self) -> None:
+        """Refuse a folder whose run cannot go on; writes nothing.
+
+        Raises:
+            OutputError: It holds no run, or one that is going on, or is not writable.
+        """
+        self.check_is_run()
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise OutputError(f"the run in {self.path} cannot be resumed: it is not writable.")
         RunLock.check(self.path)
@@ -180,6 +191,9 @@ class RunFolder:
         """
         self.check_run()
         self._lock.acquire()
+        for folder in self._with_files():
+            for left in folder.glob(".*.tmp"):
+                left.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let other runs have the folder."""
@@ -214,6 +228,12 @@ class RunFolder:
                 temporary.write_text(text, encoding="utf-8")
         except OSError as error:
             raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
+
+    def _with_files(self) -> list[Path]:
+        """Return the folders that are there in which longtake makes files."""
+        requests = [folder for folder in self._numbered() if not folder.is_symlink()]
+        inner = [folder / name for folder in requests for name in _SUBFOLDERS]
+        return [self.path, *requests, *(folder for folder in inner if folder.is_dir())]
 
     def _numbered(self) -> list[Path]:
         """Return the request folders that are there, and links that are named like one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 from typing import Final, final
@@ -51,6 +52,7 @@ class Mp4Writer(FrameWriter):
         self._number = 0
         self._pictures: list[Picture] = []
         self._flushed = 0
+        self._digest = hashlib.blake2b()
 
     @override
     def open(self) -> None:
@@ -66,7 +68,7 @@ class Mp4Writer(FrameWriter):
             picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         self._pictures.append(picture.copy())
         if len(self._pictures) == self.video.fps:
-            self._stop += self._put(self._fragment())
+            self._finish_fragment()
             self._number, self._pictures, self._flushed = self._number + 1, [], 0
 
     @override
@@ -81,21 +83,29 @@ class Mp4Writer(FrameWriter):
         """Write the last fragment, and cut off what an earlier file held behind it."""
         try:
             if self._pictures:
-                self._stop += self._put(self._fragment())
+                self._finish_fragment()
             os.ftruncate(self._file, self._stop)
             os.fsync(self._file)
             self._check()
         finally:
             os.close(self._file)
 
+    def _finish_fragment(self) -> None:
+        fragment = self._fragment()
+        self._digest.update(fragment)
+        self._stop += self._put(fragment)
+
     def _check(self) -> None:
-        """Refuse to call a file finished that somebody has removed or replaced."""
+        """Refuse to call a file finished that somebody has removed, replaced or changed."""
         try:
             same = os.path.samestat(os.fstat(self._file), os.stat(self.path))
         except FileNotFoundError:
             same = False
         if not same:
             raise OSError(errno.ENOENT, f"{self.path.name} was removed or replaced meanwhile")
+        with self.path.open("rb") as file:
+            if hashlib.file_digest(file, "blake2b").digest() != self._digest.digest():
+                raise OSError(errno.EIO, f"{self.path.name} was changed meanwhile")
 
     def _fragment(self) -> bytes:
         """Return what has not been written: the header as well, if nothing has."""

@@ -227,7 +227,7 @@ def test_latents_are_written_block_by_block(folder: RunFolder) -> None:
         assert torch.equal(load_file(path)["latents"], latents_of(block))
     with safe_open(path, "pt") as file:
         assert list(file.keys()) == ["latents"]
-        assert file.metadata()["frames"] == "4:6"
+        assert json.loads(file.metadata()["longtake"])["facts"]["frames"] == "4:6"
 
 
 def test_latents_are_not_left_unasked(folder: RunFolder) -> None:
