@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from longtake.framework.callbacks.base import LongtakeCallback
-from longtake.framework.cli import INTERRUPTED
+from longtake.framework.exit_status import ExitStatus
 from longtake.strategies import BlockDone
 from tests.cli.command import frame_count, latents_of, report_of, run_here
 
@@ -210,6 +210,6 @@ def test_an_endless_video_begins_like_a_finite_one_and_ends_when_asked(name: str
 
 
 def test_a_finite_video_that_is_ended_early_has_a_whole_file(run: Any) -> None:
-    out = run(CAUSAL, num_frames=81, stop=3, status=INTERRUPTED)
+    out = run(CAUSAL, num_frames=81, stop=3, status=ExitStatus.INTERRUPTED)
     frames = 1 + 4 * (sum(block.shape[2] for block in latents_of(out)) - 1)
     assert frame_count(out / "0000" / "video.mp4") == frames < 81

@@ -85,6 +85,27 @@ class FeatureTable:
         """Return, for each entry that is read, how many of its tokens each ring rank has."""
         return [self._frames[read.entry].parts for read in reads]
 
+    def held(self) -> dict[Entry, tuple[Chunk, slice]]:
+        """Return which of a chunk's tokens are an entry's on this rank, for all that are held."""
+        return {
+            entry: (at.chunk, slice(at.start, at.start + at.parts[self._ring_index]))
+            for entry, at in self._frames.items()
+        }
+
+    def counts(self, entry: Entry) -> tuple[int, ...]:
+        """Return how many tokens of an entry each ring rank has."""
+        return self._frames[entry].parts
+
+    def put(self, entry: Entry, chunk: Chunk, counts: Sequence[int]) -> None:
+        """Remember an entry that is alone in its chunk.
+
+        Args:
+            entry: Which one.
+            chunk: Where it is.
+            counts: How many of its tokens each ring rank has.
+        """
+        self._frames[entry] = _Frame(chunk, 0, tuple(counts))
+
     def drop(self, window: Window) -> list[Drop]:
         """Forget the entries that a window drops; return what goes from the store."""
         gone = {entry: self._frames.pop(entry) for entry in window.drops}

@@ -268,6 +268,48 @@ class Communicator:
             return None
         return int(self._store.get(key).decode())
 
+    def ask_to_stop(self, signal: int) -> None:
+        """Ask rank 0 to end the run: a signal has come to this rank, perhaps to it alone."""
+        if self._store is not None:
+            self._store.set("stop", str(signal))
+
+    def asked_to_stop(self) -> int | None:
+        """Return the signal for which another rank has asked to end the run, if one has."""
+        if self._store is None or not self._store.check(["stop"]):
+            return None
+        return int(self._store.get("stop").decode())
+
+    def announce_cut(self, number: int, index: int) -> None:
+        """Announce where the current request is cut next (rank 0).
+
+        Args:
+            number: Of the cuts before.
+            index: The first task that may stand behind it.
+        """
+        if self._store is not None:
+            self._store.set(f"cut/{self._requests}/{number}", str(index))
+
+    def announced_cut(self, number: int) -> int | None:
+        """Return where the current request is cut next; ``None``: it is ended before.
+
+        Waits for rank 0, which announces it as it begins what lies before it.
+
+        Args:
+            number: Of the cuts before.
+
+        Raises:
+            RankFailure: Another rank is gone.
+        """
+        assert self._store is not None
+        key = f"cut/{self._requests}/{number}"
+        while not self._store.check([key]):
+            if self.announced_end() is not None:
+                return None
+            self.check("hear where the request is cut")
+            with suppress(dist.DistError):  # not yet, or the store is gone: then ``check`` says so
+                self._store.wait([key], timedelta(seconds=_LOOK))
+        return int(self._store.get(key).decode())
+
     def channel(self) -> Channel:
         """Make a channel for tensors on the device. Collective."""
         return self.transport.channel()

@@ -32,11 +32,19 @@ from longtake.framework.callbacks import (
 from longtake.framework.console.config_files import check_files
 from longtake.framework.console.messages import explain, one_line
 from longtake.framework.console.parser import OneSentenceParser
+from longtake.framework.console.resume import AUTO, absolute, check_unchanged, resume_arguments
 from longtake.framework.console.trust import HELP, check_classes, restrict, taken
 from longtake.framework.data import PromptData
+from longtake.framework.engine.engine import Engine
+from longtake.framework.engine.inputs import check_inputs, inputs_of
+from longtake.framework.engine.interval import SnapshotSeconds
+from longtake.framework.engine.journal import KeepLatents
+from longtake.framework.engine.keeper import RunKeeper, earlier_report
 from longtake.framework.engine.resolved_model import ResolvedModel
-from longtake.framework.engine.run_folder import CONFIG_HEADER, LAST_ACTIONS, RunFolder
+from longtake.framework.engine.run_folder import CONFIG_HEADER, INPUTS, LAST_ACTIONS, RunFolder
 from longtake.framework.engine.settings import settled_options
+from longtake.framework.exit_status import ExitStatus
+from longtake.framework.launch.interrupt import Interrupted
 from longtake.framework.launch.processes import leave
 from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer
@@ -46,14 +54,14 @@ from longtake.plan.cost.profiles import match_name
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
 LORA = "--model.lora"
+FILES = (("model", "pipeline"), ("model", "weights"), ("data", "start"), ("data", "prompts"))
+"""Options that may name a file or folder."""
 ALONE = ("models", "methods", "convert", "doctor")
 """Commands that take no model, no data and no devices."""
 TRACEBACK = "LONGTAKE_TRACEBACK"
 """The variable that has the way to an error printed as well, for those who write plug-ins."""
 _SHOWN = 200
 """Characters of a file's name that are shown."""
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as the shell has it."""
 
 
 @final
@@ -65,23 +73,31 @@ class LongtakeCLI(LightningCLI):
     datamodule: PromptData
 
     def __init__(self, args: list[str]) -> None:
+        self._folder: RunFolder | None = None  # the parser runs the command, which may take one
         restrict(plugins=plugins_allowed(os.environ))
-        super().__init__(
-            Generator,
-            PromptData,
-            trainer_class=InferenceTrainer,
-            save_config_callback=None,
-            seed_everything_default=False,
-            parser_class=OneSentenceParser,
-            parser_kwargs={
-                "prog": NAME,
-                "version": __version__,
-                "description": DESCRIPTION,
-            },
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=gathered(args),
-        )
+        try:
+            super().__init__(
+                Generator,
+                PromptData,
+                trainer_class=InferenceTrainer,
+                save_config_callback=None,
+                seed_everything_default=False,
+                parser_class=OneSentenceParser,
+                parser_kwargs={
+                    "prog": NAME,
+                    "version": __version__,
+                    "description": DESCRIPTION,
+                },
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=gathered(resume_arguments(args)),
+            )
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._folder is not None:
+            self._folder.release()
 
     @override
     @staticmethod
@@ -161,9 +177,26 @@ class LongtakeCLI(LightningCLI):
         )
         parser.add_argument(
             "--keep_latents",
-            type=Literal["all", "none"],
+            type=KeepLatents,
             default="none",
-            help="Write each finished block's latents to 0000/latents/<block>.safetensors.",
+            help="Which finished blocks' latents stay in 0000/latents/<block>.safetensors when a "
+            "video is finished: all, none, or tail, those of its last 8 latent frames. Until then "
+            "all are kept, so that the run can be resumed.",
+        )
+        parser.add_argument(
+            "--resume",
+            type=str | None,
+            default=None,
+            help="Go on with a run that was ended: its folder, no other option is needed. auto: go "
+            "on with the run in --output, or begin it; for command lines that a scheduler starts "
+            "again (docs/resume.md).",
+        )
+        parser.add_argument(
+            "--snapshot_seconds",
+            type=SnapshotSeconds,
+            default="auto",
+            help="Seconds between snapshots of what is in flight, from which a run goes on; auto: "
+            "so many that they take at most a hundredth of the time; never: it begins anew.",
         )
         parser.add_argument(
             "--progress",
@@ -199,11 +232,24 @@ class LongtakeCLI(LightningCLI):
         config = self.config.predict
         self.trainer.follow(config.plan)
         folder = RunFolder(config.output, overwrite=config.overwrite)
+        goes_on = config.resume is not None and (config.resume != AUTO or folder.holds_run)
+        if goes_on and config.overwrite:
+            raise ConfigurationError("--resume goes on with a run and --overwrite replaces it.")
         if self.trainer.is_global_zero:
-            folder.check()
+            folder.check_run() if goes_on else folder.check()
         engine = self.trainer.prepare(self.model, self.datamodule)
-        for request in self.datamodule.requests():
+        requests = self.datamodule.requests()
+        for request in requests:
             self.config_init.predict.video.check(request)
+        keeper = RunKeeper(folder, config.snapshot_seconds, resumes=config.resume is not None)
+        engine.keep(keeper)
+        if goes_on and keeper.made() >= {request.index for request in requests}:
+            if self.trainer.is_global_zero:
+                self._folder = folder
+                folder.reopen()  # what it may have left goes
+                keeper.tidy(requests, config.keep_latents)
+                sys.stderr.write(f"longtake: the run in {folder.path} is finished.\n")
+            raise SystemExit(0)
         ranks = lambda: engine.communicator  # noqa: E731
         timeline = [TimelineWriter(folder, ranks)] if config.timeline else []
         if not self.trainer.is_global_zero:
@@ -211,28 +257,42 @@ class LongtakeCLI(LightningCLI):
             return
         for warning in engine.chosen.warnings():
             sys.stderr.write(f"longtake: warning: {warning}\n")
-        folder.create()
+        self._begin(folder, engine, keeper, goes_on=goes_on)
         self.trainer.keep_last_actions(folder.path / LAST_ACTIONS)
-        folder.write_text("config.yaml", self.dump_config(engine.model))
-        self.config_init.predict.video.bind(folder, engine.timings, engine.model.folder.name)
-        self.trainer.attach(
-            [
-                LatentWriter(folder, engine.timings, keep=config.keep_latents),
-                progress_callback(config.progress),
-                ReportWriter(folder, engine.timings, config.progress, engine.workloads, ranks),
-                *timeline,
-            ]
+        name = engine.model.folder.name
+        self.config_init.predict.video.bind(folder, engine.timings, name, goes_on=goes_on)
+        earlier = earlier_report(folder) if goes_on else None
+        report = ReportWriter(
+            folder, engine.timings, config.progress, engine.workloads, ranks, earlier
         )
+        latents = LatentWriter(folder, engine.timings, keep=config.keep_latents)
+        self.trainer.attach([progress_callback(config.progress), report, latents, *timeline])
+
+    def _begin(
+        self, folder: RunFolder, engine: Engine, keeper: RunKeeper, *, goes_on: bool
+    ) -> None:
+        """Take the folder; write what the run is, or see that it is the one that was begun."""
+        config, inputs = self.dump_config(engine.model), inputs_of(self.datamodule.requests())
+        self._folder = folder
+        if goes_on:
+            check_unchanged(folder, config)
+            check_inputs(folder, inputs)
+            folder.reopen()
+            keeper.tidy(self.datamodule.requests(), self.config.predict.keep_latents)
+            return
+        folder.create()
+        folder.write_json(INPUTS, inputs)
+        folder.write_text("config.yaml", config)
 
     def dump_config(self, model: ResolvedModel) -> str:
         """Return the resolved configuration as YAML that ``--config`` takes.
 
         With the model's own settings where the user has left them out, so that a rerun makes the
         same video whatever a later version takes. Without ``overwrite``: who runs it again has not
-        asked for that.
+        asked for that. Files are named so that it does not matter from which folder it is run.
         """
         config = self.config.predict.clone()
-        config.overwrite = False
+        config.overwrite, config.resume = False, None
         for name, value in settled_options(model.settings).items():
             config.model[name] = value
         config.model.flow_shift = model.fixed_flow_shift
@@ -240,6 +300,8 @@ class LongtakeCLI(LightningCLI):
             config.model.revision = model.folder.revision
         for name, value in self.datamodule.settled.items():
             config.data[name] = value
+        for part, name in FILES:
+            config[part][name] = absolute(config[part][name])
         dumped = self._parser(self.subcommand).dump(config, skip_unset=False)
         return f"{CONFIG_HEADER} {__version__}\n{dumped}"
 
@@ -247,21 +309,24 @@ class LongtakeCLI(LightningCLI):
 def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
-    Exit status: 0 when all is made (or an endless video was ended with Ctrl-C), 1 when a rank has
-    failed, 2 for a mistake of the user's, 130 when Ctrl-C or SIGTERM left something unmade.
+    Exit status: see :class:`longtake.framework.exit_status.ExitStatus`.
 
     Args:
         args: Arguments; ``None`` for those of the process.
     """
     quiet()
+    status: int
     try:
         status = run(args)
+    except Interrupted as interrupt:
+        status = ExitStatus.after(interrupt.signal)
     except KeyboardInterrupt:
-        status = INTERRUPTED
+        status = ExitStatus.INTERRUPTED
     except LongtakeError as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
-        status = 1 if isinstance(error, RankFailure) else 2
+        failed = isinstance(error, RankFailure)
+        status = ExitStatus.FAILED if failed else ExitStatus.MISTAKE
         if dist.is_initialized() or is_first_here(os.environ):
             sys.stderr.write(f"longtake: error: {one_line(str(error))} [{error.code}]\n")
     except Exception as error:
@@ -269,7 +334,7 @@ def main(args: list[str] | None = None) -> None:
             _say_what_the_machine_refuses(error)
             raise
         traceback.print_exc()
-        status = 1
+        status = ExitStatus.FAILED
     if dist.is_initialized():
         leave(status)  # the ranks have not parted in good order: threads may hang in the transport
     if status:
@@ -297,7 +362,7 @@ def run(args: list[str] | None) -> int:
     check_files(args)
     cli = LongtakeCLI(args)
     cli.trainer.join()
-    return INTERRUPTED if cli.model.cut_short else 0
+    return ExitStatus.after(cli.model.stop.signal) if cli.model.cut_short else ExitStatus.DONE
 
 
 def ordered(args: list[str]) -> list[str]:

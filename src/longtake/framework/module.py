@@ -79,9 +79,17 @@ class Generator(pl.LightningModule):
         """
         engine = self._engine()
         if engine.is_output:
-            self._follow(engine.generate_ahead(batch, self.stop.is_set))
+            self._follow(engine.generate_ahead(batch, self._is_to_stop))
         else:
             self._follow(engine.generate_ahead(batch))
+
+    def _is_to_stop(self) -> bool:
+        """Whether a signal has come to this rank, or to another one."""
+        if not self.stop.is_set():
+            asked = self._engine().communicator.asked_to_stop()
+            if asked is not None:
+                self.stop.set(asked)
+        return self.stop.is_set()
 
     @override
     def on_predict_epoch_start(self) -> None:
@@ -92,7 +100,8 @@ class Generator(pl.LightningModule):
     def on_predict_epoch_end(self) -> None:
         """Take what decode ranks still have to give."""
         self._follow(self._engine().finish())
-        self.cut_short |= self._engine().is_output and self._begun < len(self._requests)
+        made = self._begun + self._engine().made_before
+        self.cut_short |= self._engine().is_output and made < len(self._requests)
 
     def _follow(self, events: Iterator[Event]) -> None:
         """Tell the callbacks what happens; on other ranks than the output's, only what they do."""
@@ -102,6 +111,8 @@ class Generator(pl.LightningModule):
                     self._note(event)
                     self._emit(event)
                 elif isinstance(event, ActionDone):
+                    if self.stop.signal is not None:
+                        self._engine().communicator.ask_to_stop(self.stop.signal)
                     self._emit(event)
         except BaseException:
             if self._open is not None:

@@ -35,7 +35,7 @@ from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.workloads import Workloads, longest
 from longtake.framework.launch.deterministic import use_full_precision
 from longtake.framework.launch.environment import cluster_environment
-from longtake.framework.launch.interrupt import stop_on_interrupt
+from longtake.framework.launch.interrupt import Interrupted, stop_on_interrupt
 from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.module import Generator
 from longtake.models import Placement
@@ -187,7 +187,7 @@ class InferenceTrainer(pl.Trainer):
                 super().predict(model, datamodule=datamodule, return_predictions=False)
         except SystemExit:  # what Lightning makes of a second Ctrl-C
             self.join(failed=True)
-            raise KeyboardInterrupt from None
+            raise Interrupted(model.stop.signal) from None
         except BaseException:
             self.join(failed=True)
             raise

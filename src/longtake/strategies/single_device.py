@@ -17,6 +17,7 @@ from longtake.plan.layout import Layout
 from longtake.plan.workload import Workload
 from longtake.strategies.base import ParallelStrategy
 from longtake.strategies.runtime.block_queue import BlockQueue
+from longtake.strategies.runtime.cuts import CutState, LateBlock
 from longtake.strategies.runtime.denoising import (
     ActionDone,
     BlockDone,
@@ -25,6 +26,7 @@ from longtake.strategies.runtime.denoising import (
     TaskDone,
 )
 from longtake.strategies.runtime.task_forward import TaskForward
+from longtake.task import Task
 
 
 @final
@@ -78,29 +80,87 @@ class SingleDevice(ParallelStrategy):
         """Run the tasks without the executor, whose oracle this is; report the same actions."""
         model, layers, here = TaskForward(work), layout.layers(rank), RankRole.of(layout, rank)
         queue, clock = BlockQueue(work), _Clock()
-        for forward in work.forwards:
-            task, parts = forward.task, TaskActions(forward, here)
-            clock.start()
-            latents = queue.latents(forward)
-            yield from clock.done(parts.open())
-            hidden = model.layers(forward, model.embed(forward, latents), layers)
-            if not task.runs:  # forwarded for its keys and values alone
-                yield from clock.done([parts.own_compute(here.branches)])
-                yield TaskDone(task)
-                continue
-            prediction = model.predict(forward, hidden)
-            yield from clock.done([parts.own_compute(here.branches)])
-            prediction = work.combine(task, prediction)
-            yield from clock.done(parts.combine())
-            finished = list(queue.step(forward, prediction))
-            steps = list(parts.advance())
-            emits = steps[len(steps) - len(finished) :]
-            yield from clock.done(steps[: len(steps) - len(finished)])
-            yield TaskDone(task)
-            for run, block in finished:
+        cut = _Cut(work, queue, model)
+        try:
+            for forward in work.forwards:
+                cut.before(forward.task)
+                task, parts = forward.task, TaskActions(forward, here)
                 clock.start()
-                yield from clock.done([emits.pop(0)])
-                yield BlockDone(run.block, run.block_frames, block)
+                latents = queue.latents(forward)
+                yield from clock.done(parts.open())
+                hidden = model.layers(forward, model.embed(forward, latents), layers)
+                if not task.runs:  # forwarded for its keys and values alone
+                    cut.after(task, [])
+                    yield from clock.done([parts.own_compute(here.branches)])
+                    yield TaskDone(task)
+                    continue
+                prediction = model.predict(forward, hidden)
+                yield from clock.done([parts.own_compute(here.branches)])
+                prediction = work.combine(task, prediction)
+                yield from clock.done(parts.combine())
+                finished = list(queue.step(forward, prediction))
+                cut.after(task, [BlockDone(run.block, run.block_frames, x) for run, x in finished])
+                steps = list(parts.advance())
+                emits = steps[len(steps) - len(finished) :]
+                yield from clock.done(steps[: len(steps) - len(finished)])
+                yield TaskDone(task)
+                for emit in emits:
+                    clock.start()
+                    yield from clock.done([emit])
+                    yield cut.unheard.pop(0)
+        except GeneratorExit:
+            cut.close()
+            raise
+
+
+@final
+class _Cut:
+    """Cuts of a serial run: any moment between two tasks is one.
+
+    Args:
+        work: The request.
+        queue: Its blocks in flight.
+        model: With the features that are kept.
+    """
+
+    def __init__(self, work: Denoising, queue: BlockQueue, model: TaskForward) -> None:
+        self._cuts, self._queue, self._model = work.cuts, queue, model
+        self._last: Task | None = None
+        self._between = True
+        self.unheard: list[BlockDone] = []
+        if self._cuts is not None:
+            self._cuts.begin()
+
+    def before(self, task: Task) -> None:
+        """Save what is held, where the request is cut before a task."""
+        cuts, last = self._cuts, self._last
+        if cuts is not None and last is not None and cuts.falls_between(last, task):
+            cuts.begin()
+            cuts.take(self._state(last))
+        self._between = False
+
+    def after(self, task: Task, finished: list[BlockDone]) -> None:
+        """Remember that a task is done, and the blocks that are to be reported."""
+        self._last, self._between, self.unheard = task, True, finished
+
+    def close(self) -> None:
+        """Save what is held when the request is closed, if that is between two tasks."""
+        if self._cuts is not None and self._last is not None and self._between:
+            self._cuts.take(self._state(self._last))
+
+    def _state(self, last: Task) -> CutState:
+        tensors, queue = self._queue.state()
+        features, entries = self._model.state()
+        late = tuple(
+            LateBlock(block=one.block, frames=one.frames, latents=one.latents)
+            for one in self.unheard
+        )
+        return CutState(
+            index=last.index + 1,
+            tensors=tensors | features,
+            facts={"queue": queue, "entries": entries},
+            late=late,
+        )
 
 
 @final

@@ -1,18 +1,17 @@
-"""Latent writer: each finished block's latents in a file of their own."""
+"""Latent writer: each finished block's latents in the journal of its request."""
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import final
 
 import lightning.pytorch as pl
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from typing_extensions import override
 
-from longtake.errors import OutputError
 from longtake.framework.callbacks.base import VideoHooks
-from longtake.framework.engine.events import RequestStarted
-from longtake.framework.engine.run_folder import RunFolder, replacing
+from longtake.framework.engine.events import ExitReason, RequestEnded, RequestStarted
+from longtake.framework.engine.journal import Journal, KeepLatents
+from longtake.framework.engine.run_folder import RunFolder
+from longtake.framework.engine.snapshot_files import SnapshotFiles
 from longtake.framework.engine.timings import Timings
 from longtake.strategies import BlockDone
 
@@ -22,12 +21,14 @@ class LatentWriter(VideoHooks):
     """Writes ``latents/<block>.safetensors`` of a request as its blocks finish.
 
     Each file holds one tensor ``latents``, ``(1, C, F, H, W)`` fp32, and its latent frames
-    ``start:stop`` in the metadata; it has a temporary name until it is whole.
+    ``start:stop`` in the metadata; it has a temporary name until it is whole. What a run needs to
+    go on is there as long as the request is not finished. Goes after the report writer: what is
+    removed is not missed by a run that dies in between.
 
     Args:
         folder: The run's folder.
         timings: Gets the seconds of part ``write``.
-        keep: Which blocks' latents are written.
+        keep: Which blocks' latents stay when the request is finished.
     """
 
     def __init__(
@@ -35,40 +36,35 @@ class LatentWriter(VideoHooks):
         folder: RunFolder,
         timings: Timings | None = None,
         *,
-        keep: Literal["all", "none"] = "all",
+        keep: KeepLatents = "all",
     ) -> None:
         self._folder = folder
         self._timings = timings or Timings()
         self._keep = keep
-        self._request = 0
+        self._journal: Journal | None = None
 
     @override
     def on_request_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestStarted
     ) -> None:
-        """Remember the request."""
-        self._request = event.request.index
+        """Open the request's journal."""
+        self._journal = Journal(self._folder.request_folder(event.request.index))
 
     @override
     def on_block_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, event: BlockDone
     ) -> None:
         """Write the block's latents."""
-        if self._keep == "none":
-            return
+        assert self._journal is not None
         with self._timings.part("write"):
-            self._write(event)
+            self._journal.append(event.block, event.frames, event.latents)
 
-    def _write(self, event: BlockDone) -> None:
-        path = self._folder.request_folder(self._request) / "latents"
-        path = path / f"{event.block:05d}.safetensors"
-        try:
-            path.parent.mkdir(exist_ok=True)
-            with replacing(path) as temporary:
-                save_file(
-                    {"latents": event.latents.cpu().contiguous()},
-                    temporary,
-                    metadata={"frames": str(event.frames)},
-                )
-        except (OSError, SafetensorError) as error:
-            raise OutputError(f"Cannot write {path}: {error}.") from error
+    @override
+    def on_request_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestEnded
+    ) -> None:
+        """Remove what need not be kept of a request that is finished, and reported as such."""
+        if self._journal is not None and event.reason is ExitReason.FINISHED:
+            with self._timings.part("write"):
+                SnapshotFiles(self._journal.folder.parent).clear()
+                self._journal.finish(self._keep)

@@ -31,8 +31,8 @@ class ProgressState:
         self.tasks = started.tasks
         """Tasks in total."""
         self.video_frames = started.video_frames
-        self.blocks_done = 0
-        self.tasks_done = 0
+        self.blocks_done = started.blocks_before
+        self.tasks_done = started.tasks_before
         self.frames = 0
         """Video frames decoded."""
         self.first_frame_seconds: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, final
@@ -66,10 +66,12 @@ class _Figures:
 
 @final
 class ReportWriter(VideoHooks):
-    """Writes ``report.json`` at the start and end of each request, and prints a summary at the end.
+    """Writes ``report.json`` as a request goes on, and prints a summary at the end.
 
-    A report without an exit reason is that of a run that goes on, or that was killed. Memory is
-    that of this process. Goes after the video writer, so that its figures hold what that one took.
+    A report without an exit reason is that of a run that goes on, or that was killed: what it says
+    is made is in the file. Of a run that goes on, requests that were finished before keep theirs.
+    Memory is that of this process. Goes after the video writer, so that its figures hold what that
+    one took.
 
     Args:
         folder: The run's folder.
@@ -77,6 +79,7 @@ class ReportWriter(VideoHooks):
         summary: How the summary is printed; ``none`` prints nothing.
         workloads: The run's, for the model and its settings.
         communicator: The ranks of the run, once they have met.
+        earlier: The report of an earlier process, where the run goes on.
     """
 
     def __init__(
@@ -86,12 +89,15 @@ class ReportWriter(VideoHooks):
         summary: ProgressKind = "plain",
         workloads: Workloads | None = None,
         communicator: Callable[[], Communicator] = Communicator.alone,
+        earlier: Mapping[str, Any] | None = None,
     ) -> None:
         self._folder = folder
         self._communicator = communicator
         self._timings = timings
         self._summary = resolved_kind(summary)
         self._workloads = workloads
+        self._earlier = dict(earlier or {})
+        self._due = False
         self._start = time.perf_counter()
         self._requests: list[_Figures] = []
         self._reason: ExitReason | None = None
@@ -108,8 +114,11 @@ class ReportWriter(VideoHooks):
 
     @override
     def on_task_end(self, trainer: pl.Trainer, module: pl.LightningModule, event: TaskDone) -> None:
-        """Count a task."""
+        """Count a task; after a block's end, say how far the video is."""
         self._requests[-1].state.update(event)
+        if self._due:
+            self._due = False
+            self._write(module)
 
     @override
     def on_block_end(
@@ -117,6 +126,7 @@ class ReportWriter(VideoHooks):
     ) -> None:
         """Count a block."""
         self._requests[-1].state.update(event)
+        self._due = True  # what is decoded of it is in the file when the next task has ended
 
     @override
     def on_frames(
@@ -176,10 +186,14 @@ class ReportWriter(VideoHooks):
                 pass
 
     def _write(self, module: pl.LightningModule) -> dict[str, Any]:
+        mine = {figures.request.index: figures.as_json() for figures in self._requests}
+        before = {one["index"]: one for one in self._earlier.get("requests", ())}
+        requests = [one for _, one in sorted((before | mine).items())]
         report = {
             "exit_reason": None if self._reason is None else self._reason.value,
             "error": self._error,
-            "frames": sum(figures.state.frames for figures in self._requests),
+            "frames": sum(one["frames"] for one in requests),
+            "resumed": self._earlier.get("resumed", 0) + 1 if self._earlier else 0,
             "seconds": _rounded(time.perf_counter() - self._start),
             "parts": {part: _rounded(took) for part, took in self._timings.seconds.items()},
             "memory": {
@@ -191,7 +205,7 @@ class ReportWriter(VideoHooks):
             "ranks": self._communicator().world_size,
             "transport": self._communicator().transport_name,
             "versions": versions(),
-            "requests": [figures.as_json() for figures in self._requests],
+            "requests": requests,
         }
         self._folder.write_json(REPORT, report)
         return report

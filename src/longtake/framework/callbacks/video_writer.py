@@ -19,6 +19,7 @@ from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.timings import Timings
 from longtake.framework.writers import CRF, FrameWriter, VideoFormat, VideoShape, frame_writer
 from longtake.framework.writers.label import label
+from longtake.strategies import TaskDone
 
 DISK_ERRORS: Final = (OSError, FFmpegError)
 WORST_CRF: Final = 51
@@ -57,6 +58,7 @@ class VideoWriter(VideoHooks):
         self._timings = Timings()
         self._request: Request | None = None
         self._writer: FrameWriter | None = None
+        self._goes_on = False
 
     def check(self, request: Request) -> None:
         """Refuse what the format cannot hold, before anything is made.
@@ -76,15 +78,19 @@ class VideoWriter(VideoHooks):
                 f"at most {MAX_GIF_FPS}."
             )
 
-    def bind(self, folder: RunFolder, timings: Timings, model: str = "") -> Self:
+    def bind(
+        self, folder: RunFolder, timings: Timings, model: str = "", *, goes_on: bool = False
+    ) -> Self:
         """Say where to write, before the run. The options come from YAML, these do not.
 
         Args:
             folder: The run's folder.
             timings: Gets the seconds of part ``write``.
             model: What files call the model.
+            goes_on: Whether files that are there are gone on with.
         """
         self._model = model
+        self._goes_on = goes_on
         self._folder = folder
         self._timings = timings
         return self
@@ -105,6 +111,13 @@ class VideoWriter(VideoHooks):
             if self._writer is None:
                 self._writer = self._open(event.frames)
             self._writer.write(event.frames)
+
+    @override
+    def on_task_end(self, trainer: pl.Trainer, module: pl.LightningModule, event: TaskDone) -> None:
+        """Have the file hold all that is decoded: should the run die now, it plays that far."""
+        if self._writer is not None:
+            with self._timings.part("write"), self._refusals():
+                self._writer.flush()
 
     @override
     def on_request_end(
@@ -132,7 +145,9 @@ class VideoWriter(VideoHooks):
         video = VideoShape(height=height, width=width, fps=self._request.fps, zoom=self._zoom)
         folder = self._folder.request_folder(self._request.index)
         said = label(self._model, self._request.seed) if self._label else ""
-        writer = frame_writer(self._format, folder, video, crf=self._crf, label=said)
+        writer = frame_writer(
+            self._format, folder, video, crf=self._crf, label=said, goes_on=self._goes_on
+        )
         writer.open()
         return writer
 

@@ -124,6 +124,7 @@ class DecodeGroup:
         picture: tuple[int, int, int],
         decoder: AnyDecoder,
         latent_frames: int | None,
+        first: int = 0,
     ) -> Iterator[ActionDone]:
         """Do this rank's actions of a request (decode rank).
 
@@ -133,6 +134,7 @@ class DecodeGroup:
             picture: Latent channels, height and width.
             decoder: This rank's.
             latent_frames: Of the video; ``None`` for an endless one.
+            first: The first task that is run; blocks of those before it are decoded anew.
         """
         assert self._frames is not None
         rank = _DecodeRank(
@@ -144,7 +146,7 @@ class DecodeGroup:
             self._frames,
             self._helping,
         )
-        yield from rank.run(forwards)
+        yield from rank.run(forwards, first)
 
     def _co_attend(self, communicator: Communicator, heads: int, kernel: Kernel) -> None:
         """Let decode ranks attend. Collective."""
@@ -227,9 +229,9 @@ class _DecodeRank:
         self._heads = 0
         self._last: OfTask | None = None
 
-    def run(self, forwards: Iterable[Forward]) -> Iterator[ActionDone]:
+    def run(self, forwards: Iterable[Forward], first: int) -> Iterator[ActionDone]:
         """Do every action and report it; end with what has been decoded where the video does."""
-        actions = decode_rank_actions(forwards, self._request, self._layout, self._rank)
+        actions = decode_rank_actions(forwards, self._request, self._layout, self._rank, first)
         try:
             for action in actions:
                 yield from self._timed(action)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from typing import final
 
 import torch
+from torch import Tensor
 
 from longtake.comm.device_queue import settle
 from longtake.framework.engine.chosen_layout import ChosenLayout
@@ -18,10 +20,12 @@ from longtake.framework.engine.encoded_conditioning import EncodedConditioning
 from longtake.framework.engine.encoded_prompts import EncodedPrompts
 from longtake.framework.engine.events import Event, ExitReason, RequestStarted
 from longtake.framework.engine.generation_config import GenerationConfig
+from longtake.framework.engine.keeper import RunKeeper, finished_before
 from longtake.framework.engine.prompt_schedule import PromptSchedule
 from longtake.framework.engine.ready_weights import ReadyWeights
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
+from longtake.framework.engine.snapshot_cuts import SnapshotCuts
 from longtake.framework.engine.timings import Timings
 from longtake.framework.engine.videos import Videos
 from longtake.framework.engine.workloads import Workloads
@@ -39,7 +43,7 @@ from longtake.strategies import (
     Progress,
     TaskDone,
 )
-from longtake.task import Task
+from longtake.task import Run, Task
 
 
 @final
@@ -87,8 +91,19 @@ class Engine:
         self._group: DecodeGroup | None = None
         self._videos = Videos()
         self._videos_begun = 0
+        self._keeper: RunKeeper | None = None
+        self._made: set[int] = set()
         self._backbone: AnyBackbone | None = None
         self._decoder: AnyDecoder | None = None
+
+    def keep(self, keeper: RunKeeper) -> None:
+        """Save what the run needs to go on, and go on where it stood, if it did."""
+        self._keeper = keeper
+
+    @property
+    def made_before(self) -> int:
+        """How many of the requests so far an earlier process has made."""
+        return len(self._made)
 
     @property
     def communicator(self) -> Communicator:
@@ -179,23 +194,34 @@ class Engine:
         self.load([request])
         if self._communicator.agree(self.is_output and stop()):
             return
+        point = self._point(request)
+        if point is None:
+            self._made.add(request.index)
+            return
         video, self._videos_begun = self._videos_begun, self._videos_begun + 1
         self._communicator.begin_request()
         if self._group is not None and self._decodes_only:
             forwards = self.workloads.of(request).forwards()
             picture, frames = self.workloads.picture(request), self.workloads.latent_frames(request)
-            yield from self._group.serve(video, forwards, picture, self._load_decoder(), frames)
+            decoder = self._load_decoder()
+            yield from self._group.serve(video, forwards, picture, decoder, frames, point)
             return
-        progress = self._denoise(request, video)
+        cuts: SnapshotCuts | None = None
+        if self._keeper is not None:
+            cuts = self._keeper.cuts(request, self._communicator, self.chosen.layout, point)
+        progress = self._denoise(request, video, cuts, point)
         if not self.is_output:
             yield from self.timings.each("denoise", progress)
-            return
-        decoding = self._decoding(request, video)
-        yield from self._videos.emit(self._started(request))
-        reason = yield from self._make(request, progress, decoding, stop)
-        yield from self._videos.leave(request, reason, decoding)
-        if self._group is None:
-            yield from self._videos.finish()
+        else:
+            decoding = self._decoding(request, video)
+            before = self._finished_before(request, point)
+            yield from self._videos.emit(self._started(request, point, len(before)))
+            reason = yield from self._make(request, progress, decoding, stop, before)
+            yield from self._videos.leave(request, reason, decoding)
+            if self._group is None:
+                yield from self._videos.finish()
+        if cuts is not None:
+            cuts.flush()
 
     @torch.no_grad()
     def finish(self) -> Iterator[Event]:
@@ -210,9 +236,20 @@ class Engine:
         progress: Generator[Progress, None, None],
         decoding: Decoding,
         stop: Callable[[], bool],
+        before: Sequence[tuple[Task, Run]],
     ) -> Generator[Event, None, ExitReason]:
-        """Denoise a video, have its blocks decoded, and report both (output rank)."""
-        latent_frames, blocks = self.workloads.latent_frames(request), 0
+        """Denoise a video, have its blocks decoded, and report both (output rank).
+
+        Args:
+            request: Which one.
+            progress: Of its denoising.
+            decoding: Of its blocks.
+            stop: Says when it is to end early.
+            before: Blocks that an earlier process has finished: they are decoded anew, since what
+                a decoder remembers of them is larger than they are.
+        """
+        yield from self._decode_anew(request, decoding, before)
+        latent_frames, blocks = self.workloads.latent_frames(request), len(before)
         last: Task | None = None
         for done in self.timings.each("denoise", progress):
             yield from self._videos.emit(done)
@@ -234,13 +271,42 @@ class Engine:
         decoding.end()
         return ExitReason.FINISHED
 
+    def _decode_anew(
+        self, request: Request, decoding: Decoding, before: Sequence[tuple[Task, Run]]
+    ) -> Iterator[Event]:
+        for task, run in before:
+            assert self._keeper is not None
+            latents = self._keeper.latents(request, run).to(self.model.place.device)
+            while not decoding.has_room:
+                yield from self._videos.decoded(decoding, patient=True)
+            yield from decoding.take(task, BlockDone(run.block, run.block_frames, latents))
+            yield from self._videos.decoded(decoding)
+
+    def _point(self, request: Request) -> int | None:
+        """Return the task from which on a request goes on; ``None``: it is all made. Collective."""
+        if self._keeper is None or not self._keeper.resumes:
+            return 0
+        found: Tensor | None = None
+        if self._rank == 0:
+            made = request.index in self._keeper.made()
+            forwards = self.workloads.of(request).forwards
+            found = torch.tensor([-1 if made else self._keeper.point(request, forwards)])
+        point = int(self._communicator.share(found))
+        return None if point < 0 else point
+
+    def _finished_before(self, request: Request, point: int) -> list[tuple[Task, Run]]:
+        return list(finished_before(self.workloads.of(request).forwards(), point)) if point else []
+
     def _decoding(self, request: Request, video: int) -> Decoding:
         if self._group is not None:
             return self._group.hand_over(video, self.workloads.picture(request))
         frames = self.workloads.latent_frames(request)
         return OwnDecoding(self._load_decoder(), self.chosen.layout, self.timings, frames)
 
-    def _denoise(self, request: Request, video: int) -> Generator[Progress, None, None]:
+    def _denoise(
+        self, request: Request, video: int, cuts: SnapshotCuts | None, point: int
+    ) -> Generator[Progress, None, None]:
+        """Denoise a request from a task on, and save what it holds where it is cut."""
         backbone = self._load_backbone()
         start = self._starts.of(request)
         condition = self._prompts.condition(request, backbone, start)
@@ -249,7 +315,8 @@ class Engine:
             self.workloads, request, backbone, prompts.condition, self._communicator, start
         )
         co_attention = None if self._group is None else self._group.co_attention
-        work = replace(work, co_attention=co_attention, request=video)
+        resumed = self._keeper.state(request, point) if self._keeper and point else None
+        work = replace(work, co_attention=co_attention, request=video, cuts=cuts, resumed=resumed)
         progress = self.chosen.strategy.run(work, self.chosen.layout, self._rank)
         try:
             for done in progress:
@@ -264,14 +331,20 @@ class Engine:
             if isinstance(progress, Generator):
                 progress.close()  # now, not when it is collected: other ranks wait for it
 
-    def _started(self, request: Request) -> RequestStarted:
+    def _started(self, request: Request, point: int, blocks_before: int) -> RequestStarted:
         return RequestStarted(
             request=request,
             blocks=self.workloads.blocks(request),
             steps=self.model.settings.steps,
             tasks=self.workloads.forwards(request),
             video_frames=request.num_frames,
+            tasks_before=self._tasks_before(request, point),
+            blocks_before=blocks_before,
         )
+
+    def _tasks_before(self, request: Request, point: int) -> int:
+        forwards = self.workloads.of(request).forwards() if point else iter(())
+        return sum(1 for _ in takewhile(lambda one: one.task.index < point, forwards))
 
     def _load_backbone(self) -> AnyBackbone:
         if self._backbone is None:

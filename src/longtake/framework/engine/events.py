@@ -38,6 +38,9 @@ class RequestStarted:
         steps: Denoising steps of each block.
         tasks: Number of forwards; ``None`` for an endless video.
         video_frames: Video frames that will be made; ``None`` for an endless video.
+        tasks_before: Forwards that an earlier process has done, where the request goes on; its
+            frames are decoded anew.
+        blocks_before: Blocks that it has finished.
     """
 
     request: Request
@@ -45,6 +48,8 @@ class RequestStarted:
     steps: int
     tasks: int | None
     video_frames: int | None
+    tasks_before: int = 0
+    blocks_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)

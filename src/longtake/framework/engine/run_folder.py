@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from longtake.errors import OutputError
+from longtake.framework.engine.run_lock import LOCK, RunLock
 
 CONFIG: Final = "config.yaml"
 REPORT: Final = "report.json"
+INPUTS: Final = "inputs.json"
 LAST_ACTIONS: Final = "last_actions.txt"
 """What every rank did when the run failed."""
 CONFIG_HEADER: Final = "# The resolved configuration of a run of longtake"
@@ -23,6 +25,7 @@ _FILES: Final = re.compile(r"\.?(video\.(mp4|gif|webp)|timeline\.(svg|txt))(\.tm
 _SUBFOLDERS: Final = {
     "frames": re.compile(r"\.?frame_\d{6,}\.png(\.tmp)?"),
     "latents": re.compile(r"\.?\d{5,}\.safetensors(\.tmp)?"),
+    "snapshots": re.compile(r"\.?\d{8,}-\d{4,}\.safetensors(\.tmp)?"),
 }
 
 
@@ -33,12 +36,18 @@ def temporary_name(path: Path) -> Path:
 
 def commit(temporary: Path, path: Path) -> None:
     """Give a finished file its name. Readers see the whole file or none, also after a crash."""
-    descriptor = os.open(temporary, os.O_RDONLY)
+    sync(temporary)
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    temporary.replace(path)
 
 
 @contextmanager
@@ -60,7 +69,8 @@ def replacing(path: Path) -> Iterator[Path]:
 class RunFolder:
     """Where a run writes: its config, its report, and one numbered folder per request.
 
-    Nothing touches the disk before ``create``.
+    Nothing touches the disk before ``create`` or ``reopen``; from then on no other run takes the
+    folder, until ``release`` or the end of the process.
 
     Args:
         path: The folder. It may not exist yet.
@@ -71,12 +81,13 @@ class RunFolder:
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         self.path = Path(path).expanduser()
         self._overwrite = overwrite
+        self._lock = RunLock(self.path)
 
     def check(self) -> None:
         """Refuse a folder that cannot be written to, before anything slow begins.
 
         Raises:
-            OutputError: It is a file, not empty, or not writable.
+            OutputError: It is a file, not empty, not writable, or of a run that is going on.
         """
         try:
             self._check()
@@ -93,7 +104,10 @@ class RunFolder:
             raise OutputError(f"--output {self.path} is a file; give a folder.")
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise OutputError(f"--output {self.path} is not writable.")
-        if any(self.path.iterdir()):
+        RunLock.check(self.path)
+        # A run that died before it said what it is has left nothing that is worth a word.
+        unsaid = {LOCK, INPUTS, *(temporary_name(Path(name)).name for name in (INPUTS, CONFIG))}
+        if any(entry.name not in unsaid for entry in self.path.iterdir()):
             self._check_contents()
 
     def _check_parent(self) -> None:
@@ -128,13 +142,62 @@ class RunFolder:
         self.check()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for name in (CONFIG, REPORT, LAST_ACTIONS):
+            self._lock.acquire()
+            for name in (CONFIG, REPORT, LAST_ACTIONS, INPUTS):
                 (self.path / name).unlink(missing_ok=True)
                 temporary_name(self.path / name).unlink(missing_ok=True)
             for folder in self._numbered():
                 _clear(folder)
         except OSError as error:
             raise OutputError(f"Cannot make --output {self.path}: {error.strerror}.") from error
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run of longtake has been begun here."""
+        try:
+            with (self.path / CONFIG).open(encoding="utf-8", errors="replace") as config:
+                return config.read(len(CONFIG_HEADER)) == CONFIG_HEADER
+        except OSError:
+            return False
+
+    def check_is_run(self) -> None:
+        """Refuse a folder without a run.
+
+        Raises:
+            OutputError: Says so.
+        """
+        if not self.holds_run:
+            raise OutputError(
+                f"there is no run of longtake to resume in {self.path}: it has no {CONFIG} that "
+                f"begins with '{CONFIG_HEADER}'."
+            )
+
+    def check_run(self) -> None:
+        """Refuse a folder whose run cannot go on; writes nothing.
+
+        Raises:
+            OutputError: It holds no run, or one that is going on, or is not writable.
+        """
+        self.check_is_run()
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise OutputError(f"the run in {self.path} cannot be resumed: it is not writable.")
+        RunLock.check(self.path)
+
+    def reopen(self) -> None:
+        """Take the folder of a run that is to go on, as it stands.
+
+        Raises:
+            OutputError: As ``check_run``.
+        """
+        self.check_run()
+        self._lock.acquire()
+        for folder in self._with_files():
+            for left in folder.glob(".*.tmp"):
+                left.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Let other runs have the folder."""
+        self._lock.release()
 
     def request_folder(self, index: int) -> Path:
         """Return the folder of a request, which exists afterwards.
@@ -165,6 +228,12 @@ class RunFolder:
                 temporary.write_text(text, encoding="utf-8")
         except OSError as error:
             raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
+
+    def _with_files(self) -> list[Path]:
+        """Return the folders that are there in which longtake makes files."""
+        requests = [folder for folder in self._numbered() if not folder.is_symlink()]
+        inner = [folder / name for folder in requests for name in _SUBFOLDERS]
+        return [self.path, *requests, *(folder for folder in inner if folder.is_dir())]
 
     def _numbered(self) -> list[Path]:
         """Return the request folders that are there, and links that are named like one."""

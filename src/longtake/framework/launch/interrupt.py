@@ -1,4 +1,4 @@
-"""Interrupts: Ctrl-C as a request to finish cleanly."""
+"""Interrupts: signals as a request to finish cleanly."""
 
 from __future__ import annotations
 
@@ -6,36 +6,57 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import final
 
 
 @final
 class StopFlag:
-    """Set once by Ctrl-C (SIGINT) or SIGTERM; the engine asks after every event."""
+    """Set once by Ctrl-C (SIGINT), SIGTERM or SIGHUP; the engine asks after every event."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.signal: int | None = None
+        """The signal that has set it, if one has."""
 
     def is_set(self) -> bool:
         """Return whether the run should end."""
         return self._event.is_set()
 
-    def set(self) -> None:
-        """Ask the run to end."""
+    def set(self, number: int | None = None) -> None:
+        """Ask the run to end.
+
+        Args:
+            number: The signal that asks.
+        """
+        self.signal = number
         self._event.set()
 
     def clear(self) -> None:
         """Forget that the run was asked to end."""
+        self.signal = None
         self._event.clear()
+
+
+class Interrupted(KeyboardInterrupt):
+    """A second signal: the run ends at once.
+
+    Args:
+        signal: Which one.
+    """
+
+    def __init__(self, signal: int | None) -> None:
+        super().__init__()
+        self.signal = signal
 
 
 @contextmanager
 def stop_on_interrupt(flag: StopFlag, *, silent: bool = False) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into ``flag``; a second one interrupts at once.
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into ``flag``; a second one interrupts at once.
 
-    Outside the main thread signals cannot be handled, and are left alone.
+    A run that was told to ignore SIGHUP (``nohup``) goes on ignoring it. Outside the main thread
+    signals cannot be handled, and are left alone.
 
     Args:
         flag: What is set.
@@ -45,18 +66,23 @@ def stop_on_interrupt(flag: StopFlag, *, silent: bool = False) -> Iterator[None]
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in signals}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
 
     def handle(number: int, frame: FrameType | None) -> None:
         if flag.is_set():
             raise KeyboardInterrupt
-        flag.set()
+        flag.set(number)
         if not silent:
-            sys.stderr.write("longtake: ending after the current task; once more to end at once\n")
-            sys.stderr.flush()
+            with suppress(OSError):  # the terminal may be what has gone
+                sys.stderr.write(
+                    "longtake: ending after the current task; once more to end at once\n"
+                )
+                sys.stderr.flush()
 
-    for number in signals:
+    for number in before:
         signal.signal(number, handle)
     try:
         yield

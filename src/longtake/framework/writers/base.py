@@ -75,6 +75,9 @@ class FrameWriter(ABC):
             picture: Zoomed already. Valid during the call only.
         """
 
+    def flush(self) -> None:  # noqa: B027 - an option, not a duty
+        """Have the file hold all video frames written so far, if the format can grow."""
+
     @abstractmethod
     def close(self) -> None:
         """Write what is held back, and finish the file. Called once."""

@@ -15,7 +15,13 @@ VideoFormat: TypeAlias = Literal["mp4", "gif", "webp", "png"]
 
 
 def frame_writer(
-    format: VideoFormat, folder: Path, video: VideoShape, *, crf: int = CRF, label: str = ""
+    format: VideoFormat,
+    folder: Path,
+    video: VideoShape,
+    *,
+    crf: int = CRF,
+    label: str = "",
+    goes_on: bool = False,
 ) -> FrameWriter:
     """Return the writer of a format; it is not open yet.
 
@@ -25,10 +31,11 @@ def frame_writer(
         video: What the video frames are like.
         crf: Quality of ``mp4``.
         label: What the file says of itself; "": nothing.
+        goes_on: Whether a file that is there is gone on with, by ``mp4``; others begin anew.
     """
     match format:
         case "mp4":
-            return Mp4Writer(folder / "video.mp4", video, crf=crf, label=label)
+            return Mp4Writer(folder / "video.mp4", video, crf=crf, label=label, goes_on=goes_on)
         case "gif":
             return GifWriter(folder / "video.gif", video, label=label)
         case "webp":

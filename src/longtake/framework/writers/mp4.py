@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
-import av
 import numpy as np
 from typing_extensions import override
 
 from longtake.framework.writers.base import FrameWriter, Picture, VideoShape
-from longtake.framework.writers.color import yuv420p
+from longtake.framework.writers.fragments import FragmentEncoder
 
-# A fragment holds its own index, so whatever has reached the disk plays. `bitexact` leaves out
-# the muxer's version.
-CONTAINER: Final = {
-    "movflags": "frag_keyframe+empty_moov+default_base_moof",
-    "flush_packets": "1",
-    "fflags": "+bitexact",
-}
-# A constant number of threads: the bytes depend on it, and must not depend on the machine.
-THREADS: Final = 4
-# Slices instead of parallel frames, and no look-ahead: the encoder holds back no more than a
-# video frame or two, and its memory does not depend on the length.
-LOW_DELAY: Final = f"threads={THREADS}:sliced-threads=1:sync-lookahead=0:scenecut=0:mbtree=0"
-BT709: Final = 1
-LIMITED_RANGE: Final = 1
 CRF: Final = 18
 """Quality of H.264 that looks like the original."""
 
@@ -34,9 +22,10 @@ CRF: Final = 18
 class Mp4Writer(FrameWriter):
     """Writes H.264 in a fragmented MP4, in constant memory.
 
-    A fragment is one second. Each is on the disk, playable, as soon as the next one begins, so a
-    killed run loses its last second or so and nothing else. Odd heights and widths, which H.264's
-    4:2:0 color cannot have, are padded by repeating the last row or column.
+    A fragment is one second, encoded by itself: its bytes are a function of its video frames. So a
+    file that was left half-way is gone on with by encoding the video anew: what is there and equal
+    stays, what is torn or changed is replaced. Odd heights and widths, which H.264's 4:2:0 color
+    cannot have, are padded by repeating the last row or column.
 
     Args:
         path: The file.
@@ -44,6 +33,7 @@ class Mp4Writer(FrameWriter):
         crf: Quality: 0 is the best, 51 the worst, 18 looks like the original.
         preset: x264's preset: faster ones give larger files.
         label: The file's comment.
+        goes_on: Whether a file that is there is gone on with.
     """
 
     def __init__(
@@ -54,51 +44,81 @@ class Mp4Writer(FrameWriter):
         crf: int = CRF,
         preset: str = "medium",
         label: str = "",
+        goes_on: bool = False,
     ) -> None:
         super().__init__(path, video, label=label)
-        self._crf = crf
-        self._preset = preset
-        self._container: Any = None
-        self._stream: Any = None
+        self._encoder = FragmentEncoder(video, crf, preset, label)
+        self._goes_on = goes_on
+        self._file = -1
+        self._stop = 0
+        self._number = 0
+        self._pictures: list[Picture] = []
+        self._flushed = 0
+        self._digest = hashlib.blake2b()
 
     @override
     def open(self) -> None:
-        """Begin the file."""
-        video = self.video
-        options = {
-            "crf": str(self._crf),
-            "preset": self._preset,
-            "bf": "0",  # reordered frames would start the file with an edit list
-            "rc-lookahead": "0",
-            "x264-params": LOW_DELAY,
-        }
-        self._container = av.open(str(self.path), "w", format="mp4", options=CONTAINER)
-        if self.label:
-            self._container.metadata["comment"] = self.label
-        self._stream = self._container.add_stream("libx264", rate=video.fps, options=options)
-        self._stream.height = video.file_height + video.file_height % 2
-        self._stream.width = video.file_width + video.file_width % 2
-        self._stream.pix_fmt = "yuv420p"
-        codec = self._stream.codec_context
-        codec.gop_size = video.fps
-        codec.colorspace = codec.color_primaries = codec.color_trc = BT709
-        codec.color_range = LIMITED_RANGE
-        self._container.start_encoding()
+        """Begin the file, or open the one that is gone on with."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if self._goes_on else os.O_TRUNC)
+        self._file = os.open(self.path, flags, 0o644)
 
     @override
     def write_picture(self, picture: Picture) -> None:
-        """Write the next video frame."""
+        """Write the next video frame: a fragment, when it is complete."""
         height, width = picture.shape[:2]
         if height % 2 or width % 2:
             picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        frame = yuv420p(picture, "ITU709")
-        frame.pts = self.frames
-        self._container.mux(self._stream.encode(frame))
+        self._pictures.append(picture.copy())
+        if len(self._pictures) == self.video.fps:
+            self._finish_fragment()
+            self._number, self._pictures, self._flushed = self._number + 1, [], 0
+
+    @override
+    def flush(self) -> None:
+        """Write the video frames of a fragment that is not complete; it is written again later."""
+        if len(self._pictures) > self._flushed:
+            self._put(self._fragment())
+            self._flushed = len(self._pictures)
 
     @override
     def close(self) -> None:
-        """Write what the encoder holds back, and the end of the file."""
+        """Write the last fragment, and cut off what an earlier file held behind it."""
         try:
-            self._container.mux(self._stream.encode(None))
+            if self._pictures:
+                self._finish_fragment()
+            os.ftruncate(self._file, self._stop)
+            os.fsync(self._file)
+            self._check()
         finally:
-            self._container.close()
+            os.close(self._file)
+
+    def _finish_fragment(self) -> None:
+        fragment = self._fragment()
+        self._digest.update(fragment)
+        self._stop += self._put(fragment)
+
+    def _check(self) -> None:
+        """Refuse to call a file finished that somebody has removed, replaced or changed."""
+        try:
+            same = os.path.samestat(os.fstat(self._file), os.stat(self.path))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise OSError(errno.ENOENT, f"{self.path.name} was removed or replaced meanwhile")
+        with self.path.open("rb") as file:
+            if hashlib.file_digest(file, "blake2b").digest() != self._digest.digest():
+                raise OSError(errno.EIO, f"{self.path.name} was changed meanwhile")
+
+    def _fragment(self) -> bytes:
+        """Return what has not been written: the header as well, if nothing has."""
+        first = self._number * self.video.fps
+        header, fragment = self._encoder.encode(self._pictures, self._number, first)
+        return header + fragment if self._number == 0 else fragment
+
+    def _put(self, data: bytes) -> int:
+        """Have these bytes in the file, behind what is finished; return how many they are."""
+        if not self._goes_on or os.pread(self._file, len(data), self._stop) != data:
+            view = memoryview(data)
+            while view:
+                view = view[os.pwrite(self._file, view, self._stop + len(data) - len(view)) :]
+        return len(data)

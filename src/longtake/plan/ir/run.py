@@ -147,7 +147,7 @@ def collect_rest(last: OfTask, request: int, layout: Layout) -> Collect:
 
 
 def decode_rank_actions(
-    forwards: Iterable[Forward], request: int, layout: Layout, rank: int
+    forwards: Iterable[Forward], request: int, layout: Layout, rank: int, resumed_at: int = 0
 ) -> Iterator[Action]:
     """Yield what a decode rank does for a request: nothing where it is another one's turn.
 
@@ -156,12 +156,13 @@ def decode_rank_actions(
         request: Number of the request in the run.
         layout: Which rank holds and runs what.
         rank: Whose actions.
+        resumed_at: The first task that is run; blocks of those before it are decoded anew.
     """
     output, decoders = layout.output_rank, layout.decode_ranks(request)
     last: OfTask | None = None
     for forward in forwards:
         task = forward.task
-        if layout.aco:
+        if layout.aco and task.index >= resumed_at:
             here = OfTask(index=task.index, block=task.block, step=task.step)
             for branches in layout.batches_at(0):
                 heads = _heads(here, branches)

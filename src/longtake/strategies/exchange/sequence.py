@@ -66,6 +66,11 @@ class TokenShare:
         ranks = tuple(range(rank - index, rank - index + layout.sequence))
         return cls(ranks, index, layout.mesh.ulysses, heads, communicator, layout.chunks)
 
+    @property
+    def place(self) -> str:
+        """Which tokens and heads of how many shares are this rank's during attention."""
+        return f"ring{self.ring_index}of{self._ring}-heads{self._ulysses_index}of{self._ulysses}"
+
     def tokens(self, total: int) -> range:
         """Return this rank's tokens of a window of ``total`` tokens."""
         return shares(total, self.size)[self.index]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -13,16 +13,21 @@ from longtake.caches import Forward
 from longtake.models import BlockSampler
 from longtake.strategies.runtime.denoising import Denoising
 from longtake.strategies.runtime.finite import check_step
+from longtake.strategies.runtime.saved_block import SavedBlock
 from longtake.task import Enter, FrameRange, Frames, Run, Task, spans
 
 
 @dataclass(slots=True)
 class _Block:
-    """A block's latents as they stand, and what windows of its step have predicted so far."""
+    """A block's latents as they stand, and what windows of its step have predicted so far.
+
+    ``drawn`` is the number of its noise among those of the noise source, if it is from there.
+    """
 
     frames: FrameRange
     latents: Tensor
     sampler: BlockSampler
+    drawn: int | None
     predicted: Tensor | None = None
     weight: Tensor | None = None
 
@@ -50,6 +55,48 @@ class BlockQueue:
         self._work = work
         self._blocks: dict[int, _Block] = {}
         self._finished: list[_Span] = []
+        self._drawn = 0
+        if work.resumed is not None:
+            self._restore(work.resumed.facts["queue"], work.resumed.tensors)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what has to be kept of the queue between two tasks: tensors by name, and facts."""
+        tensors: dict[str, Tensor] = {}
+        blocks = []
+        for number, block in self._blocks.items():
+            saved = SavedBlock(
+                number, block.frames, block.drawn, block.latents, block.predicted, block.weight
+            )
+            blocks.append(saved.state(block.sampler.state(), tensors))
+        for number, span in enumerate(self._finished):
+            tensors[f"finished/{number}"] = span.latents
+        finished = [[span.frames.start, span.frames.stop] for span in self._finished]
+        return tensors, {"drawn": self._drawn, "blocks": blocks, "finished": finished}
+
+    def _restore(self, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Be the queue that once gave these tensors and facts."""
+        device = self._work.device
+        saved = [SavedBlock.read(one, tensors, device) for one in facts["blocks"]]
+        wanted = {block.drawn for block, _ in saved}
+        noise = {}
+        for number in range(facts["drawn"]):  # a source is read in order
+            drawn = next(self._work.noise)
+            if number in wanted:
+                noise[number] = drawn.to(device)
+        self._drawn = facts["drawn"]
+        for block, state in saved:
+            own = None if block.drawn is None else noise[block.drawn]
+            self._blocks[block.number] = _Block(
+                block.frames,
+                block.latents,
+                self._work.go_on(block.frames, own, state),
+                block.drawn,
+                block.predicted,
+                block.weight,
+            )
+        for number, (start, stop) in enumerate(facts["finished"]):
+            latents = tensors[f"finished/{number}"].to(device)
+            self._finished.append(_Span(FrameRange(start, stop), latents))
 
     def latents(self, forward: Forward) -> Tensor:
         """Return the latents ``(1, C, F, H, W)`` of a task's window, as they stand now."""
@@ -157,6 +204,8 @@ class BlockQueue:
             self._finished.append(_Span(enter.frames, self._work.known(len(enter.frames))))
             return
         noise = self._work.noise_for(enter)
+        drawn = self._drawn if enter.block >= 0 else None
+        self._drawn += enter.block >= 0
         if enter.source is None:
             latents, sampler = self._work.begin(enter.frames, noise)
         else:
@@ -166,7 +215,7 @@ class BlockQueue:
             if enter.version == steps:
                 self._finished.append(_Span(enter.frames, latents))
                 return
-        self._blocks[enter.block] = _Block(enter.frames, latents, sampler)
+        self._blocks[enter.block] = _Block(enter.frames, latents, sampler, drawn)
 
     def _spans(self, frames: Frames) -> Iterator[tuple[FrameRange, Tensor]]:
         """Yield frames as runs of consecutive ones that stand together, with their latents."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from typing import Any, TypeAlias
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor
 from longtake.caches import FeatureCache, Forward, forwards
 from longtake.comm.communicator import Communicator
 from longtake.models import AnyBackbone, BlockSampler, ConditioningFrames, KnownFrames, Sampler
+from longtake.models.samplers.base import SamplerState
 from longtake.noise import StepNoise
 from longtake.plan.ir.actions import Action
 from longtake.strategies.pipedit.co_attention import CoAttention
+from longtake.strategies.runtime.cuts import Cuts, CutState
 from longtake.task import Enter, FrameRange, Task
 
 
@@ -71,6 +74,8 @@ class Denoising:
         step_noise: The noise of each sampler step, for a stochastic sampler, and of warm-up blocks.
         clip: Known frames ``(1, C, F, H, W)`` that the schedule's blocks are copies of, instead of
             being held in their place.
+        cuts: Where the request is cut, for what it holds to be saved; ``None``: nowhere.
+        resumed: What it held at the cut from which on it goes on; ``None``: it begins.
     """
 
     backbone: AnyBackbone
@@ -92,6 +97,8 @@ class Denoising:
     request: int = 0
     step_noise: StepNoise | None = None
     clip: Tensor | None = None
+    cuts: Cuts | None = None
+    resumed: CutState | None = None
 
     def __post_init__(self) -> None:
         if self.sampler.stochastic and self.step_noise is None:
@@ -99,8 +106,11 @@ class Denoising:
 
     @property
     def forwards(self) -> Iterator[Forward]:
-        """The tasks with what the cache makes of them."""
-        return forwards(self.tasks, self.cache)
+        """The tasks that are to be done, with what the cache makes of them."""
+        walked, resumed = forwards(self.tasks, self.cache), self.resumed
+        if resumed is None:
+            return walked
+        return dropwhile(lambda forward: forward.task.index < resumed.index, walked)
 
     def noise_for(self, enter: Enter) -> Tensor:
         """Return the starting noise of a block that comes in, on the device.
@@ -120,15 +130,34 @@ class Denoising:
             frames: The block's latent frames.
             noise: Its starting noise ``(1, C, F, H, W)`` on the device.
         """
-        spec, sampler, latents = self.backbone.spec, self.sampler.start(), self.sampler.first(noise)
+        sampler, latents = self.sampler.start(), self.sampler.first(noise)
+        steps = self._holding(frames, noise, sampler)
+        return (latents, sampler) if steps is None else (steps.hold(latents), steps)
+
+    def go_on(self, frames: FrameRange, noise: Tensor | None, state: SamplerState) -> BlockSampler:
+        """Return the sampler of a block that has been stepped before.
+
+        Args:
+            frames: The block's latent frames.
+            noise: Its starting noise on the device; ``None`` where none of its frames are held.
+            state: What its sampler has to remember.
+        """
+        sampler = self.sampler.start(state)
+        held = None if noise is None else self._holding(frames, noise, sampler)
+        return sampler if held is None else held
+
+    def _holding(
+        self, frames: FrameRange, noise: Tensor, sampler: BlockSampler
+    ) -> KnownFrames | None:
+        """Return the sampler of a block some of whose frames are known and held in their place."""
+        spec = self.backbone.spec
         if self.start is None or spec.start != "replaced":
-            return latents, sampler
+            return None
         clean = self.start.known(frames)
         if not clean.shape[2]:
-            return latents, sampler
+            return None
         share = self.start_noise if spec.timestep == "clip" else 0.0
-        steps = KnownFrames(sampler, clean, noise[:, :, : clean.shape[2]], share)
-        return steps.hold(latents), steps
+        return KnownFrames(sampler, clean, noise[:, :, : clean.shape[2]], share)
 
     def begin_at(self, version: int, clean: Tensor, noise: Tensor) -> tuple[Tensor, BlockSampler]:
         """Return clean latents at the level of a step, and the sampler of a block that begins so.

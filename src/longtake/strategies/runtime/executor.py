@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, islice
-from typing import NoReturn, final
+from itertools import chain
+from typing import Any, NoReturn, final
 
 import torch
 from torch import Tensor
@@ -40,6 +39,7 @@ from longtake.plan.layout import Layout
 from longtake.strategies.exchange import TokenShare
 from longtake.strategies.runtime.activity import computing_together, told
 from longtake.strategies.runtime.block_queue import BlockQueue
+from longtake.strategies.runtime.cuts import CutState, LateBlock
 from longtake.strategies.runtime.denoising import (
     ActionDone,
     BlockDone,
@@ -49,6 +49,7 @@ from longtake.strategies.runtime.denoising import (
 )
 from longtake.strategies.runtime.drain import answers
 from longtake.strategies.runtime.messages import Drained, Mailbox
+from longtake.strategies.runtime.stretches import Stretches
 from longtake.strategies.runtime.task_forward import TaskForward
 from longtake.task import FrameRange, Task
 
@@ -97,8 +98,9 @@ class Executor:
             batch: TaskForward(work, batch, self._share) for batch in self._role.batches
         }
         self._together = computing_together(layout, rank)
-        self._queue = BlockQueue(work)
-        self._rest = work.forwards
+        self._queue = BlockQueue(work if self._is_output else replace(work, resumed=None))
+        self._stretches = Stretches(work.forwards, work.cuts)
+        self._actions: Iterator[Action] = iter(())
         self._next = 0
         self._closing = False
         self._begun: dict[int, _Begun] = {}
@@ -110,41 +112,67 @@ class Executor:
 
     def run(self) -> Iterator[Progress]:
         """Do every action and report it; see ``ParallelStrategy.run``."""
-        work = self._work
-        actions = mesh_actions(
-            self._schedule, self._forwards(), work.request, self._layout, self._rank
-        )
         try:
-            for action in actions:
-                yield from self._timed(action)
-            yield from self._done()
+            yield from self._stretch()
+            while self._stretches.go_on():
+                self._save(self._next)
+                yield from self._stretch()
         except Drained:
             self._drain()
         except GeneratorExit:
             if not self._is_output:
                 raise  # only the output rank may end a request: this one has failed
-            # What has been begun goes round to its end, or the other ranks would wait for it.
-            self._closing = True
-            for action in actions:
-                deque(self._do(action), maxlen=0)
-            work.communicator.announce_end(self._next)
-            self._drain()
+            self._close()
             raise
         self._mail.flush()
 
-    def _open_links(self) -> None:
-        first = list(islice(self._rest, LOOKED_AT))
-        self._rest = chain(first, self._rest)
+    def _stretch(self) -> Iterator[Progress]:
+        """Do the actions of all tasks up to the next cut."""
         work = self._work
+        if work.cuts is not None:
+            work.cuts.begin()
+        self._actions = mesh_actions(
+            self._schedule, self._forwards(), work.request, self._layout, self._rank
+        )
+        for action in self._actions:
+            yield from self._timed(action)
+        yield from self._done()
+
+    def _close(self) -> None:
+        """End the request early (output rank)."""
+        # What has been begun goes round to its end, or the other ranks would wait for it.
+        self._closing = True
+        done = chain.from_iterable(self._do(action) for action in self._actions)
+        late = [one for one in done if isinstance(one, BlockDone)]
+        self._work.communicator.announce_end(self._next)
+        self._drain(late)
+
+    def _save(self, index: int, late: Iterable[BlockDone] = ()) -> None:
+        """Hand over what this rank holds when all tasks before ``index`` are done, and no other."""
+        if self._work.cuts is None or not index:
+            return
+        tensors: dict[str, Tensor] = {}
+        facts: dict[str, Any] = {}
+        for model in self._models.values():
+            features, facts["entries"] = model.state()
+            tensors |= features
+        if self._is_output:
+            blocks, facts["queue"] = self._queue.state()
+            tensors |= blocks
+        unheard = tuple(
+            LateBlock(block=one.block, frames=one.frames, latents=one.latents) for one in late
+        )
+        state = CutState(index=index, tensors=tensors, facts=facts, late=unheard)
+        self._work.cuts.take(state)
+
+    def _open_links(self) -> None:
+        first, work = self._stretches.look(LOOKED_AT), self._work
         found = links(self._schedule, first, work.request, self._layout)
         work.communicator.open(found, self._layout.groups)
 
     def _forwards(self) -> Iterator[Forward]:
-        """Yield the schedule, up to where the run is closed, and remember what is begun."""
-        while not self._closing:
-            forward = next(self._rest, None)
-            if forward is None:
-                return
+        """Yield the tasks up to the next cut or to where the run is closed; note what is begun."""
+        while not self._closing and (forward := self._stretches.take()) is not None:
             self._begun[forward.task.index] = _Begun(forward, self._actions_left(forward.task))
             self._next = forward.task.index + 1
             yield forward
@@ -278,8 +306,12 @@ class Executor:
         own_too = message.kind in (Kind.LATENTS, Kind.HEADS)
         self._mail.send(action, self._values[key] if own_too else self._values.pop(key))
 
-    def _drain(self) -> None:
-        """Answer what the others have posted for tasks that will not come, and be answered."""
+    def _drain(self, late: Iterable[BlockDone] = ()) -> None:
+        """Answer what the others have posted for tasks that will not come, and be answered.
+
+        Args:
+            late: Blocks that were finished while the request was being closed.
+        """
         self._mail.take_answers()
         work, layout = self._work, self._layout
         end = self._next if self._is_output else work.communicator.announced_end()
@@ -288,9 +320,10 @@ class Executor:
         all_of = partial(_actions, self._schedule, work, layout)
         # Decode ranks that only wait for blocks are answered by who hands the blocks over.
         ranks = set(range(layout.size if layout.aco else layout.mesh.size)) - {layout.output_rank}
-        for send in answers(chain(begun, self._rest), all_of, sorted(ranks), self._rank):
+        for send in answers(chain(begun, self._stretches.rest), all_of, sorted(ranks), self._rank):
             self._mail.answer(send)
         self._mail.flush()
+        self._save(end, late)
 
     def _put(self, kind: Kind, task: OfTask, branches: range, value: Tensor) -> None:
         self._values[kind, task.index, branches] = value

@@ -15,6 +15,7 @@ from longtake.models.layers.levels import CLEAN, level_runs
 from longtake.strategies.exchange import TokenShare, overlap
 from longtake.strategies.runtime.denoising import Denoising
 from longtake.strategies.runtime.finite import FiniteWatch
+from longtake.strategies.runtime.saved_features import SavedFeatures, features_state
 from longtake.strategies.runtime.window_attention import WindowAttention
 from longtake.task import Frames, Task
 
@@ -46,6 +47,14 @@ class TaskForward:
         self._table = FeatureTable(self._share.ring_index)
         self.store = FeatureStore()
         self._watch = FiniteWatch(work.communicator.rank)
+        self._saved: SavedFeatures | None = None
+        if work.resumed is not None:
+            self._saved = SavedFeatures(work.resumed, self._branches, self._share, work.device)
+            self._table = self._saved.table()
+
+    def state(self) -> tuple[dict[str, Tensor], list[Any]]:
+        """Return what is kept between two tasks: tensors by name, and the entries."""
+        return features_state(self.store, self._table, self._branches, self._share)
 
     def embed(self, forward: Forward, latents: Tensor) -> Tensor:
         """Return hidden states ``(B, S + L, M)`` of the window's latents ``(1, C, F, H, W)``.
@@ -71,6 +80,8 @@ class TaskForward:
         Raises:
             NumbersError: This or an earlier call has made numbers that are not finite.
         """
+        if self._saved is not None:
+            self._saved.restore(self.store, layers)
         backbone, total = self._work.backbone, self._total(forward)
         text, mine = backbone.spec.text_tokens, self._share.tokens(total)
         condition = self._condition(forward, forward.window.frames, mine)

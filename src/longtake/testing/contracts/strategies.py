@@ -39,9 +39,11 @@ from longtake.strategies import (
     SingleDevice,
     TaskDone,
 )
+from longtake.strategies.runtime.cuts import CutState
 from longtake.task import Task
 from longtake.testing.cuda_rules import EmulatedDevice, Sent, emulated_ranks, misordered
 from longtake.testing.ranks import rank_pool
+from longtake.testing.resumption import run_cut, run_on
 from longtake.testing.tiny.base import TinyCase, tiny_denoising
 
 
@@ -104,6 +106,21 @@ CASES: dict[str, TinyCase] = {
 }
 """Small models and videos in which everything that a strategy must carry differs."""
 
+RESUMED: tuple[str, ...] = (
+    "next-block-kv",
+    "stride-2-same-step-kv",
+    "dpm-solver",
+    "two-experts",
+    "autoregressive-recache",
+    "cascade",
+    "rolling-window",
+    "frame-queue",
+    "context-windows",
+    "extend",
+    "anchors",
+)
+"""Cases that are cut and gone on with: every method, every kind of cache and sampler."""
+
 cases = pytest.mark.parametrize("name", CASES)
 
 
@@ -150,6 +167,44 @@ class ParallelStrategyContract(ABC):
             assert _tasks(first) == _tasks(third), f"tasks of rank {rank} differ"
             for before, again in zip(_blocks(first), _blocks(third), strict=True):
                 assert torch.equal(before.latents, again.latents), f"block {before.block} differs"
+
+    @pytest.mark.parametrize("name", RESUMED)
+    def test_a_request_goes_on_from_any_cut(self, name: str) -> None:
+        """What is held at a cut is all that counts: the rest of the video is the same."""
+        if name in self.refused:
+            pytest.skip("the strategy refuses the case")
+        case = CASES[name]
+        tasks = len(list(case.workload.tasks()))
+        cuts = sorted({1, tasks // 2, tasks - 2})
+        ranks = self._on_ranks(run_cut, self.strategy(), case, cuts)
+        output = self._output_rank(case)
+        self._assert_blocks(ranks[output][0], serial(name))
+        if not any(states for _, states in ranks):
+            pytest.skip("the strategy runs tasks in a way of its own, and does not cut requests")
+        for number, cut in enumerate(cuts):
+            state = CutState.joined(states[number] for _, states in ranks)
+            assert state.index == cut, "where the request is cut"
+            rest = self._on_ranks(run_on, self.strategy(), case, state)[output]
+            finished = [run for task in islice(case.workload.tasks(), cut) for run in task.finished]
+            assert len(rest) + len(finished) == len(serial(name)), "blocks after the cut"
+            self._assert_blocks(rest, serial(name))
+
+    @pytest.mark.parametrize("count", [3, 14, 33])
+    def test_a_request_that_was_closed_goes_on_where_it_was(self, count: int) -> None:
+        """Blocks that were finished meanwhile are kept for whoever goes on."""
+        case, expected = CASES["five-blocks"], serial("five-blocks")
+        ranks = self._on_ranks(run_cut, self.strategy(), case, (), count)
+        states = [states for _, states in ranks]
+        if not all(states):
+            pytest.skip("the request was closed in the midst of a task")
+        output = self._output_rank(case)
+        state = CutState.joined(states[-1] for states in states)
+        heard = len(ranks[output][0])
+        late = states[output][-1].late
+        rest = self._on_ranks(run_on, self.strategy(), case, state)[output]
+        missed = [BlockDone(one.block, one.frames, one.latents) for one in late]
+        assert [one.block for one in missed + rest] == list(range(heard, len(expected)))
+        self._assert_blocks([*ranks[output][0], *missed, *rest], expected)
 
     @pytest.mark.parametrize("count", [1, 6, 20])
     def test_closing_ends_an_endless_video_on_every_rank(self, count: int) -> None:
@@ -199,6 +254,13 @@ class ParallelStrategyContract(ABC):
             assert layers == list(range(workload.spec.layers)), "layers by stage"
             branches = [branch for batch in layout.batches for branch in batch]
             assert branches == list(range(workload.branches)), "guidance branches by batch"
+
+    def _assert_blocks(self, blocks: Iterable[BlockDone], expected: list[Tensor]) -> None:
+        for block in blocks:
+            self._assert_equal(block, expected[block.block])
+
+    def _output_rank(self, case: TinyCase) -> int:
+        return self.strategy().layout(self.world_size, case.workload).output_rank
 
     def _close(self, case: TinyCase, count: int, expected: list[Tensor]) -> None:
         """Close ``case`` after ``count`` tasks and blocks, then run another request."""

@@ -148,6 +148,7 @@ def read_report(folder: RunFolder) -> dict[str, Any]:
 def folder(tmp_path: Path) -> RunFolder:
     run = RunFolder(tmp_path / "run")
     run.create()
+    run.release()
     return run
 
 
@@ -225,12 +226,19 @@ def test_latents_are_written_block_by_block(folder: RunFolder) -> None:
         assert torch.equal(load_file(path)["latents"], latents_of(block))
     with safe_open(path, "pt") as file:
         assert list(file.keys()) == ["latents"]
-        assert file.metadata() == {"frames": "4:6"}
+        assert json.loads(file.metadata()["longtake"])["facts"]["frames"] == "4:6"
 
 
-def test_latents_are_not_written_unasked(folder: RunFolder) -> None:
+def test_latents_are_not_left_unasked(folder: RunFolder) -> None:
     emit([LatentWriter(folder, keep="none")], request_events())
-    assert list(folder.path.iterdir()) == []
+    assert list((folder.path / "0000").iterdir()) == []
+
+
+def test_a_request_that_is_not_finished_keeps_all_that_it_needs_to_go_on(
+    folder: RunFolder,
+) -> None:
+    emit([LatentWriter(folder, keep="none")], iter([started(4), *block_events(0)]))
+    assert (folder.path / "0004" / "latents" / "00000.safetensors").exists()
 
 
 # Progress

@@ -31,6 +31,7 @@ def make_run(path: Path) -> RunFolder:
     for name in ("frames/frame_000000.png", "latents/00000.safetensors"):
         (request / name).parent.mkdir()
         (request / name).write_bytes(b"old")
+    folder.release()
     return folder
 
 
@@ -90,13 +91,17 @@ def test_overwrite_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
     for name, content in others.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    RunFolder(tmp_path, overwrite=True).create()
+    replaced = RunFolder(tmp_path, overwrite=True)
+    replaced.create()
+    replaced.release()
     assert snapshot(tmp_path) == others
 
 
 def test_overwrite_removes_the_folders_that_it_empties(tmp_path: Path) -> None:
     make_run(tmp_path)
-    RunFolder(tmp_path, overwrite=True).create()
+    replaced = RunFolder(tmp_path, overwrite=True)
+    replaced.create()
+    replaced.release()
     assert list(tmp_path.iterdir()) == []
 
 

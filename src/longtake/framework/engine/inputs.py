@@ -1,0 +1,67 @@
+"""Inputs of a run: its requests as they were resolved, and the files they read, with checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from longtake.errors import ConfigurationError
+from longtake.framework.engine.request import Request
+from longtake.framework.engine.run_folder import INPUTS, RunFolder
+
+_FORMAT: Final = 1
+
+
+def inputs_of(requests: Iterable[Request]) -> dict[str, Any]:
+    """Return what a run is made from, as JSON can say it.
+
+    Args:
+        requests: All of the run.
+    """
+    return {"format": _FORMAT, "requests": [_request(request) for request in requests]}
+
+
+def check_inputs(folder: RunFolder, inputs: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run whose inputs have changed since it was begun.
+
+    Args:
+        folder: Of the run.
+        inputs: As they are now.
+
+    Raises:
+        ConfigurationError: Names the first request that differs, and how.
+    """
+    try:
+        before = json.loads((folder.path / INPUTS).read_text(encoding="utf-8"))
+        then, now = before["requests"], json.loads(json.dumps(inputs))["requests"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"the run in {folder.path} cannot go on: {INPUTS} cannot be read ({error})."
+        ) from error
+    if before["format"] != _FORMAT or len(then) != len(now):
+        raise ConfigurationError(
+            f"the run in {folder.path} cannot go on: it was begun with {len(then)} prompts (format "
+            f"{before['format']}), and now there are {len(now)} (format {_FORMAT})."
+        )
+    for index, (old, new) in enumerate(zip(then, now, strict=True)):
+        for name in old.keys() | new.keys():
+            if old.get(name) != new.get(name):
+                raise ConfigurationError(
+                    f"the run in {folder.path} cannot go on: {name} of request {index} was "
+                    f"{old.get(name)!r} and is {new.get(name)!r} now."
+                )
+
+
+def _request(request: Request) -> dict[str, Any]:
+    said = asdict(request)
+    del said["origin"]
+    if request.start is not None:
+        path = Path(request.start).expanduser().absolute()
+        said["start"] = str(path)
+        with path.open("rb") as file:
+            said["start_checksum"] = hashlib.file_digest(file, "blake2b").hexdigest()
+    return said

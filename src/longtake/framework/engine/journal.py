@@ -1,0 +1,91 @@
+"""Journal of a request: the latents of its finished blocks, which only ever gain a block."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, final
+
+from torch import Tensor
+
+from longtake.errors import OutputError
+from longtake.framework.engine.checked_file import DamagedFile, load_checked, save_checked
+from longtake.task import FrameRange
+
+KeepLatents: TypeAlias = Literal["all", "tail", "none"]
+"""Which blocks' latents stay when a request is finished."""
+TAIL: Final = 8
+"""Latent frames at a video's end whose blocks ``tail`` keeps: as many as a longer video that
+begins with them sees of it by default."""
+_NAME: Final = re.compile(r"(\d{5,})\.safetensors")
+
+
+@final
+class Journal:
+    """Finished blocks on the disk, one checked file each: ``latents/<block>.safetensors``.
+
+    While a request goes on, all of them are kept: a run that goes on later decodes them anew. They
+    take about as much room as the video itself.
+
+    Args:
+        folder: Of the request.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "latents"
+
+    def append(self, block: int, frames: FrameRange, latents: Tensor) -> None:
+        """Write a block; it counts as finished when this returns.
+
+        Args:
+            block: Index of the block.
+            frames: Its latent frames.
+            latents: ``(1, C, F, H, W)`` on any device.
+
+        Raises:
+            OutputError: The disk refuses.
+        """
+        facts = {"block": block, "frames": str(frames)}
+        save_checked(self._path(block), {"latents": latents.cpu().contiguous()}, facts)
+
+    def read(self, block: int, frames: FrameRange) -> Tensor:
+        """Return a block's latents ``(1, C, F, H, W)`` on the CPU.
+
+        Raises:
+            DamagedFile: They are not there, or not what was written.
+        """
+        path = self._path(block)
+        tensors, facts = load_checked(path)
+        if facts["frames"] != str(frames):
+            raise DamagedFile(f"{path} holds latent frames {facts['frames']}, not {frames}.")
+        return tensors["latents"]
+
+    def blocks(self) -> list[int]:
+        """Return the blocks that are there, in order, unchecked."""
+        if not self.folder.is_dir():
+            return []
+        names = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(name[1]) for name in names if name)
+
+    def finish(self, keep: KeepLatents) -> None:
+        """Remove what need not be kept of a finished request.
+
+        Raises:
+            OutputError: The disk refuses.
+        """
+        if keep == "all":
+            return
+        blocks = self.blocks()
+        frames = 0
+        while keep == "tail" and blocks and frames < TAIL:
+            frames += load_checked(self._path(blocks.pop()))[0]["latents"].shape[2]
+        try:
+            for block in blocks:
+                self._path(block).unlink()
+            if self.folder.is_dir() and not any(self.folder.iterdir()):
+                self.folder.rmdir()
+        except OSError as error:
+            raise OutputError(f"Cannot remove from {self.folder}: {error.strerror}.") from error
+
+    def _path(self, block: int) -> Path:
+        return self.folder / f"{block:05d}.safetensors"

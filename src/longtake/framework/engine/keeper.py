@@ -1,0 +1,157 @@
+"""Keeper of a run: what it saves so that it can go on, and where it goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
+from typing import Any, final
+
+from torch import Tensor
+
+from longtake.caches import Forward
+from longtake.comm.communicator import Communicator
+from longtake.framework.engine.checked_file import DamagedFile
+from longtake.framework.engine.interval import Interval, SnapshotSeconds
+from longtake.framework.engine.journal import Journal, KeepLatents
+from longtake.framework.engine.request import Request
+from longtake.framework.engine.run_folder import REPORT, RunFolder
+from longtake.framework.engine.snapshot_cuts import SnapshotCuts
+from longtake.framework.engine.snapshot_files import SnapshotFiles
+from longtake.plan.layout import Layout
+from longtake.strategies.runtime.cuts import CutState
+from longtake.task import Run, Task
+
+
+def _warn(sentence: str) -> None:
+    sys.stderr.write(f"longtake: warning: {sentence}\n")
+
+
+@final
+class RunKeeper:
+    """Looks after journals and snapshots in a run folder that all ranks see.
+
+    Args:
+        folder: Of the run.
+        seconds: Between snapshots.
+        resumes: Whether the run may have been begun before; the same on all ranks.
+        warn: Gets a sentence on what is damaged, or could not be saved.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        seconds: SnapshotSeconds = "auto",
+        *,
+        resumes: bool = False,
+        warn: Callable[[str], None] = _warn,
+    ) -> None:
+        self.resumes = resumes
+        self._folder = folder
+        self._seconds = seconds
+        self._warn = warn
+
+    def made(self) -> set[int]:
+        """Return the requests that were finished before, according to the run's report."""
+        if not self.resumes:
+            return set()
+        requests = earlier_report(self._folder).get("requests", ())
+        return {one["index"] for one in requests if one.get("exit_reason") == "finished"}
+
+    def tidy(self, requests: Iterable[Request], keep: KeepLatents) -> None:
+        """Remove what requests that are finished need no more, should a process have died at it.
+
+        Args:
+            requests: Of the run.
+            keep: Which blocks' latents stay.
+        """
+        made = self.made()
+        for request in requests:
+            if request.index in made:
+                self._files(request).clear()
+                self._journal(request).finish(keep)
+
+    def point(self, request: Request, forwards: Callable[[], Iterator[Forward]]) -> int:
+        """Return the task from which on a request goes on: 0 for one that begins.
+
+        That of the last snapshot that is whole, and whose finished blocks are in the journal,
+        whole as well. What was saved after it is removed.
+
+        Args:
+            request: Which one.
+            forwards: Gives its schedule anew.
+        """
+        files, journal = self._files(request), self._journal(request)
+        for cut in reversed(files.cuts()):
+            try:
+                files.check(cut)
+                for _, run in finished_before(forwards(), cut):
+                    journal.read(run.block, run.block_frames)
+            except DamagedFile as error:
+                self._warn(f"{error} The run goes on from what was saved before.")
+                continue
+            files.forget_after(cut)
+            return cut
+        files.clear()
+        return 0
+
+    def state(self, request: Request, cut: int) -> CutState:
+        """Return what all ranks held of a request at a cut.
+
+        Raises:
+            DamagedFile: It is not there: this machine does not see the run folder.
+        """
+        return self._files(request).load(cut)
+
+    def latents(self, request: Request, run: Run) -> Tensor:
+        """Return a finished block's latents, ``(1, C, F, H, W)`` on the CPU.
+
+        Raises:
+            DamagedFile: They are not what was written.
+        """
+        return self._journal(request).read(run.block, run.block_frames)
+
+    def cuts(
+        self, request: Request, communicator: Communicator, layout: Layout, first: int
+    ) -> SnapshotCuts:
+        """Return where a request is cut, and what saves it there.
+
+        Args:
+            request: Which one.
+            communicator: The ranks of the run.
+            layout: Says which of them hold something.
+            first: The first task to be done.
+        """
+        is_output = communicator.rank == layout.output_rank
+        return SnapshotCuts(
+            communicator,
+            layout.mesh.size,
+            self._files(request),
+            self._journal(request) if is_output else None,
+            Interval(self._seconds, layout.mesh.pipe),
+            first,
+            self._warn,
+        )
+
+    def _files(self, request: Request) -> SnapshotFiles:
+        return SnapshotFiles(self._folder.path / f"{request.index:04d}")
+
+    def _journal(self, request: Request) -> Journal:
+        return Journal(self._folder.path / f"{request.index:04d}")
+
+
+def finished_before(forwards: Iterable[Forward], cut: int) -> Iterator[tuple[Task, Run]]:
+    """Yield the blocks of the video that are finished before a cut, each with its last task."""
+    for forward in takewhile(lambda one: one.task.index < cut, forwards):
+        for run in forward.task.finished:
+            yield forward.task, run
+
+
+def earlier_report(folder: RunFolder) -> dict[str, Any]:
+    """Return the report that an earlier process of a run has left; empty where there is none."""
+    try:
+        report = json.loads((folder.path / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}

@@ -1,0 +1,1 @@
+"""Faults: runs that are killed, stopped and damaged, and go on to the same bytes."""
