@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any, Final
@@ -80,7 +81,7 @@ def check_classes(config: object) -> None:
         ConfigurationError: Names the option.
     """
     for key, value in _items(config):
-        if callable(value) and not isinstance(value, type):
+        if callable(value) and not isinstance(value, type | os.PathLike):
             name = f"{getattr(value, '__module__', '?')}.{getattr(value, '__qualname__', value)}"
             raise ConfigurationError(
                 f"{key} is {name}, a function; a config names classes only: subclasses of what "

@@ -198,7 +198,7 @@ def test_video_options_come_from_yaml(folder: RunFolder) -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(VideoWriter, "video")
     config = parser.parse_string("video: {format: png, zoom: 3}")
-    assert set(config.video.as_dict()) == {"format", "zoom", "crf"}
+    assert set(config.video.as_dict()) == {"format", "zoom", "crf", "label"}
     writer = parser.instantiate(config).video.bind(folder, Timings())
     emit([writer], request_events(blocks=1))
     assert len(list((folder.path / "0000" / "frames").iterdir())) == FRAMES_PER_BLOCK
