@@ -163,7 +163,7 @@ class CogVideoXFamily(ModelFamily):
     @override
     def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
         vae = with_defaults(AutoencoderKLCogVideoX, folder.config("vae"))
-        return CogVideoXEncoder.load(folder, device).encode(frames) * vae["scaling_factor"]
+        return CogVideoXEncoder.load(folder, device).encode(frames) * float(vae["scaling_factor"])
 
     @override
     def encode_start(

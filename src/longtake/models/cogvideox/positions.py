@@ -83,11 +83,11 @@ class CogVideoXLearned:
     """
 
     def __init__(self, table: Tensor, plane: tuple[int, int]) -> None:
-        self._frames = table.unflatten(0, (-1, plane[0] * plane[1]))  # type: ignore[no-untyped-call]
+        self._frames = table.reshape(-1, plane[0] * plane[1], table.shape[1])
 
     def add(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Return a window's tokens ``(1, S, M)``, each of which is told where it stands."""
-        places = self._frames[list(grid.positions)].flatten(0, 1)
+        places: Tensor = self._frames[list(grid.positions)].flatten(0, 1)
         return tokens + places.to(tokens.dtype)
 
 

@@ -103,10 +103,10 @@ def test_the_spec_is_read_from_the_configuration(folder: ModelFolder) -> None:
 @pytest.mark.parametrize(("frames", "most"), [(53, "53"), (None, "null, endless")])
 def test_a_video_is_as_long_as_there_are_positions(frames: int | None, most: str) -> None:
     spec, prompts = tiny_cogvideox_i2v_spec(), (PromptAt(text="red"),)
-    size = {"height": HEIGHT * 8, "width": WIDTH * 8}
-    check_request(Request(prompts=prompts, num_frames=49, **size), spec, FifoQueue())
+    longest = Request(prompts=prompts, num_frames=49, height=HEIGHT * 8, width=WIDTH * 8)
+    check_request(longest, spec, FifoQueue())
     with pytest.raises(ConfigurationError, match=rf"num_frames is {most}.*13 latent.*most is 49"):
-        check_request(Request(prompts=prompts, num_frames=frames, **size), spec, FifoQueue())
+        check_request(replace(longest, num_frames=frames), spec, FifoQueue())
 
 
 def noise() -> Tensor:
