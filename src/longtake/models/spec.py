@@ -79,6 +79,8 @@ class BackboneSpec:
             which, and how.
         frame_levels: Whether the architecture can take a timestep per frame, though the model has
             been trained with one for all (``model.timesteps_per: frame``).
+        learned_frames: Latent frames that have learned positions: the model has none for later
+            ones; ``None``: positions are computed.
         moves_keys: Whether kept keys can move along time (``Positions.rotate``).
     """
 
@@ -99,6 +101,7 @@ class BackboneSpec:
     timestep: Literal["clip", "frame"] = "clip"
     sparse: bool = False
     frame_levels: bool = False
+    learned_frames: int | None = None
     moves_keys: bool = False
 
     def __post_init__(self) -> None:

@@ -124,6 +124,13 @@ def check_request(request: Request, spec: BackboneSpec, scheduler: BlockSchedule
             raise ConfigurationError(f"data.{error}") from error
     else:
         latent_frames = None
+    learned = spec.learned_frames
+    if learned is not None and (latent_frames is None or latent_frames > learned):
+        raise ConfigurationError(
+            f"data.num_frames is {request.num_frames or 'null, endless'}, but {spec.name} has "
+            f"learned positions for {learned} latent frames and none beyond; the most is "
+            f"{spec.compression.video_frames(learned)}."
+        )
     # Asks the scheduler for its first block: it refuses what it cannot cut.
     next(iter(scheduler.blocks(latent_frames)))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from longtake.models.base import Attend, Backbone, Condition, Grid, LayerContext, PromptStates
-from longtake.models.cogvideox.positions import CogVideoXRotary, CogVideoXWaves
+from longtake.models.cogvideox.positions import CogVideoXLearned, CogVideoXRotary, CogVideoXWaves
 from longtake.models.layers.joint_attention import OneStreamAttention, split_text
 from longtake.models.layers.patches import unpatchify_channels_first
 from longtake.models.spec import BackboneSpec
@@ -42,7 +42,12 @@ class CogVideoXBackbone(Backbone[Tensor, Tensor]):
         rotary = CogVideoXRotary(spec.head_dim, patch, plane, spec.text_tokens, device)
         rotates = config.use_rotary_positional_embeddings
         super().__init__(spec, rotary if rotates else None)
-        self._waves = None if rotates else CogVideoXWaves(spec.model_dim, patch, scales)
+        self._added: CogVideoXWaves | CogVideoXLearned | None = None
+        if not rotates:
+            self._added = CogVideoXWaves(spec.model_dim, patch, scales)
+        elif spec.learned_frames is not None and 0 in layers:
+            table = transformer.patch_embed.pos_embedding[0, spec.text_tokens :]
+            self._added = CogVideoXLearned(table, plane)
         self._transformer = transformer
         for index in layers:
             transformer.transformer_blocks[index].attn1.set_processor(OneStreamAttention())
@@ -61,10 +66,13 @@ class CogVideoXBackbone(Backbone[Tensor, Tensor]):
     @override
     def embed(self, latents: Tensor, grid: Grid, condition: CogVideoXCondition) -> Tensor:
         patches, text = self._transformer.patch_embed.proj, condition.text
+        if self.spec.start == "channels":
+            assert condition.start is not None  # a run without one is refused
+            latents = torch.cat([latents, condition.start.channels_of(grid.frames)], dim=1)
         frames = patches(latents[0].transpose(0, 1).to(patches.weight.dtype))
         video = frames.flatten(2).transpose(1, 2).flatten(0, 1)[None]
-        if self._waves is not None:
-            video = self._waves.add(video, grid)
+        if self._added is not None:
+            video = self._added.add(video, grid)
         return torch.cat((video.expand(len(text), -1, -1), text), dim=1)
 
     @override

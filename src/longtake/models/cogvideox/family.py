@@ -1,4 +1,4 @@
-"""CogVideoX folders (2B, 5B): text to video."""
+"""CogVideoX folders (2B, 5B): text to video, and image to video (5B)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, final
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXPipeline, CogVideoXTransformer3DModel
+from torch import Tensor
 from transformers import T5EncoderModel
 from typing_extensions import override
 
@@ -17,7 +18,9 @@ from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
 from longtake.models.cogvideox.backbone import CogVideoXBackbone
 from longtake.models.cogvideox.decoder import CogVideoXDecoder
+from longtake.models.cogvideox.encoder import CogVideoXEncoder
 from longtake.models.cogvideox.lora_names import LORA_NAMES
+from longtake.models.conditioning import ConditioningFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import prompt_shape, with_defaults
 from longtake.models.loading.folder import ModelFolder
@@ -28,14 +31,15 @@ from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
 
 _DEFAULTS = Defaults(guidance_scale=6.0, height=480, width=720, frames=49, fps=8)
+_IMAGE = "CogVideoXImageToVideoPipeline"
 _ROTARY = "use_rotary_positional_embeddings"
 """What 5B has and 2B has not."""
 
 
 @final
-@register("CogVideoXPipeline")
+@register("CogVideoXPipeline", _IMAGE)
 class CogVideoXFamily(ModelFamily):
-    """Text-to-video CogVideoX, of one latent frame per token."""
+    """CogVideoX of one latent frame per token, from text or from an image."""
 
     layer_lists = ("transformer_blocks",)
     lora_names = LORA_NAMES
@@ -45,7 +49,7 @@ class CogVideoXFamily(ModelFamily):
             model="CogVideoX 1.0 2B",
             examples=("THUDM/CogVideoX-2b",),
             licence="apache-2.0",
-            start="none",
+            start="optional",
             guidance="branches",
             timestep="clip",
             native_frames=13,
@@ -57,7 +61,19 @@ class CogVideoXFamily(ModelFamily):
             model="CogVideoX 1.0 5B",
             examples=("THUDM/CogVideoX-5b",),
             licence="cogvideox-license",
-            start="none",
+            start="optional",
+            guidance="branches",
+            timestep="clip",
+            native_frames=13,
+            decoder="exact",
+            defaults=_DEFAULTS,
+        ),
+        ModelCard(
+            pipeline=_IMAGE,
+            model="CogVideoX 1.0 5B I2V",
+            examples=("THUDM/CogVideoX-5b-I2V",),
+            licence="cogvideox-license",
+            start="always",
             guidance="branches",
             timestep="clip",
             native_frames=13,
@@ -68,7 +84,9 @@ class CogVideoXFamily(ModelFamily):
 
     @override
     def card(self, folder: ModelFolder) -> ModelCard:
-        small, large = self.cards
+        small, large, image = self.cards
+        if folder.pipeline == _IMAGE:
+            return image
         return large if folder.config("transformer").get(_ROTARY) else small
 
     @override
@@ -84,11 +102,12 @@ class CogVideoXFamily(ModelFamily):
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
-        config = _transformer_config(folder)
+        config, image = _transformer_config(folder), folder.pipeline == _IMAGE
+        learned = config["use_learned_positional_embeddings"]
         vae = with_defaults(AutoencoderKLCogVideoX, folder.config("vae"))
         return BackboneSpec(
             name=f"{folder.path.name} ({folder.pipeline})",
-            channels=config["in_channels"],
+            channels=config["out_channels"],
             patch=(1, config["patch_size"], config["patch_size"]),
             heads=config["num_attention_heads"],
             head_dim=config["attention_head_dim"],
@@ -100,13 +119,17 @@ class CogVideoXFamily(ModelFamily):
             ),
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             text_tokens=config["max_text_seq_length"],
+            start="channels" if image else "replaced",
+            learned_frames=_native_frames(config) if learned else None,
         )
 
     @override
     def load_backbone(
         self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
     ) -> CogVideoXBackbone:
-        first, last = ("patch_embed.proj",), ("norm_final", "norm_out", "proj_out")
+        first, last = ["patch_embed.proj"], ("norm_final", "norm_out", "proj_out")
+        if spec.learned_frames is not None:
+            first.append("patch_embed.pos_embedding")
         prune = partial(keep_layers, layers=layers, first=first, last=last)
         build = CogVideoXTransformer3DModel.from_config
         transformer = load_module(folder, "transformer", build, place, prune=prune)
@@ -138,6 +161,39 @@ class CogVideoXFamily(ModelFamily):
         return encode_with_pipeline(folder, prompts, CogVideoXPipeline, encoders, place, encode)
 
     @override
+    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+        vae = with_defaults(AutoencoderKLCogVideoX, folder.config("vae"))
+        return CogVideoXEncoder.load(folder, device).encode(frames) * float(vae["scaling_factor"])
+
+    @override
+    def encode_start(
+        self,
+        folder: ModelFolder,
+        spec: BackboneSpec,
+        frames: Tensor,
+        place: Placement,
+        original: Tensor | None = None,
+    ) -> ConditioningFrames:
+        start = super().encode_start(folder, spec, frames, place, original)
+        if spec.start != "channels":
+            return start
+        vae = with_defaults(AutoencoderKLCogVideoX, folder.config("vae"))
+        seen = start.latents
+        if vae["invert_scale_latents"]:  # as the model was trained
+            seen = seen / vae["scaling_factor"] ** 2
+        nothing = torch.zeros_like(seen[:, :, :1])  # nor is anything given later
+        return replace(start, channels=torch.cat([seen, nothing], dim=2))
+
+    @override
+    def blank_start(
+        self, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
+    ) -> ConditioningFrames | None:
+        if spec.start != "channels":
+            return None
+        latents = torch.empty(1, spec.channels, 1, height, width)
+        return ConditioningFrames(latents=latents, channels=latents)
+
+    @override
     def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:
         _, width = prompt_shape(folder)
         return {"states": torch.empty(1, spec.text_tokens, width)}
@@ -153,11 +209,12 @@ def _transformer_config(folder: ModelFolder) -> dict[str, Any]:
             f"(patch_size_t); blocks are cut between latent frames, so folders with one per token "
             f"can be run (CogVideoX-2b, CogVideoX-5b)."
         )
-    if config["use_learned_positional_embeddings"]:
+    channels, further = config["out_channels"], config["in_channels"] - config["out_channels"]
+    wanted = channels if folder.pipeline == _IMAGE else 0
+    if further != wanted:
         raise ModelError(
-            f"{folder.path} has learned positions of {_native_frames(config)} latent frames "
-            f"(use_learned_positional_embeddings) and none beyond; folders whose positions are "
-            f"computed can be run (CogVideoX-2b, CogVideoX-5b)."
+            f"{folder.path} is a {folder.pipeline} whose transformer has {further} input channels "
+            f"besides {channels} of latents; it needs {wanted}."
         )
     return config
 

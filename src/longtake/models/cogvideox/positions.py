@@ -1,4 +1,4 @@
-"""Positions of CogVideoX's tokens: rotary (5B), or waves added to the tokens (2B)."""
+"""Positions of CogVideoX's tokens: rotary (5B), or added: waves (2B), learned (5B I2V)."""
 
 from __future__ import annotations
 
@@ -69,6 +69,26 @@ class CogVideoXRotary(Positions):
         angle = torch.cat([torch.outer(place, frequency) for place, frequency in turns], dim=1)
         angle = angle[None, :, None]
         return angle.cos().float().to(self._device), angle.sin().float().to(self._device)
+
+
+@final
+class CogVideoXLearned:
+    """Learned positions, which are added to the video's tokens (5B from an image).
+
+    There are some for the trained clip's frames, rows and columns, and no others.
+
+    Args:
+        table: Of the clip's tokens, frame after frame, ``(S, M)``; on the device.
+        plane: Rows and columns of tokens.
+    """
+
+    def __init__(self, table: Tensor, plane: tuple[int, int]) -> None:
+        self._frames = table.reshape(-1, plane[0] * plane[1], table.shape[1])
+
+    def add(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """Return a window's tokens ``(1, S, M)``, each of which is told where it stands."""
+        places: Tensor = self._frames[list(grid.positions)].flatten(0, 1)
+        return tokens + places.to(tokens.dtype)
 
 
 @final

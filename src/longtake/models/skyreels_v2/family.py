@@ -76,10 +76,7 @@ class SkyReelsV2Family(ModelFamily):
         ModelCard(
             pipeline=_IMAGE,
             model="SkyReels-V2, image to video",
-            examples=(
-                "Skywork/SkyReels-V2-I2V-1.3B-540P-Diffusers",
-                "Skywork/SkyReels-V2-I2V-14B-540P-Diffusers",
-            ),
+            examples=("Skywork/SkyReels-V2-I2V-14B-540P-Diffusers",),
             start="always",
             guidance="branches",
             timestep="clip",
@@ -92,10 +89,8 @@ class SkyReelsV2Family(ModelFamily):
 
     @override
     def defaults(self, folder: ModelFolder) -> Defaults:
-        own, defaults = (
-            folder.config("scheduler").get("flow_shift", 1.0),
-            self.card(folder).defaults,
-        )
+        own = folder.config("scheduler").get("flow_shift", 1.0)
+        defaults = self.card(folder).defaults
         return defaults if own == 1.0 else replace(defaults, flow_shift=None)
 
     @override

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKLCogVideoX, CogVideoXPipeline, CogVideoXTransformer3DModel
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    CogVideoXImageToVideoPipeline,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+)
 
 from longtake.models import BackboneSpec, Compression, DiffusersSampler, ModelFolder
 from longtake.models.cogvideox import CogVideoXBackbone
 from longtake.strategies import Communicator, Denoising
 from longtake.testing.tiny.base import (
     CHANNELS,
+    HEIGHT,
     LAYERS,
     TEXT_DIM,
     TOKENS,
+    WIDTH,
     TinyCase,
     tiny_denoising,
     tiny_prompts,
@@ -57,6 +65,60 @@ def tiny_cogvideox_folder(
         scheduler=tiny_cogvideox_scheduler(sampler),
     )
     return save_folder(pipeline, path, shard_size)
+
+
+def tiny_cogvideox_i2v_folder(path: Path, *, seed: int = 0) -> ModelFolder:
+    """Save a random-weight ``CogVideoXImageToVideoPipeline`` as diffusers does, and open it."""
+    pipeline = CogVideoXImageToVideoPipeline(
+        tokenizer=tiny_tokenizer(),
+        text_encoder=tiny_text_encoder(seed, "T5"),
+        vae=tiny_cogvideox_vae(seed),
+        transformer=tiny_cogvideox_i2v_transformer(seed),
+        scheduler=tiny_cogvideox_scheduler(),
+    )
+    return save_folder(pipeline, path)
+
+
+@torch.no_grad()
+def tiny_cogvideox_i2v_transformer(seed: int = 0) -> Any:
+    """Return a transformer of random weights and learned positions, as CogVideoX-5B I2V's.
+
+    It takes clips of one size alone: ``HEIGHT`` and ``WIDTH`` of ``tiny.base``, 13 latent frames.
+    """
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=3,
+        attention_head_dim=16,
+        in_channels=2 * CHANNELS,
+        out_channels=CHANNELS,
+        time_embed_dim=8,
+        text_embed_dim=TEXT_DIM,
+        num_layers=LAYERS,
+        sample_width=WIDTH,
+        sample_height=HEIGHT,
+        max_text_seq_length=TOKENS,
+        use_rotary_positional_embeddings=True,
+        use_learned_positional_embeddings=True,
+    )
+    randomize(transformer, seed)
+    table = transformer.patch_embed.pos_embedding[:, TOKENS:]  # text has none, as published
+    table.copy_(torch.randn(table.shape, generator=torch.Generator().manual_seed(seed)))
+    return transformer
+
+
+def tiny_cogvideox_i2v_spec() -> BackboneSpec:
+    """Return the spec of ``tiny_cogvideox_i2v_backbone``."""
+    return replace(
+        tiny_cogvideox_spec(), name="tiny CogVideoX I2V", start="channels", learned_frames=13
+    )
+
+
+def tiny_cogvideox_i2v_backbone(
+    layers: Collection[int] = range(LAYERS), seed: int = 0
+) -> CogVideoXBackbone:
+    """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
+    transformer = tiny_cogvideox_i2v_transformer(seed)
+    drop_layers(transformer.transformer_blocks, layers)
+    return CogVideoXBackbone(tiny_cogvideox_i2v_spec(), transformer, layers)
 
 
 def tiny_cogvideox_transformer(rotary: bool = True, seed: int = 0) -> Any:
@@ -118,6 +180,7 @@ def tiny_cogvideox_spec() -> BackboneSpec:
         native_frames=13,
         compression=Compression(temporal=4, spatial=8),
         text_tokens=TOKENS,
+        start="replaced",
     )
 
 

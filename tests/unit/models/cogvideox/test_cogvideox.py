@@ -174,8 +174,8 @@ def test_the_spec_is_read_from_the_configuration(folders: dict[bool, ModelFolder
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
+        ("in_channels", 8, r"CogVideoXPipeline whose transformer has 4 input.*needs 0"),
         ("patch_size_t", 2, r"CogVideoX 1\.5, which puts 2 latent frames into one token"),
-        ("use_learned_positional_embeddings", True, "learned positions of 13 latent frames"),
     ],
 )
 def test_folders_that_cannot_be_run_are_refused(
@@ -185,7 +185,7 @@ def test_folders_that_cannot_be_run_are_refused(
     (tmp_path / "transformer").mkdir()
     (tmp_path / "transformer" / "config.json").write_text(json.dumps(config))
     folder = ModelFolder(tmp_path, folders[True].index)
-    with pytest.raises(ModelError, match=f"{words}.*CogVideoX-2b, CogVideoX-5b"):
+    with pytest.raises(ModelError, match=words):
         CogVideoXFamily().spec(folder)
 
 

@@ -190,8 +190,9 @@ class UpInSpaceAndTime(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """Return what can be made with the video's next frames, at least one frame."""
-        frames = torch.split(x, 1, dim=2)
-        parts = [part for frame in frames for part in self._between(frame, stream)]
+        parts = [
+            part for frame in torch.split(x, 1, dim=2) for part in self._between(frame, stream)
+        ]
         return self._enlarged(torch.cat(parts, dim=2), stream)
 
     def finish(self, stream: Stream) -> Tensor:
