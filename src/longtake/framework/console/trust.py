@@ -80,6 +80,8 @@ def check_classes(config: object) -> None:
         ConfigurationError: Names the option.
     """
     for key, value in _items(config):
+        if key == "config":
+            continue  # the files that have been read, each a callable of jsonargparse's
         if callable(value) and not isinstance(value, type):
             name = f"{getattr(value, '__module__', '?')}.{getattr(value, '__qualname__', value)}"
             raise ConfigurationError(
