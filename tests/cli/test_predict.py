@@ -101,7 +101,7 @@ def test_a_mistake_is_one_sentence_and_status_2(config: Path, tmp_path: Path) ->
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "longtake: error: there is no option model.stepz; the nearest is model.steps.\n"
+        "longtake: error: there is no option model.stepz; the nearest is model.steps. [LT-CONFIG]\n"
     )
     assert not (tmp_path / "out").exists()
 

@@ -75,6 +75,7 @@ def test_a_start_that_is_not_there_is_one_sentence(
     done = run_here(capsys, "predict", *options)
     assert done.returncode == 2
     assert done.stderr == (
-        f"longtake: error: data.start is {tmp_path / 'none.png'}, but there is no such file.\n"
+        f"longtake: error: data.start is {tmp_path / 'none.png'}, but there is no such file. "
+        "[LT-CONFIG]\n"
     )
     assert not out.exists()

@@ -29,8 +29,9 @@ from longtake.framework.callbacks import (
     VideoWriter,
     progress_callback,
 )
-from longtake.framework.console.config_files import check_files
+from longtake.framework.console.config_files import check_files, check_groups
 from longtake.framework.console.messages import explain, one_line
+from longtake.framework.console.nulls import check_nulls
 from longtake.framework.console.parser import OneSentenceParser
 from longtake.framework.console.resume import AUTO, absolute, check_unchanged, resume_arguments
 from longtake.framework.console.trust import HELP, check_classes, restrict, taken
@@ -132,7 +133,8 @@ class LongtakeCLI(LightningCLI):
     @override
     def before_instantiate_classes(self) -> None:
         """Do what takes no devices; keep a plan's trainer from looking for those it plans for."""
-        check_classes(self.config.get(self.subcommand))
+        config = self.config.get(self.subcommand)
+        check_classes(config)
         if self.subcommand in ("models", "methods", "doctor"):
             getattr(InferenceTrainer, self.subcommand)()
             raise SystemExit(0)
@@ -142,9 +144,10 @@ class LongtakeCLI(LightningCLI):
                 given.file, given.output, given.key, given.text_encoder, given.vae
             )
             raise SystemExit(0)
+        check_groups(config)
+        check_nulls(self._parser(self.subcommand), config)
         if self.subcommand != "plan":
             return
-        config = self.config.plan
         asked, config.trainer.accelerator = config.trainer.accelerator, "cpu"
         here = match_name(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
         if config.profile is None and asked != "cpu":

@@ -24,7 +24,7 @@ from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.request import Request, VideoOptions
 from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer
-from longtake.framework.writers import VideoShape, frame_writer
+from longtake.framework.writers import Mp4Writer, VideoShape, frame_writer
 
 CLASSES: dict[str, tuple[type, ...]] = {
     "model": (GenerationConfig,),
@@ -36,6 +36,7 @@ CLASSES: dict[str, tuple[type, ...]] = {
 NOT_OPTIONS: dict[object, str] = {
     Request: "narrows the types of what it inherits: nothing is left to the model any more",
     VideoShape: "the shape of a file's frames, whatever was asked for",
+    Mp4Writer: "is given them by frame_writer, and says how its format takes them",
     frame_writer: "gets what VideoWriter was given, all of it and no default",
 }
 

@@ -1,4 +1,4 @@
-"""Configuration files: those that a parser would not come to an end with are refused."""
+"""Configuration files: what the parser itself would not refuse, or not come to an end with."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Final
 
 import yaml
+from jsonargparse import Namespace
 
 from longtake.errors import ConfigurationError
 
 _OPTIONS: Final = ("--config", "-c")
+_GROUPS: Final = ("trainer", "model", "data", "video")
+_SHOWN: Final = 100
 _BYTES: Final = 1_000_000
 _VALUES: Final = 100_000
 _DEPTH: Final = 100
@@ -45,6 +48,24 @@ def check_files(args: Sequence[str]) -> None:
             raise _too_deep(file) from error
         if tree is not None:
             _count(file, tree, {}, ())
+
+
+def check_groups(config: Namespace) -> None:
+    """Refuse a group of options that a file gives as something else.
+
+    Args:
+        config: Of a command, as parsed.
+
+    Raises:
+        ConfigurationError: Names the group.
+    """
+    for name in _GROUPS:
+        value = config.get(name, Namespace())
+        if not isinstance(value, Namespace):
+            raise ConfigurationError(
+                f"{name} is {str(value)[:_SHOWN]!r}, but it must hold options by name; see "
+                f"longtake predict --help."
+            )
 
 
 def _files(args: Sequence[str]) -> Iterator[Path]:

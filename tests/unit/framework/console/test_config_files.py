@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.cli.command import run_here
 
 from longtake.errors import ConfigurationError
 from longtake.framework.console.config_files import check_files
@@ -45,3 +46,45 @@ def test_endless_files_are_refused(text: str, said: str | None, tmp_path: Path) 
 def test_what_is_no_file_is_left_to_the_parser(tmp_path: Path) -> None:
     for name in ("missing.yaml", str(tmp_path), "", "\0", "x" * 300):
         check_files(["predict", "--config", name, "--config"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("trainer: [1]", "trainer is '[1]', but it must hold options by name"),
+        ("data: 7", "data is '7', but it must hold options by name"),
+        ("video: {zoom: null}", "video.zoom is null, but it has a value always"),
+        ("overwrite: null", "overwrite is null"),
+        ("data: {seed: null}", "data.seed is null"),
+        (
+            "model: {pipeline: demo, scheduler: {class_path: FifoQueue, "
+            "init_args: {block_frames: null}}}",
+            "model.scheduler.block_frames is null",
+        ),
+    ],
+)
+def test_what_the_parser_would_take_is_refused(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    for words in (["predict"], ["plan"]):
+        done = run_here(
+            *(capsys, *words, "--model.pipeline", "demo", "--data.prompts", "a bird"),
+            *("--output", tmp_path / "out", "--config", tmp_path / "c.yaml"),
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"longtake: error: {said}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_null_is_taken_where_it_means_something(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "model: {steps: null, lora: null, cache: {class_path: RollingKV, init_args: "
+        "{frames: null}}}\n"
+        "trainer: {strategy: null, callbacks: null}\ndata: {height: null, num_frames: 33}\n"
+    )
+    words = ("plan", "--model.pipeline", "demo", "--data.prompts", "a", "--config")
+    done = run_here(capsys, *words, tmp_path / "c.yaml", "--model.cache", "NextBlockKV")
+    assert (done.returncode, done.stderr) == (0, "")

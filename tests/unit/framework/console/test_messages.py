@@ -243,7 +243,7 @@ def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert ended.value.code == 2
     assert capsys.readouterr().err == (
         "longtake: error: model.pipeline is missing: give it in the YAML file or as "
-        "--model.pipeline.\n"
+        "--model.pipeline. [LT-CONFIG]\n"
     )
 
 

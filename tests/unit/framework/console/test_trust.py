@@ -171,8 +171,21 @@ def test_a_config_starts_no_program(
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("longtake: error: ")
     assert done.stderr.count("\n") == 1
+    if "longtake.models" not in value:
+        assert "a function" not in done.stderr
     assert not touched.exists()
     assert not (tmp_path / "out").exists()
+
+
+def test_a_good_config_file_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "good.yaml"
+    file.write_text(
+        "model: {pipeline: demo, cache: {class_path: AnchorKV, init_args: {frames: 1}}}\n"
+        "trainer: {accelerator: cpu}\ndata: {prompts: [a bird], num_frames: 33}\n"
+    )
+    for words in (["plan", "--config", file], ["--config", file, "plan"]):
+        done = run_here(capsys, *words)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_functions_are_refused_wherever_they_stand() -> None:
