@@ -61,7 +61,7 @@ def check_groups(config: Namespace) -> None:
     """
     for name in _GROUPS:
         value = config.get(name)
-        if value is not None and not isinstance(value, Namespace):
+        if name in config and not isinstance(value, Namespace):
             raise ConfigurationError(
                 f"{name} is {str(value)[:_SHOWN]!r}, but it must hold options by name; see "
                 f"longtake predict --help."
