@@ -41,7 +41,8 @@ class Mp4Writer(FrameWriter):
     Args:
         path: The file.
         video: What the video frames are like.
-        crf: Quality: 0 is the best, 51 the worst, 18 looks like the original.
+        crf: Quality: 1 is the best, 51 the worst, 18 looks like the original. 0 is taken for 1:
+            H.264's lossless profile, which x264 would choose, plays in few players.
         preset: x264's preset: faster ones give larger files.
     """
 
@@ -59,7 +60,7 @@ class Mp4Writer(FrameWriter):
         """Begin the file."""
         video = self.video
         options = {
-            "crf": str(self._crf),
+            "crf": str(max(1, self._crf)),
             "preset": self._preset,
             "bf": "0",  # reordered frames would start the file with an edit list
             "rc-lookahead": "0",
