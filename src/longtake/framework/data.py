@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from longtake.models import Defaults
 _VIDEO_OPTIONS = get_type_hints(VideoOptions)
 _LINE_KEYS: dict[str, Any] = {"prompt": str | list, **_VIDEO_OPTIONS}
 """What a line of a JSONL file may set, and its type."""
+_SCHEDULE = re.compile(r"""\s*\[*\s*\{\s*["']?(at|text)["']?\s*:""")
+"""How a prompt schedule begins that has been read as a text."""
+_LIST = re.compile(r"\s*\[.*,.*\]\s*", re.DOTALL)
+"""A list that has been read as a text: not all of it are texts or schedules."""
 _NO_PROMPT_FILES = {".json", ".csv", ".tsv", ".yaml", ".yml", ".md", ".text"}
 """Endings by which a user means a file, of a kind that prompts are not read from."""
 
@@ -107,6 +112,8 @@ class PromptData(pl.LightningDataModule):
         if prompts is None:
             return []
         if isinstance(prompts, list):
+            for index, prompt in enumerate(prompts):
+                _check_text(index, prompt)
             return [{"prompt": prompt} for prompt in prompts]
         file = Path(prompts)
         match file.suffix.lower():
@@ -128,6 +135,13 @@ class PromptData(pl.LightningDataModule):
                     f"data.prompts is {prompts}, but prompts are read from .txt (a prompt per "
                     f"line) or .jsonl files."
                 )
+        if (kind := _kind_of(file)) is not None:
+            raise ConfigurationError(
+                f"data.prompts is {prompts}, and there is a {kind} of that name, but prompts are "
+                f"read from .txt (a prompt per line) or .jsonl files; rename it, or write a prompt "
+                f'that has its name as a list: ["{prompts}"].'
+            )
+        _check_text(0, prompts)
         return [{"prompt": prompts}]
 
     def _request(self, index: int, line: dict[str, Any]) -> Request:
@@ -135,12 +149,35 @@ class PromptData(pl.LightningDataModule):
         prompt = settings.pop("prompt")
         if not isinstance(prompt, str):
             return Request(index=index, prompts=tuple(prompt), **settings)
-        if prompt.lstrip().startswith(("{", "[{", "[[")):
-            raise ConfigurationError(
-                f"prompt {index} is {prompt!r}, which looks like a prompt schedule; a schedule is "
-                f"a list in the list of prompts: [[{{at: 0, text: ...}}, {{at: 30, text: ...}}]]."
-            )
         return Request(index=index, prompts=(PromptAt(text=prompt),), **settings)
+
+
+def _kind_of(path: Path) -> str | None:
+    """Return what is there by the name of a prompt; ``None``: nothing."""
+    try:
+        path = path.expanduser()
+        return "folder" if path.is_dir() else "file" if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # a prompt may be too long for a name
+        return None
+
+
+def _check_text(index: int, prompt: object) -> None:
+    """Refuse a text from YAML or the command line that was meant as something else.
+
+    Lines of a file are texts as they are.
+    """
+    if not isinstance(prompt, str):
+        return
+    if _SCHEDULE.match(prompt):
+        raise ConfigurationError(
+            f"prompt {index} is {prompt!r}, which looks like a prompt schedule; a schedule is a "
+            f"list in the list of prompts: [[{{at: 0, text: ...}}, {{at: 30, text: ...}}]]."
+        )
+    if _LIST.fullmatch(prompt):
+        raise ConfigurationError(
+            f"prompt {index} is {prompt}, a list of which not all are texts; put numbers in "
+            f'quotes, as in ["a red circle", "1917"].'
+        )
 
 
 def _numbered(file: Path) -> list[tuple[int, str]]:

@@ -171,6 +171,14 @@ PUBLISHED = {
         "AutoencoderKLHunyuanVideo15",
         FlowMatchEulerDiscreteScheduler(shift=5.0),
     ),
+    "hunyuanvideo-community/HunyuanVideo-1.5-480p_i2v": Published(
+        "HunyuanVideo15ImageToVideoPipeline",
+        {},
+        {},
+        "AutoencoderKLHunyuanVideo15",
+        FlowMatchEulerDiscreteScheduler(shift=5.0),
+        parts={"image_encoder": {"hidden_size": 1152, "image_size": 378, "patch_size": 14}},
+    ),
     "Lightricks/LTX-Video": Published(
         "LTXPipeline", {}, {}, "AutoencoderKLLTXVideo", _DYNAMIC
     ),
@@ -218,7 +226,7 @@ def published(path: Path, name: str) -> Path:
         index[component] = ["diffusers", model.vae_class if component == "vae" else component]
     model.scheduler.save_pretrained(path / "scheduler")
     index["scheduler"] = ["diffusers", type(model.scheduler).__name__]
-    if model.pipeline == "HunyuanVideo15Pipeline":
+    if model.pipeline.startswith("HunyuanVideo15"):
         ClassifierFreeGuidance(guidance_scale=6.0).save_pretrained(path / "guider")
         index["guider"] = ["diffusers", "ClassifierFreeGuidance"]
     (path / "model_index.json").write_text(json.dumps(index))

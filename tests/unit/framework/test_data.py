@@ -10,6 +10,8 @@ from longtake.errors import ConfigurationError
 from longtake.framework import PromptAt
 from longtake.framework.data import PromptData
 
+CASES = Path(__file__).parents[2] / "cases"
+
 
 def texts(data: PromptData) -> list[list[tuple[float, str]]]:
     return [[(part.at, part.text) for part in request.prompts] for request in data.requests()]
@@ -60,3 +62,49 @@ def test_requests_are_sized_and_can_be_read_again() -> None:
     requests = PromptData(["a", "b"]).predict_dataloader()
     assert len(requests) == 2
     assert list(requests) == list(requests)
+
+
+@pytest.mark.parametrize("name", ["list.prompt", "promptfile", ""])
+def test_a_file_or_folder_of_a_prompts_name_is_refused(name: str) -> None:
+    path = CASES / "prompt-file-other-ending" / name
+    kind = "file" if name else "folder"
+    with pytest.raises(ConfigurationError, match=rf"there is a {kind} of that name.*\.txt"):
+        PromptData(str(path)).requests()
+    assert texts(PromptData([str(path)])) == [[(0, str(path))]]
+
+
+def test_a_long_prompt_is_no_file() -> None:
+    prompt = "a red circle, " * 500
+    assert texts(PromptData(prompt)) == [[(0, prompt)]]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("structured.jsonl", '{"shot": "wide", "subject": "red circle"}'),
+        ("structured.txt", '{"shot": "wide", "subject": "red circle"}'),
+        ("wild.txt", "{red|blue} circle"),
+    ],
+)
+def test_prompts_may_look_like_json(file: str, text: str) -> None:
+    path = CASES / "prompt-json-structured" / file
+    assert texts(PromptData(str(path))) == [[(0, text)]]
+    assert texts(PromptData([text])) == [[(0, text)]]
+    assert texts(PromptData(text)) == [[(0, text)]]
+
+
+@pytest.mark.parametrize(
+    "prompt", ["{at: 0, text: dawn}", '[{"at": 0, "text": "dawn"}]', "[[{at: 0, text: dawn}]]"]
+)
+def test_a_schedule_that_was_read_as_a_text_is_refused(prompt: str) -> None:
+    for prompts in (prompt, [prompt]):
+        with pytest.raises(ConfigurationError, match="looks like a prompt schedule"):
+            PromptData(prompts).requests()
+
+
+def test_a_number_among_prompts_is_refused() -> None:
+    """As the command line hands it on: the second prompt has become the text of the list."""
+    given = ["a red circle", '["a red circle", 1917]']
+    with pytest.raises(ConfigurationError, match=r"prompt 1 is .*1917.*numbers in quotes"):
+        PromptData(given).requests()
+    assert texts(PromptData(["[wide shot] a cat", "[wide shot]"]))[0] == [(0, "[wide shot] a cat")]

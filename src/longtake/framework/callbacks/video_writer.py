@@ -35,7 +35,8 @@ class VideoWriter(VideoHooks):
         format: ``mp4`` (H.264, plays while it grows and after a crash), ``gif``, ``webp``, or
             ``png`` for a folder of single pictures.
         zoom: Shows each pixel as ``zoom x zoom`` pixels, for small videos.
-        crf: Quality of ``mp4``: 0 is the best, 51 the worst, 18 looks like the original.
+        crf: Quality of ``mp4``: 1 is the best, 51 the worst, 18 looks like the original; 0 is
+            taken for 1, since few players show lossless H.264.
         label: Whether files say of themselves that they are machine-made, with model and seed.
 
     Raises:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 import av
 import numpy as np
@@ -33,6 +34,11 @@ class ConditioningFile:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path).expanduser()
+        if self._path.is_dir():
+            raise ConfigurationError(
+                f"data.start is {path}, a folder; folders of frames are not read: give its last "
+                f"picture, or a video (video.mp4)."
+            )
         if not self._path.is_file():
             raise ConfigurationError(f"data.start is {path}, but there is no such file.")
         with self._reading():
@@ -104,11 +110,12 @@ class ConditioningFile:
         if self._is_image:
             with Image.open(self._path, formats=_IMAGES) as image:
                 for frame in ImageSequence.Iterator(image):
-                    yield ImageOps.exif_transpose(frame).convert("RGB")
+                    yield _as_shown(ImageOps.exif_transpose(frame))
         else:
             with av.open(str(self._path)) as container:
+                pixel = container.streams.video[0].sample_aspect_ratio
                 for picture in container.decode(video=0):
-                    yield picture.to_image()
+                    yield _stretched(picture.to_image(), pixel)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -119,3 +126,39 @@ class ConditioningFile:
                 f"data.start is {self._path}, which cannot be read as an image (PNG, JPEG, WebP) "
                 f"or a video: {str(error) or type(error).__name__}."
             ) from error
+
+
+def _as_shown(image: Image.Image) -> Image.Image:
+    """Return a picture in RGB as a viewer shows it.
+
+    What is transparent stands before white. Gray of 16 bits runs from black at 0 to white at
+    65,535, of floating-point numbers from 0 to 1.
+    """
+    if image.mode == "F":
+        levels = np.asarray(image, np.float64) * 255
+        return Image.fromarray(_rounded(levels)).convert("RGB")
+    if image.mode.startswith("I"):
+        return Image.fromarray(_rounded(np.asarray(image, np.float64) / 257)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _rounded(levels: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return levels.round().clip(0, 255).astype(np.uint8)
+
+
+def _stretched(image: Image.Image, pixel: Fraction | None) -> Image.Image:
+    """Return a picture with square pixels.
+
+    Args:
+        image: As it is stored.
+        pixel: Width of a pixel by its height; ``None`` or 0: not known, square.
+    """
+    if not pixel or pixel == 1:
+        return image
+    width, height = image.size
+    size = (round(width * pixel), height) if pixel > 1 else (width, round(height / pixel))
+    return image.resize(size, Image.Resampling.LANCZOS)

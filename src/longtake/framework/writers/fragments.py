@@ -37,7 +37,7 @@ class FragmentEncoder:
 
     Args:
         video: What the video frames are like.
-        crf: Quality: 0 is the best, 51 the worst.
+        crf: Quality: 1 is the best, 51 the worst; 0 is taken for 1.
         preset: x264's preset.
         label: The file's comment; "": none.
     """
@@ -46,7 +46,7 @@ class FragmentEncoder:
         self._video = video
         self._label = label
         self._options = {
-            "crf": str(crf),
+            "crf": str(max(1, crf)),
             "preset": preset,
             "bf": "0",  # reordered frames would start the file with an edit list
             "rc-lookahead": "0",

@@ -30,7 +30,8 @@ class Mp4Writer(FrameWriter):
     Args:
         path: The file.
         video: What the video frames are like.
-        crf: Quality: 0 is the best, 51 the worst, 18 looks like the original.
+        crf: Quality: 1 is the best, 51 the worst, 18 looks like the original. 0 is taken for 1:
+            H.264's lossless profile, which x264 would choose, plays in few players.
         preset: x264's preset: faster ones give larger files.
         label: The file's comment.
         goes_on: Whether a file that is there is gone on with.

@@ -27,8 +27,8 @@ class HunyuanVideo15Text:
     Args:
         prompts: The text encoders' states, and which of them are text. The refiner, which looks at
             the timestep as well, makes text tokens of them in ``embed``.
-        order: Where each text token comes from, ``(B, L, 1)``: glyphs, then the prompt, then what
-            is padded in both.
+        order: Where each text token comes from, ``(B, L, 1)``: an image if there is one, glyphs,
+            then the prompt, then what is padded in both.
         padding: How many are padded, for each branch.
     """
 
@@ -43,10 +43,10 @@ HunyuanVideo15Context: TypeAlias = LayerContext[HunyuanVideo15Text, HunyuanVideo
 
 @final
 class HunyuanVideo15Backbone(Backbone[HunyuanVideo15Text, HunyuanVideoStep]):
-    """A HunyuanVideo 1.5 transformer, text to video: every layer has two streams.
+    """A HunyuanVideo 1.5 transformer, from text or from an image: every layer has two streams.
 
-    diffusers puts the tokens of an image behind the padded text, and nobody sees them if there is
-    no image: here there are none.
+    The tokens of an image stand before those of text. Where there is no image diffusers puts them
+    behind the padded text, and nobody sees them: here there are none.
 
     Args:
         spec: From the configuration.
@@ -70,6 +70,8 @@ class HunyuanVideo15Backbone(Backbone[HunyuanVideo15Text, HunyuanVideoStep]):
     @override
     def condition_text(self, prompts: PromptStates) -> HunyuanVideo15Text:
         mask = torch.cat((prompts["glyphs_mask"], prompts["mask"]), dim=1)
+        if "image" in prompts:
+            mask = F.pad(mask, (prompts["image"].shape[1], 0), value=True)
         order = mask.int().argsort(dim=1, descending=True, stable=True)[..., None]
         return HunyuanVideo15Text(prompts, order, count_padding(mask))
 
@@ -83,8 +85,10 @@ class HunyuanVideo15Backbone(Backbone[HunyuanVideo15Text, HunyuanVideoStep]):
     @override
     def embed(self, latents: Tensor, grid: Grid, condition: HunyuanVideo15Condition) -> Tensor:
         model, text = self._transformer, condition.text.prompts
-        # Behind the latents' channels stand those of an image and of its mask: there is none.
-        no_image = (0,) * 7 + (model.config.in_channels - self.spec.channels,)
+        # Behind the latents' channels stand those of an image and of its mask, if there is one.
+        if self.spec.start == "channels" and condition.start is not None:
+            latents = torch.cat((latents, condition.start.channels_of(grid.frames)), dim=1)
+        no_image = (0,) * 7 + (model.config.in_channels - latents.shape[1],)
         video = model.x_embedder(F.pad(latents.to(model.x_embedder.proj.weight.dtype), no_image))
         kinds = model.cond_type_embed.weight
         refined = model.context_embedder(text["states"], condition.step.timestep, text["mask"])
@@ -92,6 +96,8 @@ class HunyuanVideo15Backbone(Backbone[HunyuanVideo15Text, HunyuanVideoStep]):
         refined = refined.masked_fill(~text["mask"][..., None], 0.0)
         glyphs = model.context_embedder_2(text["glyphs"])
         tokens = torch.cat((glyphs + kinds[1], refined + kinds[0]), dim=1)
+        if "image" in text:
+            tokens = torch.cat((model.image_embedder(text["image"]) + kinds[2], tokens), dim=1)
         tokens = tokens.take_along_dim(condition.text.order, dim=1)
         return torch.cat((video.expand(len(tokens), -1, -1), tokens), dim=1)
 

@@ -1,4 +1,4 @@
-"""HunyuanVideo 1.5 folders: text to video."""
+"""HunyuanVideo 1.5 folders: text to video and image to video."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from diffusers import (
     HunyuanVideo15Transformer3DModel,
 )
 from diffusers.pipelines.hunyuan_video1_5.image_processor import HunyuanVideo15ImageProcessor
+from torch import Tensor
 from transformers import Qwen2_5_VLTextModel, T5EncoderModel
 from typing_extensions import override
 
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
+from longtake.models.conditioning import ConditioningFrames
 from longtake.models.defaults import Defaults
 from longtake.models.hunyuan_video15.backbone import HunyuanVideo15Backbone
 from longtake.models.hunyuan_video15.decoder import HunyuanVideo15Decoder
+from longtake.models.hunyuan_video15.encoder import HunyuanVideo15Encoder
+from longtake.models.hunyuan_video15.image import encode_image, image_tokens
 from longtake.models.hunyuan_video15.lora_names import LORA_NAMES
 from longtake.models.loading.config import prompt_shape, with_defaults
 from longtake.models.loading.folder import ModelFolder
@@ -35,6 +39,7 @@ from longtake.models.text import encode_with_pipeline
 _PROMPT_TOKENS, _GLYPH_TOKENS = 1000, 256
 """Tokens of a prompt and of the texts in quotes in it, padding included: what the pipeline has."""
 _NATIVE_FRAMES = 31
+_IMAGE = "HunyuanVideo15ImageToVideoPipeline"
 _PLAIN = {"guidance_rescale": 0.0, "use_original_formulation": False, "start": 0.0, "stop": 1.0}
 """Settings of a guider that does classifier-free guidance in every step, and no more."""
 
@@ -44,9 +49,9 @@ _WIDTH, _HEIGHT = 16, 9
 
 
 @final
-@register("HunyuanVideo15Pipeline")
+@register("HunyuanVideo15Pipeline", _IMAGE)
 class HunyuanVideo15Family(ModelFamily):
-    """Text-to-video HunyuanVideo 1.5."""
+    """HunyuanVideo 1.5 from text, or from an image, which is encoded twice: VAE and SigLIP."""
 
     layer_lists = ("transformer_blocks",)
     lora_names = LORA_NAMES
@@ -55,7 +60,19 @@ class HunyuanVideo15Family(ModelFamily):
             pipeline="HunyuanVideo15Pipeline",
             model="HunyuanVideo 1.5",
             examples=("hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v",),
-            start="none",
+            start="optional",
+            guidance="branches",
+            timestep="clip",
+            native_frames=_NATIVE_FRAMES,
+            decoder="window",
+            licence="tencent-hunyuan-community",
+            defaults=_DEFAULTS,
+        ),
+        ModelCard(
+            pipeline=_IMAGE,
+            model="HunyuanVideo 1.5 I2V",
+            examples=("hunyuanvideo-community/HunyuanVideo-1.5-480p_i2v",),
+            start="always",
             guidance="branches",
             timestep="clip",
             native_frames=_NATIVE_FRAMES,
@@ -79,6 +96,7 @@ class HunyuanVideo15Family(ModelFamily):
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
         _check_guider(folder)
+        image = folder.pipeline == _IMAGE
         config = with_defaults(HunyuanVideo15Transformer3DModel, folder.config("transformer"))
         vae = with_defaults(AutoencoderKLHunyuanVideo15, folder.config("vae"))
         return BackboneSpec(
@@ -95,7 +113,8 @@ class HunyuanVideo15Family(ModelFamily):
             ),
             moves_keys=True,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
-            text_tokens=_PROMPT_TOKENS + _GLYPH_TOKENS,
+            text_tokens=_PROMPT_TOKENS + _GLYPH_TOKENS + (image_tokens(folder) if image else 0),
+            start="channels" if image else "replaced",
         )
 
     @override
@@ -103,9 +122,12 @@ class HunyuanVideo15Family(ModelFamily):
         self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
     ) -> HunyuanVideo15Backbone:
         def prune(transformer: Any) -> None:
-            # Positions are our own: absolute, and of any length. There is no image.
-            del transformer.rope, transformer.image_embedder
-            embedders = ("x_embedder", "cond_type_embed", "context_embedder", "context_embedder_2")
+            del transformer.rope  # positions are our own: absolute, and of any length
+            embedders = ["x_embedder", "cond_type_embed", "context_embedder", "context_embedder_2"]
+            if spec.start == "channels":
+                embedders.append("image_embedder")
+            else:
+                del transformer.image_embedder
             keep_layers(transformer, layers, first=embedders, last=("norm_out", "proj_out"))
 
         build = HunyuanVideo15Transformer3DModel.from_config
@@ -141,6 +163,43 @@ class HunyuanVideo15Family(ModelFamily):
             place,
             encode,
             others={"vae": vae, "guider": None},
+        )
+
+    @override
+    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+        return HunyuanVideo15Encoder.load(folder, device, _NATIVE_FRAMES).encode(frames)
+
+    @override
+    def encode_start(
+        self,
+        folder: ModelFolder,
+        spec: BackboneSpec,
+        frames: Tensor,
+        place: Placement,
+        original: Tensor | None = None,
+    ) -> ConditioningFrames:
+        start = super().encode_start(folder, spec, frames, place, original)
+        if spec.start != "channels":
+            return start
+        given = torch.cat([start.latents, torch.ones_like(start.latents[:, :1])], dim=1)
+        nothing = torch.zeros_like(given[:, :, :1])  # nor is anything given later
+        return replace(
+            start,
+            channels=torch.cat([given, nothing], dim=2),
+            prompts={"image": encode_image(folder, frames[0], place.device)},
+        )
+
+    @override
+    def blank_start(
+        self, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
+    ) -> ConditioningFrames | None:
+        if spec.start != "channels":
+            return None
+        width_of_states = folder.config("image_encoder")["hidden_size"]
+        return ConditioningFrames(
+            latents=torch.empty(1, spec.channels, 1, height, width),
+            channels=torch.empty(1, spec.channels + 1, 1, height, width),
+            prompts={"image": torch.empty(1, image_tokens(folder), width_of_states)},
         )
 
     @override

@@ -12,6 +12,7 @@ import torch
 from diffusers import (
     AutoencoderKLHunyuanVideo15,
     ClassifierFreeGuidance,
+    HunyuanVideo15ImageToVideoPipeline,
     HunyuanVideo15Pipeline,
     HunyuanVideo15Transformer3DModel,
 )
@@ -19,6 +20,9 @@ from transformers import (
     ByT5Tokenizer,
     Qwen2_5_VLTextConfig,
     Qwen2_5_VLTextModel,
+    SiglipImageProcessor,
+    SiglipVisionConfig,
+    SiglipVisionModel,
 )
 
 from longtake.models import BackboneSpec, Compression, ModelFolder, PromptStates
@@ -45,8 +49,8 @@ from longtake.testing.tiny.parts import (
 GLYPH_DIM, GLYPHS = 6, 3
 """Width of the second text encoder, and its tokens per prompt."""
 
-IMAGE_DIM = 5
-"""Width of an image's tokens, of which there are none."""
+IMAGE_DIM, IMAGE_TOKENS = 5, 4
+"""Width of the image encoder, and tokens that it makes of an image; without one there are none."""
 
 _TEMPLATE_TOKENS = 108
 """Tokens before the prompt, which the pipeline cuts off."""
@@ -64,6 +68,32 @@ def tiny_hunyuan15_folder(
         shard_size: Largest weight file (``"20KB"``); ``None`` for one file per component.
         seed: Of the weights.
     """
+    pipeline = HunyuanVideo15Pipeline(**_parts(guider, seed))
+    return save_folder(pipeline, path, shard_size)
+
+
+def tiny_hunyuan15_i2v_folder(
+    path: Path, *, guider: Any = None, shard_size: str | None = None, seed: int = 0
+) -> ModelFolder:
+    """Save a random-weight ``HunyuanVideo15ImageToVideoPipeline``, as ``tiny_hunyuan15_folder``."""
+    side = 16
+    config = SiglipVisionConfig(
+        hidden_size=IMAGE_DIM,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=1,
+        image_size=side,
+        patch_size=side // 2,
+    )
+    pipeline = HunyuanVideo15ImageToVideoPipeline(
+        **_parts(guider, seed),
+        image_encoder=randomize(SiglipVisionModel(config), seed),
+        feature_extractor=SiglipImageProcessor(size={"height": side, "width": side}),
+    )
+    return save_folder(pipeline, path, shard_size)
+
+
+def _parts(guider: Any, seed: int) -> dict[str, Any]:
     qwen = Qwen2_5_VLTextConfig(
         vocab_size=len(_WORDS),
         hidden_size=TEXT_DIM,
@@ -73,17 +103,16 @@ def tiny_hunyuan15_folder(
         num_key_value_heads=1,
         rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
     )
-    pipeline = HunyuanVideo15Pipeline(
-        text_encoder=randomize(Qwen2_5_VLTextModel(qwen), seed),
-        tokenizer=_tokenizer(),
-        transformer=tiny_hunyuan15_transformer(seed),
-        vae=tiny_hunyuan15_vae(seed),
-        scheduler=tiny_scheduler("FlowMatchEulerDiscreteScheduler"),
-        text_encoder_2=t5_encoder(384, GLYPH_DIM, seed),
-        tokenizer_2=ByT5Tokenizer(),
-        guider=guider or ClassifierFreeGuidance(guidance_scale=6.0),
-    )
-    return save_folder(pipeline, path, shard_size)
+    return {
+        "text_encoder": randomize(Qwen2_5_VLTextModel(qwen), seed),
+        "tokenizer": _tokenizer(),
+        "transformer": tiny_hunyuan15_transformer(seed),
+        "vae": tiny_hunyuan15_vae(seed),
+        "scheduler": tiny_scheduler("FlowMatchEulerDiscreteScheduler"),
+        "text_encoder_2": t5_encoder(384, GLYPH_DIM, seed),
+        "tokenizer_2": ByT5Tokenizer(),
+        "guider": guider or ClassifierFreeGuidance(guidance_scale=6.0),
+    }
 
 
 def tiny_hunyuan15_transformer(seed: int = 0) -> Any:
@@ -121,8 +150,8 @@ def tiny_hunyuan15_vae(seed: int = 0, **changes: Any) -> Any:
     return randomize(AutoencoderKLHunyuanVideo15(**config | changes), seed)
 
 
-def tiny_hunyuan15_spec() -> BackboneSpec:
-    """Return the spec of ``tiny_hunyuan15_backbone``."""
+def tiny_hunyuan15_spec(*, image: bool = False) -> BackboneSpec:
+    """Return the spec of ``tiny_hunyuan15_backbone``, from an image with ``image``."""
     return BackboneSpec(
         name="tiny HunyuanVideo 1.5",
         channels=CHANNELS,
@@ -132,17 +161,19 @@ def tiny_hunyuan15_spec() -> BackboneSpec:
         layers=LAYERS,
         native_frames=31,
         compression=Compression(temporal=4, spatial=16),
-        text_tokens=TOKENS + GLYPHS,
+        text_tokens=TOKENS + GLYPHS + (IMAGE_TOKENS if image else 0),
+        start="channels" if image else "replaced",
+        moves_keys=True,
     )
 
 
 def tiny_hunyuan15_backbone(
-    layers: Collection[int] = range(LAYERS), seed: int = 0
+    layers: Collection[int] = range(LAYERS), seed: int = 0, *, image: bool = False
 ) -> HunyuanVideo15Backbone:
     """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
     transformer = tiny_hunyuan15_transformer(seed)
     drop_layers(transformer.transformer_blocks, layers)
-    return HunyuanVideo15Backbone(tiny_hunyuan15_spec(), transformer, layers)
+    return HunyuanVideo15Backbone(tiny_hunyuan15_spec(image=image), transformer, layers)
 
 
 def tiny_hunyuan15_prompts(rows: int, seed: int = 0) -> PromptStates:

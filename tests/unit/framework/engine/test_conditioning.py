@@ -292,7 +292,7 @@ def test_the_end_of_a_video_is_kept(files: Path, name: str) -> None:
     ("name", "words"),
     [
         ("none.png", "but there is no such file"),
-        ("", "but there is no such file"),
+        ("", "a folder; folders of frames are not read"),
         ("note.txt", "cannot be read as an image"),
         ("half.png", "cannot be read as an image"),
         ("half.mp4", "cannot be read as an image"),
@@ -429,3 +429,60 @@ def test_a_vae_without_an_encoder_is_named(folder: ModelFolder, tmp_path: Path) 
     frames = torch.zeros(1, 32, 48, 3, dtype=torch.uint8)
     with pytest.raises(ModelError, match=r"lacks the tensor encoder\."):
         WanFamily().encode_video(other, frames, CPU)
+
+
+# What a viewer shows.
+
+CASES = Path(__file__).parents[3] / "cases"
+
+
+def shown(case: str, file: str, height: int, width: int) -> Tensor:
+    """Return the only frame of a file, ``(height, width, 3)``."""
+    return ConditioningFile(str(CASES / case / file)).last(1, height, width)[0]
+
+
+def test_gray_of_16_bits_is_gray() -> None:
+    """Of 86 and, in the last quadrant, 128 parts of 255."""
+    with Image.open(CASES / "start-16-bit-gray" / "gray16.png") as image:
+        width, height = image.size
+    frame = shown("start-16-bit-gray", "gray16.png", height, width)
+    assert torch.equal(frame[..., 0], frame[..., 1])
+    assert abs(int(frame[height // 4, width // 4, 0]) - 86) <= 1
+    assert abs(int(frame[3 * height // 4, 3 * width // 4, 0]) - 128) <= 1
+
+
+def test_gray_of_floating_point_numbers_runs_from_0_to_1() -> None:
+    with Image.open(CASES / "start-16-bit-gray" / "float.tif") as image:
+        levels = torch.from_numpy(np.array(image))
+    frame = shown("start-16-bit-gray", "float.tif", *levels.shape)
+    expected = (255 * levels).round().clamp(0, 255)
+    assert (frame[..., 0] - expected).abs().max() <= 1
+    assert 0 < frame.float().mean() < 255
+
+
+@pytest.mark.parametrize("file", ["alpha.png", "trans.gif"])
+def test_hidden_pixels_stay_hidden(file: str) -> None:
+    """What is transparent stands before white."""
+    with Image.open(CASES / "start-transparent-image" / file) as image:
+        width, height = image.size
+        image.seek(getattr(image, "n_frames", 1) - 1)
+        pixels = torch.from_numpy(np.array(image.convert("RGBA")))
+    frame = shown("start-transparent-image", file, height, width)
+    clear = pixels[..., 3] == 0
+    assert clear.any()
+    inner = clear.clone()
+    inner[1:-1, 1:-1] = clear[1:-1, 1:-1] & clear[:-2, 1:-1] & clear[2:, 1:-1]
+    assert bool((frame[inner] == 255).all())
+
+
+def test_pixels_that_are_not_square_are_stretched() -> None:
+    """A video of 160 by 96 whose pixels are twice as wide as high is 320 by 96."""
+    file = ConditioningFile(str(CASES / "start-anamorphic-video" / "anamorphic.mp4"))
+    count = file.count()
+    height, width, _ = file.original(count).shape
+    assert (width, height) == (320, 96)
+
+
+def test_a_folder_of_frames_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"a folder; folders of frames are not read"):
+        ConditioningFile(str(tmp_path))

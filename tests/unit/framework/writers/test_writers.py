@@ -237,3 +237,12 @@ def test_other_tensors_are_refused(tmp_path: Path, frames: Tensor) -> None:
         pytest.raises(ValueError, match=r"not torch.uint8 \(frames, 48, 80, 3\)"),
     ):
         writer.write(frames)
+
+
+def test_the_best_quality_stays_playable(tmp_path: Path) -> None:
+    """Crf 0 would be lossless: the profile High 4:4:4 Predictive, which few players show."""
+    for crf in (0, 1, 18):
+        with Mp4Writer(tmp_path / f"{crf}.mp4", shape(), crf=crf) as writer:
+            writer.write(moving(8))
+        with av.open(str(tmp_path / f"{crf}.mp4")) as container:
+            assert container.streams.video[0].codec_context.profile == "High"
