@@ -64,7 +64,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements.lock
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	if $(BIN)/python tools/lock.py --fits; then \
 		$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements.lock && \
-		$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .; \
+		PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --no-deps --editable .; \
 	else \
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'; \
 	fi
