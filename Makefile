@@ -10,7 +10,7 @@ T ?= tests/unit/testing tests/unit/strategies tests/unit/schedulers tests/unit/n
 # make test-kernels K="--kernels aten-default --threads 2" runs a part.
 K ?=
 
-.PHONY: help wheel-check demo test test-kernels test-floors check lint mutants install clean
+.PHONY: help audit fuzz wheel-check demo test test-kernels test-floors check lint mutants install clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,12 +57,24 @@ mutants: install  ## Measure which share of small faults the tests notice (hours
 install: $(VENV)/.installed
 
 # Made anew whenever what is to be installed has changed; a half-finished one has no stamp.
-$(VENV)/.installed: pyproject.toml constraints.txt
+# Where the lock is for this machine every file but PyTorch's is checked by its hash.
+$(VENV)/.installed: pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "longtake needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	if $(BIN)/python tools/lock.py --fits; then \
+		$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements.lock && \
+		PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --no-deps --editable .; \
+	else \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'; \
+	fi
 	touch $@
+
+audit: install  ## Ask which of the locked packages have known holes (needs pip-audit, and the network)
+	pip-audit --require-hashes --disable-pip --requirement requirements.lock
+
+fuzz: install  ## Run hostile input through the command: 10,000 inputs, hours (FUZZ="--count 300 --seed 7")
+	$(BIN)/python tools/fuzz.py $(FUZZ)
 
 clean:  ## Remove the virtual environment and the demo's output
 	rm -rf $(VENV) $(FLOORS) out/demo

@@ -111,7 +111,9 @@ def check_launch(devices: int, nodes: int, environment: Mapping[str, str]) -> No
     match launcher_of(environment):
         case Launcher.TORCHRUN:
             _check_processes("torchrun", number(environment, "WORLD_SIZE"), ranks)
-            for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE"):
+            for name in ("RANK", "LOCAL_RANK"):
+                number(environment, name)
+            for name in ("GROUP_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
                 number(environment, name, 0)
         case Launcher.SRUN:
             _check_step(devices, nodes, environment)
@@ -128,8 +130,8 @@ def check_launch(devices: int, nodes: int, environment: Mapping[str, str]) -> No
                     f"the environment variable LOCAL_RANK is {local}, but trainer.devices is "
                     f"{devices}; unset it where nothing has started several processes."
                 )
-            number(environment, "NODE_RANK", 0)
-            number(environment, "MASTER_PORT", 0)
+            for name in ("NODE_RANK", "GROUP_RANK", "MASTER_PORT"):
+                number(environment, name, 0)
 
 
 def tasks_per_node(text: str) -> list[int]:

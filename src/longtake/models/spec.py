@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 from longtake.errors import ConfigurationError
+
+_COUNTS: Final = ("channels", "heads", "head_dim", "layers", "native_frames", "train_timesteps")
+_MOST: Final = 100_000
+"""More than any model has of anything that is counted here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +109,19 @@ class BackboneSpec:
     moves_keys: bool = False
 
     def __post_init__(self) -> None:
+        counts = {
+            **{name: getattr(self, name) for name in _COUNTS},
+            "patch height": self.patch[1],
+            "patch width": self.patch[2],
+            "temporal compression": self.compression.temporal,
+            "spatial compression": self.compression.spatial,
+        }
+        for name, count in counts.items():
+            if type(count) is not int or not 0 < count <= _MOST:
+                raise ConfigurationError(
+                    f"the {name.replace('_', ' ')} of {self.name} would be {str(count)[:40]}, by "
+                    f"its configuration files, but it is a whole number from 1 to {_MOST:,}."
+                )
         if self.patch[0] != 1:
             raise ConfigurationError(
                 f"{self.name} puts {self.patch[0]} latent frames into one token; blocks are cut "

@@ -13,7 +13,7 @@ from longtake.errors import ModelError
 from longtake.models.loading.hub import HubSnapshot, find_settings, find_snapshot
 from longtake.models.loading.hub_ids import check_layout
 from longtake.models.loading.lora import Lora, LoraFile
-from longtake.models.loading.redirects import refuse_adapter, refuse_kernels
+from longtake.models.loading.redirects import refuse_adapter, refuse_kernels, refuse_sizes
 from longtake.models.loading.single_file import find_weights, refuse_file, refuse_folder
 from longtake.models.loading.weight_files import choose, has_variant, variants_in, why_none
 
@@ -129,10 +129,17 @@ class ModelFolder:
         return str(self.index[component][0]) if self.has(component) else ""
 
     def config(self, component: str) -> dict[str, Any]:
-        """Return the component's configuration."""
+        """Return the component's configuration.
+
+        Raises:
+            ModelError: It is missing, is none, or asks for more modules than any model has.
+        """
         named = component in ("scheduler", "guider")
         name = f"{component}_config.json" if named else "config.json"
-        return _read_json(self.path / component / name)
+        file = self.path / component / name
+        config = _read_json(file)
+        refuse_sizes(file, config)
+        return config
 
     def weight_files(self, component: str) -> dict[str, Path]:
         """Return which file holds each tensor of ``component``; an unsharded one has key ``""``.
@@ -265,7 +272,7 @@ def open_folder(
     for part in folder.weighted:
         refuse_adapter(path / part)
         if (settings := path / part / "config.json").is_file():
-            refuse_kernels(settings, _read_json(settings))
+            refuse_kernels(settings, folder.config(part))
     transformers = [part for part in folder.components if part.startswith(TRANSFORMER)]
     if own is not None and len(transformers) > 1:
         raise ModelError(

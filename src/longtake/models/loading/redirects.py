@@ -1,4 +1,4 @@
-"""Redirections in a model folder: files that would have a library fetch or run something else."""
+"""Redirections in a model folder: what would have a library fetch, run or build something else."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from longtake.errors import ModelError
 
 _ADAPTER: Final = "adapter_config.json"
 """Where transformers finds it, it loads the folder or hub model that it names."""
+_COUNTED: Final = ("layers", "blocks", "layers_per_block", "heads", "groups")
+"""How the settings end that say how many modules are built."""
+_LAYERS: Final = 1_000
+_LARGEST: Final = 2**40
 _KERNELS: Final = "_implementation"
 """How settings end that name a kernel; one with a slash is a hub id, whose code would be run."""
 
@@ -46,6 +50,26 @@ def refuse_kernels(file: Path, config: Mapping[str, Any]) -> None:
                 f"{file} sets {key} to {value!r}: code from the hub, which longtake does not run; "
                 f"take the setting out."
             )
+
+
+def refuse_sizes(file: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a configuration by which a library would build modules without end.
+
+    Args:
+        file: Where it stands.
+        config: Its content.
+
+    Raises:
+        ModelError: Names the setting.
+    """
+    for key, value in _settings(config):
+        numbers = value if isinstance(value, list) else [value]
+        most = _LAYERS if key.endswith(_COUNTED) else _LARGEST
+        for number in numbers:
+            if isinstance(number, int) and abs(number) > most:
+                raise ModelError(
+                    f"{file} sets {key} to {str(number)[:40]}, but no model has more than {most:,}."
+                )
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

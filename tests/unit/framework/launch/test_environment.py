@@ -149,6 +149,9 @@ def test_mpirun_is_refused_in_a_sentence(environment: dict[str, str]) -> None:
         (MPICH, "PMI_SIZE"),
         ({}, "LOCAL_RANK"),
         ({}, "NODE_RANK"),
+        ({}, "GROUP_RANK"),
+        ({}, "MASTER_PORT"),
+        (TORCHRUN, "RANK"),
     ],
 )
 def test_variables_that_are_no_numbers_are_named(

@@ -98,7 +98,7 @@ def test_a_shard_outside_the_folder_is_not_followed(tmp_path: Path) -> None:
     add_file(tmp_path, "secret.safetensors")
     shards = json.dumps({"weight_map": {"a": "../../secret.safetensors"}})
     add_file(tmp_path / "model", "vae/model.safetensors.index.json", shards)
-    with pytest.raises(ModelError, match=r"names the shard secret\.safetensors, which is missing"):
+    with pytest.raises(ModelError, match="shards are files in its folder"):
         folder.weight_files("vae")
 
 

@@ -113,3 +113,19 @@ def test_settings_that_are_none_are_refused(path: Path, name: str, text: str) ->
     read: Callable[[], object] = lambda: open_folder(str(path)).config("transformer")  # noqa: E731
     with pytest.raises(ModelError, match="JSON"):
         read()
+
+
+@pytest.mark.parametrize(
+    ("part", "settings"),
+    [
+        ("text_encoder", {"num_layers": 10**9}),
+        ("transformer", {"num_layers": 10**6}),
+        ("vae", {"num_res_blocks": 2**31}),
+        ("transformer", {"ffn_dim": 2**63}),
+        ("transformer", {"patch_size": [1, 2, 10**30]}),
+    ],
+)
+def test_modules_are_not_built_without_end(path: Path, part: str, settings: dict[str, Any]) -> None:
+    changed(path / part / "config.json", **settings)
+    with pytest.raises(ModelError, match="but no model has more than"):
+        open_folder(str(path))

@@ -1,0 +1,98 @@
+"""Launchers by their variables: one run, whatever shell, job name or order of words."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from tests.cli.command import COMMAND, ENVIRONMENT, predict, run, tiny_options
+from tests.cli.conftest import SerialRun
+
+
+def test_tasks_of_srun_in_salloc_are_the_ranks_of_one_run(
+    model: Path, tmp_path: Path, serial: SerialRun
+) -> None:
+    """The job's name, "interactive", is inherited; no tasks per machine are told."""
+    out = tmp_path / "out"
+    command = [*COMMAND, "predict", *tiny_options(model), "--output", str(out)]
+    step = {
+        "SLURM_JOB_ID": str(10_000 + os.getpid() % 10_000),  # from which the port is made
+        "SLURM_JOB_NAME": "interactive",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_NODEID": "0",
+    }
+    processes = [
+        subprocess.Popen(
+            [*command, "--trainer.devices", "2"],
+            env=ENVIRONMENT | step | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert (out / "0000" / "video.mp4").read_bytes() == serial.video
+
+
+def test_in_a_shell_of_srun_the_ranks_are_started_here(
+    model: Path, tmp_path: Path, serial: SerialRun
+) -> None:
+    out = tmp_path / "out"
+    shell = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_JOB_NAME": "zsh",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": "1",
+        "SLURM_NTASKS": "1",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+        "SLURM_NODEID": "0",
+    }
+    command = [*COMMAND, "predict", *tiny_options(model), "--output", str(out)]
+    done = run([*command, "--trainer.devices", "2"], variables=shell)
+    assert done.returncode == 0, done.stderr
+    assert (out / "0000" / "video.mp4").read_bytes() == serial.video
+
+
+def test_mpirun_makes_no_run_twice(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for rank in range(2):
+        mpi = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(rank)}
+        command = [*COMMAND, "predict", *tiny_options(model), "--output", str(out)]
+        done = run(command, variables=mpi)
+        assert done.returncode == 2
+        assert done.stderr.count("mpirun started 2 processes") == (1 if rank == 0 else 0)
+    assert not out.exists()
+
+
+def test_variables_that_are_no_numbers_are_refused_before_anything_reads_them(
+    model: Path, tmp_path: Path
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        command = [*COMMAND, "predict", *tiny_options(model), "--output", str(tmp_path / "out")]
+        done = run(command, variables={name: "one"})
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"longtake: error: the environment variable {name} is 'one'")
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_config_may_stand_before_the_command(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run([*COMMAND, "--config", str(config), "predict", "--output", str(out)])
+    assert done.returncode == 0, done.stderr
+    assert (out / "0000" / "video.mp4").exists()
+
+
+def test_a_scale_that_is_no_number_is_refused(config: Path, tmp_path: Path) -> None:
+    for scale in (".nan", ".inf", "-.inf"):
+        lora = f"[{{path: {tmp_path}/x.safetensors, scale: {scale}}}]"
+        out = tmp_path / "out"
+        done = predict("--config", config, "--output", out, "--model.lora", lora)
+        assert done.returncode == 2
+        assert "it must be a finite number" in done.stderr
+        assert not out.exists()
