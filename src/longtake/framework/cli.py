@@ -64,9 +64,9 @@ class LongtakeCLI(LightningCLI):
     trainer: InferenceTrainer
     model: Generator
     datamodule: PromptData
+    _folder: RunFolder | None = None
 
     def __init__(self, args: ArgsType = None) -> None:
-        self._folder: RunFolder | None = None
         try:
             super().__init__(
                 Generator,
@@ -85,8 +85,7 @@ class LongtakeCLI(LightningCLI):
                 args=gathered(resumed(sys.argv[1:] if args is None else args)),
             )
         finally:
-            if self._folder is not None:
-                self._folder.release()
+            self._release()
 
     @override
     @staticmethod
@@ -191,6 +190,10 @@ class LongtakeCLI(LightningCLI):
             "the strategy would: longtake plan --actions FILE writes such a file.",
         )
         parser.add_lightning_class_args(VideoWriter, "video")
+
+    def _release(self) -> None:
+        if self._folder is not None:
+            self._folder.release()
 
     def before_plan(self) -> None:
         """Take the plan file that was given."""

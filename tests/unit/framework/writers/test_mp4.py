@@ -50,7 +50,7 @@ def test_frames_come_back_in_time_and_once_each(tmp_path: Path) -> None:
 def test_the_bytes_do_not_depend_on_how_the_frames_come(tmp_path: Path) -> None:
     expected = made(tmp_path / "whole.mp4", [frames()])
     for sizes in ([1] * 14, [5, 9], [4, 4, 4, 2]):
-        parts = list(frames().split(sizes))
+        parts = list(torch.split(frames(), sizes))
         for flush in (False, True):
             assert made(tmp_path / "parts.mp4", parts, flush=flush) == expected
 
@@ -59,7 +59,7 @@ def test_after_a_flush_every_frame_plays(tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
     writer = Mp4Writer(path, SHAPE)
     writer.open()
-    for count, part in enumerate(frames(6).split(1), start=1):
+    for count, part in enumerate(torch.split(frames(6), 1), start=1):
         writer.write(part)
         writer.flush()
         assert len(shown(path)[1]) == count
