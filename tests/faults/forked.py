@@ -22,8 +22,11 @@ import torch
 
 from longtake.framework.cli import main
 
-PATIENCE: Final = 300.0
+PATIENCE: Final = 120.0
 """Seconds after which a run hangs."""
+GRACE: Final = 5.0
+"""Seconds after which the others of a dead rank are killed, as torchrun's agent does it: they may
+still wait for it to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,15 @@ def run_forked(
     ]
     for child in children:
         child.start()
+    bereft: float | None = None
     while alive := [child for child in children if child.exitcode is None]:
         connection.wait([child.sentinel for child in alive], 0.002)
         seconds = time.monotonic() - start
+        if bereft is None and any(child.exitcode for child in children):
+            bereft = seconds
+        if bereft is not None and seconds > bereft + GRACE:
+            for child in alive:
+                child.kill()
         if fault is not None and not struck and seconds > fault.after and fault.said in said(log):
             struck = True
             targets = children if fault.rank is None else [children[fault.rank]]

@@ -23,3 +23,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     faults = [(way[0], Fault(late)), (way[1], Fault(early, rank=way[1] - 1))]
     outcome = struck_run(model, method, tmp_path / "out", whole[method], faults, way[2])
     assert outcome.is_well, f"{outcome.strikes} strikes, left {outcome.left}: {outcome.said}"
+
+
+def test_a_killed_run_with_decode_ranks_goes_on(
+    model: Path, whole: dict[str, Whole], tmp_path: Path
+) -> None:
+    early, late = moments(7, 2, whole["queue"].seconds)
+    faults = [(3, Fault(late)), (2, Fault(early + late / 2))]
+    outcome = struck_run(model, "queue", tmp_path / "out", whole["queue"], faults, 3, 1)
+    assert outcome.is_well, f"{outcome.strikes} strikes, left {outcome.left}: {outcome.said}"
