@@ -197,7 +197,7 @@ def _ended(process: subprocess.Popen[str], others: list[psutil.Process]) -> tupl
 
 @pytest.mark.parametrize(
     ("frames", "sent", "to_all", "status"),
-    [("null", signal.SIGINT, True, 0), ("4001", signal.SIGTERM, False, 130)],
+    [("null", signal.SIGINT, True, 0), ("4001", signal.SIGTERM, False, 75)],
     ids=["Ctrl-C in a terminal", "SIGTERM to the main process"],
 )
 def test_a_signal_ends_all_ranks_with_a_complete_file(

@@ -50,12 +50,23 @@ class Whole:
     seconds: float
 
 
-def options(model: Path, method: str, ranks: int) -> list[str]:
-    """Return the options of a run, but for its output."""
+def options(model: Path, method: str, ranks: int, decode_devices: int = 0) -> list[str]:
+    """Return the options of a run, but for its output.
+
+    Args:
+        model: Folder of the tiny model.
+        method: Which case.
+        ranks: Of the run.
+        decode_devices: How many of them decode.
+    """
     devices = ["--trainer.devices", str(ranks)]
-    if ranks > 1:
+    if ranks - decode_devices == 1:
+        devices += ["--trainer.strategy", "SingleDevice"]
+        devices += ["--trainer.strategy.decode_devices", str(decode_devices)]
+    else:
         devices += ["--trainer.strategy", "DualParal", "--trainer.strategy.guidance", "together"]
-        devices += ["--trainer.strategy.cfg", "1", "--trainer.strategy.decode_devices", "0"]
+        devices += ["--trainer.strategy.cfg", "1", "--trainer.strategy.decode_devices"]
+        devices += [str(decode_devices)]
     return ["predict", "--model.pipeline", str(model), *COMMON, *METHODS[method], *devices]
 
 
@@ -106,6 +117,7 @@ def struck_run(
     whole: Whole,
     faults: Sequence[tuple[int, Fault]],
     last_ranks: int = 1,
+    decode_devices: int = 0,
 ) -> Outcome:
     """Run a case, strike it, let it go on, strike it again; at last let it end.
 
@@ -116,11 +128,18 @@ def struck_run(
         whole: The undisturbed run.
         faults: Of each process: the number of ranks, and what befalls it.
         last_ranks: Of the process that nothing befalls.
+        decode_devices: How many ranks of each process decode, beside the others.
     """
     strikes = 0
     ended: Ended | None = None
     for ranks, fault in [*faults, (last_ranks, None)]:
-        args = [*options(model, method, ranks), "--output", str(out), "--resume", "auto"]
+        args = [
+            *options(model, method, ranks, decode_devices),
+            "--output",
+            str(out),
+            "--resume",
+            "auto",
+        ]
         ended = run_forked(args, out.with_suffix(".log"), ranks, fault)
         strikes += ended.struck
     assert ended is not None

@@ -1,6 +1,6 @@
-"""Forked runs: the command in children of a process that has imported it, a second instead of ten.
+"""Forked runs: the command in children of a server that has imported it: a second, not ten.
 
-Each rank is a child, as torchrun would start it. Nothing here is multi-threaded before a fork.
+Each rank is a child, as torchrun would start it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import connection, get_context
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import torch
 
 from longtake.framework.cli import main
 
-PATIENCE: Final = 300.0
+PATIENCE: Final = 120.0
 """Seconds after which a run hangs."""
+GRACE: Final = 5.0
+"""Seconds after which the others of a dead rank are killed, as torchrun's agent does it: they may
+still wait for it to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +37,15 @@ class Fault:
         after: Seconds from its start.
         signal: What is sent.
         rank: To which rank; ``None``: to all.
+        said: What the run must have said before.
+        times: How often it is sent, one after another.
     """
 
     after: float
     signal: signal.Signals = signal.SIGKILL
     rank: int | None = None
+    said: str = ""
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,13 @@ class Ended:
     struck: bool
 
 
-def run_forked(args: Sequence[str], log: Path, ranks: int = 1, fault: Fault | None = None) -> Ended:
+def run_forked(
+    args: Sequence[str],
+    log: Path,
+    ranks: int = 1,
+    fault: Fault | None = None,
+    ignored: Sequence[int] = (),
+) -> Ended:
     """Run the command to its end in forked children.
 
     Args:
@@ -65,55 +79,65 @@ def run_forked(args: Sequence[str], log: Path, ranks: int = 1, fault: Fault | No
         log: File for what it says; replaced.
         ranks: Number of ranks.
         fault: What befalls it.
+        ignored: Signals that it is told to ignore, as ``nohup`` does.
 
     Raises:
         AssertionError: It hangs.
     """
     log.unlink(missing_ok=True)
-    port = _free_port()
-    children = [_fork(list(args), log, rank, ranks, port) for rank in range(ranks)]
-    start = time.monotonic()
-    statuses: dict[int, int] = {}
-    struck = False
-    while len(statuses) < ranks:
-        for rank, child in enumerate(children):
-            if rank not in statuses:
-                done, status = os.waitpid(child, os.WNOHANG)
-                if done:
-                    statuses[rank] = os.waitstatus_to_exitcode(status)
-        if fault is not None and not struck and time.monotonic() - start > fault.after:
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.faults.forked"])
+    port, start, struck = _free_port(), time.monotonic(), False
+    children = [
+        context.Process(target=_be_rank, args=(list(args), str(log), rank, ranks, port, ignored))
+        for rank in range(ranks)
+    ]
+    for child in children:
+        child.start()
+    bereft: float | None = None
+    while alive := [child for child in children if child.exitcode is None]:
+        connection.wait([child.sentinel for child in alive], 0.002)
+        seconds = time.monotonic() - start
+        if bereft is None and any(child.exitcode for child in children):
+            bereft = seconds
+        if bereft is not None and seconds > bereft + GRACE:
+            for child in alive:
+                child.kill()
+        if fault is not None and not struck and seconds > fault.after and fault.said in said(log):
             struck = True
-            for rank, child in enumerate(children):
-                if rank not in statuses and fault.rank in (None, rank):
-                    os.kill(child, fault.signal)
-        if time.monotonic() - start > PATIENCE:
-            for rank, child in enumerate(children):
-                if rank not in statuses:
-                    os.kill(child, signal.SIGKILL)
-                    os.waitpid(child, 0)
-            raise AssertionError(f"ranks {set(range(ranks)) - set(statuses)} hang: {_said(log)}")
-        time.sleep(0.002)
+            targets = children if fault.rank is None else [children[fault.rank]]
+            _strike([child for child in targets if child.exitcode is None], fault)
+        if seconds > PATIENCE:
+            for child in alive:
+                child.kill()
+            raise AssertionError(f"{len(alive)} of {ranks} ranks hang: {said(log)}")
     seconds = time.monotonic() - start
-    return Ended(tuple(statuses[rank] for rank in range(ranks)), _said(log), seconds, struck)
+    statuses = tuple(child.exitcode or 0 for child in children)
+    return Ended(statuses, said(log), seconds, struck)
 
 
-def _fork(args: list[str], log: Path, rank: int, ranks: int, port: int) -> int:
-    child = os.fork()
-    if child == 0:
-        _be_rank(args, log, rank, ranks, port)
-    return child
+def _strike(children: Sequence[Any], fault: Fault) -> None:
+    for _ in range(fault.times):
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, fault.signal)
+        time.sleep(0.05 * (fault.times > 1))
 
 
-def _be_rank(args: list[str], log: Path, rank: int, ranks: int, port: int) -> NoReturn:
+def _be_rank(
+    args: list[str], log: str, rank: int, ranks: int, port: int, ignored: Sequence[int]
+) -> NoReturn:
     status = 1
     try:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(file, 1)
         os.dup2(file, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
+        for other in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
         torch.set_num_threads(1)
         if ranks > 1:
             os.environ.update(
@@ -126,7 +150,6 @@ def _be_rank(args: list[str], log: Path, rank: int, ranks: int, port: int) -> No
                 MASTER_PORT=str(port),
                 TORCHELASTIC_RUN_ID="faults",
             )
-        sys.argv = ["longtake", *args]
         main(args)
         status = 0
     except SystemExit as end:
@@ -140,7 +163,8 @@ def _be_rank(args: list[str], log: Path, rank: int, ranks: int, port: int) -> No
         os._exit(status)
 
 
-def _said(log: Path) -> str:
+def said(log: Path) -> str:
+    """Return what a run has said so far."""
     return log.read_text(errors="replace") if log.exists() else ""
 
 

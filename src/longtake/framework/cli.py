@@ -72,9 +72,9 @@ class LongtakeCLI(LightningCLI):
     trainer: InferenceTrainer
     model: Generator
     datamodule: PromptData
+    _folder: RunFolder | None = None
 
     def __init__(self, args: list[str]) -> None:
-        self._folder: RunFolder | None = None  # the parser runs the command, which may take one
         restrict(plugins=plugins_allowed(os.environ))
         try:
             super().__init__(
@@ -95,10 +95,6 @@ class LongtakeCLI(LightningCLI):
             )
         finally:
             self._release()
-
-    def _release(self) -> None:
-        if self._folder is not None:
-            self._folder.release()
 
     @override
     @staticmethod
@@ -221,6 +217,10 @@ class LongtakeCLI(LightningCLI):
             "the strategy would: longtake plan --actions FILE writes such a file.",
         )
         parser.add_lightning_class_args(VideoWriter, "video")
+
+    def _release(self) -> None:
+        if self._folder is not None:
+            self._folder.release()
 
     def before_plan(self) -> None:
         """Take the plan file that was given."""

@@ -28,7 +28,7 @@ def resume_arguments(args: list[str]) -> list[str]:
         OutputError: There is no run in the folder.
     """
     run = _value(args, RESUME)
-    if run is None or run == AUTO or args[0] != "predict":
+    if args[:1] != ["predict"] or run is None or run == AUTO:
         return args
     folder = RunFolder(run)
     folder.check_is_run()
@@ -80,9 +80,9 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _value(args: list[str], option: str) -> str | None:
     """Return what was given to an option, the last time."""
     found = None
-    for arg, after in zip(args, [*args[1:], None], strict=True):
+    for index, arg in enumerate(args):
         if arg == option:
-            found = after
+            found = next(iter(args[index + 1 :]), None)
         elif arg.startswith(f"{option}="):
             found = arg.removeprefix(f"{option}=")
     return found

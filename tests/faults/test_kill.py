@@ -1,0 +1,34 @@
+"""Killed runs: a short seeded part; ``python -m tests.faults`` does as many as it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.cases import METHODS, Whole, moments, struck_run
+from tests.faults.forked import Fault
+
+WAYS = [(1, 1, 1), (2, 1, 2), (1, 3, 2)]
+"""Ranks of the processes, each but the last one killed."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(str, way)))
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    method: str, way: tuple[int, ...], model: Path, whole: dict[str, Whole], tmp_path: Path
+) -> None:
+    # All ranks in the first process, one rank alone in the second.
+    early, late = moments(sum(way) + 10 * len(method), 2, whole[method].seconds)
+    faults = [(way[0], Fault(late)), (way[1], Fault(early, rank=way[1] - 1))]
+    outcome = struck_run(model, method, tmp_path / "out", whole[method], faults, way[2])
+    assert outcome.is_well, f"{outcome.strikes} strikes, left {outcome.left}: {outcome.said}"
+
+
+def test_a_killed_run_with_decode_ranks_goes_on(
+    model: Path, whole: dict[str, Whole], tmp_path: Path
+) -> None:
+    early, late = moments(7, 2, whole["queue"].seconds)
+    faults = [(3, Fault(late)), (2, Fault(early + late / 2))]
+    outcome = struck_run(model, "queue", tmp_path / "out", whole["queue"], faults, 3, 1)
+    assert outcome.is_well, f"{outcome.strikes} strikes, left {outcome.left}: {outcome.said}"
