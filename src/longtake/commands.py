@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "predict": "Make the videos.",
     "plan": "Print what a run would do: which rank holds which layers, how long it would take.",
     "models": "List the models that can be run, plug-ins included, and what each takes.",
+    "convert": "Write a PyTorch checkpoint as safetensors, which longtake reads.",
 }
 """The first lines of the methods of ``InferenceTrainer``."""
 
