@@ -29,6 +29,9 @@ _TASKS: Final = {
 """What a pipeline is for, by a part of its name."""
 _HINTS: Final = {
     "LTXImageToVideo": "a folder of LTXImageToVideoPipeline has the weights of LTXPipeline too",
+    "SkyReelsV2DiffusionForcing": (
+        "its folders have the weights of SkyReelsV2DiffusionForcingPipeline too"
+    ),
     "LTXCondition": "a folder of LTXConditionPipeline has the weights of LTXPipeline too",
     "WanVideoToVideo": "a folder of WanVideoToVideoPipeline has the weights of WanPipeline too",
 }
@@ -54,6 +57,7 @@ def instead_of(pipeline: str, cards: Sequence[ModelCard]) -> str:
     advice = "; ".join(_line(group) for group in _by_pipeline(kin))
     if "ImageToVideo" in name and all(card.start == "none" for card in kin):
         able = [card for card in cards if card.start == "always"]
+        able.sort(key=lambda card: -(card.native_frames or 0))  # of the longest clips
         advice += "".join(f"; from an image, {_line(one)}" for one in _by_pipeline(able)[:1])
     return _after(what, f"the nearest registered pipeline is {advice}.")
 

@@ -25,6 +25,8 @@ _AVERAGED: Final = "ema_state_dict"
 """The VAE's weights that are meant to be used, where its trainer has kept them."""
 _GENERATOR: Final = "gen_model"
 """The VAE among the models that its trainer saves."""
+_TAPS: Final = "wavelet_transform"
+"""In the names of the VAE's wavelets, which are no weights: they are left out."""
 _WEIGHTS: Final = {"vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """How the files of parts are called that are published as pickles, without the ending."""
 
@@ -147,6 +149,7 @@ def _weights(file: Path, content: Mapping[Any, Any]) -> dict[str, Tensor]:
             return {
                 key.replace("module.", "") if averaged else key: tensor
                 for key, tensor in found[name].items()
+                if _TAPS not in key
             }
     raise ModelError(
         f"{file} holds no plain state dict, tensors by name, as {_AVERAGED} or state_dict (it "

@@ -20,20 +20,24 @@ INSTEAD = {
     "WanVACEPipeline": ["VACE steers a video", f"nearest registered pipeline is {T2V}"],
     "WanAnimatePipeline": ["Animate moves a character", f"nearest registered pipeline is {I2V}"],
     "WanVideoToVideoPipeline": ["has the weights of WanPipeline too", f"pipeline is {T2V}"],
-    "LTX2Pipeline": ["video and sound in two streams", "pipeline is LTXPipeline (text to video"],
-    "LTX2ImageToVideoPipeline": ["pipeline is LTXPipeline (", f"from an image, {I2V}"],
-    "LTXImageToVideoPipeline": ["has the weights of LTXPipeline too", f"from an image, {I2V}"],
+    "LTX2Pipeline": ["video and sound in two streams", "pipeline is LTXPipeline (text, image or"],
+    "LTX2ImageToVideoPipeline": ["pipeline is LTXPipeline (text, image or video to video"],
+    "LTXImageToVideoPipeline": ["has the weights of LTXPipeline too", "image or video to video"],
     "LTXConditionPipeline": ["has the weights of LTXPipeline too", "pipeline is LTXPipeline ("],
-    "HunyuanVideoImageToVideoPipeline": ["pipeline is HunyuanVideoPipeline (", I2V],
-    "HunyuanVideo15ImageToVideoPipeline": ["pipeline is HunyuanVideo15Pipeline (", I2V],
-    "HunyuanVideoFramepackPipeline": ["FramePack", "pipeline is HunyuanVideoPipeline ("],
-    "HunyuanSkyreelsImageToVideoPipeline": ["pipeline is HunyuanVideoPipeline (", I2V],
-    "CogVideoXImageToVideoPipeline": ["pipeline is CogVideoXPipeline (", I2V],
-    "SkyReelsV2DiffusionForcingImageToVideoPipeline": [
-        "pipeline is SkyReelsV2DiffusionForcingPipeline (text, image or video to video",
+    "HunyuanVideoImageToVideoPipeline": [
+        "pipeline is HunyuanVideoPipeline (",
+        "from an image, HunyuanVideo15ImageToVideoPipeline (image to video",
     ],
-    "SkyReelsV2ImageToVideoPipeline": ["SkyReelsV2Pipeline (text, image or video to video"],
-    "FluxPipeline": ["no registered family is near it; there are CogVideoXPipeline,"],
+    "HunyuanVideoFramepackPipeline": ["FramePack", "pipeline is HunyuanVideoPipeline ("],
+    "HunyuanSkyreelsImageToVideoPipeline": [
+        "pipeline is HunyuanVideoPipeline (",
+        "from an image, HunyuanVideo15ImageToVideoPipeline (image to video",
+    ],
+    "CogVideoXVideoToVideoPipeline": ["CogVideoXPipeline (text, image or video to video"],
+    "SkyReelsV2DiffusionForcingImageToVideoPipeline": [
+        "have the weights of SkyReelsV2DiffusionForcingPipeline too",
+    ],
+    "FluxPipeline": ["no registered family is near it; there are CogVideoXImageToVideoPipeline,"],
     "CogView4Pipeline": ["no registered family is near it"],
 }
 

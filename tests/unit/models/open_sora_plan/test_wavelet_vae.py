@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from longtake.errors import ModelError
@@ -172,6 +172,21 @@ def test_latents_come_back_through_both() -> None:
         shown = list(decoder.decode(state, WaveletEncoder(model).encode(frames)))
         videos.append(torch.cat([*shown, *decoder.finish(state)]))
     torch.testing.assert_close(videos[0], videos[1], rtol=0, atol=1e-4)
+
+
+def test_a_file_may_hold_the_wavelets_taps(folder: ModelFolder, tmp_path: Path) -> None:
+    (tmp_path / "vae").mkdir()
+    for file in (folder.path / "vae").iterdir():
+        (tmp_path / "vae" / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    taps = {"decoder.inverse_wavelet_transform_l1.aa": torch.full((1, 1, 2, 2), 0.5)}
+    save_file(load_file(weights) | taps, weights)
+    frames = torch.randint(0, 256, (5, 16, 16, 3), dtype=torch.uint8)
+    found, expected = (
+        OpenSoraPlanFamily().encode_video(each, frames, CPU)
+        for each in (ModelFolder(tmp_path, folder.index), folder)
+    )
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize(
