@@ -32,7 +32,7 @@ def options(command: str) -> list[Option]:
     def taken(self: object, parser: Any, args: object) -> None:
         raise _Taken(parser._subcommands_action.choices)
 
-    LongtakeCLI.parse_arguments = taken  # type: ignore[method-assign,assignment]
+    LongtakeCLI.parse_arguments = taken  # type: ignore[method-assign]
     try:
         LongtakeCLI([command])
     except _Taken as found:

@@ -60,8 +60,8 @@ def check_groups(config: Namespace) -> None:
         ConfigurationError: Names the group.
     """
     for name in _GROUPS:
-        value = config.get(name, Namespace())
-        if not isinstance(value, Namespace):
+        value = config.get(name)
+        if name in config and not isinstance(value, Namespace):
             raise ConfigurationError(
                 f"{name} is {str(value)[:_SHOWN]!r}, but it must hold options by name; see "
                 f"longtake predict --help."

@@ -41,7 +41,7 @@ def _nulls_in(key: str, value: object) -> Iterator[str]:
             yield from _nulls_in(key, inner)
     if not isinstance(value, Namespace):
         return
-    given = value.get("init_args") or Namespace()
+    given = value.get("init_args")
     hints = _hints(str(value.get("class_path", "")))
     for name, inner in vars(given).items() if isinstance(given, Namespace) else ():
         if inner is None and name in hints and not _may_be_null(hints[name]):

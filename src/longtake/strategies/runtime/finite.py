@@ -77,7 +77,7 @@ class FiniteWatch:
             return _Pass(task, first, sums, None)
         host = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=True)
         host.copy_(sums, non_blocking=True)
-        ready = torch.cuda.Event()
+        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
         ready.record()
         return _Pass(task, first, host, ready)
 
@@ -126,4 +126,4 @@ def check_step(rank: int, task: Task, latents: Tensor, *, last: bool) -> None:
 
 
 def _is_here(one: _Pass) -> bool:
-    return one.ready is None or one.ready.query()
+    return one.ready is None or bool(one.ready.query())  # type: ignore[no-untyped-call]

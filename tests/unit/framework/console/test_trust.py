@@ -183,7 +183,7 @@ def test_a_good_config_file_is_taken(tmp_path: Path, capsys: pytest.CaptureFixtu
         "model: {pipeline: demo, cache: {class_path: AnchorKV, init_args: {frames: 1}}}\n"
         "trainer: {accelerator: cpu}\ndata: {prompts: [a bird], num_frames: 33}\n"
     )
-    for words in (["plan", "--config", file], ["--config", file, "plan"]):
+    for words in (["plan", "--config", str(file)], ["--config", str(file), "plan"]):
         done = run_here(capsys, *words)
         assert (done.returncode, done.stderr) == (0, "")
 
