@@ -21,14 +21,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from longtake.threads import sleep_at_barriers
 
-if TYPE_CHECKING:
-    from hostile.runner import Verdict
-
 ROOT: Final = Path(__file__).resolve().parents[1]
+GOOD: Final = ("refused", "made")
+"""Verdicts that are as they should be."""
 KEPT: Final = ROOT / ".work" / "fuzz"
 
 
@@ -49,14 +48,27 @@ def main(args: Sequence[str] | None = None) -> int:
     given = parser.parse_args(args)
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     sleep_at_barriers(os.environ)
+    table: dict[str, Counter[str]] = {}
+    slowest: dict[str, float] = {}
+    try:
+        _run(given, table, slowest)
+    except KeyboardInterrupt:
+        print("interrupted: what has been run so far")
+    _print(table, slowest)
+    refused, made = (sum(counts[word] for counts in table.values()) for word in GOOD)
+    return sum(counts.total() for counts in table.values()) - refused - made
+
+
+def _run(
+    given: argparse.Namespace, table: dict[str, Counter[str]], slowest: dict[str, float]
+) -> None:
+    """Run the inputs; count by kind what they have come to, and the seconds of the slowest."""
     # Here: these load PyTorch, which reads the variables.
     from hostile.cases import KINDS
-    from hostile.runner import INPUTS, Outcome, run
+    from hostile.runner import INPUTS, run
     from hostile.world import make_world
 
     kinds = [given.kind] if given.kind else list(KINDS)
-    table: dict[str, Counter[Verdict]] = {kind: Counter() for kind in kinds}
-    slowest: dict[str, float] = dict.fromkeys(kinds, 0.0)
     with tempfile.TemporaryDirectory() as place:
         world = make_world(Path(place) / "world")
         for number in range(given.first, given.first + given.count):
@@ -64,9 +76,9 @@ def main(args: Sequence[str] | None = None) -> int:
             folder = Path(place) / "case"
             (folder / INPUTS).mkdir(parents=True)
             case = KINDS[kind](Random(f"{given.seed}/{kind}/{index}"), world, folder)
-            outcome: Outcome = run(case, folder, given.patience, real=given.real)
-            table[kind][outcome.verdict] += 1
-            slowest[kind] = max(slowest[kind], outcome.seconds)
+            outcome = run(case, folder, given.patience, real=given.real)
+            table.setdefault(kind, Counter())[outcome.verdict.value] += 1
+            slowest[kind] = max(slowest.get(kind, 0.0), outcome.seconds)
             if given.show or not outcome.verdict.good:
                 again = f'--kind "{kind}" --first {index} --count 1 --seed {given.seed} --show'
                 print(f"{outcome.verdict}: python tools/fuzz.py {again}")
@@ -79,8 +91,6 @@ def main(args: Sequence[str] | None = None) -> int:
             shutil.rmtree(folder)
             if (number + 1) % 100 == 0:
                 print(f"{number + 1} inputs", file=sys.stderr, flush=True)
-    _print(table, slowest)
-    return sum(n for counts in table.values() for verdict, n in counts.items() if not verdict.good)
 
 
 def _no_pipes(folder: str, names: list[str]) -> list[str]:
@@ -92,15 +102,15 @@ def _end(said: str) -> str:
     return "\n".join(f"    {line[:300]}" for line in lines[-6:])
 
 
-def _print(table: dict[str, Counter[Verdict]], slowest: dict[str, float]) -> None:
+def _print(table: dict[str, Counter[str]], slowest: dict[str, float]) -> None:
     verdicts = sorted({verdict for counts in table.values() for verdict in counts})
     print(f"{'kind':16} {'inputs':>7} " + " ".join(f"{v:>12}" for v in verdicts) + "  slowest, s")
     for kind, counts in table.items():
         row = " ".join(f"{counts[verdict]:>12}" for verdict in verdicts)
         print(f"{kind:16} {counts.total():>7} {row} {slowest[kind]:>12.1f}")
-    total: Counter[Verdict] = sum(table.values(), Counter())
+    total: Counter[str] = sum(table.values(), Counter())
     row = " ".join(f"{total[verdict]:>12}" for verdict in verdicts)
-    print(f"{'all':16} {total.total():>7} {row} {max(slowest.values()):>12.1f}")
+    print(f"{'all':16} {total.total():>7} {row} {max(slowest.values(), default=0.0):>12.1f}")
 
 
 if __name__ == "__main__":

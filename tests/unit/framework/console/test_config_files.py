@@ -68,10 +68,9 @@ def test_what_the_parser_would_take_is_refused(
 ) -> None:
     (tmp_path / "c.yaml").write_text(text)
     for words in (["predict"], ["plan"]):
-        options = [*words, "--model.pipeline", "demo", "--data.prompts", "a bird"]
-        done = run_here(
-            capsys, *options, "--output", tmp_path / "out", "--config", tmp_path / "c.yaml"
-        )
+        words = [*words, "--model.pipeline", "demo", "--data.prompts", "a bird"]
+        words += ["--output", str(tmp_path / "out"), "--config", str(tmp_path / "c.yaml")]
+        done = run_here(capsys, *words)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(f"longtake: error: {said}")
     assert not (tmp_path / "out").exists()
