@@ -140,5 +140,5 @@ def _digest(facts: str, names: Iterable[str], tensor: Callable[[str], Tensor]) -
     for name in names:
         value = tensor(name)
         digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
