@@ -36,6 +36,7 @@ from longtake.framework.console.parser import OneSentenceParser
 from longtake.framework.console.resume import AUTO, absolute, check_unchanged, resume_arguments
 from longtake.framework.console.trust import HELP, check_classes, restrict, taken
 from longtake.framework.data import PromptData
+from longtake.framework.engine.disk import check_disk
 from longtake.framework.engine.engine import Engine
 from longtake.framework.engine.inputs import check_inputs, inputs_of
 from longtake.framework.engine.interval import SnapshotSeconds
@@ -283,6 +284,10 @@ class LongtakeCLI(LightningCLI):
             folder.reopen()
             keeper.tidy(self.datamodule.requests(), self.config.predict.keep_latents)
             return
+        work = [engine.workloads.of(request) for request in self.datamodule.requests()]
+        keep = self.config.predict.keep_latents
+        if warning := check_disk(folder.path, work, engine.chosen.layout, keep):
+            sys.stderr.write(f"longtake: warning: {warning}\n")
         folder.create()
         folder.write_json(INPUTS, inputs)
         folder.write_text("config.yaml", config)

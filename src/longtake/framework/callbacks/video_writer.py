@@ -159,8 +159,10 @@ class VideoWriter(VideoHooks):
 
     def _abandon(self) -> None:
         """Close the file as far as possible."""
-        with suppress(*DISK_ERRORS):
-            self._close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with suppress(*DISK_ERRORS):
+                writer.abandon()
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:

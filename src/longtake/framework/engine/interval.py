@@ -11,7 +11,7 @@ SHARE: Final = 0.01
 """Of the run time, for snapshots."""
 SHORTEST: Final = 10.0
 """Seconds between snapshots at least, where nothing is said."""
-_WRITING: Final = 4
+_WRITING: Final = 20
 """Writing one takes at most one of so many parts of the time between two."""
 
 

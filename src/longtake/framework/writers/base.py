@@ -82,6 +82,10 @@ class FrameWriter(ABC):
     def close(self) -> None:
         """Write what is held back, and finish the file. Called once."""
 
+    def abandon(self) -> None:
+        """End the file where an error has come: by default as ``close``. Called in its place."""
+        self.close()
+
     @final
     def write(self, frames: Tensor) -> None:
         """Write the next video frames.

@@ -77,9 +77,21 @@ class Mp4Writer(FrameWriter):
     @override
     def flush(self) -> None:
         """Write the video frames of a fragment that is not complete; it is written again later."""
-        if len(self._pictures) > self._flushed:
-            self._put(self._fragment())
-            self._flushed = len(self._pictures)
+        if len(self._pictures) == self._flushed:
+            return
+        fragment = self._fragment()
+        if os.fstat(self._file).st_size > self._stop + len(fragment):
+            return  # an earlier process has come further: what it wrote plays
+        self._put(fragment)
+        self._flushed = len(self._pictures)
+
+    @override
+    def abandon(self) -> None:
+        """Leave the file as it is, with all video frames so far: it may be gone on with."""
+        try:
+            self.flush()
+        finally:
+            os.close(self._file)
 
     @override
     def close(self) -> None:

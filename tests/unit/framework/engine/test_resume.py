@@ -168,7 +168,7 @@ def test_the_interval_follows_from_what_snapshots_cost() -> None:
     assert auto.tasks(None, 0.0, 0.0) == 1, "one task is enough to find out"
     assert auto.tasks(0.5, 0.0, 0.0) == 300, "3 tasks of idle stages in 300"
     assert auto.tasks(0.5, 2.0, 0.0) == 700
-    assert auto.tasks(0.5, 0.0, 100.0) == 800, "four times as long as it takes to write"
+    assert auto.tasks(0.5, 0.0, 100.0) == 4000, "twenty times as long as it takes to write"
     assert Interval("auto", stages=1).tasks(0.5, 0.0, 0.0) == SHORTEST / 0.5
     assert Interval(30.0, stages=4).tasks(0.5, 2.0, 0.0) == 60
     assert Interval(1e-9, stages=4).tasks(0.5, 2.0, 0.0) == 1

@@ -92,3 +92,18 @@ def test_a_file_that_somebody_removes_is_not_called_finished(goes_on: bool, tmp_
     path.unlink()
     with pytest.raises(OSError, match=r"video\.mp4 was removed or replaced"):
         writer.close()
+
+
+def test_an_error_takes_nothing_away_from_a_file_that_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+    expected = made(path, [frames()])
+    writer = Mp4Writer(path, SHAPE, goes_on=True)
+    writer.open()
+    writer.write(frames(6))
+    writer.abandon()
+    assert path.read_bytes() == expected
+    fresh = Mp4Writer(tmp_path / "fresh.mp4", SHAPE)
+    fresh.open()
+    fresh.write(frames(6))
+    fresh.abandon()
+    assert len(shown(tmp_path / "fresh.mp4")[1]) == 6

@@ -1,0 +1,79 @@
+"""Disk that a run needs beside its video: journal and snapshots, foreseen before it begins."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from longtake.errors import OutputError
+from longtake.framework.engine.journal import KeepLatents
+from longtake.framework.engine.preflight import cache_bytes
+from longtake.framework.engine.snapshot_files import KEPT
+from longtake.plan.layout import Layout
+from longtake.plan.workload import Workload
+
+_NUMBER: Final = 4
+"""Bytes of a number of a latent on the disk."""
+_TENSORS: Final = 4
+"""Of a block in flight: its latents, and the most that a multi-step solver remembers."""
+_LOOKED_AT: Final = 8
+"""Blocks among which the longest is."""
+
+
+def frame_bytes(workload: Workload) -> int:
+    """Return the bytes of one latent frame in a journal."""
+    return workload.spec.channels * workload.height * workload.width * _NUMBER
+
+
+def snapshot_bytes(workload: Workload, layout: Layout) -> int:
+    """Return the most that a snapshot can take, all ranks together.
+
+    Args:
+        workload: A request.
+        layout: Says which ranks hold what.
+    """
+    blocks = islice(workload.scheduler.blocks(workload.latent_frames), _LOOKED_AT)
+    longest = max(len(block) for block in blocks)
+    queue = workload.blocks_in_flight * longest * frame_bytes(workload) * _TENSORS
+    return queue + sum(cache_bytes(workload, layout, rank) for rank in range(layout.mesh.size))
+
+
+def check_disk(
+    folder: Path, workloads: Sequence[Workload], layout: Layout, keep: KeepLatents
+) -> str | None:
+    """Refuse a run whose journal cannot fit on the disk; return a warning where snapshots may not.
+
+    Args:
+        folder: The run's; it may not exist yet.
+        workloads: Of its requests; endless ones are not counted.
+        layout: Says which ranks hold what.
+        keep: Which blocks' latents stay.
+
+    Raises:
+        OutputError: Names what is needed, and what is there.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    each = [(one.latent_frames or 0) * frame_bytes(one) for one in workloads]
+    journal = sum(each) if keep == "all" else max(each, default=0)
+    if journal > free:
+        raise OutputError(
+            f"--output {folder} needs {_gigabytes(journal)} for the latents of finished blocks "
+            f"(keep_latents: {keep}), but {there} has {_gigabytes(free)}; give a folder on another "
+            f"disk."
+        )
+    snapshots = (KEPT + 1) * max((snapshot_bytes(one, layout) for one in workloads), default=0)
+    if journal + snapshots > free:
+        return (
+            f"up to {_gigabytes(snapshots)} of snapshots may not fit on the disk of {there}, which "
+            f"has {_gigabytes(free)}: should the run die, it would go on from an earlier one, or "
+            f"begin anew."
+        )
+    return None
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
