@@ -97,15 +97,14 @@ def test_prompts_may_look_like_json(file: str, text: str) -> None:
     "prompt", ["{at: 0, text: dawn}", '[{"at": 0, "text": "dawn"}]', "[[{at: 0, text: dawn}]]"]
 )
 def test_a_schedule_that_was_read_as_a_text_is_refused(prompt: str) -> None:
-    listed: list[str | list[PromptAt]] = [prompt]
-    for prompts in (prompt, listed):
+    for data in (PromptData(prompt), PromptData([prompt])):
         with pytest.raises(ConfigurationError, match="looks like a prompt schedule"):
-            PromptData(prompts).requests()
+            data.requests()
 
 
 def test_a_number_among_prompts_is_refused() -> None:
     """As the command line hands it on: the second prompt has become the text of the list."""
-    given: list[str | list[PromptAt]] = ["a red circle", '["a red circle", 1917]']
+    data = PromptData(["a red circle", '["a red circle", 1917]'])
     with pytest.raises(ConfigurationError, match=r"prompt 1 is .*1917.*numbers in quotes"):
-        PromptData(given).requests()
+        data.requests()
     assert texts(PromptData(["[wide shot] a cat", "[wide shot]"]))[0] == [(0, "[wide shot] a cat")]
