@@ -16,6 +16,7 @@ from longtake.errors import ConfigurationError, nearest
 from longtake.framework.engine.request import PromptAt, Request, VideoOptions, settled
 from longtake.framework.options import options_of
 from longtake.models import Defaults
+from longtake.paths import expanded
 
 _VIDEO_OPTIONS = get_type_hints(VideoOptions)
 _LINE_KEYS: dict[str, Any] = {"prompt": str | list, **_VIDEO_OPTIONS}
@@ -145,7 +146,7 @@ class PromptData(pl.LightningDataModule):
 
 def _numbered(file: Path) -> list[tuple[int, str]]:
     try:
-        text = file.expanduser().read_bytes()
+        text = expanded(file).read_bytes()
     except OSError as error:
         raise ConfigurationError(
             f"the prompt file {file} cannot be read: {error.strerror}."

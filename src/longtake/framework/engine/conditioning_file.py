@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final, final
 
 import av
@@ -15,6 +14,7 @@ from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 
 from longtake.errors import ConfigurationError
+from longtake.paths import expanded
 
 _IMAGES: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """What PIL reads; animated ones are videos."""
@@ -32,7 +32,7 @@ class ConditioningFile:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path).expanduser()
+        self._path = expanded(path)
         if not self._path.is_file():
             raise ConfigurationError(f"data.start is {path}, but there is no such file.")
         with self._reading():

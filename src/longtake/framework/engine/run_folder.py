@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from longtake.errors import OutputError
+from longtake.paths import expanded
 
 CONFIG: Final = "config.yaml"
 REPORT: Final = "report.json"
@@ -69,7 +70,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self._overwrite = overwrite
 
     def check(self) -> None:
