@@ -12,7 +12,7 @@ import pytest
 PACKAGE: Final = Path(__file__).parents[2] / "src" / "longtake"
 LAYERS: Final = (
     ("commands",),
-    ("errors",),
+    ("errors", "paths"),
     ("threads",),
     ("task",),
     ("schedulers",),

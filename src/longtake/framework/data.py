@@ -17,6 +17,7 @@ from longtake.errors import ConfigurationError, nearest
 from longtake.framework.engine.request import PromptAt, Request, VideoOptions, settled
 from longtake.framework.options import options_of
 from longtake.models import Defaults
+from longtake.paths import expanded
 
 _VIDEO_OPTIONS = get_type_hints(VideoOptions)
 _LINE_KEYS: dict[str, Any] = {"prompt": str | list, **_VIDEO_OPTIONS}
@@ -182,7 +183,7 @@ def _check_text(index: int, prompt: object) -> None:
 
 def _numbered(file: Path) -> list[tuple[int, str]]:
     try:
-        text = file.expanduser().read_bytes()
+        text = expanded(file).read_bytes()
     except OSError as error:
         raise ConfigurationError(
             f"the prompt file {file} cannot be read: {error.strerror}."

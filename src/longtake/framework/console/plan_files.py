@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from longtake.errors import ConfigurationError, OutputError
+from longtake.paths import expanded
 from longtake.plan.errors import PlanError
 from longtake.plan.ir.plan_file import PlanFile, read_plan, write_plan
 from longtake.plan.ir.run import compile_run
@@ -21,7 +22,7 @@ def open_plan(path: Path) -> PlanFile:
         ConfigurationError: There is none, or it says no plan; names the line.
     """
     try:
-        return read_plan(path.read_text(encoding="utf-8").splitlines())
+        return read_plan(expanded(path).read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the plan file {path} cannot be read: {error}.") from error
     except PlanError as error:

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Final, final
 
 import av
@@ -16,6 +15,7 @@ from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 
 from longtake.errors import ConfigurationError
+from longtake.paths import expanded
 
 _IMAGES: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """What PIL reads; animated ones are videos."""
@@ -33,7 +33,7 @@ class ConditioningFile:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path).expanduser()
+        self._path = expanded(path)
         if self._path.is_dir():
             raise ConfigurationError(
                 f"data.start is {path}, a folder; folders of frames are not read: give its last "

@@ -12,6 +12,7 @@ from typing import Any, Final, final
 
 from longtake.errors import OutputError
 from longtake.framework.engine.run_lock import LOCK, RunLock
+from longtake.paths import expanded
 
 CONFIG: Final = "config.yaml"
 REPORT: Final = "report.json"
@@ -79,7 +80,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self._overwrite = overwrite
         self._lock = RunLock(self.path)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from longtake.errors import ModelError, OutputError, nearest
 from longtake.models.loading.weight_files import PICKLES, SAFETENSORS
+from longtake.paths import expanded
 
 _CODE: Final = re.compile(r"GLOBAL (\S+)")
 """What torch says of a class or a function that a file asks for."""
@@ -58,8 +59,8 @@ def convert(file: Path, output: Path | None = None, key: str | None = None) -> C
         ModelError: There is no such file, it holds more than tensors, or no or several state dicts.
         OutputError: ``output`` is there already, or cannot be written.
     """
-    file = file.expanduser()
-    output = file.with_suffix(SAFETENSORS) if output is None else output.expanduser()
+    file = expanded(file)
+    output = file.with_suffix(SAFETENSORS) if output is None else expanded(output)
     if not file.is_file():
         raise ModelError(f"{file} is no file; give a checkpoint ({', '.join(PICKLES)}).")
     if file.suffix == SAFETENSORS:

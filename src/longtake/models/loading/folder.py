@@ -16,6 +16,7 @@ from longtake.models.loading.lora import Lora, LoraFile
 from longtake.models.loading.redirects import refuse_adapter, refuse_kernels, refuse_sizes
 from longtake.models.loading.single_file import find_weights, refuse_file, refuse_folder
 from longtake.models.loading.weight_files import choose, has_variant, variants_in, why_none
+from longtake.paths import expanded
 
 BUNDLED = {"demo": Path(__file__).parents[2] / "assets" / "demo_model"}
 """Models inside the package, by the name that ``model.pipeline`` takes."""
@@ -252,7 +253,7 @@ def open_folder(
             or there are no such weights, or they would be for one of two transformers; or it
             would have code run or other models loaded.
     """
-    own = None if weights is None else find_weights(Path(weights).expanduser(), TRANSFORMER)
+    own = None if weights is None else find_weights(expanded(weights), TRANSFORMER)
     local = BUNDLED.get(name) or _local(name)
     if local is not None and revision is not None:
         raise ModelError(
@@ -288,7 +289,7 @@ def open_folder(
 
 
 def _local(name: str) -> Path | None:
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name.strip() and path.is_dir():
         return path
     if path.is_file():

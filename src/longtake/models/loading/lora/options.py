@@ -11,6 +11,7 @@ from typing import Final, Literal, final
 from longtake.errors import ConfigurationError, ModelError, nearest
 from longtake.models.loading.lora.names import FIRST, SECOND
 from longtake.models.loading.weight_files import PICKLES
+from longtake.paths import expanded
 
 _FILES: Final = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """How diffusers and peft call a folder's weights."""
@@ -44,7 +45,7 @@ class Lora:
         Raises:
             ModelError: There is none.
         """
-        path = Path(self.path).expanduser()
+        path = expanded(self.path)
         if path.is_file() and path.suffix == ".safetensors":
             return path
         if path.is_file():
