@@ -188,5 +188,6 @@ def test_noise_drifts_on_from_block_to_block() -> None:
 def test_the_page_shows_the_example_of_a_noise_as_it_is() -> None:
     page = (EXAMPLES.parent / "docs" / "new-method.md").read_text()
     code = (EXAMPLES / "own_noise.py").read_text()
-    shown = page.split("```python\n")[1].split("```")[0]
+    blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    shown = next(block for block in blocks if "        kept" in block)
     assert shown[shown.index("        kept") :] in code

@@ -34,6 +34,9 @@ MODEL = {
     "guidance_scale_2": None,
     "sampler": None,
     "flow_shift": None,
+    "timesteps": None,
+    "timesteps_per": "model",
+    "weights": None,
     "prompt_template": None,
     "dtype": "bfloat16",
     "attention": "native",
@@ -84,6 +87,7 @@ def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
                 "strategy": None,
                 "callbacks": None,
                 "deterministic": False,
+                "transport": "auto",
             },
         ),
         (
@@ -128,7 +132,10 @@ def test_options_of_a_model() -> None:
     [
         (Mesh, {"data": 1, "cfg": 1, "pipe": 1, "ring": 1, "ulysses": 1}),
         (Layout, {"chunks": 1, "decoders": 0, "tiled": False, "aco": False}),
-        (Workload, {"layer_bytes": 0.0, "requests": 1, "tiles": 1}),
+        (
+            Workload,
+            {"layer_bytes": 0.0, "requests": 1, "tiles": 1, "prompt_changes": (), "known": 0},
+        ),
         (Hardware, {"hiding": 1.0}),
         (
             Asked,

@@ -21,10 +21,12 @@ from longtake.framework.callbacks import VideoWriter
 from longtake.framework.cli import main
 from longtake.framework.data import PromptData, PromptOptions
 from longtake.framework.engine.generation_config import GenerationConfig
+from longtake.framework.engine.preflight import check_modules
 from longtake.framework.engine.request import Request, VideoOptions
 from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer
 from longtake.framework.writers import Mp4Writer, VideoShape, frame_writer
+from longtake.framework.writers.fragments import FragmentEncoder
 
 CLASSES: dict[str, tuple[type, ...]] = {
     "model": (GenerationConfig,),
@@ -37,6 +39,8 @@ NOT_OPTIONS: dict[object, str] = {
     Request: "narrows the types of what it inherits: nothing is left to the model any more",
     VideoShape: "the shape of a file's frames, whatever was asked for",
     Mp4Writer: "is given them by frame_writer, and says how its format takes them",
+    FragmentEncoder: "is given them by Mp4Writer",
+    check_modules: "has another meaning of two of the words: what is loaded, not what is asked for",
     frame_writer: "gets what VideoWriter was given, all of it and no default",
 }
 

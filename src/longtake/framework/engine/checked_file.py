@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +24,8 @@ _METADATA: Final = "longtake"
 
 class DamagedFile(OutputError):
     """A file of a run that is missing, torn, changed, or of another format."""
+
+    code: ClassVar[str] = "LT-DAMAGED"
 
 
 def save_checked(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

@@ -133,7 +133,10 @@ def refused(
         ),
         (("--trainer.strategy", "DualParal", "--trainer.strategy.stagez", "3"), "stages"),
         (("--trainer.strategy.stages", "3"), "give a class before its options"),
-        (("--trainer.devices", "11"), "11 devices cannot share the 4 layers"),
+        (
+            ("--trainer.devices", "11", "--trainer.strategy", "DualParal"),
+            "11 devices cannot share the 4 layers",
+        ),
         (("--trainer.devices", "0"), "trainer.devices is 0"),
         (("--trainer.accelerator", "tpu"), "must be one of auto, cpu, cuda"),
         (("--video.zoom", "0"), "video.zoom is 0"),

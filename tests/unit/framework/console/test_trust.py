@@ -181,7 +181,7 @@ def test_a_good_config_file_is_taken(tmp_path: Path, capsys: pytest.CaptureFixtu
     file = tmp_path / "good.yaml"
     file.write_text(
         "model: {pipeline: demo, cache: {class_path: AnchorKV, init_args: {frames: 1}}}\n"
-        "trainer: {accelerator: cpu}\ndata: {prompts: [a bird], num_frames: 33}\n"
+        "trainer: {accelerator: cpu}\ndata: {prompts: [a bird], num_frames: 129}\n"
     )
     for words in (["plan", "--config", str(file)], ["--config", str(file), "plan"]):
         done = run_here(capsys, *words)
@@ -249,6 +249,8 @@ def test_kernels_come_from_the_hub_only_when_their_commit_is_allowed(
         asked.extend((found.revision, found.version))
 
     monkeypatch.setattr("longtake.models.layers.kernel.attention_kernel", run)
+    for name in ("_check_attention_backend_requirements", "_maybe_download_kernel_for_backend"):
+        monkeypatch.setattr(f"longtake.models.layers.kernel.{name}", lambda _backend: None)
     monkeypatch.setattr(
         "longtake.models.layers.kernel._HUB_KERNELS_REGISTRY",
         registry := dict(attention_dispatch._HUB_KERNELS_REGISTRY),
