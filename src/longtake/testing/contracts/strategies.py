@@ -179,7 +179,8 @@ class ParallelStrategyContract(ABC):
         ranks = self._on_ranks(run_cut, self.strategy(), case, cuts)
         output = self._output_rank(case)
         self._assert_blocks(ranks[output][0], serial(name))
-        if not any(states for _, states in ranks):
+        own_run = type(self.strategy()).run is not ParallelStrategy.run
+        if own_run and not all(states for _, states in ranks):
             pytest.skip("the strategy runs tasks in a way of its own, and does not cut requests")
         for number, cut in enumerate(cuts):
             state = CutState.joined(states[number] for _, states in ranks)
