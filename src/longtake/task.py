@@ -214,7 +214,26 @@ class Task:
     @property
     def own(self) -> Frames:
         """The frames that it denoises, in the order of the window."""
+        if len(self.runs) == 1:  # asked for at every window: most tasks denoise one block
+            return self.runs[0].frames
         return tuple(chain.from_iterable(run.frames for run in self.runs))
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"task {self.index} (block {self.block}, step {self.step})"
+
+    @property
+    def seen_before(self) -> Frames:
+        """The frames before its own that its window may see; none for a pass without any."""
+        first = min(self.own, default=0)
+        return tuple(f for seen in self.sees if seen.frames.start < first for f in seen.frames.each)
+
+    @property
+    def seen_after(self) -> Frames:
+        """The frames after its own that its window may see."""
+        last = max(self.own, default=0)
+        return tuple(f for seen in self.sees if seen.frames.start > last for f in seen.frames.each)
 
     @property
     def finished(self) -> tuple[Run, ...]:

@@ -52,11 +52,11 @@ class AnchorKV(FeatureCache):
             if 0 <= frame < self.frames
         ]
         shared = {entry for entry, _ in anew}
-        seen = {*window.frames, *(read.entry.frame for read in window.reads)}
+        shown = window.shown
         reads = sorted(
             entry
             for entry, kept in anchors.items()
-            if kept.version == task.step and entry.frame not in seen
+            if kept.version == task.step and entry.frame not in shown
         )
         return replace(
             window,
@@ -68,11 +68,9 @@ class AnchorKV(FeatureCache):
     def _check_others(self, task: Task, window: Window) -> None:
         """Refuse to show anchors alone: a block would not go on where the one before it ends."""
         others = {f for one in task.sees for f in one.frames.each if f >= self.frames}
-        shown = {*window.frames, *(read.entry.frame for read in window.reads)}
-        if others and not others.intersection(shown):
+        if others and not others.intersection(window.shown):
             raise ConfigurationError(
-                f"task {task.index} (block {task.block}, step {task.step}) may see latent frames "
-                f"{min(others)} to {max(others)}, but {type(self.cache).__name__}, which AnchorKV "
-                f"is around, keeps nothing of them for it; choose RollingKV with sinks for causal "
-                f"schedulers, AnchorKV for FifoQueue."
+                f"{task.name} may see latent frames {min(others)} to {max(others)}, but "
+                f"{type(self.cache).__name__}, which AnchorKV is around, keeps nothing of them for "
+                f"it; choose RollingKV with sinks for causal schedulers, AnchorKV for FifoQueue."
             )

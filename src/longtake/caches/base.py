@@ -84,6 +84,11 @@ class Window:
         """All entries that attention sees, in the order of their keys."""
         return self.reads_before + self.reads_after
 
+    @property
+    def shown(self) -> set[int]:
+        """All latent frames that attention sees, forwarded or read."""
+        return {*self.frames, *(read.entry.frame for read in self.reads)}
+
 
 class FeatureCache(ABC):
     """Decides how a task sees the rest: recomputed from latents, or as kept features.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from longtake.caches.base import FeatureCache
-from longtake.caches.forwards import forwards
+from longtake.caches.forwards import Forward, forwards
 from longtake.task import Task
 
 
@@ -44,9 +44,8 @@ def settled_held_frames(
     Raises:
         ConfigurationError: A task reads an entry that is not there.
     """
-    held = peak = quiet = 0
-    for forward in forwards(tasks, cache):
-        held += len(forward.window.keeps) - len(forward.window.drops)
+    peak = quiet = 0
+    for forward, held in _counted(cache, tasks):
         if held > peak:
             peak, quiet = held, 0
         quiet += sum(run.block_frames.start >= after for run in forward.task.finished)
@@ -70,15 +69,22 @@ def settled_tasks(
         ConfigurationError: A task reads an entry that is not there.
     """
     played: list[Task] = []
-    held = peak = quiet = 0
-    for forward in forwards(_recorded(tasks, played), cache):
-        held += len(forward.window.keeps) - len(forward.window.drops)
+    peak = quiet = 0
+    for forward, held in _counted(cache, _recorded(tasks, played)):
         if held > peak and len(played) <= most:
             peak, quiet = held, 0
         quiet += sum(run.last_step for run in forward.task.runs)
         if quiet >= blocks:
             return played, False
     return played, True
+
+
+def _counted(cache: FeatureCache, tasks: Iterable[Task]) -> Iterator[tuple[Forward, int]]:
+    """Yield every forward with the number of latent frames whose entries are held after it."""
+    held = 0
+    for forward in forwards(tasks, cache):
+        held += len(forward.window.keeps) - len(forward.window.drops)
+        yield forward, held
 
 
 def _recorded(tasks: Iterable[Task], into: list[Task]) -> Iterator[Task]:

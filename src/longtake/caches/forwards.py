@@ -79,35 +79,35 @@ def forwards(
 
 
 def _check(task: Task, window: Window, held: dict[Entry, Kept]) -> None:
-    where = f"task {task.index} (block {task.block}, step {task.step})"
     for read in window.reads:
         if read.entry not in held:
             raise ConfigurationError(
-                f"{where} reads the keys and values of latent frame {read.entry.frame} that task "
-                f"{read.entry.index} made, but {_why(read.entry, task)}; use a cache that fits the "
-                f"scheduler."
+                f"{task.name} reads the keys and values of latent frame {read.entry.frame} that "
+                f"task {read.entry.index} made, but {_why(read.entry, task)}; use a cache that "
+                f"fits the scheduler."
             )
     for entry in window.drops:
         if entry not in held:
             raise ConfigurationError(
-                f"{where} drops the keys and values of latent frame {entry.frame} of task "
+                f"{task.name} drops the keys and values of latent frame {entry.frame} of task "
                 f"{entry.index}, which are not held."
             )
     for entry, _ in window.keeps:
         if entry.index != task.index or entry.frame not in window.frames:
             raise ConfigurationError(
-                f"{where} cannot leave the keys and values of latent frame {entry.frame}: it does "
-                f"not compute them."
+                f"{task.name} cannot leave the keys and values of latent frame {entry.frame}: it "
+                f"does not compute them."
             )
     missing = set(task.own).difference(window.frames)
     if missing:
-        raise ConfigurationError(f"{where} leaves out latent frame {min(missing)} of its own.")
+        raise ConfigurationError(f"{task.name} leaves out latent frame {min(missing)} of its own.")
     own = set(task.own)
     seen = [one.frames for one in task.sees] + [one.frames for one in task.leaves]
     unseen = [f for f in window.frames if f not in own and not any(f in one for one in seen)]
     if unseen:
         raise ConfigurationError(
-            f"{where} forwards latent frame {unseen[0]}, which the schedule does not let it see."
+            f"{task.name} forwards latent frame {unseen[0]}, which the schedule does not let it "
+            f"see."
         )
 
 

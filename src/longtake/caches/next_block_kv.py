@@ -27,9 +27,7 @@ class NextBlockKV(FeatureCache):
 
     @override
     def window(self, task: Task, held: Held) -> Window:
-        first = min(task.own, default=0)
-        before = [f for seen in task.sees if seen.frames.start < first for f in seen.frames.each]
-        frames = (*before, *task.own)
+        frames = (*task.seen_before, *task.own)
         reads = after_of(task, held)
         return Window(
             frames=frames,
@@ -43,12 +41,10 @@ class NextBlockKV(FeatureCache):
 
 def after_of(task: Task, held: Held) -> tuple[Read, ...]:
     """Return the newest entries of the frames after its own that a task may see."""
-    last = max(task.own, default=0)
-    wanted = [f for seen in task.sees if seen.frames.start > last for f in seen.frames.each]
-    return tuple(Read(entry, entry.frame) for entry in newest(held, wanted))
+    return tuple(Read(entry, entry.frame) for entry in newest(held, task.seen_after))
 
 
-def newest(held: Held, frames: list[int]) -> list[Entry]:
+def newest(held: Held, frames: Frames) -> list[Entry]:
     """Return the newest entry of each of some frames, in their order; none where none is held."""
     found: dict[int, Entry] = {}
     for entry in held:

@@ -24,7 +24,6 @@ class NoCache(FeatureCache):
         if not task.runs:  # a pass for the keys and values alone, which nobody would keep
             return Window(frames=(), positions=(), latents=task.later)
         first = min(task.own)
-        before = [f for seen in task.sees if seen.frames.start < first for f in seen.frames.each]
         after = [f for seen in task.sees if seen.frames.start >= first for f in seen.frames.each]
-        frames = (*before, *task.own, *after)
+        frames = (*task.seen_before, *task.own, *after)
         return Window(frames=frames, positions=positions_of(task, frames), latents=task.later)

@@ -32,8 +32,7 @@ class SameStepKV(FeatureCache):
 
     @override
     def window(self, task: Task, held: Held) -> Window:
-        first, after = min(task.own, default=0), after_of(task, held)
-        wanted = {f for seen in task.sees if seen.frames.start < first for f in seen.frames.each}
+        after, wanted = after_of(task, held), set(task.seen_before)
         before = sorted(
             entry
             for entry, one in held.items()

@@ -306,10 +306,7 @@ class _Walk:
         return block.version < self._video.steps
 
     def _refuse(self, task: Task, what: str) -> NoReturn:
-        raise ConfigurationError(
-            f"task {task.index} (block {task.block}, step {task.step}) of {self._name} {what}: "
-            f"{_ADVICE}"
-        )
+        raise ConfigurationError(f"{task.name} of {self._name} {what}: {_ADVICE}")
 
 
 _ADVICE = "the schedule is wrong; mend the scheduler, or choose another."

@@ -33,7 +33,7 @@ def check_method(workload: Workload) -> None:
         _check_positions(forward, workload)
         if not forward.task.runs and workload.spec.experts > 1:
             raise ConfigurationError(
-                f"{_where(forward)} passes finished frames for their keys and values, but "
+                f"{forward.task.name} passes finished frames for their keys and values, but "
                 f"{workload.spec.name} has {workload.spec.experts} experts, each of which would "
                 f"need its own; choose the FifoQueue scheduler, or a model of one expert."
             )
@@ -78,19 +78,13 @@ def first_tasks(workload: Workload) -> tuple[list[Task], bool]:
     return settled_tasks(workload.cache, tasks, _QUIET_BLOCKS)
 
 
-def _where(forward: Forward) -> str:
-    task = forward.task
-    return f"task {task.index} (block {task.block}, step {task.step})"
-
-
 def _check_seen(forward: Forward, workload: Workload) -> None:
     """Refuse a cache that shows a task nothing of what the schedule lets it see."""
     seen = {frame for one in forward.task.sees for frame in one.frames.each}
-    shown = {*forward.window.frames, *(read.entry.frame for read in forward.window.reads)}
-    if seen and not seen.intersection(shown):
+    if seen and not seen.intersection(forward.window.shown):
         cache, scheduler = type(workload.cache).__name__, type(workload.scheduler).__name__
         raise ConfigurationError(
-            f"{_where(forward)} of {scheduler} may see latent frames {min(seen)} to {max(seen)}, "
+            f"{forward.task.name} of {scheduler} may see latent frames {min(seen)} to {max(seen)}, "
             f"but the cache {cache} keeps nothing of them for it; choose RollingKV for causal "
             f"schedulers, NextBlockKV or SameStepKV for FifoQueue, NoCache for the others."
         )
@@ -122,8 +116,8 @@ def _check_levels(forward: Forward, workload: Workload) -> None:
             break
     if told:
         raise ConfigurationError(
-            f"{_where(forward)} {told}, but {workload.spec.name} takes one timestep for all frames "
-            f"of a window; set model.timesteps_per: frame where the model can take one for each, "
+            f"{task.name} {told}, but {workload.spec.name} takes one timestep for all frames of a "
+            f"window; set model.timesteps_per: frame where the model can take one for each, "
             f"or choose another scheduler, or for a causal one the cache RollingKV."
         )
 
@@ -134,14 +128,14 @@ def _check_positions(forward: Forward, workload: Workload) -> None:
     twice = [read for read in forward.window.reads if read.position in taken]
     if twice:
         raise ConfigurationError(
-            f"{_where(forward)} of {type(workload.scheduler).__name__} has positions of its own, "
+            f"{forward.task.name} of {type(workload.scheduler).__name__} has positions of its own, "
             f"and {type(workload.cache).__name__} shows it latent frame {twice[0].entry.frame} at "
             f"position {twice[0].position}, where another one is; choose the cache NoCache."
         )
     moved = [read for read in forward.window.reads if read.position != read.entry.frame]
     if moved and not workload.spec.moves_keys:
         raise ConfigurationError(
-            f"{_where(forward)} sees latent frame {moved[0].entry.frame} at position "
+            f"{forward.task.name} sees latent frame {moved[0].entry.frame} at position "
             f"{moved[0].position}, but kept keys of {workload.spec.name} cannot move along time; "
             f"set moved_sinks: false."
         )
