@@ -54,7 +54,8 @@ class Autoregressive(BlockScheduler):
             for step in range(video.steps):
                 yield self._denoise(next(numbers), block, frames, step, video)
             if self._cut.exists(block + 1, video.latent_frames):
-                yield self._clean(next(numbers), block, video)
+                index, again = next(numbers), self._recaches_after(block, video)
+                yield clean_task(index, index, self._cut, block, video, again=again)
 
     @override
     def blocks_in_flight(self, video: Video) -> int:
@@ -80,23 +81,6 @@ class Autoregressive(BlockScheduler):
             left_later=left_later(frames.start, past.stop, again=again) if more else (),
         )
 
-    def _clean(self, index: int, block: int, video: Video) -> Task:
-        frames = self._cut.frames(block, video.latent_frames)
-        past = FrameRange(0, frames.stop)
-        return Task(
-            index=index,
-            iteration=index,
-            block=block,
-            step=video.steps,
-            steps=video.steps,
-            runs=(),
-            prompt=frames,
-            leaves=(Leave(frames=frames),),
-            sees=seen_past(frames.start, video),
-            later=(past,),
-            left_later=(past,) if self._recaches_after(block, video) else (),
-        )
-
     def _recaches_after(self, block: int, video: Video) -> bool:
         return self.recache and self._cut.changes_after(block, video)
 
@@ -118,6 +102,36 @@ def left_later(passed: int, done: int, *, again: bool) -> tuple[FrameRange, ...]
     """
     spans = (FrameRange(0, passed if again else 0), FrameRange(passed, done))
     return tuple(span for span in spans if len(span))
+
+
+def clean_task(
+    index: int, iteration: int, cut: EqualBlocks, block: int, video: Video, *, again: bool = False
+) -> Task:
+    """Return the clean pass over a finished block, for the keys and values that later ones see.
+
+    Args:
+        index: Of the task.
+        iteration: In which it runs.
+        cut: The video's blocks.
+        block: Which block.
+        video: What the task is for.
+        again: Whether the prompt still changes, so that what is passed is passed once more.
+    """
+    frames = cut.frames(block, video.latent_frames)
+    past = FrameRange(0, frames.stop)
+    return Task(
+        index=index,
+        iteration=iteration,
+        block=block,
+        step=video.steps,
+        steps=video.steps,
+        runs=(),
+        prompt=frames,
+        leaves=(Leave(frames=frames),),
+        sees=seen_past(frames.start, video),
+        later=(past,),
+        left_later=(past,) if again else (),
+    )
 
 
 def recache_task(

@@ -9,7 +9,7 @@ from typing import final
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError
-from longtake.schedulers.autoregressive import left_later, recache_task, seen_past
+from longtake.schedulers.autoregressive import clean_task, left_later, recache_task, seen_past
 from longtake.schedulers.base import BlockScheduler
 from longtake.schedulers.cards import BLOCK_CASCADING
 from longtake.schedulers.cuts import EqualBlocks
@@ -68,7 +68,8 @@ class CascadeQueue(BlockScheduler):
                 if step < video.steps:
                     yield self._denoise(next(numbers), iteration, block, video)
                 elif self._cut.exists(block + 1, video.latent_frames):
-                    yield self._clean(next(numbers), iteration, block, video)
+                    again = self.recache and self._cut.changes_after(block, video)
+                    yield clean_task(next(numbers), iteration, self._cut, block, video, again=again)
 
     @override
     def blocks_in_flight(self, video: Video) -> int:
@@ -98,10 +99,10 @@ class CascadeQueue(BlockScheduler):
         step = iteration - self.stride * block
         run = self._cut.run(block, step, video)
         done = block + 1 if run.last_step else self._done(iteration, block, video)
-        past = FrameRange(0, self._start(done, video))
+        past = FrameRange(0, self._cut.start(done, video.latent_frames))
         passed = self._passed(iteration, block, video)
         again = self.recache and self._cut.changes_after(passed, video)
-        waiting = left_later(self._start(passed, video), past.stop, again=again)
+        waiting = left_later(self._cut.start(passed, video.latent_frames), past.stop, again=again)
         more = self._cut.exists(block + 1, video.latent_frames)
         younger = more and iteration >= self.stride * (block + 1)
         return Task(
@@ -119,28 +120,10 @@ class CascadeQueue(BlockScheduler):
             left_later=waiting if more or not run.last_step else (),
         )
 
-    def _clean(self, index: int, iteration: int, block: int, video: Video) -> Task:
-        frames = self._cut.frames(block, video.latent_frames)
-        again = self.recache and self._cut.changes_after(block, video)
-        past = FrameRange(0, frames.stop)
-        return Task(
-            index=index,
-            iteration=iteration,
-            block=block,
-            step=video.steps,
-            steps=video.steps,
-            runs=(),
-            prompt=frames,
-            leaves=(Leave(frames=frames),),
-            sees=seen_past(frames.start, video),
-            later=(past,),
-            left_later=(past,) if again else (),
-        )
-
     def _sees(self, iteration: int, block: int, video: Video) -> tuple[Seen, ...]:
         """Return the finished frames, and the blocks in flight before this one, as they stand."""
         done = self._done(iteration, block, video)
-        seen = list(seen_past(self._start(done, video), video))
+        seen = list(seen_past(self._cut.start(done, video.latent_frames), video))
         for older in range(done, block):
             version = min(video.steps, iteration - self.stride * older + 1)
             frames = self._cut.frames(older, video.latent_frames)
@@ -150,7 +133,3 @@ class CascadeQueue(BlockScheduler):
     def _done(self, iteration: int, block: int, video: Video) -> int:
         """Return the first block that is not finished when a block's task begins."""
         return min(block, max(0, (iteration - video.steps + 1) // self.stride + 1))
-
-    def _start(self, block: int, video: Video) -> int:
-        start = block * self.block_frames
-        return start if video.latent_frames is None else min(start, video.latent_frames)

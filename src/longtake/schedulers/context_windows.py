@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Literal, final
+from typing import Final, Literal, final
 
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.schedulers.base import BlockScheduler
 from longtake.schedulers.cards import CONTEXT_WINDOWS
+from longtake.schedulers.cuts import finite
 from longtake.schedulers.fuse_weights import FUSE_WEIGHTS, shares
 from longtake.schedulers.window_lists import WINDOW_LISTS, WindowShape
 from longtake.task import Enter, FrameRange, Run, Task, Video
+
+_WHY: Final = "ContextWindows denoises all frames together"
 
 
 @final
@@ -63,11 +66,11 @@ class ContextWindows(BlockScheduler):
 
     @override
     def blocks(self, latent_frames: int | None) -> Iterator[FrameRange]:
-        yield FrameRange(0, _finite(latent_frames))
+        yield FrameRange(0, finite(latent_frames, _WHY))
 
     @override
     def tasks(self, video: Video) -> Iterator[Task]:
-        frames = FrameRange(0, _finite(video.latent_frames))
+        frames = FrameRange(0, finite(video.latent_frames, _WHY))
         list_windows, weigh, numbers = WINDOW_LISTS[self.schedule], FUSE_WEIGHTS[self.fuse], count()
         for step in range(video.steps):
             windows = list_windows(len(frames), self._shape, step)
@@ -100,12 +103,3 @@ class ContextWindows(BlockScheduler):
     @override
     def blocks_in_flight(self, video: Video) -> int:
         return 1
-
-
-def _finite(latent_frames: int | None) -> int:
-    if latent_frames is None:
-        raise ConfigurationError(
-            "num_frames is null (an endless video), but ContextWindows denoises all frames "
-            "together; use the FifoQueue scheduler for an endless video, or give num_frames."
-        )
-    return latent_frames

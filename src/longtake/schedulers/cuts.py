@@ -1,4 +1,4 @@
-"""Cuts of a video into equal blocks, for schedules that share them."""
+"""Cuts of a video into blocks, for schedules that share them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from longtake.task import Enter, FrameRange, Run, Video
 
 @dataclass(frozen=True, slots=True)
 class EqualBlocks:
-    """Blocks of one length; the last one takes what is left.
+    """Blocks of one length; the first one may be longer, the last one takes what is left.
 
     Args:
         size: Latent frames of a block, 1 or more.
+        longer: Latent frames that the first block has beside these.
 
     Raises:
         ConfigurationError: ``size`` is below 1.
     """
 
     size: int
+    longer: int = 0
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -31,12 +33,16 @@ class EqualBlocks:
 
     def exists(self, block: int, latent_frames: int | None) -> bool:
         """Whether a video has such a block."""
-        return latent_frames is None or block * self.size < latent_frames
+        return latent_frames is None or self._start(block) < latent_frames
+
+    def start(self, block: int, latent_frames: int | None) -> int:
+        """Return a block's first latent frame; the video's end for a block that it has not."""
+        start = self._start(block)
+        return start if latent_frames is None else min(start, latent_frames)
 
     def frames(self, block: int, latent_frames: int | None) -> FrameRange:
         """Return a block's latent frames."""
-        start, stop = block * self.size, (block + 1) * self.size
-        return FrameRange(start, stop if latent_frames is None else min(stop, latent_frames))
+        return FrameRange(self._start(block), self.start(block + 1, latent_frames))
 
     def all(self, latent_frames: int | None) -> Iterator[FrameRange]:
         """Yield all blocks' latent frames."""
@@ -69,6 +75,30 @@ class EqualBlocks:
         changed = self._changed(video)
         return any(one > block and self.exists(one, video.latent_frames) for one in changed)
 
+    def _start(self, block: int) -> int:
+        return block * self.size + (self.longer if block else 0)
+
     def _changed(self, video: Video) -> set[int]:
         """Return the blocks with which the prompt changes: the first that begin at it or later."""
-        return {-(-change // self.size) for change in video.prompt_changes}
+        return {
+            max(min(1, change), -(-(change - self.longer) // self.size))
+            for change in video.prompt_changes
+        }
+
+
+def finite(latent_frames: int | None, why: str) -> int:
+    """Return a video's length for a schedule that needs one.
+
+    Args:
+        latent_frames: The length; ``None`` for an endless video.
+        why: The scheduler, and what it does that needs an end.
+
+    Raises:
+        ConfigurationError: The video is endless.
+    """
+    if latent_frames is None:
+        raise ConfigurationError(
+            f"num_frames is null (an endless video), but {why}; use the FifoQueue scheduler for an "
+            f"endless video, or give num_frames."
+        )
+    return latent_frames

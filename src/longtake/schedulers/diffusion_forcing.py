@@ -96,8 +96,8 @@ class DiffusionForcing(BlockScheduler):
         step = min(video.steps, iteration - self.lag * block)
         frames = self._cut.frames(block, video.latent_frames)
         runs = () if step == video.steps else (self._cut.run(block, step, video),)
-        stop = self._start(self._done(iteration, block, video), video)
-        start = min(self._start(first, video), stop)
+        stop = self._cut.start(self._done(iteration, block, video), video.latent_frames)
+        start = min(self._cut.start(first, video.latent_frames), stop)
         later: tuple[FrameRange, ...] = ()
         if stop > start and self._goes_on(block, step, video):
             later = (FrameRange(start, stop),)
@@ -134,7 +134,3 @@ class DiffusionForcing(BlockScheduler):
     def _goes_on(self, block: int, step: int, video: Video) -> bool:
         last = not self._cut.exists(block + 1, video.latent_frames)
         return not (last and step >= video.steps - 1)
-
-    def _start(self, block: int, video: Video) -> int:
-        start = block * self.block_frames
-        return start if video.latent_frames is None else min(start, video.latent_frames)

@@ -11,7 +11,8 @@ from typing_extensions import override
 from longtake.errors import ConfigurationError
 from longtake.schedulers.base import BlockScheduler
 from longtake.schedulers.cards import EXTENSION
-from longtake.task import Enter, FrameRange, Run, Seen, Task, Video
+from longtake.schedulers.cuts import EqualBlocks
+from longtake.task import FrameRange, Seen, Task, Video
 
 
 @final
@@ -40,32 +41,23 @@ class Extend(BlockScheduler):
             )
         if not 0 <= noised < 1:
             raise ConfigurationError(f"noised is {noised}; it is a share, from 0 to below 1.")
+        self._cut = EqualBlocks(length - overlap, overlap)
         self.length = length
         self.overlap = overlap
         self.noised = noised
 
     @override
     def blocks(self, latent_frames: int | None) -> Iterator[FrameRange]:
-        for block in count():
-            if not self._exists(block, latent_frames):
-                return
-            yield self._frames(block, latent_frames)
+        yield from self._cut.all(latent_frames)
 
     @override
     def tasks(self, video: Video) -> Iterator[Task]:
         numbers = count()
         for block, frames in enumerate(self.blocks(video.latent_frames)):
-            more = self._exists(block + 1, video.latent_frames)
+            more = self._cut.exists(block + 1, video.latent_frames)
             before = FrameRange(max(0, frames.start - self.overlap), frames.start)
             for step in range(video.steps):
                 index, last = next(numbers), step == video.steps - 1
-                run = Run(
-                    block=block,
-                    block_frames=frames,
-                    step=step,
-                    frames=frames.each,
-                    last_step=last,
-                )
                 seen = Seen(frames=before, version=video.steps, noised=self.noised, own_level=True)
                 later = FrameRange(0, frames.stop).last(self.overlap) if last else before
                 yield Task(
@@ -74,25 +66,13 @@ class Extend(BlockScheduler):
                     block=block,
                     step=step,
                     steps=video.steps,
-                    runs=(run,),
+                    runs=(self._cut.run(block, step, video),),
                     prompt=frames,
                     sees=(seen,) if len(before) else (),
-                    enters=() if step else (Enter(block=block, frames=frames),),
+                    enters=() if step else (self._cut.enter(block, video),),
                     later=(later,) if len(later) and (more or not last) else (),
                 )
 
     @override
     def blocks_in_flight(self, video: Video) -> int:
         return 1
-
-    def _exists(self, block: int, latent_frames: int | None) -> bool:
-        return latent_frames is None or self._start(block) < latent_frames
-
-    def _start(self, block: int) -> int:
-        return block * (self.length - self.overlap) + (self.overlap if block else 0)
-
-    def _frames(self, block: int, latent_frames: int | None) -> FrameRange:
-        stop = self._start(block + 1)
-        return FrameRange(
-            self._start(block), stop if latent_frames is None else min(stop, latent_frames)
-        )

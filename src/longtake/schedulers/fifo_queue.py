@@ -11,7 +11,8 @@ from typing_extensions import override
 from longtake.errors import ConfigurationError
 from longtake.schedulers.base import BlockScheduler
 from longtake.schedulers.cards import ANCHORED, DUAL_PARAL, SAME_STEP
-from longtake.task import Enter, FrameRange, Leave, Run, Seen, Task, Video
+from longtake.schedulers.cuts import EqualBlocks
+from longtake.task import FrameRange, Leave, Seen, Task, Video
 
 
 @final
@@ -35,10 +36,7 @@ class FifoQueue(BlockScheduler):
     cards = (DUAL_PARAL, SAME_STEP, ANCHORED)
 
     def __init__(self, block_frames: int = 8, context_frames: int = 8, stride: int = 1) -> None:
-        if block_frames < 1:
-            raise ConfigurationError(
-                f"block_frames is {block_frames}, but a block holds at least 1 latent frame."
-            )
+        self._cut = EqualBlocks(block_frames, context_frames)
         if not 0 <= context_frames <= block_frames:
             raise ConfigurationError(
                 f"context_frames is {context_frames}, but context comes from the adjacent block "
@@ -52,23 +50,20 @@ class FifoQueue(BlockScheduler):
 
     @override
     def blocks(self, latent_frames: int | None) -> Iterator[FrameRange]:
-        for block in count():
-            if not self._exists(block, latent_frames):
-                return
-            yield self._frames(block, latent_frames)
+        yield from self._cut.all(latent_frames)
 
     @override
     def tasks(self, video: Video) -> Iterator[Task]:
         indices = count()
         oldest = newest = 0
         for iteration in count():
-            if iteration == self.stride * (newest + 1) and self._exists(
+            if iteration == self.stride * (newest + 1) and self._cut.exists(
                 newest + 1, video.latent_frames
             ):
                 newest += 1
             if iteration - self.stride * oldest >= video.steps:
                 oldest += 1
-            if oldest > newest and not self._exists(newest + 1, video.latent_frames):
+            if oldest > newest and not self._cut.exists(newest + 1, video.latent_frames):
                 return
             for block in range(newest, oldest - 1, -1):
                 yield self._task(next(indices), block, iteration, video)
@@ -81,33 +76,21 @@ class FifoQueue(BlockScheduler):
         rest = max(0, video.latent_frames - self.block_frames - self.context_frames)
         return min(most, 1 + -(-rest // self.block_frames))
 
-    def _exists(self, block: int, latent_frames: int | None) -> bool:
-        return latent_frames is None or self._start(block) < latent_frames
-
-    def _start(self, block: int) -> int:
-        return block * self.block_frames + (self.context_frames if block else 0)
-
-    def _frames(self, block: int, latent_frames: int | None) -> FrameRange:
-        stop = self._start(block + 1)
-        return FrameRange(
-            self._start(block), stop if latent_frames is None else min(stop, latent_frames)
-        )
-
     def _task(self, index: int, block: int, iteration: int, video: Video) -> Task:
         step, steps = iteration - self.stride * block, video.steps
-        frames = self._frames(block, video.latent_frames)
+        frames = self._cut.frames(block, video.latent_frames)
         sees, leaves = [], []
         if block:
             # It runs after this task: its latents stand as the last iteration left them.
             version = min(steps, step + self.stride)
-            before = self._frames(block - 1, video.latent_frames).last(self.context_frames)
+            before = self._cut.frames(block - 1, video.latent_frames).last(self.context_frames)
             sees.append(Seen(frames=before, version=version))
             if version < steps:
                 leaves.append(Leave(frames=frames.first(self.context_frames), reader=block - 1))
-        if self._exists(block + 1, video.latent_frames):
+        if self._cut.exists(block + 1, video.latent_frames):
             leaves.append(Leave(frames=frames.last(self.context_frames), reader=block + 1))
             if step >= self.stride:  # it has just run, in this same iteration
-                after = self._frames(block + 1, video.latent_frames).first(self.context_frames)
+                after = self._cut.frames(block + 1, video.latent_frames).first(self.context_frames)
                 sees.append(Seen(frames=after, version=step - self.stride + 1))
         return Task(
             index=index,
@@ -115,19 +98,11 @@ class FifoQueue(BlockScheduler):
             block=block,
             step=step,
             steps=steps,
-            runs=(
-                Run(
-                    block=block,
-                    block_frames=frames,
-                    step=step,
-                    frames=frames.each,
-                    last_step=step == steps - 1,
-                ),
-            ),
+            runs=(self._cut.run(block, step, video),),
             prompt=frames,
             leaves=tuple(leave for leave in leaves if len(leave.frames)),
             sees=tuple(seen for seen in sees if len(seen.frames)),
-            enters=() if step else (Enter(block=block, frames=frames),),
+            enters=() if step else (self._cut.enter(block, video),),
             later=self._later(block, iteration, video),
         )
 
@@ -136,7 +111,7 @@ class FifoQueue(BlockScheduler):
         oldest = max(0, -(-(iteration - video.steps + 1) // self.stride))
         if iteration - self.stride * block == video.steps - 1:
             oldest = block + 1
-        if not oldest or not self._exists(oldest, video.latent_frames):
+        if not oldest or not self._cut.exists(oldest, video.latent_frames):
             return ()
-        tail = self._frames(oldest - 1, video.latent_frames).last(self.context_frames)
+        tail = self._cut.frames(oldest - 1, video.latent_frames).last(self.context_frames)
         return (tail,) if len(tail) else ()

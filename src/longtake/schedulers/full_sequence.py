@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import final
+from typing import Final, final
 
 from typing_extensions import override
 
-from longtake.errors import ConfigurationError
 from longtake.schedulers.base import BlockScheduler
 from longtake.schedulers.cards import ORDINARY
+from longtake.schedulers.cuts import finite
 from longtake.task import Enter, FrameRange, Run, Task, Video
+
+_WHY: Final = "FullSequence denoises all frames at once"
 
 
 @final
@@ -25,11 +27,11 @@ class FullSequence(BlockScheduler):
 
     @override
     def blocks(self, latent_frames: int | None) -> Iterator[FrameRange]:
-        yield FrameRange(0, _finite(latent_frames))
+        yield FrameRange(0, finite(latent_frames, _WHY))
 
     @override
     def tasks(self, video: Video) -> Iterator[Task]:
-        frames = FrameRange(0, _finite(video.latent_frames))
+        frames = FrameRange(0, finite(video.latent_frames, _WHY))
         for step in range(video.steps):
             run = Run(
                 block=0,
@@ -52,12 +54,3 @@ class FullSequence(BlockScheduler):
     @override
     def blocks_in_flight(self, video: Video) -> int:
         return 1
-
-
-def _finite(latent_frames: int | None) -> int:
-    if latent_frames is None:
-        raise ConfigurationError(
-            "num_frames is null (an endless video), but FullSequence denoises all frames at once; "
-            "use the FifoQueue scheduler for an endless video, or give num_frames."
-        )
-    return latent_frames

@@ -8,11 +8,11 @@ from typing import final
 
 from typing_extensions import override
 
-from longtake.schedulers.autoregressive import seen_past
+from longtake.schedulers.autoregressive import clean_task, seen_past
 from longtake.schedulers.base import BlockScheduler
 from longtake.schedulers.cards import ROLLING_FORCING
 from longtake.schedulers.cuts import EqualBlocks
-from longtake.task import FrameRange, Leave, Task, Video
+from longtake.task import FrameRange, Task, Video
 
 
 @final
@@ -52,7 +52,7 @@ class RollingWindow(BlockScheduler):
             yield self._joint(next(numbers), window, oldest, video)
             more = self._cut.exists(oldest + 1, video.latent_frames)
             if window - oldest == video.steps - 1 and more:
-                yield self._clean(next(numbers), window, oldest, video)
+                yield clean_task(next(numbers), window, self._cut, oldest, video)
 
     @override
     def blocks_in_flight(self, video: Video) -> int:
@@ -83,19 +83,4 @@ class RollingWindow(BlockScheduler):
             enters=(self._cut.enter(window, video),) if window in blocks else (),
             later=(past,) if len(past) and (more or not done) else (),
             left_later=(frames,) if done and more else (),
-        )
-
-    def _clean(self, index: int, window: int, block: int, video: Video) -> Task:
-        frames = self._cut.frames(block, video.latent_frames)
-        return Task(
-            index=index,
-            iteration=window,
-            block=block,
-            step=video.steps,
-            steps=video.steps,
-            runs=(),
-            prompt=frames,
-            leaves=(Leave(frames=frames),),
-            sees=seen_past(frames.start, video),
-            later=(FrameRange(0, frames.stop),),
         )
