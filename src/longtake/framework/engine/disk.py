@@ -10,7 +10,8 @@ from typing import Final
 
 from longtake.errors import OutputError
 from longtake.framework.engine.journal import KeepLatents
-from longtake.framework.engine.preflight import cache_bytes
+from longtake.framework.engine.preflight import frame_bytes as cached_frame_bytes
+from longtake.framework.engine.preflight import held_frames
 from longtake.framework.engine.snapshot_files import KEPT
 from longtake.plan.layout import Layout
 from longtake.plan.workload import Workload
@@ -38,7 +39,9 @@ def snapshot_bytes(workload: Workload, layout: Layout) -> int:
     blocks = islice(workload.scheduler.blocks(workload.latent_frames), _LOOKED_AT)
     longest = max(len(block) for block in blocks)
     queue = workload.blocks_in_flight * longest * frame_bytes(workload) * _TENSORS
-    return queue + sum(cache_bytes(workload, layout, rank) for rank in range(layout.mesh.size))
+    ranks = range(layout.mesh.size)
+    cached = sum(cached_frame_bytes(workload, layout, rank) for rank in ranks)
+    return queue + held_frames(workload) * cached
 
 
 def check_disk(
