@@ -17,6 +17,11 @@ from tests.cli.conftest import SerialRun
 
 RANKS = 2
 """On each host."""
+STAGES = [
+    *("--trainer.strategy", "DualParal", "--trainer.strategy.guidance", "together"),
+    *("--trainer.strategy.split", "[1,1,1,1]", "--trainer.strategy.decode_devices", "0"),
+]
+"""Layers in stages, which make the bytes of one device; what is chosen by itself may not."""
 
 
 def ip(*words: str) -> bool:
@@ -67,6 +72,7 @@ def test_two_hosts_make_the_bytes_that_one_device_makes(
                 *("--master-addr", address, "--master-port", "29500", "-m", "longtake", "predict"),
                 *tiny_options(model),
                 *("--trainer.devices", str(RANKS), "--trainer.num_nodes", "2"),
+                *STAGES,
                 *("--output", str(out)),
             ],
             env=ENVIRONMENT | {"GLOO_SOCKET_IFNAME": interface},

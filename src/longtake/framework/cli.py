@@ -19,9 +19,8 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from typing_extensions import override
 
 from longtake import __version__
-from longtake.comm.launchers import is_first_here
 from longtake.commands import DESCRIPTION, NAME
-from longtake.errors import ConfigurationError, LongtakeError, OutputError, RankFailure
+from longtake.errors import ConfigurationError, LongtakeError, RankFailure
 from longtake.framework.callbacks import (
     LatentWriter,
     ReportWriter,
@@ -33,6 +32,7 @@ from longtake.framework.console.config_files import check_files, check_groups
 from longtake.framework.console.messages import explain, one_line
 from longtake.framework.console.nulls import check_nulls
 from longtake.framework.console.parser import OneSentenceParser
+from longtake.framework.console.refusal import refuse, refuse_machine
 from longtake.framework.console.resume import AUTO, absolute, check_unchanged, resume_arguments
 from longtake.framework.console.trust import HELP, check_classes, restrict, taken
 from longtake.framework.data import PromptData
@@ -62,8 +62,6 @@ ALONE = ("models", "methods", "convert", "doctor")
 """Commands that take no model, no data and no devices."""
 TRACEBACK = "LONGTAKE_TRACEBACK"
 """The variable that has the way to an error printed as well, for those who write plug-ins."""
-_SHOWN = 200
-"""Characters of a file's name that are shown."""
 
 
 @final
@@ -335,11 +333,11 @@ def main(args: list[str] | None = None) -> None:
             traceback.print_exc()
         failed = isinstance(error, RankFailure)
         status = ExitStatus.FAILED if failed else ExitStatus.MISTAKE
-        if dist.is_initialized() or is_first_here(os.environ):
-            sys.stderr.write(f"longtake: error: {one_line(str(error))} [{error.code}]\n")
+        refuse(one_line(str(error)), error.code)
     except Exception as error:
         if not dist.is_initialized():
-            _say_what_the_machine_refuses(error)
+            if refuse_machine(error):
+                raise SystemExit(ExitStatus.MISTAKE) from error
             raise
         traceback.print_exc()
         status = ExitStatus.FAILED
@@ -347,21 +345,6 @@ def main(args: list[str] | None = None) -> None:
         leave(status)  # the ranks have not parted in good order: threads may hang in the transport
     if status:
         raise SystemExit(status)
-
-
-def _say_what_the_machine_refuses(error: Exception) -> None:
-    """End with a sentence where a file or the memory is at fault, and not longtake."""
-    match error:
-        case OSError(strerror=str(why)):
-            name = "" if error.filename is None else f" {str(error.filename)[:_SHOWN]!r}"
-            said = f"the machine refuses a file{name}: {why}"
-        case MemoryError():
-            said = "this needs more memory than there is"
-        case _:
-            return
-    if is_first_here(os.environ):
-        sys.stderr.write(f"longtake: error: {said}. [{OutputError.code}]\n")
-    raise SystemExit(2) from error
 
 
 def run(args: list[str] | None) -> int:

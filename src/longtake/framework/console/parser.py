@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -12,9 +10,9 @@ from jsonargparse.typing import lazy_instance
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
-from longtake.comm.launchers import is_first_here
 from longtake.errors import ConfigurationError
 from longtake.framework.console.messages import explain
+from longtake.framework.console.refusal import refuse
 
 
 class OneSentenceParser(LightningArgumentParser):
@@ -43,9 +41,7 @@ class OneSentenceParser(LightningArgumentParser):
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message as one line and exit with status 2."""
-        if is_first_here(os.environ):
-            said = explain(message, set(_options(self)))
-            sys.stderr.write(f"longtake: error: {said} [{ConfigurationError.code}]\n")
+        refuse(explain(message, set(_options(self))), ConfigurationError.code)
         self.exit(2)
 
 

@@ -1,0 +1,55 @@
+"""Refusals: who prints them, and who gives the first rank time to."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from longtake.framework.console.refusal import PATIENCE, refuse, refuse_machine
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the seconds that were waited, which are not."""
+    seconds: list[float] = []
+    monkeypatch.setattr(time, "sleep", seconds.append)
+    return seconds
+
+
+def test_the_first_rank_prints_at_once(
+    waited: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuse("no.", "LT-CONFIG")
+    assert capsys.readouterr().err == "longtake: error: no. [LT-CONFIG]\n"
+    assert waited == []
+
+
+def test_another_rank_gives_the_first_one_time_and_prints_what_that_one_did_not_find(
+    waited: list[float], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    refuse("no.", "LT-CONFIG")
+    assert waited == [PATIENCE]
+    assert capsys.readouterr().err == "longtake: error: no. [LT-CONFIG]\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            PermissionError(13, "Permission denied", "a/b"),
+            "refuses a file 'a/b': Permission denied.",
+        ),
+        (OSError(28, "No space left on device"), "refuses a file: No space left on device."),
+        (MemoryError(), "needs more memory than there is."),
+        (ValueError("a mistake of ours"), None),
+    ],
+)
+def test_what_the_machine_refuses_is_a_sentence(
+    error: Exception, sentence: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refuse_machine(error) == (sentence is not None)
+    said = capsys.readouterr().err
+    assert (sentence or "") in said
+    assert bool(said) == (sentence is not None)
