@@ -23,6 +23,7 @@ from longtake.models.base import (
     PromptStates,
     Rotary,
     VideoDecoder,
+    WeightFormat,
 )
 from longtake.models.card import ModelCard
 from longtake.models.conditioning import ConditioningFrames
@@ -81,6 +82,7 @@ __all__ = [
     "SamplerState",
     "TokenGroups",
     "VideoDecoder",
+    "WeightFormat",
     "applied_shift",
     "family_of",
     "load_sampler",

@@ -78,7 +78,12 @@ class Engine:
         hardware: Hardware | None = None,
     ) -> None:
         self._rank = rank
-        place = Placement(torch.device(device), generation_config.torch_dtype)
+        place = Placement(
+            torch.device(device),
+            generation_config.torch_dtype,
+            quantize=generation_config.quantization.transformer,
+            offload=generation_config.offload == "layers",
+        )
         self.model = ResolvedModel(generation_config, place)
         self.workloads = Workloads(self.model, hardware or hardware_of(place.device, place.dtype))
         self.chosen = ChosenLayout(self.workloads, strategy, world_size)
@@ -359,7 +364,9 @@ class Engine:
         if self._decoder is None:
             model, tile = self.model, self.model.generation_config.vae_tile
             with reading(f"the vae of the model in {model.folder.path}"):
-                self._decoder = model.family.load_decoder(model.folder, model.place.device)
+                self._decoder = model.family.load_decoder(
+                    model.folder, model.place.device, model.generation_config.torch_vae_dtype
+                )
             if tile is not None:
                 owners = AllTiles() if self._group is None else self._group.tiles
                 self._decoder = TiledDecoder(self._decoder, model.spec.compression, tile, owners)

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 
-from longtake.caches import FeatureCache, NextBlockKV
+from longtake.caches import FeatureCache, KeptFormat, NextBlockKV
 from longtake.errors import ConfigurationError
-from longtake.models import Lora, ModelFamily, SamplerChoice
+from longtake.models import Lora, ModelFamily, Placement, SamplerChoice, WeightFormat
 from longtake.models.samplers.timesteps import check_timesteps
 from longtake.noise import NoiseInit, SharedPool
 from longtake.schedulers import BlockScheduler, FifoQueue
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Offload = Literal["none", "text_encoder", "layers"]
+_DTYPES: Final = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantization:
+    """Which weights are held in one byte each, and how.
+
+    Args:
+        transformer: Of the transformer's layers; left out: ``model.dtype``.
+        text_encoder: Of the text encoders; left out: ``model.dtype``.
+    """
+
+    transformer: WeightFormat | None = None
+    text_encoder: WeightFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +80,17 @@ class GenerationConfig:
         prompt_template: What every prompt is put into, at ``{}``: ``"high quality, {}"``, say. The
             negative prompt stays as it is. Left out: the model's own, which for most is ``"{}"``,
             the prompt as it is.
-        dtype: Of the transformer's and the text encoder's weights. Norms, time embedding and the
-            VAE stay in float32, as the model class declares.
+        dtype: Of the transformer's and the text encoder's weights. Norms and time
+            embedding stay in float32, as the model class declares.
+        quantize: ``int8`` or ``fp8`` holds the weights of the transformer's layers and of the text
+            encoders in one byte each (with torchao); or of one of them,
+            ``{transformer: fp8, text_encoder: int8}``. Left out: ``dtype``.
+        offload: What waits in host memory. ``text_encoder``: prompts are encoded on the CPU;
+            ``layers``: that too, and the transformer's layers come to the device one ahead of
+            their turn; ``none``: all weights are on the device.
+        vae_dtype: Of the decoder's weights.
+        cache_format: How keys and values are kept: in the model's dtype, or in one byte per number,
+            ``fp8`` or ``int8``.
         attention: diffusers' attention backend: ``native``, ``flash``, ``sage``, ...
         vae_tile: Decodes pictures in square tiles of so many pixels, which overlap by a quarter;
             several decode devices share a video's tiles. Left out: whole pictures.
@@ -103,6 +131,10 @@ class GenerationConfig:
     flow_shift: float | None = None
     prompt_template: str | None = None
     dtype: Dtype = "bfloat16"
+    quantize: Quantization | WeightFormat | None = None
+    offload: Offload = "none"
+    vae_dtype: Dtype = "float32"
+    cache_format: KeptFormat = "model"
     attention: str = "native"
     vae_tile: int | None = None
     start_noise: float = 0.5
@@ -132,11 +164,26 @@ class GenerationConfig:
     @property
     def torch_dtype(self) -> torch.dtype:
         """The torch dtype of the weights."""
-        return {
-            "float32": torch.float32,
-            "bfloat16": torch.bfloat16,
-            "float16": torch.float16,
-        }[self.dtype]
+        return _DTYPES[self.dtype]
+
+    @property
+    def torch_vae_dtype(self) -> torch.dtype:
+        """The torch dtype of the decoder's weights."""
+        return _DTYPES[self.vae_dtype]
+
+    @property
+    def quantization(self) -> Quantization:
+        """``quantize``, in whichever form it is given."""
+        match self.quantize:
+            case Quantization() as each:
+                return each
+            case both:
+                return Quantization(transformer=both, text_encoder=both)
+
+    def text_place(self, place: Placement) -> Placement:
+        """Return where prompts are encoded: on the CPU where anything is offloaded."""
+        device = place.device if self.offload == "none" else torch.device("cpu")
+        return Placement(device, place.dtype, quantize=self.quantization.text_encoder)
 
     @property
     def loras(self) -> tuple[Lora, ...]:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import final
 
 from longtake.errors import ModelError
-from longtake.framework.engine.generation_config import GenerationConfig
+from longtake.framework.engine.generation_config import GenerationConfig, Quantization
 from longtake.framework.engine.preflight import (
     TRANSFORMERS,
     check_guidance,
@@ -27,6 +27,7 @@ from longtake.models import (
 )
 from longtake.models.counting import WeightCount, count_weights
 from longtake.models.loading.guard import reading
+from longtake.models.loading.quantize import check_quantizes
 from longtake.models.loading.tokenizers import check_text
 from longtake.models.samplers.shift import shift_of
 from longtake.strategies import Guidance
@@ -83,6 +84,8 @@ class ResolvedModel:
         self.card = self.family.card(self.folder)
         self.defaults = self.family.defaults(self.folder)
         check_guidance(generation_config.guidance_scale_2, self.spec)
+        if generation_config.quantization != Quantization():
+            check_quantizes()
         self.settings = settled(generation_config, self.defaults, self.spec.experts)
         self.guidance = _guidance(self.settings, self.spec)
         self.sampler()  # or a refusal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ from longtake.models.loading.headers import (
 )
 from longtake.models.loading.lora import NameTable, changes_of, merged
 from longtake.models.loading.lora.arithmetic import Change
+from longtake.models.loading.offload import LayerStream
+from longtake.models.loading.quantize import layer_linears, layers_of, quantized
 from longtake.models.registry import registered
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -79,9 +82,31 @@ def load_module(
         check_module(component, headers, known, ignored)
         if not on_meta:
             stored = {key: headers[key] for key in wanted}
-            state = _read(component, stored, changes, place, set(keep_fp32))
-            module.load_state_dict(state, assign=True)
+            _fill(module, component, stored, changes, place, set(keep_fp32))
     return module.requires_grad_(False).eval()
+
+
+def _fill(
+    module: nn.Module,
+    component: str,
+    stored: Mapping[str, TensorHeader],
+    changes: Mapping[str, Sequence[Change]],
+    place: Placement,
+    fp32: Set[str],
+) -> None:
+    """Give a module its tensors, where and as the placement says."""
+    packed = layer_linears(module, fp32) if place.quantize else set()
+    layers = layers_of(module) if place.offload else {}
+    waiting = {f"{layer}.{name}" for layer, part in layers.items() for name in part.state_dict()}
+    state: dict[str, Tensor] = {}
+    for device, keys in (("cpu", waiting), (str(place.device), stored.keys() - waiting)):
+        ours = {key: header for key, header in stored.items() if key in keys}
+        state |= _read(
+            component, ours, changes, replace(place, device=torch.device(device)), fp32, packed
+        )
+    module.load_state_dict(state, assign=True)
+    if layers:
+        LayerStream(list(layers.values()), place.device)
 
 
 def _read(
@@ -90,6 +115,7 @@ def _read(
     changes: Mapping[str, Sequence[Change]],
     place: Placement,
     fp32: Set[str],
+    packed: Set[str],
 ) -> dict[str, Tensor]:
     """Read tensors, each file once, merge what LoRAs change, and round.
 
@@ -99,6 +125,7 @@ def _read(
         changes: What LoRAs add, by tensor.
         place: Where the tensors go, and their dtype.
         fp32: Parts of names that stay in fp32.
+        packed: Which of them are quantized.
 
     Raises:
         ModelError: A tensor is not finite, as it was read or after it was rounded.
@@ -118,6 +145,8 @@ def _read(
                 state[key] = tensor.to(torch.float32 if keep else place.dtype)
                 if state[key].dtype == torch.float16 != tensor.dtype:  # its range is narrow
                     check_finite(component, key, state[key], file)
+                if place.quantize is not None and key in packed:
+                    state[key] = quantized(state[key], place.quantize)
     return state
 
 

@@ -45,7 +45,7 @@ class TaskForward:
         self._rotary: dict[tuple[Frames, int], tuple[int, Rotary]] = {}
         self._kernel = partial(attention_kernel, backend=work.attention)
         self._table = FeatureTable(self._share.ring_index)
-        self.store = FeatureStore()
+        self.store = FeatureStore(work.kept)
         self._watch = FiniteWatch(work.communicator.rank)
         self._saved: SavedFeatures | None = None
         if work.resumed is not None:
