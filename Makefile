@@ -10,7 +10,7 @@ T ?= tests/unit/testing tests/unit/strategies tests/unit/schedulers tests/unit/n
 # make test-kernels K="--kernels aten-default --threads 2" runs a part.
 K ?=
 
-.PHONY: help audit fuzz wheel-check demo test test-kernels test-floors check lint mutants install clean
+.PHONY: help audit fuzz wheel-check demo test test-kernels test-floors test-quantize check lint mutants install clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ test-floors: install  ## Run some tests with the oldest versions that pyproject.
 	$(FLOORS)/bin/python -m pip install --quiet --constraint $(FLOORS)/floors.txt torch
 	$(FLOORS)/bin/python -m pip install --quiet --constraint $(FLOORS)/floors.txt --editable '.[test]'
 	$(FLOORS)/bin/python -m pytest $(FLOOR_TESTS)
+
+# torchao stands apart: where it is installed diffusers imports it at every start.
+QUANTIZE := .work/quantize
+test-quantize: install  ## Run the tests of quantized weights, with torchao in a folder of its own
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(QUANTIZE) torchao==0.18.0
+	PYTHONPATH=$(QUANTIZE) $(BIN)/python -m pytest tests/unit/models/loading/test_quantize.py
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .
