@@ -11,7 +11,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from longtake.comm.device_queue import settle
+from longtake.comm.device_queue import HostCopies, settle
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.decode_group import DecodeGroup
 from longtake.framework.engine.decoding import Decoding, OwnDecoding
@@ -95,6 +95,7 @@ class Engine:
         self._made: set[int] = set()
         self._backbone: AnyBackbone | None = None
         self._decoder: AnyDecoder | None = None
+        self._copies: HostCopies | None = None
 
     def keep(self, keeper: RunKeeper) -> None:
         """Save what the run needs to go on, and go on where it stood, if it did."""
@@ -300,8 +301,10 @@ class Engine:
     def _decoding(self, request: Request, video: int) -> Decoding:
         if self._group is not None:
             return self._group.hand_over(video, self.workloads.picture(request))
-        frames = self.workloads.latent_frames(request)
-        return OwnDecoding(self._load_decoder(), self.chosen.layout, self.timings, frames)
+        if self._copies is None:  # one for all requests: it has a stream
+            self._copies = HostCopies(self.model.place.device)
+        frames, layout = self.workloads.latent_frames(request), self.chosen.layout
+        return OwnDecoding(self._load_decoder(), layout, self.timings, frames, self._copies)
 
     def _denoise(
         self, request: Request, video: int, cuts: SnapshotCuts | None, point: int
