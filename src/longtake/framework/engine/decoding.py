@@ -74,6 +74,9 @@ class Decoding(ABC):
     def is_done(self) -> bool:
         """Whether every frame has been yielded."""
 
+    def close(self) -> None:  # noqa: B027 - an option, not a duty
+        """Give up what is not decoded: an error has come, or nobody wants it any more."""
+
 
 @final
 class DecodedVideo:
