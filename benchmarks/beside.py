@@ -139,7 +139,7 @@ def serve(frames: int) -> None:
     from longtake.framework.cli import main as longtake_main
     from longtake.framework.trainer import InferenceTrainer
 
-    lightning = InferenceTrainer.mro()[1]  # its method: the parser reads the subclass's
+    lightning: Any = InferenceTrainer.mro()[1]  # its method: the parser reads the subclass's
     predict = lightning.predict
 
     for _ in sys.stdin:

@@ -54,6 +54,7 @@ class BesideDecoding(Decoding):
         self._between = BetweenTasks(layout)
         self._worker = Worker("longtake-decode", _BLOCKS + 1)
         self._decoded: queue.SimpleQueue[Decoded | BaseException | None] = queue.SimpleQueue()
+        self._threads = torch.get_num_threads()
         self._open = 0
         self._ended = self._finishing = self._given_up = False
 
@@ -113,6 +114,8 @@ class BesideDecoding(Decoding):
 
     def _decode(self, begin: Job, actions: Sequence[Decode | Finish]) -> None:
         try:
+            # A new thread has what the environment says, until PyTorch's first loop in it.
+            torch.set_num_threads(self._threads)
             begin()
             for action in actions:
                 if self._given_up:
