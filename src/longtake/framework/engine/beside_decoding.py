@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final, final
 
@@ -22,7 +23,9 @@ from longtake.strategies import BlockDone
 from longtake.task import Task
 
 _LOOK: Final = 0.02
-"""Seconds for which a rank with nothing else to do waits for frames at a time."""
+"""Seconds for which a thread with nothing else to do waits for the other at a time."""
+_ITEMS: Final = 32
+"""Video frames that are not taken yet, with the actions that made them: 16 latent frames' worth."""
 _BLOCKS: Final = 2
 """Blocks that are being decoded, wait for it, or have frames that wait to be taken."""
 
@@ -53,7 +56,7 @@ class BesideDecoding(Decoding):
         self._video = DecodedVideo(decoder, timings, latent_frames, copies)
         self._between = BetweenTasks(layout)
         self._worker = Worker("longtake-decode", _BLOCKS + 1)
-        self._decoded: queue.SimpleQueue[Decoded | BaseException | None] = queue.SimpleQueue()
+        self._decoded: queue.Queue[Decoded | BaseException | None] = queue.Queue(_ITEMS)
         self._threads = torch.get_num_threads()
         self._open = 0
         self._ended = self._finishing = self._given_up = False
@@ -122,8 +125,15 @@ class BesideDecoding(Decoding):
                     return
                 with torch.no_grad():  # which holds for one thread
                     for item in self._video.do(action):
-                        self._decoded.put(item)
+                        self._put(item)
         except BaseException as error:  # raised where the frames before it have been taken
+            self._put(error)
             self._given_up = True
-            self._decoded.put(error)
-        self._decoded.put(None)
+        self._put(None)
+
+    def _put(self, item: Decoded | BaseException | None) -> None:
+        """Hand an item over as soon as there is room, unless nobody wants it any more."""
+        while not self._given_up:
+            with suppress(queue.Full):
+                self._decoded.put(item, timeout=_LOOK)
+                return

@@ -38,8 +38,8 @@ class Worker:
         Raises:
             BaseException: What an earlier job has raised; this one is dropped as well.
         """
-        self._wait_until(lambda: len(self._jobs) < self._most)
         with self._changed:
+            self._wait_until(lambda: len(self._jobs) < self._most)
             self._jobs.append(job)
             self._changed.notify_all()
         if self._thread is None:
@@ -53,7 +53,8 @@ class Worker:
         Raises:
             BaseException: What one of them has raised.
         """
-        self._wait_until(lambda: not self._jobs)
+        with self._changed:
+            self._wait_until(lambda: not self._jobs)
 
     def close(self) -> None:
         """End the thread, after the jobs that it has. Raises nothing; call ``wait`` before."""
@@ -64,10 +65,10 @@ class Worker:
             self._thread.join()
 
     def _wait_until(self, done: Callable[[], bool]) -> None:
-        with self._changed:
-            while self._error is None and not done():
-                self._changed.wait()
-            error, self._error = self._error, None
+        """Wait, with the lock, until something is so; raise what a job has raised before."""
+        while self._error is None and not done():
+            self._changed.wait()
+        error, self._error = self._error, None
         if error is not None:
             raise error
 
@@ -92,10 +93,10 @@ class Worker:
         except BaseException as raised:  # whatever it is, the thread that gave the job raises it
             error = raised
         with self._changed:
-            self._error = error
             if error is None:
                 self._jobs.popleft()
             else:
+                self._error = error
                 self._jobs.clear()
             self._changed.notify_all()
         return True

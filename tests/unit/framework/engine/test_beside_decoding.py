@@ -58,9 +58,11 @@ class GatedDecoder(VideoDecoder[list[int]]):
         yield torch.full((1, 3, 8, 8), 1.0)  # what was held back
 
 
-def block(number: int) -> tuple[Task, BlockDone]:
-    frames = FrameRange(number * BLOCK, (number + 1) * BLOCK)
-    run = Run(block=number, block_frames=frames, step=0, frames=frames.each, last_step=True)
+def block(number: int, frames: int = BLOCK) -> tuple[Task, BlockDone]:
+    latent_frames = FrameRange(number * frames, (number + 1) * frames)
+    run = Run(
+        block=number, block_frames=latent_frames, step=0, frames=latent_frames.each, last_step=True
+    )
     task = Task(
         index=number,
         iteration=number,
@@ -68,10 +70,10 @@ def block(number: int) -> tuple[Task, BlockDone]:
         step=0,
         steps=1,
         runs=(run,),
-        prompt=frames,
+        prompt=latent_frames,
     )
-    latents = torch.arange(frames.start, frames.stop).float().view(1, 1, BLOCK, 1, 1)
-    return task, BlockDone(number, frames, latents)
+    latents = torch.arange(latent_frames.start, latent_frames.stop).float().view(1, 1, -1, 1, 1)
+    return task, BlockDone(number, latent_frames, latents)
 
 
 def decoding_with(decoder: GatedDecoder) -> BesideDecoding:
@@ -173,3 +175,26 @@ def test_what_is_given_up_is_not_decoded() -> None:
     opener.join()
     assert decoder.decoded == 1
     assert not is_running()
+
+
+def test_frames_that_nobody_takes_are_bounded_and_can_be_given_up() -> None:
+    decoder = GatedDecoder()
+    decoding = decoding_with(decoder)
+    list(decoding.take(*block(0, frames=50)))
+    decoder.gate.release(50)
+    while decoder.decoded < 17:  # 16 with their actions are there, and one waits for room
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert decoder.decoded == 17
+    decoding.close()
+    assert decoder.decoded == 17
+    assert not is_running()
+
+
+def test_frames_beyond_the_bound_come_when_there_is_room() -> None:
+    decoder = GatedDecoder()
+    decoding = decoding_with(decoder)
+    decoder.gate.release(50)
+    list(decoding.take(*block(0, frames=50)))
+    decoding.end()
+    assert rest(decoding) == [*range(50), 255]

@@ -88,15 +88,20 @@ def test_an_error_is_raised_once_and_drops_the_jobs_behind_it(worker: Worker) ->
     assert done == ["later"]
 
 
-def test_an_error_is_raised_where_the_next_job_is_given(worker: Worker) -> None:
+def test_an_error_is_raised_where_a_job_waits_for_room(worker: Worker) -> None:
     gate = Gate()
-    worker.give(gate)
-    worker.give(fail)
-    worker.give(lambda: None)
+
+    def fail_later() -> None:
+        gate()
+        fail()
+
+    worker.give(fail_later)
+    for _ in range(MOST - 1):
+        worker.give(lambda: None)
     opener = threading.Timer(0.05, gate.open.set)
     opener.start()
     with pytest.raises(OSError, match="No space left on device"):
-        worker.give(lambda: None)  # waits for room, and hears why there is some
+        worker.give(lambda: None)  # hears why there is room
     opener.join()
 
 
