@@ -262,10 +262,17 @@ class LongtakeCLI(LightningCLI):
         self._begin(folder, engine, keeper, goes_on=goes_on)
         self.trainer.keep_last_actions(folder.path / LAST_ACTIONS)
         name = engine.model.folder.name
-        self.config_init.predict.video.bind(folder, engine.timings, name, goes_on=goes_on)
+        video = self.config_init.predict.video
+        video.bind(folder, engine.timings, name, goes_on=goes_on)
         earlier = earlier_report(folder) if goes_on else None
         report = ReportWriter(
-            folder, engine.timings, config.progress, engine.workloads, ranks, earlier
+            folder,
+            engine.timings,
+            config.progress,
+            engine.workloads,
+            ranks,
+            earlier,
+            video.after_frames,
         )
         latents = LatentWriter(folder, engine.timings, keep=config.keep_latents)
         self.trainer.attach([progress_callback(config.progress), report, latents, *timeline])

@@ -298,7 +298,8 @@ class VideoDecoder(ABC, Generic[DecoderState]):
     """Latent blocks in, video frames out, as a stream.
 
     Where a video is cut into blocks cannot be seen in it; the state's size does not grow with the
-    length.
+    length. It may run in another thread than the backbone, at the same time: the two share nothing
+    that changes.
     """
 
     @abstractmethod
