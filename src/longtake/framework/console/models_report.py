@@ -15,7 +15,15 @@ from longtake.models import Defaults, ModelCard, registered
 Row: TypeAlias = dict[str, Value]
 """A line of the table: value by column."""
 
-_COLUMNS = ("made_from", "guidance", "timestep_per", "native_frames", "decoder", "axes")
+_COLUMNS = (
+    "made_from",
+    "given_frames",
+    "guidance",
+    "timestep_per",
+    "native_frames",
+    "decoder",
+    "axes",
+)
 """What the table on a terminal has a column for, besides the names."""
 _NAMES = 32
 """Smallest width of the names, however narrow the terminal is."""
@@ -71,6 +79,7 @@ def row_of(card: ModelCard) -> Row:
     return {
         "pipeline": card.pipeline,
         "made_from": None if card.start is None else _STARTS[card.start],
+        "given_frames": _given_frames(card),
         "guidance": card.guidance,
         "timestep_per": card.timestep,
         "native_frames": card.native_frames,
@@ -88,6 +97,12 @@ def row_of(card: ModelCard) -> Row:
         "examples": ",".join(card.examples) or None,
         "model": card.model,
     }
+
+
+def _given_frames(card: ModelCard) -> str | None:
+    """Return how a model honours given frames, kind by kind."""
+    said = [f"{kind}:{how}" for kind, how in card.honours.items() if how is not None]
+    return ",".join(said) or None
 
 
 def _defaults(own: Defaults) -> list[str]:
