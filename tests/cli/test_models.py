@@ -29,7 +29,8 @@ def test_every_family_is_listed_with_what_it_takes(capsys: pytest.CaptureFixture
     for pipeline in registered():
         assert any(f" pipeline={pipeline} " in line for line in lines), pipeline
     assert (
-        "event=model pipeline=HunyuanVideoPipeline made_from=text guidance=either "
+        "event=model pipeline=HunyuanVideoPipeline made_from=text start=refused "
+        "end=refused keyframes=refused continue=refused guidance=either "
         "timestep_per=clip native_frames=33 decoder=overlap axes=layers,cfg,ulysses,ring "
         "licence=tencent-hunyuan-community height=720 width=1280 num_frames=129 fps=24 steps=50 "
         "guidance_scale=6.000 guidance_scale_2=none flow_shift=none "
@@ -45,7 +46,8 @@ def test_every_family_is_listed_with_what_it_takes(capsys: pytest.CaptureFixture
 
 def test_a_plug_in_that_says_nothing_is_listed_too() -> None:
     assert list(lines_of([ModelCard(pipeline="SketchPipeline")])) == [
-        "event=model pipeline=SketchPipeline made_from=none guidance=none timestep_per=none "
+        "event=model pipeline=SketchPipeline made_from=none start=none end=none "
+        "keyframes=none continue=none guidance=none timestep_per=none "
         "native_frames=none decoder=none axes=layers,cfg,ulysses,ring licence=none height=480 "
         "width=832 num_frames=81 fps=16 steps=50 guidance_scale=5.000 guidance_scale_2=none "
         "flow_shift=none examples=none model=none"

@@ -10,20 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from longtake.framework.console.lines import Value, line_of
-from longtake.models import Defaults, ModelCard, registered
+from longtake.models import KINDS, Defaults, ModelCard, registered
 
 Row: TypeAlias = dict[str, Value]
 """A line of the table: value by column."""
 
-_COLUMNS = (
-    "made_from",
-    "given_frames",
-    "guidance",
-    "timestep_per",
-    "native_frames",
-    "decoder",
-    "axes",
-)
+_COLUMNS = ("made_from", "guidance", "timestep_per", "native_frames", "decoder", "axes")
 """What the table on a terminal has a column for, besides the names."""
 _NAMES = 32
 """Smallest width of the names, however narrow the terminal is."""
@@ -54,12 +46,14 @@ def show(models: Sequence[ModelCard]) -> None:
     table.add_column(title, overflow="fold", min_width=_NAMES)
     for name in _COLUMNS:
         table.add_column(name.replace("_", " "), overflow="fold")
+    table.add_column("given frames", overflow="fold")
     for card in models:
         row = row_of(card)
         licence = card.licence or "licence unknown"
         about = [card.model or "unknown", card.pipeline, licence, *_defaults(card.defaults)]
         names = "\n".join([*about, *card.examples])
-        table.add_row(names, *(_cell(row[name]) for name in _COLUMNS))
+        given = "\n".join(f"{kind}: {_cell(row[kind])}" for kind in KINDS)
+        table.add_row(names, *(_cell(row[name]) for name in _COLUMNS), given)
     Console().print(table)
 
 
@@ -79,7 +73,7 @@ def row_of(card: ModelCard) -> Row:
     return {
         "pipeline": card.pipeline,
         "made_from": None if card.start is None else _STARTS[card.start],
-        "given_frames": _given_frames(card),
+        **{str(kind): how for kind, how in card.honours.items()},
         "guidance": card.guidance,
         "timestep_per": card.timestep,
         "native_frames": card.native_frames,
@@ -97,12 +91,6 @@ def row_of(card: ModelCard) -> Row:
         "examples": ",".join(card.examples) or None,
         "model": card.model,
     }
-
-
-def _given_frames(card: ModelCard) -> str | None:
-    """Return how a model honours given frames, kind by kind."""
-    said = [f"{kind}:{how}" for kind, how in card.honours.items() if how is not None]
-    return ",".join(said) or None
 
 
 def _defaults(own: Defaults) -> list[str]:

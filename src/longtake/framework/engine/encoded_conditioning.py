@@ -65,8 +65,7 @@ class EncodedConditioning:
         with reading(f"the encoder of the model in {model.folder.path}"):
             start = self._start(request, shown)
             held = self._stills({one: pixels for one, pixels in shown.items() if self._holds(one)})
-        held = {at: one for at, one in held.items() if at >= start.latents.shape[2]}
-        return replace(start, keyframes={**held, **start.keyframes})
+        return replace(start, keyframes={**start.keyframes, **held})
 
     def _start(self, request: Request, shown: _Shown) -> ConditioningFrames:
         """Return what the request starts from, and all else that a model is told of."""
@@ -104,12 +103,10 @@ class EncodedConditioning:
     def _stills(self, shown: _Shown) -> dict[int, Tensor]:
         """Return the latents of pictures that are held, by latent frame."""
         model, found = self._model, dict[int, Tensor]()
-        for picture, pixels in shown.items():  # in the order of time
-            still = model.family.encode_still(
+        for picture, pixels in shown.items():
+            found |= model.family.encode_still(
                 model.folder, model.spec, pixels, picture.latent_frame, model.place
             )
-            # The frame before a picture's own is another one's where that is its own.
-            found = {**still, **found, picture.latent_frame: still[picture.latent_frame]}
         return found
 
 

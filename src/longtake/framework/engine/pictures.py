@@ -17,6 +17,8 @@ from longtake.schedulers import BlockScheduler
 
 _LATEST: Final = 24 * 3600
 """Seconds into an endless video at which the last keyframe may be: nobody waits for longer."""
+TAKES: Final = 2
+"""Latent frames that a picture takes: its own, and the one that leads to it."""
 _CUT_OFF: Final = 0.02
 """Share of a picture's height or width that may be cut off for the shape of the video."""
 
@@ -118,25 +120,24 @@ def _frame(second: float, named: str, request: Request) -> int:
 
 
 def _check_apart(found: list[Picture], request: Request, spec: BackboneSpec) -> None:
-    """Refuse two pictures in one latent frame, and one where the start is."""
+    """Refuse pictures that are too close to one another, or to the start."""
     compression, fps = spec.compression, request.fps
     if request.start is not None:
-        kept = kept_frames(request, spec)
-        first, known = found[0], compression.latent_frames(kept)
-        if first.latent_frame < known:
+        kept, first = kept_frames(request, spec), found[0]
+        earliest = compression.latent_frames(kept) + TAKES - 1
+        if first.latent_frame < earliest:
             raise ConfigurationError(
                 f"{first.option} is {first.path}, but data.start gives the first {kept} video "
-                f"frame{'' if kept == 1 else 's'} already; the earliest for another picture is "
-                f"{compression.start_second(known, fps):g} s."
+                f"frame{'' if kept == 1 else 's'}, and a picture takes {TAKES} latent frames; the "
+                f"earliest is {compression.start_second(earliest, fps):g} s."
             )
     for one, other in pairwise(found):
-        if one.latent_frame == other.latent_frame:
-            begin = compression.start_second(one.latent_frame, fps)
-            end = compression.start_second(one.latent_frame + 1, fps)
+        if other.latent_frame - one.latent_frame < TAKES:
+            free = compression.start_second(one.latent_frame + TAKES, fps)
             raise ConfigurationError(
-                f"{one.option} is {one.path} and {other.option} is {other.path}, but the video "
-                f"frames from {begin:g} s until {end:g} s are one latent frame, which shows one "
-                f"picture; move one of them to another time, or leave it out."
+                f"{one.option} is {one.path} and {other.option} is {other.path}, but a picture "
+                f"takes {TAKES} latent frames ({TAKES * compression.temporal} video frames), and "
+                f"these are too close to each other; the earliest for the second is {free:g} s."
             )
 
 
