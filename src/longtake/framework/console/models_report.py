@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import TypeAlias
 
 from rich.console import Console
 from rich.table import Table
 
 from longtake.framework.console.lines import Value, line_of
-from longtake.models import KINDS, Defaults, ModelCard, registered
+from longtake.models import Defaults, ModelCard, registered
 
 Row: TypeAlias = dict[str, Value]
 """A line of the table: value by column."""
@@ -42,18 +43,16 @@ def show(models: Sequence[ModelCard]) -> None:
             sys.stdout.write(line + "\n")
         return
     table = Table(title="models", show_lines=True)
-    title = "model, pipeline, licence, defaults, examples"
+    title = "model, pipeline, licence, defaults, given frames, examples"
     table.add_column(title, overflow="fold", min_width=_NAMES)
     for name in _COLUMNS:
         table.add_column(name.replace("_", " "), overflow="fold")
-    table.add_column("given frames", overflow="fold")
     for card in models:
         row = row_of(card)
         licence = card.licence or "licence unknown"
         about = [card.model or "unknown", card.pipeline, licence, *_defaults(card.defaults)]
-        names = "\n".join([*about, *card.examples])
-        given = "\n".join(f"{kind}: {_cell(row[kind])}" for kind in KINDS)
-        table.add_row(names, *(_cell(row[name]) for name in _COLUMNS), given)
+        names = "\n".join([*about, *_given_frames(card), *card.examples])
+        table.add_row(names, *(_cell(row[name]) for name in _COLUMNS))
     Console().print(table)
 
 
@@ -91,6 +90,13 @@ def row_of(card: ModelCard) -> Row:
         "examples": ",".join(card.examples) or None,
         "model": card.model,
     }
+
+
+def _given_frames(card: ModelCard) -> list[str]:
+    """Return how given frames are honoured as lines, none longer than the narrowest names."""
+    ways = [how for how in dict.fromkeys(card.honours.values()) if how is not None]
+    kinds = {way: ", ".join(k for k, how in card.honours.items() if how == way) for way in ways}
+    return wrap("; ".join(f"{way}: {which}" for way, which in kinds.items()), _NAMES)
 
 
 def _defaults(own: Defaults) -> list[str]:
