@@ -10,6 +10,8 @@ says whether they are equal to the bit. Of each picture, in its video frame:
   after it, in median ways of the whole video (1: nothing to be seen), and
 - *right*: share of these 64 frames that show the prompt's color and shape.
 
+In brackets stands the same for a video of the same noise without pictures.
+
 The contact sheet has a row for each: the picture, what the VAE makes of it, and frames around it.
 With ``--latents`` it says instead, of the VAE alone, how far the video frames of a picture's latent
 frame are from it where one latent frame of another video is replaced, and where two are.
@@ -22,6 +24,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +49,8 @@ BLOCK = 32
 """Video frames of a block."""
 AROUND = (-32, -16, -8, -4, -2, -1, 0, 1, 2, 4, 8, 16, 32)
 """Video frames that a row of the sheet shows, counted from the picture's."""
+PLAIN = ("--data.start", "null", "--data.end", "null", "--data.keyframes", "null")
+"""What makes the configuration one without pictures."""
 SIDE, TITLE = 72, 14
 """Pixels of a picture on the sheet, and of the line above it."""
 OTHERS = ((2, 5), (3, 4), (7, 13), (8, 9))
@@ -74,13 +79,13 @@ def main() -> None:
     elif asked.latents:
         print(f"{machine()}\n\n{latents_table()}")
     else:
-        videos = [made(devices) for devices in (1, 2)]
-        pictures = shown()
-        equal = "equal to the bit" if torch.equal(*videos) else "NOT EQUAL"
-        print(f"{machine()}; {len(videos[0])} frames, 1 and 2 devices: {equal}\n")
-        print(measures(videos[0], pictures))
+        video, pictures = made(1), shown()
+        equal = "equal to the bit" if torch.equal(video, made(2)) else "NOT EQUAL"
+        plain = made(1, *PLAIN)
+        print(f"{machine()}; {len(video)} frames, 1 and 2 devices: {equal}\n")
+        print(measures(video, plain, pictures))
         if asked.sheet is not None:
-            sheet(videos[0], pictures).save(asked.sheet, optimize=True)
+            sheet(video, pictures).save(asked.sheet, optimize=True)
 
 
 def draw() -> None:
@@ -99,12 +104,12 @@ def rendered(seed: int, frame: int, count: int = 1) -> Tensor:
     return frames if count > 1 else frames[0]
 
 
-def made(devices: int) -> Tensor:
+def made(devices: int, *options: str) -> Tensor:
     """Return the frames of the configuration's video, ``(F, height, width, 3)`` uint8."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "longtake", "predict", "--config", str(CONFIG)]
         command += ["--trainer.devices", str(devices), "--video.format", "png"]
-        command += ["--video.zoom", "1", "--output", f"{folder}/run"]
+        command += ["--video.zoom", "1", "--output", f"{folder}/run", *options]
         subprocess.run(command, check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
         files = sorted(Path(folder, "run", "0000", "frames").glob("*.png"))
         return torch.stack([read(file) for file in files])
@@ -150,36 +155,40 @@ def psnr(one: Tensor, other: Tensor) -> float:
     return float(10 * torch.log10(255**2 / error))
 
 
-def measures(video: Tensor, pictures: list[Shown]) -> str:
+def measures(video: Tensor, plain: Tensor, pictures: list[Shown]) -> str:
     """Return what is to be said of each picture and the blocks around it, as a table."""
-    judged = judge(video)
-    ways, right = judged.steps(), judged.right(PROMPT).float()
-    usual, last = ways.nanmedian(), len(video) - 1
-    rows = []
+    judged, rows = [judge(one) for one in (video, plain)], []
+    ways = [one.steps() / one.steps().nanmedian() for one in judged]
+    right = [one.right(PROMPT).float() for one in judged]
     for one in pictures:
-        before = ways[max(0, one.frame - BLOCK) : one.frame]
-        after = ways[one.frame : one.frame + BLOCK]
-        around = right[max(0, one.frame - BLOCK) : min(last, one.frame + BLOCK) + 1]
+        begin, end = max(0, one.frame - BLOCK), one.frame + BLOCK
         likeness = psnr(video[one.frame], one.own)
         rows.append(
             [
                 one.name,
                 str(one.frame),
                 "the same" if likeness > 100 else f"{likeness:.1f}",
-                *(largest(ways, usual) for ways in (before, after)),
-                f"{100 * float(around.mean()):.0f} %",
+                _both(largest(each[begin : one.frame]) for each in ways),
+                _both(largest(each[one.frame : end]) for each in ways),
+                _both(f"{100 * float(each[begin : end + 1].mean()):.0f} %" for each in right),
             ]
         )
-    whole = f"{100 * float(right.mean()):.0f} %"
-    rows.append(["whole video", f"0 to {last}", "", largest(ways, usual), "", whole])
+    whole = _both(f"{100 * float(each.mean()):.0f} %" for each in right)
+    rows.append(["whole video", "", "", _both(largest(each) for each in ways), "", whole])
     head = ["picture", "video frame", "PSNR, dB", "block before", "block after", "right"]
     return table(head, rows)
 
 
-def largest(ways: Tensor, usual: Tensor) -> str:
-    """Return the largest of some ways, in usual ones."""
+def _both(found: Iterable[str]) -> str:
+    """Return a measure, and in brackets that of the video without pictures."""
+    first, second = found
+    return f"{first} ({second})" if first else ""
+
+
+def largest(ways: Tensor) -> str:
+    """Return the largest of some ways; nothing where there is none."""
     known = ways[~ways.isnan()]
-    return f"{float(known.max() / usual):.1f}" if len(known) else ""
+    return f"{float(known.max()):.1f}" if len(known) else ""
 
 
 def latents_table() -> str:
