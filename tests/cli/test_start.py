@@ -58,7 +58,14 @@ def test_a_video_starts_from_an_image_and_another_one_continues_it(
     assert (resolved["data"]["start"], resolved["data"]["start_frames"]) == (str(image), None)
 
     end = first / "0000" / "video.mp4"
-    changes = ["--data.start", end, "--data.start_frames", "9", "--data.seed", "1"]
+    changes: list[str | Path] = [
+        "--data.start",
+        end,
+        "--data.start_frames",
+        "9",
+        "--data.seed",
+        "1",
+    ]
     changes += ["--data.end", "first.png", "--data.keyframes", "[{at: 1, image: first.png}]"]
     monkeypatch.chdir(tmp_path)
     done = predict("--config", config, "--output", second, *changes)
