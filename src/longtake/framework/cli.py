@@ -56,7 +56,13 @@ from longtake.plan.cost.profiles import match_name
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
 LORA = "--model.lora"
-FILES = (("model", "pipeline"), ("model", "weights"), ("data", "start"), ("data", "prompts"))
+FILES = (
+    ("model", "pipeline"),
+    ("model", "weights"),
+    ("data", "start"),
+    ("data", "end"),
+    ("data", "prompts"),
+)
 """Options that may name a file or folder."""
 ALONE = ("models", "methods", "convert", "doctor")
 """Commands that take no model, no data and no devices."""
@@ -312,9 +318,12 @@ class LongtakeCLI(LightningCLI):
         if model.folder.revision is not None:  # the commit of a hub model
             config.model.revision = model.folder.revision
         for name, value in self.datamodule.settled.items():
-            config.data[name] = value
+            if name != "keyframes":  # as they were parsed: the model has none of its own
+                config.data[name] = value
         for part, name in FILES:
             config[part][name] = absolute(config[part][name])
+        for keyframe in config.data.keyframes or ():
+            keyframe["image"] = absolute(keyframe["image"])
         dumped = self._parser(self.subcommand).dump(config, skip_unset=False)
         return f"{CONFIG_HEADER} {__version__}\n{dumped}"
 

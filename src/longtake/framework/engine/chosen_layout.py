@@ -8,6 +8,7 @@ from typing import final
 
 from longtake.errors import ConfigurationError, NoPlan
 from longtake.framework.engine.conditioning import check_start
+from longtake.framework.engine.pictures import check_pictures
 from longtake.framework.engine.preflight import (
     check_memory,
     check_request,
@@ -71,6 +72,7 @@ class ChosenLayout:
                 check_request(request, model.spec, model.generation_config.scheduler)
                 check_schedule(request, model.spec, model.generation_config.scheduler)
                 check_start(request, model.spec)
+                check_pictures(request, model.spec, model.generation_config.scheduler)
                 check_method(self.workloads.of(request))
         if self._settled is None:
             self._settled = self._lay_out(longest(requests), len(requests))

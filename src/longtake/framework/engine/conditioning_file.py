@@ -1,4 +1,4 @@
-"""Conditioning file that a video starts from: an image, or a video whose end is kept."""
+"""Conditioning file: an image, or a video whose end is kept, that a new video is to show."""
 
 from __future__ import annotations
 
@@ -27,20 +27,22 @@ class ConditioningFile:
 
     Args:
         path: The file.
+        option: What it was given for, in refusals.
 
     Raises:
         ConfigurationError: It is missing, or its first frame cannot be decoded.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, option: str = "data.start") -> None:
         self._path = expanded(path)
+        self._option = option
         if self._path.is_dir():
             raise ConfigurationError(
-                f"data.start is {path}, a folder; folders of frames are not read: give its last "
+                f"{option} is {path}, a folder; folders of frames are not read: give its last "
                 f"picture, or a video (video.mp4)."
             )
         if not self._path.is_file():
-            raise ConfigurationError(f"data.start is {path}, but there is no such file.")
+            raise ConfigurationError(f"{option} is {path}, but there is no such file.")
         with self._reading():
             self._is_image = self._identify()
             next(self._frames())
@@ -93,8 +95,8 @@ class ConditioningFile:
             kept = deque(self._frames(), maxlen=frames)
         if len(kept) < frames:
             raise ConfigurationError(
-                f"data.start is {self._path}, of which {frames} video frames are to be kept, but "
-                f"only {len(kept)} can be decoded; the file seems to be damaged."
+                f"{self._option} is {self._path}, of which {frames} video frames are to be kept, "
+                f"but only {len(kept)} can be decoded; the file seems to be damaged."
             )
         return kept
 
@@ -123,8 +125,8 @@ class ConditioningFile:
             yield
         except Exception as error:  # what a damaged file does to a decoder is hard to foresee
             raise ConfigurationError(
-                f"data.start is {self._path}, which cannot be read as an image (PNG, JPEG, WebP) "
-                f"or a video: {str(error) or type(error).__name__}."
+                f"{self._option} is {self._path}, which cannot be read as an image (PNG, JPEG, "
+                f"WebP) or a video: {str(error) or type(error).__name__}."
             ) from error
 
 

@@ -94,8 +94,9 @@ class GenerationConfig:
         attention: diffusers' attention backend: ``native``, ``flash``, ``sage``, ...
         vae_tile: Decodes pictures in square tiles of so many pixels, which overlap by a quarter;
             several decode devices share a video's tiles. Left out: whole pictures.
-        start_noise: With ``data.start`` and a text-to-video model: how much of a block's noise
-            the given frames are seen with while the others are made. 1 is what such a model was
+        start_noise: Where given frames (``data.start``, ``end``, ``keyframes``) are held in their
+            place and all frames have one timestep: how much of a block's noise they are
+            seen with while the others are made. 1 is what such a model was
             trained with, but the video may jump after them; with less it follows them more
             closely; 0 shows them clean.
         timesteps_per: ``frame`` tells the model every latent frame's own noise level, though it was

@@ -74,6 +74,7 @@ class CogVideoXFamily(ModelFamily):
             examples=("THUDM/CogVideoX-5b-I2V",),
             licence="cogvideox-license",
             start="always",
+            native=("start",),
             guidance="branches",
             timestep="clip",
             native_frames=13,
@@ -120,6 +121,7 @@ class CogVideoXFamily(ModelFamily):
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             text_tokens=config["max_text_seq_length"],
             start="channels" if image else "replaced",
+            native=self.card(folder).native,
             learned_frames=_native_frames(config) if learned else None,
         )
 

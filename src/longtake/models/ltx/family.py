@@ -49,6 +49,7 @@ class LTXFamily(ModelFamily):
             model="LTX-Video",
             examples=("Lightricks/LTX-Video",),
             start="optional",
+            native=("start",),
             guidance="branches",
             timestep="frame",
             native_frames=21,
@@ -78,6 +79,7 @@ class LTXFamily(ModelFamily):
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             timestep="frame",
             start="replaced",
+            native=self.card(folder).native,
         )
 
     @override

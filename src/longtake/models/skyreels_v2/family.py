@@ -54,6 +54,7 @@ class SkyReelsV2Family(ModelFamily):
                 "Skywork/SkyReels-V2-DF-14B-540P-Diffusers",
             ),
             start="optional",
+            native=("start", "continue"),
             guidance="branches",
             timestep="frame",
             native_frames=25,
@@ -78,6 +79,7 @@ class SkyReelsV2Family(ModelFamily):
             model="SkyReels-V2, image to video",
             examples=("Skywork/SkyReels-V2-I2V-14B-540P-Diffusers",),
             start="always",
+            native=("start",),
             guidance="branches",
             timestep="clip",
             native_frames=25,
@@ -127,6 +129,7 @@ class SkyReelsV2Family(ModelFamily):
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             timestep="frame" if folder.pipeline == _DIFFUSION_FORCING else "clip",
             start=start,
+            native=self.card(folder).native,
         )
 
     @override

@@ -81,6 +81,7 @@ class WanFamily(ModelFamily):
             model="Wan 2.2 TI2V",
             examples=("Wan-AI/Wan2.2-TI2V-5B-Diffusers",),
             start="optional",
+            native=("start",),
             guidance="branches",
             timestep="frame",
             native_frames=31,
@@ -93,6 +94,7 @@ class WanFamily(ModelFamily):
             model="Wan 2.1 I2V",
             examples=("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",),
             start="always",
+            native=("start", "continue"),
             guidance="branches",
             timestep="clip",
             native_frames=21,
@@ -105,6 +107,7 @@ class WanFamily(ModelFamily):
             model="Wan 2.2 I2V A14B",
             examples=("Wan-AI/Wan2.2-I2V-A14B-Diffusers",),
             start="always",
+            native=("start", "continue"),
             guidance="branches",
             timestep="clip",
             native_frames=21,
@@ -155,6 +158,7 @@ class WanFamily(ModelFamily):
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             timestep="frame" if per_frame else "clip",
             start=wan_start(folder, config, channels, temporal),
+            native=self.card(folder).native,
         )
 
     @override

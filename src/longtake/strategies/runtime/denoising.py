@@ -152,14 +152,12 @@ class Denoising:
         self, frames: FrameRange, noise: Tensor, sampler: BlockSampler
     ) -> KnownFrames | None:
         """Return the sampler of a block some of whose frames are known and held in their place."""
-        spec = self.backbone.spec
-        if self.start is None or spec.start != "replaced":
+        held = None if self.start is None else self.start.held(frames)
+        if held is None:
             return None
-        clean = self.start.known(frames)
-        if not clean.shape[2]:
-            return None
-        share = self.start_noise if spec.timestep == "clip" else 0.0
-        return KnownFrames(sampler, clean, noise[:, :, : clean.shape[2]], share)
+        places, clean = held
+        share = self.start_noise if self.backbone.spec.timestep == "clip" else 0.0
+        return KnownFrames(sampler, places, clean, noise[:, :, list(places)], share)
 
     def begin_at(self, version: int, clean: Tensor, noise: Tensor) -> tuple[Tensor, BlockSampler]:
         """Return clean latents at the level of a step, and the sampler of a block that begins so.
