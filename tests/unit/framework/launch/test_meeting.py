@@ -25,7 +25,14 @@ def port() -> int:
 
 def meeting(port: int, rank: int, said: list[str], host: str = "127.0.0.1") -> Meeting:
     return Meeting(
-        host=host, port=port, rank=rank, world_size=2, patience=3 * SOON, told=SOON, say=said.append
+        host=host,
+        port=port,
+        rank=rank,
+        world_size=2,
+        one_machine=True,
+        patience=3 * SOON,
+        told=SOON,
+        say=said.append,
     )
 
 
