@@ -85,9 +85,7 @@ def stop_on_interrupt(flag: StopFlag, *, silent: bool = False) -> Iterator[None]
         flag.set(number)
         if not silent:
             with suppress(OSError):  # the terminal may be what has gone
-                sys.stderr.write(
-                    "longtake: ending after the current task; Ctrl-C to end at once\n"
-                )
+                sys.stderr.write("longtake: ending after the current task; Ctrl-C to end at once\n")
                 sys.stderr.flush()
 
     for number in before:
