@@ -57,15 +57,17 @@ mutants: install  ## Measure which share of small faults the tests notice (hours
 install: $(VENV)/.installed
 
 # Made anew whenever what is to be installed has changed; a half-finished one has no stamp.
-# Where the lock is for this machine every file but PyTorch's is checked by its hash.
+# Where the lock is for this machine every file is checked by its hash, but for the libraries that
+# PyPI's PyTorch names for CUDA. For another build of PyTorch install it into .venv before.
 $(VENV)/.installed: pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "longtake needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	if $(BIN)/python tools/lock.py --fits; then \
 		$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements.lock && \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt torch && \
 		PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --no-deps --editable .; \
 	else \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt torch && \
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'; \
 	fi
 	touch $@

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -30,6 +30,14 @@ PATIENCE: Final = timedelta(minutes=10)
 _TOLD: Final = timedelta(seconds=15)
 """After so long it is said who is waited for."""
 _LOOK: Final = 0.2
+_OFF: Final = "off"
+"""The key of the first rank that has called the meeting off."""
+_HEARD: Final = "heard"
+"""The key of how many of the others know."""
+
+
+class CalledOff(Exception):
+    """Another rank has refused the run, and has said why."""
 
 
 def _warn(sentence: str) -> None:
@@ -73,14 +81,11 @@ class Meeting:
             ConfigurationError: The host name does not resolve, or the port is in use.
             RankFailure: A rank has not come.
             Interrupted: A signal has.
+            CalledOff: A rank has refused the run.
         """
-        agents = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun keeps it
         self._resolve()
         deadline = time.monotonic() + self.patience.total_seconds()
-        inside = self.one_machine and not agents
-        store = self._store(LOOPBACK if inside else self.host, not agents, inside, deadline)
-        # A restart by torchrun finds the store of the run before.
-        store = PrefixStore(f"longtake/{environment.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        store = self._store(environment, deadline)
         route = Route.to(LOOPBACK if self.one_machine else self.host, self.port)
         store.set(f"here/{self.rank}", str(route))
         self._wait_for_all(store, deadline)
@@ -88,21 +93,42 @@ class Meeting:
         take_interface([Route.read(text.decode()) for text in here], self.rank, environment)
         return store
 
-    def _store(self, host: str, ours: bool, inside: bool, deadline: float) -> Store:
-        """Keep the store, or reach it.
+    def call_off(self, environment: Mapping[str, str] = os.environ) -> bool:
+        """Say that there is nothing to meet for, and return whether another rank has said so.
+
+        Any rank calls it in place of ``meet``. The first one waits until all have heard of it.
 
         Args:
-            host: Where it is.
-            ours: Whether the first rank keeps it.
-            inside: Whether it is to be reached from this machine alone.
-            deadline: Until then it must be there.
+            environment: Of the process.
+
+        Raises:
+            ConfigurationError: The port is in use.
+            RankFailure: The first rank has not come.
         """
-        keeps = ours and self.rank == 0
+        deadline = time.monotonic() + self.patience.total_seconds()
+        store = self._store(environment, deadline)
+        first = store.compare_set(_OFF, "", str(self.rank)).decode()
+        self._part(store, deadline)
+        return first != str(self.rank)
+
+    def _part(self, store: Store, deadline: float) -> None:
+        """Leave without having met; the first rank keeps the store until all have heard."""
+        others = store.add(_HEARD, int(self.rank > 0))
+        while self.rank == 0 and others < self.world_size - 1 and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+            others = store.add(_HEARD, 0)
+
+    def _store(self, environment: Mapping[str, str], deadline: float) -> Store:
+        """Return the store, kept by the first rank or by torchrun's agent, once it is there."""
+        agents = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        keeps = self.rank == 0 and not agents
+        inside = self.one_machine and not agents
+        host = LOOPBACK if inside else self.host
         if not keeps:
             self._reach(host, deadline)
         try:
             listener = socket.create_server((host, self.port)) if keeps and inside else None
-            return TCPStore(
+            store = TCPStore(
                 host,
                 self.port,
                 is_master=keeps,
@@ -113,6 +139,8 @@ class Meeting:
             )
         except (dist.DistNetworkError, OSError) as error:
             raise self._refused(error) from error
+        # A restart by torchrun finds the store of the run before.
+        return PrefixStore(f"longtake/{environment.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
     @property
     def _address(self) -> str:
@@ -161,6 +189,9 @@ class Meeting:
         reminder, missing = _Reminder(self), list(range(self.world_size))
         while True:
             try:
+                if store.check([_OFF]):
+                    self._part(store, min(deadline, time.monotonic() + self.told.total_seconds()))
+                    raise CalledOff
                 missing = [rank for rank in missing if not store.check([f"here/{rank}"])]
             except (dist.DistError, OSError) as error:
                 raise RankFailure(

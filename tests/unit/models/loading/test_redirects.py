@@ -129,3 +129,14 @@ def test_modules_are_not_built_without_end(path: Path, part: str, settings: dict
     changed(path / part / "config.json", **settings)
     with pytest.raises(ModelError, match="but no model has more than"):
         open_folder(str(path))
+
+
+@pytest.mark.parametrize("value", [[None, None], [2, 2], {"a": 1}])
+def test_a_structure_in_place_of_a_number_is_refused_before_a_video_is_made(
+    path: Path, value: object
+) -> None:
+    """This one is used for the first time when the first block is decoded."""
+    changed(path / "vae" / "config.json", patch_size=value)
+    folder = open_folder(str(path))
+    with pytest.raises(ModelError, match="sets patch_size to .* takes a single value there"):
+        folder.family.load_decoder(folder, Placement(torch.device("meta"), torch.float32))
