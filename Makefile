@@ -63,15 +63,23 @@ mutants: install  ## Measure which share of small faults the tests notice (hours
 install: $(VENV)/.installed
 
 # Made anew whenever what is to be installed has changed; a half-finished one has no stamp.
-# Where the lock is for this machine every file but PyTorch's is checked by its hash.
+# Where the lock is for this machine every file is checked by its hash, but for the libraries that
+# PyPI's PyTorch names for CUDA. PyTorch is fetched first: of the builds in the lock pip would prefer
+# PyPI's to the one that this machine's index offers. Another build can be installed before.
 $(VENV)/.installed: pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "longtake needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	if $(BIN)/python tools/lock.py --fits; then \
+		grep '^torch==' requirements.lock > $(VENV)/torch.lock && \
+		$(BIN)/python -m pip download --quiet --no-deps --constraint constraints.txt --dest $(VENV)/wheels torch && \
+		$(BIN)/python -m pip install --quiet --require-hashes --no-deps --no-index --find-links $(VENV)/wheels \
+			--requirement $(VENV)/torch.lock && \
+		rm -r $(VENV)/wheels && \
 		$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements.lock && \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt torch && \
 		PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --no-deps --editable .; \
 	else \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt torch && \
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'; \
 	fi
 	touch $@

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import final
 
 from longtake.errors import ConfigurationError, NoPlan
-from longtake.framework.engine.conditioning import check_start
+from longtake.framework.engine.conditioning import check_start, other_rate
 from longtake.framework.engine.pictures import check_pictures
 from longtake.framework.engine.preflight import (
     check_memory,
@@ -138,7 +138,11 @@ class ChosenLayout:
 
     def always(self) -> list[str]:
         """Return the warnings that need no prediction of the run."""
-        return [*self.workloads.model.skipped, *unread(self.workload)]
+        checked = sorted(self._checked, key=lambda request: request.index)
+        rates = dict.fromkeys(
+            filter(None, map(other_rate, checked))
+        )  # a start for many is said once
+        return [*self.workloads.model.skipped, *unread(self.workload), *rates]
 
     def _lay_out(self, request: Request, requests: int) -> tuple[Workload, Layout]:
         model, workload = self.workloads.model, self.workloads.of(request)

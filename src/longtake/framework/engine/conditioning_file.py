@@ -18,7 +18,14 @@ from longtake.errors import ConfigurationError
 from longtake.paths import expanded
 
 _IMAGES: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""What PIL reads; animated ones are videos."""
+"""What PIL reads."""
+_ANIMATIONS: Final = ("PNG", "WEBP", "GIF")
+"""Of which several pictures are a video; those of a JPEG or TIFF are other pictures, or pages."""
+_MOST: Final = 80_000_000
+"""Pixels of a picture: twice as many as 8K video has; PIL warns of more."""
+_HDR: Final = {16: "PQ", 18: "HLG"}
+"""Transfer characteristics, by the numbers of H.273, of which 8 bits and no tone mapping show a
+dull picture."""
 
 
 @final
@@ -45,16 +52,27 @@ class ConditioningFile:
             raise ConfigurationError(f"{option} is {path}, but there is no such file.")
         with self._reading():
             self._is_image = self._identify()
+        self._check()
+        with self._reading():
             next(self._frames())
 
     def count(self) -> int:
         """Return how many video frames there are. Of a video the packets are counted."""
         with self._reading():
             if self._is_image:
-                with Image.open(self._path, formats=_IMAGES) as image:
-                    return int(getattr(image, "n_frames", 1))
+                with self._image() as image:
+                    return int(getattr(image, "n_frames", 1)) if _moves(image) else 1
             with av.open(str(self._path)) as container:
-                return sum(1 for packet in container.demux(video=0) if packet.size)
+                packets = container.demux(video=0)
+                return sum(1 for packet in packets if packet.size and not packet.is_discard)
+
+    def rate(self) -> Fraction | None:
+        """Return how many frames a second a video shows; ``None``: a picture, or not said."""
+        if self._is_image:
+            return None
+        with self._reading(), av.open(str(self._path)) as container:
+            average: Fraction | None = container.streams.video[0].average_rate
+            return average
 
     def last(self, frames: int, height: int, width: int) -> Tensor:
         """Decode the last frames, in memory that does not grow with the file.
@@ -100,24 +118,50 @@ class ConditioningFile:
             )
         return kept
 
+    def _check(self) -> None:
+        """Refuse what would be too large to decode, or shown as nobody has seen it."""
+        with self._reading():
+            if self._is_image:
+                with self._image() as image:
+                    size, transfer = image.size, 0
+            else:
+                with av.open(str(self._path)) as container:
+                    shown = container.streams.video[0].codec_context
+                    size, transfer = (shown.width, shown.height), int(shown.color_trc or 0)
+        if size[0] * size[1] > _MOST:
+            raise ConfigurationError(
+                f"data.start is {self._path}, of {size[0]} x {size[1]} pixels, more than the "
+                f"{_MOST:,} that are read; make it smaller."
+            )
+        if transfer in _HDR:
+            raise ConfigurationError(
+                f"data.start is {self._path}, an HDR video ({_HDR[transfer]}); longtake reads "
+                f"those of standard range: convert it with a tone mapping first."
+            )
+
+    def _image(self) -> Image.Image:
+        return Image.open(self._path, formats=_IMAGES)
+
     def _identify(self) -> bool:
         """Return whether PIL knows the file."""
         try:
-            with Image.open(self._path, formats=_IMAGES):
+            with self._image():
                 return True
         except UnidentifiedImageError:
             return False
 
     def _frames(self) -> Iterator[Image.Image]:
         if self._is_image:
-            with Image.open(self._path, formats=_IMAGES) as image:
-                for frame in ImageSequence.Iterator(image):
+            with self._image() as image:
+                for frame in ImageSequence.Iterator(image) if _moves(image) else (image,):
                     yield _as_shown(ImageOps.exif_transpose(frame))
         else:
             with av.open(str(self._path)) as container:
                 pixel = container.streams.video[0].sample_aspect_ratio
                 for picture in container.decode(video=0):
-                    yield _stretched(picture.to_image(), pixel)
+                    # Counterclockwise, as PIL turns; a viewer turns it after it has stretched it.
+                    shown = _stretched(picture.to_image(), pixel)
+                    yield shown.rotate(picture.rotation, expand=True)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -128,6 +172,11 @@ class ConditioningFile:
                 f"{self._option} is {self._path}, which cannot be read as an image (PNG, JPEG, "
                 f"WebP) or a video: {str(error) or type(error).__name__}."
             ) from error
+
+
+def _moves(image: Image.Image) -> bool:
+    """Whether the pictures of a file are a video."""
+    return image.format in _ANIMATIONS
 
 
 def _as_shown(image: Image.Image) -> Image.Image:

@@ -24,6 +24,7 @@ from longtake.models.loading.lora import NameTable, changes_of, merged
 from longtake.models.loading.lora.arithmetic import Change
 from longtake.models.loading.offload import LayerStream
 from longtake.models.loading.quantize import layer_linears, layers_of, quantized
+from longtake.models.loading.redirects import refuse_structures
 from longtake.models.registry import registered
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -61,8 +62,10 @@ def load_module(
         ModelError: A tensor is missing, has another shape, is unknown, is not finite, or is in a
             format that is not read; names the key, the file and shapes. Or a LoRA does not fit.
     """
+    config = folder.config(component)
     with torch.device("meta"):
-        module = build(folder.config(component))
+        module = build(config)
+    refuse_structures(folder.path / component / "config.json", type(module), config)
     known = module.state_dict()
     if prune is not None:
         prune(module)
