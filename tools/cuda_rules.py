@@ -19,8 +19,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from longtake.testing.cuda_rules import EmulatedTransport, PostedTransport, misordered
-from longtake.testing.cuda_runs import Cell, TransportOf, cells, pairwise_cells, run_cell
+from longtake.testing.cuda_rules.order import misordered
+from longtake.testing.cuda_rules.posted import PostedTransport
+from longtake.testing.cuda_rules.runs import Cell, TransportOf, cells, pairwise_cells, run_cell
+from longtake.testing.cuda_rules.transport import EmulatedTransport
 from longtake.testing.ranks import RankPool
 from longtake.testing.tiny.base import tiny_wan_folder
 

@@ -11,15 +11,10 @@ from torch import Tensor
 
 from longtake.comm.p2p import Channel, Delivery
 from longtake.strategies import Communicator
-from longtake.testing.cuda_rules import (
-    EmulatedDevice,
-    EmulatedTransport,
-    Hang,
-    PostedTransport,
-    Sent,
-    misordered,
-)
-from longtake.testing.cuda_runs import (
+from longtake.testing.cuda_rules.device import EmulatedDevice, Hang
+from longtake.testing.cuda_rules.order import Sent, misordered
+from longtake.testing.cuda_rules.posted import PostedTransport
+from longtake.testing.cuda_rules.runs import (
     Cell,
     Outcome,
     cells,
@@ -27,6 +22,7 @@ from longtake.testing.cuda_runs import (
     run_cell,
     serial_frames,
 )
+from longtake.testing.cuda_rules.transport import EmulatedTransport
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import tiny_wan_folder
 

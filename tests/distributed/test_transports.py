@@ -14,8 +14,9 @@ from longtake.comm.p2p import Delivery
 from longtake.comm.staged import StagedTransport
 from longtake.comm.transport import Transport
 from longtake.strategies import Communicator
-from longtake.testing.cuda_rules import EmulatedDevice, EmulatedTransport
-from longtake.testing.cuda_runs import Cell, run_cell, serial_frames
+from longtake.testing.cuda_rules.device import EmulatedDevice
+from longtake.testing.cuda_rules.runs import Cell, run_cell, serial_frames
+from longtake.testing.cuda_rules.transport import EmulatedTransport
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import tiny_wan_folder
 

@@ -23,14 +23,9 @@ from longtake.strategies import (
     SequenceParallel,
     SingleDevice,
 )
-from longtake.testing.cuda_rules import (
-    Drain,
-    EmulatedDevice,
-    EmulatedTransport,
-    Hang,
-    Sent,
-    emulated_ranks,
-)
+from longtake.testing.cuda_rules.device import Drain, EmulatedDevice, Hang
+from longtake.testing.cuda_rules.order import Sent
+from longtake.testing.cuda_rules.transport import EmulatedTransport, emulated_ranks
 
 MESHES: Final = (
     "stages 2",
