@@ -12,8 +12,11 @@
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/native/CPUFallback.h>
 #include <ATen/ops/_reshape_alias_native.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/resize_native.h>
 #include <ATen/ops/set_native.h>
 #include <ATen/ops/unfold_native.h>
@@ -24,6 +27,7 @@
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -251,6 +255,19 @@ void compute(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   at::native::cpu_fallback(op, stack);
 }
 
+// CUDA's kernel with the log-sum-exp, whose length it rounds up.
+std::tuple<Tensor, Tensor, Tensor, Tensor> efficient_attention(
+    const Tensor& q, const Tensor& k, const Tensor& v, const std::optional<Tensor>& bias, bool,
+    double dropout, bool causal, std::optional<double> scale) {
+  TORCH_CHECK(k.device() == q.device() && v.device() == q.device() && !bias, "attention mixes devices, or has a bias");
+  auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(on_host(q), on_host(k), on_host(v), dropout,
+                                                                    causal, std::nullopt, scale);
+  const auto length = lse.size(2);
+  auto rounded = at::full({lse.size(0), lse.size(1), (length + 31) / 32 * 32}, NAN, lse.options());
+  rounded.narrow(2, 0, length).copy_(lse);
+  return {out.to(DEVICE), rounded.to(DEVICE), at::empty({}), at::empty({})};
+}
+
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("empty.memory_format", empty);
   m.impl("empty_strided", empty_strided);
@@ -263,6 +280,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("unfold", at::native::unfold);
   m.impl("view_as_complex", at::native::view_as_complex);
   m.impl("view_as_real", at::native::view_as_real);
+  m.impl("_scaled_dot_product_efficient_attention", efficient_attention);
   // Composed of other operators otherwise than on a CPU, so that their bits would differ.
   for (auto* name : {"convolution", "scaled_dot_product_attention", "native_layer_norm", "native_group_norm"})
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&compute>());
