@@ -110,7 +110,7 @@ FAMILIES: Final = {
     ),
 }
 """Every family, and of each what its pipelines and versions have of their own."""
-METHODS: Final = {
+METHODS: Final[dict[str, dict[str, Any]]] = {
     "Autoregressive": {"scheduler": Autoregressive(2), **_CAUSAL},
     "CascadeQueue": {"scheduler": CascadeQueue(2), **_CAUSAL},
     "RollingWindow": {

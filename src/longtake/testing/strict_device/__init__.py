@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from torch.utils.backend_registration import rename_privateuse1_backend
 
 from longtake.testing.strict_device import backend
 
@@ -71,7 +72,7 @@ def register(library: Path) -> torch.device:
     Args:
         library: From ``build``.
     """
-    torch.ops.load_library(library)
-    torch.utils.rename_privateuse1_backend(NAME)
-    torch._register_device_module(NAME, backend)
+    torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+    rename_privateuse1_backend(NAME)
+    torch._register_device_module(NAME, backend)  # type: ignore[no-untyped-call]
     return torch.device(NAME, 0)
