@@ -10,7 +10,7 @@ T ?= tests/unit/testing tests/unit/strategies tests/unit/schedulers tests/unit/n
 # make test-kernels K="--kernels aten-default --threads 2" runs a part.
 K ?=
 
-.PHONY: help audit fuzz wheel-check demo test test-kernels test-floors test-quantize check lint mutants install clean
+.PHONY: help audit fuzz wheel-check cuda-rules demo test test-kernels test-floors test-quantize check lint mutants install clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements.lock
 
 audit: install  ## Ask which of the locked packages have known holes (needs pip-audit, and the network)
 	pip-audit --require-hashes --disable-pip --requirement requirements.lock
+
+cuda-rules: install  ## Run every strategy, mesh and method under CUDA's rules (RULES="--sample 20 --seed 7")
+	OMP_NUM_THREADS=1 $(BIN)/python tools/cuda_rules.py $(RULES)
 
 fuzz: install  ## Run hostile input through the command: 10,000 inputs, hours (FUZZ="--count 300 --seed 7")
 	$(BIN)/python tools/fuzz.py $(FUZZ)

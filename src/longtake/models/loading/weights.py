@@ -138,9 +138,10 @@ def _read(
         keys_of[header.file].append(key)
     state: dict[str, Tensor] = {}
     for file, keys in keys_of.items():
-        with safe_open(file, framework="pt", device=str(place.device)) as reader:
+        # Not to the device by safetensors, which knows only some kinds; it does the same.
+        with safe_open(file, framework="pt") as reader:
             for key in keys:
-                tensor = reader.get_tensor(stored[key].key)
+                tensor = reader.get_tensor(stored[key].key).to(place.device)
                 check_finite(component, key, tensor, file)
                 if key in changes:
                     tensor = merged(key, tensor, changes[key])
