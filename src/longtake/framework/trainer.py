@@ -27,7 +27,7 @@ from longtake.framework.console.methods_report import show as show_methods
 from longtake.framework.console.models_report import cards
 from longtake.framework.console.models_report import show as show_models
 from longtake.framework.console.plan_files import open_plan, save_plan
-from longtake.framework.console.plan_report import report_of, show
+from longtake.framework.console.plan_report import notes_of, report_of, show
 from longtake.framework.data import PromptData
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.engine import Engine
@@ -38,7 +38,7 @@ from longtake.framework.launch.environment import cluster_environment
 from longtake.framework.launch.interrupt import Interrupted, stop_on_interrupt
 from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.module import Generator
-from longtake.models import Placement
+from longtake.models import Placement, open_for_plan
 from longtake.models.loading.convert import convert
 from longtake.models.open_sora_plan import convert_folder
 from longtake.plan.cost.profiles import hardware_of
@@ -201,7 +201,8 @@ class InferenceTrainer(pl.Trainer):
     ) -> None:
         """Print what a run would do: which rank holds which layers, how long it would take.
 
-        Needs no GPU, starts no processes and reads no weights.
+        Needs no GPU, starts no processes and reads no weights. Of the published models that
+        ``longtake models`` lists, neither the files nor the network are needed.
 
         Args:
             model: How videos are made.
@@ -212,7 +213,7 @@ class InferenceTrainer(pl.Trainer):
                 with ``longtake predict --plan FILE``.
         """
         place = Placement(torch.device("cpu"), model.generation_config.torch_dtype)
-        resolved = ResolvedModel(model.generation_config, place)
+        resolved = ResolvedModel(model.generation_config, place, open_for_plan)
         hardware = (
             hardware_of(place.device, place.dtype)
             if profile is None
@@ -220,8 +221,8 @@ class InferenceTrainer(pl.Trainer):
         )
         strategy = self._run_strategy()
         chosen = ChosenLayout(Workloads(resolved, hardware), strategy, self.ranks)
-        if (download := resolved.folder.to_fetch()) is not None:
-            sys.stderr.write(f"longtake: a run would download {download}\n")
+        for line in notes_of(resolved.folder):
+            sys.stderr.write(f"longtake: {line}\n")
         datamodule.settle(resolved.defaults)
         requests = datamodule.requests().items
         chosen.check(requests)

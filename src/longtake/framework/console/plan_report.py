@@ -16,6 +16,7 @@ from longtake.framework.engine.applied import model_of, settings_of
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.preflight import frame_bytes, held_frames, weight_bytes
 from longtake.framework.engine.request import Request
+from longtake.models import ModelFolder
 from longtake.plan.cost.simulator import Simulation, bounded, message_bytes, simulate
 from longtake.plan.ir.actions import Kind, Message
 from longtake.plan.ir.schedule import Schedule
@@ -73,6 +74,19 @@ def report_of(chosen: ChosenLayout, request: Request) -> PlanReport:
         alternatives=list(others),
         warnings=warnings,
     )
+
+
+def notes_of(folder: ModelFolder) -> Iterator[str]:
+    """Yield what a plan says of where the model is, in sentences."""
+    if (download := folder.to_fetch()) is not None:
+        yield f"a run would download {download}"
+    if (structure := folder.structure) is not None:
+        yield (
+            f"{structure.name} is not on this machine, so the plan is made from its structure as "
+            f"the package has it ({structure.date}, from {' and '.join(structure.sources)})"
+        )
+        if structure.doubt is not None:
+            yield f"warning: the structure of {structure.name} is unverified: {structure.doubt}"
 
 
 def show(report: PlanReport) -> None:
