@@ -52,13 +52,14 @@ from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer
 from longtake.models.trust import plugins_allowed
 from longtake.plan.cost.profiles import match_name
+from longtake.ready_configs import with_files
 
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
 LORA = "--model.lora"
 FILES = (("model", "pipeline"), ("model", "weights"), ("data", "start"), ("data", "prompts"))
 """Options that may name a file or folder."""
-ALONE = ("models", "methods", "convert", "doctor")
+ALONE = ("models", "configs", "methods", "convert", "doctor")
 """Commands that take no model, no data and no devices."""
 TRACEBACK = "LONGTAKE_TRACEBACK"
 """The variable that has the way to an error printed as well, for those who write plug-ins."""
@@ -132,6 +133,9 @@ class LongtakeCLI(LightningCLI):
         check_classes(config)
         if self.subcommand in ("models", "methods", "doctor"):
             getattr(InferenceTrainer, self.subcommand)()
+            raise SystemExit(0)
+        if self.subcommand == "configs":
+            InferenceTrainer.configs(config.format)
             raise SystemExit(0)
         if self.subcommand == "convert":
             given = self.config.convert
@@ -349,7 +353,7 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str] | None) -> int:
     """Run a subcommand, and return its exit status."""
-    args = ordered(taken(sys.argv[1:] if args is None else args, os.environ))
+    args = with_files(ordered(taken(sys.argv[1:] if args is None else args, os.environ)))
     check_files(args)
     cli = LongtakeCLI(args)
     cli.trainer.join()

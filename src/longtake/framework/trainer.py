@@ -44,9 +44,11 @@ from longtake.models.open_sora_plan import convert_folder
 from longtake.plan.cost.profiles import hardware_of
 from longtake.plan.cost.profiles import profile as hardware_profile
 from longtake.plan.ir.plan_file import PlanFile
+from longtake.ready_configs import show_configs
 from longtake.strategies import ParallelStrategy, SingleDevice
 from longtake.strategies.automatic import Automatic
 from longtake.strategies.from_plan import FromPlan
+from longtake.tables import Format
 from longtake.threads import brief_spins
 
 
@@ -261,6 +263,15 @@ class InferenceTrainer(pl.Trainer):
     def models() -> None:
         """List the models that can be run, plug-ins included, and what each takes."""
         show_models(cards())
+
+    @staticmethod
+    def configs(format: Format = "table") -> None:
+        """List the ready configurations for --config NAME: what each makes and needs.
+
+        Args:
+            format: Of the list: a table, or JSON for programs.
+        """
+        show_configs(format)
 
     @staticmethod
     def methods() -> None:
