@@ -93,13 +93,13 @@ def count_flops(
 
 def _counted_or(count: Callable[[], CountT], estimate: CountT) -> CountT:
     try:
-        with torch.no_grad(), _NothingPadded():
+        with torch.no_grad(), NothingPadded():
             return count()
     except Exception:  # a plug-in's code may fail on the meta device in any way
         return estimate
 
 
-class _NothingPadded(TorchFunctionMode):
+class NothingPadded(TorchFunctionMode):
     """Lets models ask how many tokens of a prompt are padding where tensors have no values: 0."""
 
     def __torch_function__(
