@@ -14,6 +14,7 @@ from typing import Any, Literal, final
 import torch
 import torch.distributed as dist
 import transformers
+import yaml
 from huggingface_hub.utils.tqdm import enable_progress_bars
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from typing_extensions import override
@@ -73,6 +74,7 @@ class LongtakeCLI(LightningCLI):
     model: Generator
     datamodule: PromptData
     _folder: RunFolder | None = None
+    _planned_for: str = "auto"
 
     def __init__(self, args: list[str]) -> None:
         restrict(plugins=plugins_allowed(os.environ))
@@ -148,6 +150,7 @@ class LongtakeCLI(LightningCLI):
         if self.subcommand != "plan":
             return
         asked, config.trainer.accelerator = config.trainer.accelerator, "cpu"
+        self._planned_for = asked
         here = match_name(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
         if config.profile is None and asked != "cpu":
             config.profile = here
@@ -228,6 +231,11 @@ class LongtakeCLI(LightningCLI):
     def before_plan(self) -> None:
         """Take the plan file that was given."""
         self.trainer.follow(self.config.plan.plan)
+        config = self.config.plan.clone()
+        config.trainer.accelerator = self._planned_for
+        self.trainer.planned_config = yaml.safe_load(
+            self._parser(self.subcommand).dump(config, skip_default=True)
+        )
 
     def before_predict(self) -> None:
         """Check the output and everything else, then put the output callbacks in place.

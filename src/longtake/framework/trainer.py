@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import lightning.pytorch as pl
 import torch
@@ -17,6 +18,8 @@ from longtake.comm.choice import TransportName, check_transport
 from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
 from longtake.framework.callbacks.base import LongtakeCallback, VideoHooks
+from longtake.framework.console.comparison_report import save as save_choice
+from longtake.framework.console.comparison_report import show as show_comparison
 from longtake.framework.console.conversion_report import show as show_converted
 from longtake.framework.console.conversion_report import show_made
 from longtake.framework.console.doctor import examine
@@ -30,7 +33,10 @@ from longtake.framework.console.plan_files import open_plan, save_plan
 from longtake.framework.console.plan_report import notes_of, report_of, show
 from longtake.framework.data import PromptData
 from longtake.framework.engine.chosen_layout import ChosenLayout
+from longtake.framework.engine.comparison import best_of, compare
 from longtake.framework.engine.engine import Engine
+from longtake.framework.engine.preflight import check_request
+from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.workloads import Workloads, longest
 from longtake.framework.launch.deterministic import use_full_precision
@@ -88,6 +94,7 @@ class InferenceTrainer(pl.Trainer):
             )
         self.ranks = devices * num_nodes
         self._plan: PlanFile | None = None
+        self.planned_config: Mapping[str, Any] = {}
         check_launch(devices, num_nodes, os.environ)
         self._given = strategy
         self._transport = transport
@@ -200,6 +207,9 @@ class InferenceTrainer(pl.Trainer):
         datamodule: PromptData,
         profile: str | None = None,
         actions: Path | None = None,
+        compare: bool = False,
+        format: Format = "table",
+        save: Path | None = None,
     ) -> None:
         """Print what a run would do: which rank holds which layers, how long it would take.
 
@@ -213,7 +223,13 @@ class InferenceTrainer(pl.Trainer):
                 this machine's.
             actions: File for every rank's actions of the longest video, to be read, changed and run
                 with ``longtake predict --plan FILE``.
+            compare: Print what every strategy, mesh and feature cache would take on as many
+                devices, why the others cannot be, and which one to run.
+            format: Of what compare prints: tables, or JSON for programs.
+            save: File for the configuration that compare recommends, ready to run.
         """
+        if save is not None and not compare:
+            raise ConfigurationError("--save writes what --compare true recommends; give both.")
         place = Placement(torch.device("cpu"), model.generation_config.torch_dtype)
         resolved = ResolvedModel(model.generation_config, place, open_for_plan)
         hardware = (
@@ -227,10 +243,30 @@ class InferenceTrainer(pl.Trainer):
             sys.stderr.write(f"longtake: {line}\n")
         datamodule.settle(resolved.defaults)
         requests = datamodule.requests().items
+        if compare:
+            self._compare(chosen, longest(requests), format, save)
+            return
         chosen.check(requests)
         if actions is not None:
             save_plan(actions, chosen.layout, chosen.workload, strategy.actions)
         show(report_of(chosen, longest(requests)))
+
+    def _compare(
+        self, chosen: ChosenLayout, request: Request, format_: Format, save: Path | None
+    ) -> None:
+        """Print the comparison for a request, and save what it recommends."""
+        model = chosen.workloads.model
+        check_request(request, model.spec, model.generation_config.scheduler)
+        choices = compare(chosen.workloads, chosen.memory, request, self.ranks)
+        best = best_of(choices, model.generation_config.cache)
+        show_comparison(choices, best, model.spec.compression.temporal, format_)
+        if save is not None and best is None:
+            raise ConfigurationError(
+                "nothing can run on these devices, so there is nothing to save."
+            )
+        if save is not None and best is not None:
+            save_choice(save, self.planned_config, best)
+            sys.stderr.write(f"longtake: longtake predict --config {save} runs the best of these\n")
 
     @staticmethod
     def convert(

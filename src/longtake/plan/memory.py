@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from longtake.models.footprint import Footprint
+from longtake.plan.cost.ring_clock import Widest
 from longtake.plan.cost.simulator import bounded, message_bytes
 from longtake.plan.ir.actions import Kind, Message
 from longtake.plan.layout import Layout
@@ -19,19 +20,6 @@ _EXCHANGED: Final = 6
 _TURNING: Final = 4
 """Keys and values of a rank's tokens, its own and those that come round a ring."""
 _FP32: Final = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """The largest forward of a schedule.
-
-    Args:
-        frames: Latent frames that pass through the layers.
-        context: Frames whose keys and values are read beside them.
-    """
-
-    frames: int
-    context: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,21 +62,12 @@ class RankMemory:
         return max(self.text, self.start, self.running)
 
 
-def widest(workload: Workload) -> Window:
-    """Return the largest forward of a workload's first blocks: it has settled by then."""
-    windows = [forward.window for forward in bounded(workload).forwards()]
-    return Window(
-        frames=max(len(window.frames) for window in windows),
-        context=max(len(window.reads) for window in windows),
-    )
-
-
 def rank_memory(
     workload: Workload,
     layout: Layout,
     rank: int,
     footprint: Footprint,
-    window: Window,
+    window: Widest,
     *,
     weights: int,
     kv: int,
@@ -130,7 +109,7 @@ def _batch(layout: Layout, rank: int) -> int:
 
 
 def _activations(
-    workload: Workload, layout: Layout, rank: int, footprint: Footprint, window: Window
+    workload: Workload, layout: Layout, rank: int, footprint: Footprint, window: Widest
 ) -> int:
     branches, spec = _batch(layout, rank), workload.spec
     own = -(-workload.window_tokens(window.frames) // layout.sequence)
@@ -142,7 +121,7 @@ def _activations(
     return branches * (int(own * footprint.activation) + gathered)
 
 
-def _messages(workload: Workload, layout: Layout, rank: int, window: Window) -> int:
+def _messages(workload: Workload, layout: Layout, rank: int, window: Widest) -> int:
     branches, mesh = _batch(layout, rank), layout.mesh
     hop = Message(
         kind=Kind.HOP, index=0, block=0, step=0, branches=range(branches), frames=window.frames

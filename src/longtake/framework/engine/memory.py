@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Final, final
+from dataclasses import dataclass, replace
+from typing import Final, Self, final
 
 from longtake.errors import ConfigurationError
 from longtake.framework.engine.preflight import frame_bytes, held_frames, weight_bytes
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.models.decoders.tiles import tile_grid
 from longtake.models.footprint import Footprint, measure
+from longtake.plan.cost.ring_clock import Widest, rundown
+from longtake.plan.cost.simulator import bounded
 from longtake.plan.layout import Layout
-from longtake.plan.memory import RankMemory, rank_memory, widest
+from longtake.plan.memory import RankMemory, rank_memory
 from longtake.plan.workload import Workload
 
 _GIB: Final = 2**30
@@ -29,6 +31,24 @@ _NAMES: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What the schedule of a workload says of its memory, whatever the layout.
+
+    Args:
+        window: The largest forward.
+        frames: Latent frames whose keys and values are held at most.
+    """
+
+    window: Widest
+    frames: int
+
+    @classmethod
+    def of(cls, workload: Workload) -> Self:
+        """Play a workload's schedule."""
+        return cls(rundown(bounded(workload)).widest, held_frames(workload))
+
+
 @final
 class RunMemory:
     """Measures a model's parts once for each size of picture, and adds up what ranks hold.
@@ -41,17 +61,25 @@ class RunMemory:
         self._model = model
         self._measured: dict[tuple[int, int], Footprint] = {}
 
-    def of(self, workload: Workload, layout: Layout, *, starts: bool = False) -> list[RankMemory]:
+    def of(
+        self,
+        workload: Workload,
+        layout: Layout,
+        *,
+        starts: bool = False,
+        played: Played | None = None,
+    ) -> list[RankMemory]:
         """Return what every rank holds, rank 0 first.
 
         Args:
             workload: What is made.
             layout: Which rank holds and runs what.
             starts: Whether the video goes on from given frames.
+            played: Of the workload; ``None``: its schedule is played now.
         """
         footprint = self.footprint(workload.height, workload.width)
-        weights, window = self._model.count_weights(), widest(workload)
-        frames, found = held_frames(workload), []
+        weights, known = self._model.count_weights(), played or Played.of(workload)
+        window, frames, found = known.window, known.frames, []
         for rank in range(layout.size):
             mesh = rank < layout.mesh.size
             found.append(
