@@ -124,7 +124,9 @@ def candidates(world_size: int, workload: Workload, asked: Asked = ANYTHING) -> 
         for batches, chunks in product(
             _batches(mesh, workload.branches, asked.together), _chunks(mesh, workload, asked.chunks)
         ):
-            splits = [stages_of(asked.split)] if asked.split else _splits(workload, mesh, batches, means)
+            splits = (
+                [stages_of(asked.split)] if asked.split else _splits(workload, mesh, batches, means)
+            )
             for stages in splits:
                 yield Layout(mesh=mesh, stages=stages, batches=batches, chunks=chunks)
 
