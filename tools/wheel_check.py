@@ -23,6 +23,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = ROOT / "src" / "longtake"
+CONFIGS: Final = "longtake/assets/configs"
+"""Where the files of ``configs/`` are in a wheel."""
 DEMO: Final = ("--data.num_frames", "17", "--model.steps", "2")
 
 
@@ -31,7 +33,8 @@ def packaged() -> set[str]:
     listed = subprocess.run(
         ["git", "ls-files", "src/longtake"], cwd=ROOT, check=True, capture_output=True, text=True
     )
-    return {name.removeprefix("src/") for name in listed.stdout.splitlines()}
+    found = {name.removeprefix("src/") for name in listed.stdout.splitlines()}
+    return found | {f"{CONFIGS}/{file.name}" for file in (ROOT / "configs").glob("*.yaml")}
 
 
 def build(into: Path) -> tuple[Path, Path]:
@@ -54,7 +57,8 @@ def check_contents(sdist: Path, wheel: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     lacking = {f"wheel: {name}" for name in wanted - inside}
-    lacking |= {f"sdist: {name}" for name in wanted if f"src/{name}" not in names}
+    sources = {name: f"src/{name}".replace(f"src/{CONFIGS}", "configs") for name in wanted}
+    lacking |= {f"sdist: {name}" for name, source in sources.items() if source not in names}
     if lacking or inside - wanted:
         raise SystemExit(f"lacking: {sorted(lacking)}; not wanted: {sorted(inside - wanted)}")
 
@@ -84,9 +88,7 @@ def run_demo(python: Path, folder: Path) -> None:
     where = _run(str(python), "-c", "import longtake; print(longtake.__file__)", cwd=folder)
     if Path(where.strip()).is_relative_to(ROOT):
         raise SystemExit(f"the longtake that runs is {where.strip()}, not the wheel's")
-    (folder / "demo.yaml").write_bytes((ROOT / "configs" / "demo.yaml").read_bytes())
-    # The command as users type it; the config is the one file that is not in the wheel.
-    command = ("-m", "longtake", "predict", "--config", "demo.yaml", "--output", "out", *DEMO)
+    command = ("-m", "longtake", "predict", "--config", "demo", "--output", "out", *DEMO)
     _run(str(python), *command, cwd=folder)
     video = folder / "out" / "0000" / "video.mp4"
     if not video.is_file() or not video.stat().st_size:

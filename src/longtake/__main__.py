@@ -11,6 +11,7 @@ from longtake import __version__
 from longtake.comm.launchers import number
 from longtake.commands import NAME, summary
 from longtake.errors import ConfigurationError
+from longtake.ready_configs import show_configs
 
 
 def main() -> None:
@@ -20,6 +21,10 @@ def main() -> None:
             sys.stdout.write(f"{NAME} {__version__}\n")
         case ["--help" | "-h"]:
             sys.stdout.write(summary())
+        case ["configs"]:
+            show_configs()
+        case ["configs", "--format=json"] | ["configs", "--format", "json"]:
+            show_configs("json")
         case _:
             _check_variables()
             _quiet_imports()

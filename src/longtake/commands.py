@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "predict": "Make the videos.",
     "plan": "Print what a run would do: which rank holds which layers, how long it would take.",
     "models": "List the models that can be run, plug-ins included, and what each takes.",
+    "configs": "List the ready configurations for --config NAME: what each makes and needs.",
     "methods": "List the methods that can be run, plug-ins included: what each is for and costs.",
     "convert": "Write a PyTorch checkpoint as safetensors, which longtake reads.",
     "doctor": "Say what this machine has and what works on it, for a report of a bug.",

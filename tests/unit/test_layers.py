@@ -12,7 +12,8 @@ import pytest
 PACKAGE: Final = Path(__file__).parents[2] / "src" / "longtake"
 LAYERS: Final = (
     ("commands",),
-    ("errors", "paths"),
+    ("errors", "paths", "tables"),
+    ("ready_configs",),
     ("threads",),
     ("task",),
     ("schedulers",),

@@ -14,6 +14,7 @@ from typing import Any, Literal, final
 import torch
 import torch.distributed as dist
 import transformers
+import yaml
 from huggingface_hub.utils.tqdm import enable_progress_bars
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from typing_extensions import override
@@ -53,6 +54,7 @@ from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer
 from longtake.models.trust import plugins_allowed
 from longtake.plan.cost.profiles import match_name
+from longtake.ready_configs import with_files
 
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
@@ -65,7 +67,7 @@ FILES = (
     ("data", "prompts"),
 )
 """Options that may name a file or folder."""
-ALONE = ("models", "methods", "convert", "doctor")
+ALONE = ("models", "configs", "methods", "convert", "doctor")
 """Commands that take no model, no data and no devices."""
 TRACEBACK = "LONGTAKE_TRACEBACK"
 """The variable that has the way to an error printed as well, for those who write plug-ins."""
@@ -79,6 +81,7 @@ class LongtakeCLI(LightningCLI):
     model: Generator
     datamodule: PromptData
     _folder: RunFolder | None = None
+    _planned_for: str = "auto"
 
     def __init__(self, args: list[str]) -> None:
         restrict(plugins=plugins_allowed(os.environ))
@@ -152,6 +155,9 @@ class LongtakeCLI(LightningCLI):
         if self.subcommand in ("models", "methods", "doctor"):
             getattr(InferenceTrainer, self.subcommand)()
             raise SystemExit(0)
+        if self.subcommand == "configs":
+            InferenceTrainer.configs(config.format)
+            raise SystemExit(0)
         if self.subcommand == "convert":
             given = self.config.convert
             InferenceTrainer.convert(
@@ -163,6 +169,7 @@ class LongtakeCLI(LightningCLI):
         if self.subcommand != "plan":
             return
         asked, config.trainer.accelerator = config.trainer.accelerator, "cpu"
+        self._planned_for = asked
         here = match_name(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
         if config.profile is None and asked != "cpu":
             config.profile = here
@@ -243,6 +250,11 @@ class LongtakeCLI(LightningCLI):
     def before_plan(self) -> None:
         """Take the plan file that was given."""
         self.trainer.follow(self.config.plan.plan)
+        config = self.config.plan.clone()
+        config.trainer.accelerator = self._planned_for
+        self.trainer.planned_config = yaml.safe_load(
+            self._parser(self.subcommand).dump(config, skip_default=True)
+        )
 
     def before_predict(self) -> None:
         """Check the output and everything else, then put the output callbacks in place.
@@ -381,7 +393,7 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str] | None) -> int:
     """Run a subcommand, and return its exit status."""
-    args = ordered(taken(sys.argv[1:] if args is None else args, os.environ))
+    args = with_files(ordered(taken(sys.argv[1:] if args is None else args, os.environ)))
     check_files(args)
     cli = LongtakeCLI(args)
     cli.trainer.join()

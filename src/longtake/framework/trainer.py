@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import lightning.pytorch as pl
 import torch
@@ -17,6 +18,8 @@ from longtake.comm.choice import TransportName, check_transport
 from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
 from longtake.framework.callbacks.base import LongtakeCallback, VideoHooks
+from longtake.framework.console.comparison_report import save as save_choice
+from longtake.framework.console.comparison_report import show as show_comparison
 from longtake.framework.console.conversion_report import show as show_converted
 from longtake.framework.console.conversion_report import show_made
 from longtake.framework.console.doctor import examine
@@ -27,10 +30,13 @@ from longtake.framework.console.methods_report import show as show_methods
 from longtake.framework.console.models_report import cards
 from longtake.framework.console.models_report import show as show_models
 from longtake.framework.console.plan_files import open_plan, save_plan
-from longtake.framework.console.plan_report import report_of, show
+from longtake.framework.console.plan_report import notes_of, report_of, show
 from longtake.framework.data import PromptData
 from longtake.framework.engine.chosen_layout import ChosenLayout
+from longtake.framework.engine.comparison import best_of, compare
 from longtake.framework.engine.engine import Engine
+from longtake.framework.engine.preflight import check_request
+from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.workloads import Workloads, longest
 from longtake.framework.launch.deterministic import use_full_precision
@@ -38,15 +44,17 @@ from longtake.framework.launch.environment import cluster_environment
 from longtake.framework.launch.interrupt import Interrupted, stop_on_interrupt
 from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.module import Generator
-from longtake.models import Placement
+from longtake.models import Placement, open_for_plan
 from longtake.models.loading.convert import convert
 from longtake.models.open_sora_plan import convert_folder
 from longtake.plan.cost.profiles import hardware_of
 from longtake.plan.cost.profiles import profile as hardware_profile
 from longtake.plan.ir.plan_file import PlanFile
+from longtake.ready_configs import show_configs
 from longtake.strategies import ParallelStrategy, SingleDevice
 from longtake.strategies.automatic import Automatic
 from longtake.strategies.from_plan import FromPlan
+from longtake.tables import Format
 from longtake.threads import brief_spins
 
 
@@ -86,6 +94,7 @@ class InferenceTrainer(pl.Trainer):
             )
         self.ranks = devices * num_nodes
         self._plan: PlanFile | None = None
+        self.planned_config: Mapping[str, Any] = {}
         check_launch(devices, num_nodes, os.environ)
         self._given = strategy
         self._transport = transport
@@ -200,10 +209,14 @@ class InferenceTrainer(pl.Trainer):
         datamodule: PromptData,
         profile: str | None = None,
         actions: Path | None = None,
+        compare: bool = False,
+        format: Format = "table",
+        save: Path | None = None,
     ) -> None:
         """Print what a run would do: which rank holds which layers, how long it would take.
 
-        Needs no GPU, starts no processes and reads no weights.
+        Needs no GPU, starts no processes and reads no weights. Of the published models that
+        ``longtake models`` lists, neither the files nor the network are needed.
 
         Args:
             model: How videos are made.
@@ -212,9 +225,15 @@ class InferenceTrainer(pl.Trainer):
                 this machine's.
             actions: File for every rank's actions of the longest video, to be read, changed and run
                 with ``longtake predict --plan FILE``.
+            compare: Print what every strategy, mesh and feature cache would take on as many
+                devices, why the others cannot be, and which one to run.
+            format: Of what compare prints: tables, or JSON for programs.
+            save: File for the configuration that compare recommends, ready to run.
         """
+        if save is not None and not compare:
+            raise ConfigurationError("--save writes what --compare true recommends; give both.")
         place = Placement(torch.device("cpu"), model.generation_config.torch_dtype)
-        resolved = ResolvedModel(model.generation_config, place)
+        resolved = ResolvedModel(model.generation_config, place, open_for_plan)
         hardware = (
             hardware_of(place.device, place.dtype)
             if profile is None
@@ -222,14 +241,34 @@ class InferenceTrainer(pl.Trainer):
         )
         strategy = self._run_strategy()
         chosen = ChosenLayout(Workloads(resolved, hardware), strategy, self.ranks)
-        if (download := resolved.folder.to_fetch()) is not None:
-            sys.stderr.write(f"longtake: a run would download {download}\n")
+        for line in notes_of(resolved.folder):
+            sys.stderr.write(f"longtake: {line}\n")
         datamodule.settle(resolved.defaults)
         requests = datamodule.requests().items
+        if compare:
+            self._compare(chosen, longest(requests), format, save)
+            return
         chosen.check(requests)
         if actions is not None:
             save_plan(actions, chosen.layout, chosen.workload, strategy.actions)
         show(report_of(chosen, longest(requests)))
+
+    def _compare(
+        self, chosen: ChosenLayout, request: Request, format_: Format, save: Path | None
+    ) -> None:
+        """Print the comparison for a request, and save what it recommends."""
+        model = chosen.workloads.model
+        check_request(request, model.spec, model.generation_config.scheduler)
+        choices = compare(chosen.workloads, chosen.memory, request, self.ranks)
+        best = best_of(choices, model.generation_config.cache)
+        show_comparison(choices, best, model.spec.compression.temporal, format_)
+        if save is not None and best is None:
+            raise ConfigurationError(
+                "nothing can run on these devices, so there is nothing to save."
+            )
+        if save is not None and best is not None:
+            save_choice(save, self.planned_config, best)
+            sys.stderr.write(f"longtake: longtake predict --config {save} runs the best of these\n")
 
     @staticmethod
     def convert(
@@ -262,6 +301,15 @@ class InferenceTrainer(pl.Trainer):
     def models() -> None:
         """List the models that can be run, plug-ins included, and what each takes."""
         show_models(cards())
+
+    @staticmethod
+    def configs(format: Format = "table") -> None:
+        """List the ready configurations for --config NAME: what each makes and needs.
+
+        Args:
+            format: Of the list: a table, or JSON for programs.
+        """
+        show_configs(format)
 
     @staticmethod
     def methods() -> None:

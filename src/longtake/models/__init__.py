@@ -30,7 +30,7 @@ from longtake.models.conditioning import ConditioningFrames, GivenFrames
 from longtake.models.conditioning_kinds import KINDS, ConditioningKind, Honoured
 from longtake.models.defaults import Defaults
 from longtake.models.layers.groups import TokenGroups
-from longtake.models.loading.folder import ModelFolder, open_folder
+from longtake.models.loading.folder import ModelFolder, open_folder, open_for_plan
 from longtake.models.loading.lora import Lora
 from longtake.models.registry import ModelFamily, family_of, register, registered
 from longtake.models.samplers.base import (
@@ -93,6 +93,7 @@ __all__ = [
     "load_sampler",
     "load_scheduler",
     "open_folder",
+    "open_for_plan",
     "register",
     "registered",
     "sampler_name",

@@ -9,7 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+import diffusers
 import torch
+import transformers
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -91,13 +93,13 @@ def count_flops(
 
 def _counted_or(count: Callable[[], CountT], estimate: CountT) -> CountT:
     try:
-        with torch.no_grad(), _NothingPadded():
+        with torch.no_grad(), NothingPadded():
             return count()
     except Exception:  # a plug-in's code may fail on the meta device in any way
         return estimate
 
 
-class _NothingPadded(TorchFunctionMode):
+class NothingPadded(TorchFunctionMode):
     """Lets models ask how many tokens of a prompt are padding where tensors have no values: 0."""
 
     def __torch_function__(
@@ -219,22 +221,24 @@ class WeightCount:
 def count_weights(
     folder: ModelFolder, components: Collection[str], layers: int, lists: Sequence[str] = ()
 ) -> WeightCount:
-    """Count the weights of transformers from their files' headers.
+    """Count the weights of transformers.
 
     A tensor belongs to a layer when its name holds the layer's number (``blocks.12.ffn...``) in one
     of the lists of layers.
 
     Args:
-        folder: The pipeline folder, on this machine.
+        folder: The pipeline folder.
         components: Which transformers, such as the experts of Wan 2.2.
         layers: Layers of each.
         lists: Names of the lists of layers, in order; by default any that is as long as the model
             has layers.
+
+    Raises:
+        ModelError: As ``tensor_sizes``.
     """
     per_layer, rest = [0] * layers, 0
     for component in components:
-        headers = read_headers(folder, component)
-        numbers = {key: math.prod(header.shape) for key, header in headers.items()}
+        numbers = tensor_sizes(folder, component)
         of_layer = _layers_of(numbers, layers, lists)
         for key, count in numbers.items():
             if key in of_layer:
@@ -242,6 +246,32 @@ def count_weights(
             else:
                 rest += count
     return WeightCount(layers=tuple(per_layer), rest=rest)
+
+
+def tensor_sizes(folder: ModelFolder, component: str) -> dict[str, int]:
+    """Return how many numbers each tensor of a component has.
+
+    From its files' headers where they are here; otherwise the class that the folder names is built
+    on the meta device.
+
+    Args:
+        folder: The pipeline folder.
+        component: With weights: ``transformer``, ``text_encoder``, ...
+
+    Raises:
+        ModelError: The files are not here, and diffusers and transformers have no such class.
+    """
+    library = {"diffusers": diffusers, "transformers": transformers}.get(folder.library(component))
+    model_class = getattr(library, folder.class_name(component), None)
+    if model_class is None or folder.holds(component):
+        headers = read_headers(folder, component)
+        return {key: math.prod(header.shape) for key, header in headers.items()}
+    with reading(f"the {component} of the model in {folder.path}"), _META:
+        if library is diffusers:
+            model = model_class.from_config(folder.config(component))
+        else:
+            model = model_class(model_class.config_class(**folder.config(component)))
+    return {name: tensor.numel() for name, tensor in model.named_parameters()}
 
 
 def _layers_of(keys: Iterable[str], layers: int, lists: Sequence[str]) -> dict[str, int]:

@@ -14,20 +14,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Final, Literal, final
+from typing import Literal, final
 
 from typing_extensions import override
 
 from longtake.caches import Forward
+from longtake.plan.cost.ring_clock import UNDER_WAY
 from longtake.plan.ir.actions import Action
 from longtake.plan.ir.rank_role import RankRole
 from longtake.plan.ir.schedule import TaskActions, post_ahead
 from longtake.plan.layout import Layout
 from longtake.plan.search.meshes import Asked
 from longtake.strategies.planned import PlannedStrategy, given
-
-UNDER_WAY: Final = 2
-"""Micro-batchs under way per stage: one that is computed, and one that travels or waits."""
 
 
 @final

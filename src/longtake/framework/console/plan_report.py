@@ -14,12 +14,13 @@ from longtake.errors import NoPlan
 from longtake.framework.console.lines import Value, line_of
 from longtake.framework.engine.applied import model_of, settings_of
 from longtake.framework.engine.chosen_layout import ChosenLayout
-from longtake.framework.engine.preflight import frame_bytes, held_frames, weight_bytes
 from longtake.framework.engine.request import Request
+from longtake.models import ModelFolder
 from longtake.plan.cost.simulator import Simulation, bounded, message_bytes, simulate
 from longtake.plan.ir.actions import Kind, Message
 from longtake.plan.ir.schedule import Schedule
 from longtake.plan.layout import Layout
+from longtake.plan.memory import RankMemory
 from longtake.plan.mesh import Axis
 from longtake.plan.search.layouts import warnings_of
 from longtake.plan.workload import Workload
@@ -69,10 +70,23 @@ def report_of(chosen: ChosenLayout, request: Request) -> PlanReport:
     return PlanReport(
         figures=_figures(chosen.workload, workload, layout, simulation),
         settings={**model_of(chosen.workloads.model), **settings_of(chosen.workloads, request)},
-        ranks=list(_ranks(chosen, workload, simulation)),
+        ranks=list(_ranks(chosen, request, workload, simulation)),
         alternatives=list(others),
         warnings=warnings,
     )
+
+
+def notes_of(folder: ModelFolder) -> Iterator[str]:
+    """Yield what a plan says of where the model is, in sentences."""
+    if (download := folder.to_fetch()) is not None:
+        yield f"a run would download {download}"
+    if (structure := folder.structure) is not None:
+        yield (
+            f"{structure.name} is not on this machine, so the plan is made from its structure as "
+            f"the package has it ({structure.date}, from {' and '.join(structure.sources)})"
+        )
+        if structure.doubt is not None:
+            yield f"warning: the structure of {structure.name} is unverified: {structure.doubt}"
 
 
 def show(report: PlanReport) -> None:
@@ -143,31 +157,45 @@ def _blocks(workload: Workload) -> int:
 
 
 def _ranks(
-    chosen: ChosenLayout, workload: Workload, simulation: Simulation | None
+    chosen: ChosenLayout, request: Request, workload: Workload, simulation: Simulation | None
 ) -> Iterator[Row]:
-    layout, weights = chosen.layout, chosen.workloads.model.count_weights()
-    frames = held_frames(chosen.workload)
-    for rank in range(layout.size):
-        share: Row = {"stage": "decode", "layers": "", "branches": "", "weights_gb": 0.0}
-        cached = 0.0
+    layout, known = chosen.layout, chosen.workloads.model.count_weights() is not None
+    starts = request.start is not None
+    for rank, memory in enumerate(chosen.memory.of(chosen.workload, layout, starts=starts)):
+        share: Row = {"stage": "decode", "layers": "", "branches": ""}
         if rank < layout.mesh.size:
             coordinate, layers = layout.mesh.coordinate(rank), layout.layers(rank)
             branches = layout.batches_at(coordinate[Axis.CFG])
-            held = weight_bytes(workload, layout, rank, weights)
             share = {
                 "stage": coordinate[Axis.PIPE],
                 "layers": f"{layers.start}-{layers.stop - 1}",
                 "branches": "+".join(",".join(map(str, batch)) for batch in branches),
-                "weights_gb": held / 1e9 if weights else None,
             }
-            cached = frames * frame_bytes(chosen.workload, layout, rank) / 1e9
         yield {
             "rank": rank,
             **share,
-            "cache_gb": cached,
+            **_memory(memory, known=known),
             "busy_seconds": None if simulation is None else simulation.busy[rank],
             "idle_percent": None if simulation is None else 100 * simulation.idle_of_ranks[rank],
         }
+
+
+def _memory(memory: RankMemory, *, known: bool) -> Row:
+    """Return a rank's memory in gigabytes, by part; ``None`` for weights that are not known."""
+    parts = {
+        "weights": memory.weights if known else None,
+        "cache": memory.kv,
+        "activations": memory.activations,
+        "messages": memory.messages,
+        "latents": memory.latents,
+        "vae": memory.vae,
+        "decoding": memory.vae_peak,
+        "text_encoder": memory.text,
+        "start_encoder": memory.start,
+        "peak": memory.peak,
+        "host": memory.host,
+    }
+    return {f"{part}_gb": None if size is None else size / 1e9 for part, size in parts.items()}
 
 
 def _alternatives(

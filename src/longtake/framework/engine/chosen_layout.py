@@ -8,13 +8,9 @@ from typing import final
 
 from longtake.errors import ConfigurationError, NoPlan
 from longtake.framework.engine.conditioning import check_start, other_rate
+from longtake.framework.engine.memory import RunMemory
 from longtake.framework.engine.pictures import check_pictures
-from longtake.framework.engine.preflight import (
-    check_memory,
-    check_request,
-    check_schedule,
-    naming,
-)
+from longtake.framework.engine.preflight import check_request, check_schedule, naming
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.workloads import Workloads, longest
 from longtake.plan.check.methods import check_method, unread
@@ -36,12 +32,16 @@ class ChosenLayout:
         workloads: What the requests are to the model.
         strategy: Where things run.
         world_size: Number of ranks.
+
+    Attributes:
+        memory: What ranks hold.
     """
 
     def __init__(self, workloads: Workloads, strategy: ParallelStrategy, world_size: int) -> None:
         self.workloads = workloads
         self.strategy = strategy
         self.world_size = world_size
+        self.memory = RunMemory(workloads.model)
         self._checked: set[Request] = set()
         self._settled: tuple[Workload, Layout] | None = None
 
@@ -76,12 +76,11 @@ class ChosenLayout:
                 check_method(self.workloads.of(request))
         if self._settled is None:
             self._settled = self._lay_out(longest(requests), len(requests))
-        weights = model.count_weights()
         for request in requests:
             with naming(request):
                 workload = self.workloads.of(request)
                 self.strategy.check(self.layout, workload)
-                check_memory(workload, self.layout, weights)
+                self.memory.check(workload, self.layout, starts=request.start is not None)
         self._checked.update(requests)
 
     def join(self, communicator: Communicator) -> None:

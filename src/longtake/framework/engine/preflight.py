@@ -172,28 +172,6 @@ def check_schedule(request: Request, spec: BackboneSpec, scheduler: BlockSchedul
             )
 
 
-def check_memory(workload: Workload, layout: Layout, weights: WeightCount | None) -> None:
-    """Refuse weights and a feature cache that together are larger than a device's whole memory.
-
-    Raises:
-        ConfigurationError: Names the sizes and what takes less.
-    """
-    frames = held_frames(workload)
-    for rank in range(layout.mesh.size):
-        held = weight_bytes(workload, layout, rank, weights)
-        cached = frames * frame_bytes(workload, layout, rank)
-        if held + cached <= workload.hardware.memory:
-            continue
-        beside = f" beside {held / 2**30:,.1f} GiB of weights" if held else ""
-        raise ConfigurationError(
-            f"the cache {type(workload.cache).__name__} would hold {cached / 2**30:,.1f} GiB of "
-            f"keys and values{beside} on rank {rank}, but its device has "
-            f"{workload.hardware.memory / 2**30:,.1f} GiB; NextBlockKV holds less, and so do "
-            f"fewer steps, fewer context_frames, fewer frames of RollingKV, or more pipeline "
-            f"stages."
-        )
-
-
 def weight_bytes(workload: Workload, layout: Layout, rank: int, weights: WeightCount | None) -> int:
     """Return the bytes of a rank's transformer weights, or 0 where they are not known yet.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import final
 
@@ -17,6 +18,7 @@ from longtake.framework.engine.settings import settled
 from longtake.models import (
     BackboneSpec,
     Defaults,
+    ModelFolder,
     Placement,
     Sampler,
     applied_shift,
@@ -43,6 +45,7 @@ class ResolvedModel:
     Args:
         generation_config: How videos are made.
         place: A rank's device, and the dtype of the weights.
+        open_: Finds the pipeline; ``open_for_plan`` where nothing will be run.
 
     Attributes:
         generation_config: As given.
@@ -61,10 +64,15 @@ class ResolvedModel:
         LongtakeError: The generation config cannot work.
     """
 
-    def __init__(self, generation_config: GenerationConfig, place: Placement) -> None:
+    def __init__(
+        self,
+        generation_config: GenerationConfig,
+        place: Placement,
+        open_: Callable[..., ModelFolder] = open_folder,
+    ) -> None:
         self.generation_config = generation_config
         self.place = place
-        self.folder = open_folder(
+        self.folder = open_(
             generation_config.pipeline,
             generation_config.loras,
             variant=generation_config.variant,
@@ -89,7 +97,8 @@ class ResolvedModel:
         self.settings = settled(generation_config, self.defaults, self.spec.experts)
         self.guidance = _guidance(self.settings, self.spec)
         self.sampler()  # or a refusal
-        check_text(self.folder)
+        if self.folder.structure is None:
+            check_text(self.folder)
         check_lora_values(self.folder)
         self.weights_checked = self.folder.is_whole
         self.skipped = check_modules(
@@ -107,10 +116,9 @@ class ResolvedModel:
             self.weights_checked = True
 
     def count_weights(self) -> WeightCount | None:
-        """Count the transformers' weights; ``None`` where they are not on this machine."""
-        if self._weights is None:  # read from every file's header: once
+        """Count the transformers' weights; ``None`` where a plug-in's are not on this machine."""
+        if self._weights is None:  # read from every file's header, or built: once
             transformers = [name for name in TRANSFORMERS if self.folder.has(name)]
-            # A plan may be made before anything is fetched.
             with suppress(ModelError):
                 self._weights = count_weights(
                     self.folder, transformers, self.spec.layers, self.family.layer_lists

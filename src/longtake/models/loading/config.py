@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from typing import Any, Final
 
 from longtake.models.loading.folder import ModelFolder
@@ -33,6 +32,6 @@ def prompt_shape(folder: ModelFolder, encoder: str = "text_encoder") -> tuple[in
     config = folder.config(encoder)
     width = config.get("d_model") or config["hidden_size"]
     tokenizer = encoder.replace("text_encoder", "tokenizer")
-    file = folder.path / tokenizer / "tokenizer_config.json"
-    longest = json.loads(file.read_text(encoding="utf-8")).get("model_max_length", _TOKENS)
+    settings = folder.settings(f"{tokenizer}/tokenizer_config.json")
+    longest = settings.get("model_max_length", _TOKENS)
     return min(_TOKENS, int(longest)), int(width)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from longtake.errors import ModelError
-from longtake.models.loading.hub import HubSnapshot, find_settings, find_snapshot
+from longtake.models.loading.hub import HubSnapshot, find_settings, find_snapshot, is_cached
 from longtake.models.loading.hub_ids import check_layout
 from longtake.models.loading.lora import Lora, LoraFile
 from longtake.models.loading.redirects import refuse_adapter, refuse_kernels, refuse_sizes
 from longtake.models.loading.single_file import find_weights, refuse_file, refuse_folder
+from longtake.models.loading.structures import Structure, structure_of
 from longtake.models.loading.weight_files import choose, has_variant, variants_in, why_none
 from longtake.paths import expanded
 
@@ -39,6 +40,7 @@ class ModelFolder:
         report: Called with a sentence about what of a LoRA is skipped.
         variant: Which weight files are read where a component has them: ``fp16``, say.
         weights: A file or folder that the transformer is read from, in place of the folder's own.
+        structure: What stands in for files where there is no folder; only to plan with.
     """
 
     path: Path
@@ -48,11 +50,13 @@ class ModelFolder:
     report: Callable[[str], None] = lambda _: None
     variant: str | None = None
     weights: Path | None = None
+    structure: Structure | None = None
 
     @property
     def hub_id(self) -> str | None:
         """The hub id, ``owner/name``; ``None`` for a local folder."""
-        return None if self.hub is None else self.hub.name
+        known = self.hub or self.structure
+        return None if known is None else known.name
 
     @property
     def revision(self) -> str | None:
@@ -62,7 +66,9 @@ class ModelFolder:
     @property
     def name(self) -> str:
         """What files call the model: a hub id with its commit, or the last part of the path."""
-        return self.path.resolve().name if self.hub is None else f"{self.hub_id}@{self.revision}"
+        if self.hub is None:
+            return self.path.name if self.structure else self.path.resolve().name
+        return f"{self.hub_id}@{self.revision}"
 
     @property
     def is_whole(self) -> bool:
@@ -137,10 +143,24 @@ class ModelFolder:
         """
         named = component in ("scheduler", "guider")
         name = f"{component}_config.json" if named else "config.json"
-        file = self.path / component / name
-        config = _read_json(file)
-        refuse_sizes(file, config)
+        config = self.settings(f"{component}/{name}")
+        refuse_sizes(self.path / component / name, config)
         return config
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return what a configuration file says.
+
+        Args:
+            name: Path inside the folder.
+
+        Raises:
+            ModelError: It is missing, or is none.
+        """
+        if self.structure is None:
+            return _read_json(self.path / name)
+        if name not in self.structure.files:
+            raise ModelError(f"the structure of {self.structure.name} in the package lacks {name}.")
+        return dict(self.structure.files[name])
 
     def weight_files(self, component: str) -> dict[str, Path]:
         """Return which file holds each tensor of ``component``; an unsharded one has key ``""``.
@@ -274,7 +294,14 @@ def open_folder(
         refuse_adapter(path / part)
         if (settings := path / part / "config.json").is_file():
             refuse_kernels(settings, folder.config(part))
+    _check_replaced(folder, name, loras)
+    return folder
+
+
+def _check_replaced(folder: ModelFolder, name: str, loras: Sequence[Lora]) -> None:
+    """Refuse weights and LoRAs that are not for the folder's transformers."""
     transformers = [part for part in folder.components if part.startswith(TRANSFORMER)]
+    own = folder.weights
     if own is not None and len(transformers) > 1:
         raise ModelError(
             f"model.weights is {own}, one transformer, but {name} has {len(transformers)} experts; "
@@ -285,6 +312,40 @@ def open_folder(
     for lora in loras:
         lora.check(transformers)
         LoraFile(lora)  # or a refusal
+
+
+def open_for_plan(
+    name: str,
+    loras: Sequence[Lora] = (),
+    *,
+    variant: str | None = None,
+    revision: str | None = None,
+    weights: str | None = None,
+) -> ModelFolder:
+    """Find a pipeline as ``open_folder`` does, but ask no hub for what the package knows.
+
+    A hub id that is not in the hub's cache is opened by the structure in the package, if there is
+    one and no commit is asked for.
+
+    Args:
+        name: As for ``open_folder``, and so are the others.
+        loras: What would be merged into its transformers.
+        variant: Of the weight files.
+        revision: Branch, tag or commit of a hub id.
+        weights: What the transformer would be read from.
+
+    Raises:
+        ModelError: As ``open_folder``.
+    """
+    structure = None if revision or BUNDLED.get(name) or _local(name) else structure_of(name)
+    if structure is None or is_cached(name):
+        return open_folder(name, loras, variant=variant, revision=revision, weights=weights)
+    own = None if weights is None else find_weights(expanded(weights), TRANSFORMER)
+    index = dict(structure.files["model_index.json"])
+    folder = ModelFolder(
+        Path(name), index, None, tuple(loras), variant=variant, weights=own, structure=structure
+    )
+    _check_replaced(folder, name, loras)
     return folder
 
 

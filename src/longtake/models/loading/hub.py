@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -57,6 +57,15 @@ class HubSnapshot:
             ModelError: The hub does not give them.
         """
         _download(self.name, list(files), self.commit)
+
+
+def is_cached(name: str) -> bool:
+    """Return whether a model's settings are in the hub's cache. Asks no other machine.
+
+    Args:
+        name: Hub id.
+    """
+    return isinstance(try_to_load_from_cache(name, "model_index.json"), str)
 
 
 def find_settings(name: str, revision: str | None) -> Path:

@@ -50,8 +50,8 @@ def load_module(
         component: Which component of it.
         build: Makes the module from its configuration: ``SomeDiffusersModel.from_config``, say.
         place: Where the weights go, without a stop in host memory, and their dtype. On the meta
-            device headers are checked, where the files are here, but no tensor is read, and
-            everything is fp32: for preflight, and for counting operations.
+            device headers are checked, where the files are here, but no tensor is read: for
+            preflight, and for counting operations and memory.
         keep_fp32: Names of submodules and parameters that stay in fp32 (diffusers'
             ``_keep_in_fp32_modules``).
         prune: Takes away the submodules that are not needed here, before anything is read.
@@ -86,6 +86,9 @@ def load_module(
         if not on_meta:
             stored = {key: headers[key] for key in wanted}
             _fill(module, component, stored, changes, place, set(keep_fp32))
+    if on_meta:
+        blank = {key: tensor.to(_dtype(key, place, keep_fp32)) for key, tensor in wanted.items()}
+        module.load_state_dict(blank, assign=True)
     return module.requires_grad_(False).eval()
 
 
@@ -145,13 +148,17 @@ def _read(
                 check_finite(component, key, tensor, file)
                 if key in changes:
                     tensor = merged(key, tensor, changes[key])
-                keep = not fp32.isdisjoint(key.split("."))
-                state[key] = tensor.to(torch.float32 if keep else place.dtype)
+                state[key] = tensor.to(_dtype(key, place, fp32))
                 if state[key].dtype == torch.float16 != tensor.dtype:  # its range is narrow
                     check_finite(component, key, state[key], file)
                 if place.quantize is not None and key in packed:
                     state[key] = quantized(state[key], place.quantize)
     return state
+
+
+def _dtype(key: str, place: Placement, fp32: Collection[str]) -> torch.dtype:
+    """Return the dtype of a tensor: that of the place, but for what stays in fp32."""
+    return place.dtype if set(fp32).isdisjoint(key.split(".")) else torch.float32
 
 
 def _lora_names(folder: ModelFolder) -> NameTable:

@@ -14,6 +14,7 @@ from longtake.plan.mesh import Mesh
 from longtake.plan.search.in_flight import of_workload
 from longtake.plan.search.meshes import Asked, meshes
 from longtake.plan.search.splits import (
+    Means,
     check_split,
     split_layers,
     split_layers_for_decoding,
@@ -46,7 +47,7 @@ class Candidate:
     @property
     def is_exact(self) -> bool:
         """Whether a rank's operands are those of the serial run, so that it is bit-equal to it."""
-        return len(self.layout.batches) == 1 and self.layout.sequence == 1
+        return is_exact(self.layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +94,19 @@ def choose(
     enough = CLOSE * min(candidate.simulation.makespan for candidate in weighed)
     best = min(
         (candidate for candidate in weighed if candidate.simulation.makespan <= enough),
-        key=lambda one: (
-            not one.is_exact,
-            one.layout.chunks > 1,
-            -one.layout.mesh.pipe,
-            one.simulation.makespan,
-        ),
+        key=lambda one: rank_of(one.layout, one.simulation.makespan),
     )
     return Choice(best, weighed)
+
+
+def is_exact(layout: Layout) -> bool:
+    """Return whether a rank's operands are those of the serial run: it is bit-equal to it."""
+    return len(layout.batches) == 1 and layout.sequence == 1
+
+
+def rank_of(layout: Layout, seconds: float) -> tuple[bool, bool, int, float]:
+    """Return what is least for the best of layouts that are as fast; see :func:`choose`."""
+    return (not is_exact(layout), layout.chunks > 1, -layout.mesh.pipe, seconds)
 
 
 def candidates(world_size: int, workload: Workload, asked: Asked = ANYTHING) -> Iterator[Layout]:
@@ -111,13 +117,16 @@ def candidates(world_size: int, workload: Workload, asked: Asked = ANYTHING) -> 
     """
     if asked.split is not None and asked.stages is None:
         asked = replace(asked, stages=len(asked.split))
-    for mesh in meshes(world_size, workload, asked):
+    found, means = meshes(world_size, workload, asked), Means.of(workload)
+    for mesh in found:
         if asked.split is not None:
             check_split(asked.split, workload.spec.layers, mesh.pipe)
         for batches, chunks in product(
             _batches(mesh, workload.branches, asked.together), _chunks(mesh, workload, asked.chunks)
         ):
-            splits = [stages_of(asked.split)] if asked.split else _splits(workload, mesh, batches)
+            splits = (
+                [stages_of(asked.split)] if asked.split else _splits(workload, mesh, batches, means)
+            )
             for stages in splits:
                 yield Layout(mesh=mesh, stages=stages, batches=batches, chunks=chunks)
 
@@ -190,10 +199,12 @@ def _fits(layout: Layout, workload: Workload) -> bool:
     return most * workload.layer_bytes <= WEIGHTS_SHARE * workload.hardware.memory
 
 
-def _splits(workload: Workload, mesh: Mesh, batches: Sequence[range]) -> list[tuple[range, ...]]:
+def _splits(
+    workload: Workload, mesh: Mesh, batches: Sequence[range], means: Means
+) -> list[tuple[range, ...]]:
     share = batches[: len(batches) // mesh.cfg]
-    even = split_layers(workload, mesh.pipe, share)
-    uneven = split_layers_for_decoding(workload, mesh.pipe, share)
+    even = split_layers(workload, mesh.pipe, share, means)
+    uneven = split_layers_for_decoding(workload, mesh.pipe, share, means)
     return [even] if uneven == even else [even, uneven]
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Self
 
 from longtake.errors import ConfigurationError
 from longtake.plan.cost.simulator import bounded
 from longtake.plan.workload import Workload
 
 
-def split_layers(workload: Workload, pipe: int, batches: Sequence[range]) -> tuple[range, ...]:
+def split_layers(
+    workload: Workload, pipe: int, batches: Sequence[range], means: Means | None = None
+) -> tuple[range, ...]:
     """Split the layers so that the slowest stage is as fast as can be.
 
     All layers cost the same. The first stage embeds as well, the last one has the head. Costs are
@@ -21,16 +24,17 @@ def split_layers(workload: Workload, pipe: int, batches: Sequence[range]) -> tup
         workload: The model's FLOPs and the hardware.
         pipe: Number of stages.
         batches: The guidance branches that one coordinate of the cfg axis runs as one batch each.
+        means: Of the workload; ``None``: it is played now.
 
     Raises:
         ConfigurationError: More stages than layers.
     """
-    costs = _costs(workload, batches)
-    return stages_of(balance(workload.spec.layers, pipe, costs.layer, costs.embed, costs.head))
+    means = means or Means.of(workload)
+    return _balanced(workload.spec.layers, pipe, batches, means, decode=0.0)
 
 
 def split_layers_for_decoding(
-    workload: Workload, pipe: int, batches: Sequence[range]
+    workload: Workload, pipe: int, batches: Sequence[range], means: Means | None = None
 ) -> tuple[range, ...]:
     """Split the layers as :func:`split_layers` does, the first stage paying for decoding as well.
 
@@ -42,13 +46,21 @@ def split_layers_for_decoding(
         workload: The model's FLOPs and the hardware.
         pipe: Number of stages.
         batches: The guidance branches that one coordinate of the cfg axis runs as one batch each.
+        means: Of the workload; ``None``: it is played now.
 
     Raises:
         ConfigurationError: More stages than layers.
     """
-    costs = _costs(workload, batches)
-    first = costs.embed + costs.decode
-    return stages_of(balance(workload.spec.layers, pipe, costs.layer, first, costs.head))
+    means = means or Means.of(workload)
+    return _balanced(workload.spec.layers, pipe, batches, means, decode=means.decode)
+
+
+def _balanced(
+    layers: int, pipe: int, batches: Sequence[range], means: Means, decode: float
+) -> tuple[range, ...]:
+    branches, first = sum(len(batch) for batch in batches), means.embed * len(batches) + decode
+    counts = balance(layers, pipe, means.layer * branches, first, means.head * branches)
+    return stages_of(counts)
 
 
 def balance(layers: int, pipe: int, layer: float, first: float, last: float) -> tuple[int, ...]:
@@ -123,31 +135,37 @@ def _nearest(counts: Sequence[int], layers: int, pipe: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Costs:
-    """Mean seconds per task: of one layer, and of what else is done, all branches."""
+class Means:
+    """Mean seconds per task of a run, of which the costs of every split are made.
+
+    Args:
+        layer: Of one layer, per branch.
+        embed: Of embedding, per batch of branches.
+        head: Per branch.
+        decode: Of decoding.
+    """
 
     layer: float
     embed: float
     head: float
     decode: float
 
-
-def _costs(workload: Workload, batches: Sequence[range]) -> _Costs:
-    workload = bounded(workload)
-    flops, tokens = workload.flops, workload.tokens_per_frame
-    branches = sum(len(batch) for batch in batches)
-    layer = embed = head = decode = 0.0
-    tasks = 0
-    for forward in workload.forwards():
-        tasks += 1
-        window, own = forward.window, len(forward.task.own)
-        queries = workload.window_tokens(len(window.frames))
-        keys = workload.window_tokens(len(window.frames) + len(window.reads))
-        layer += (flops.layer + flops.attention * keys) * queries * branches
-        embed += flops.embed * len(window.frames) * tokens * len(batches)
-        head += flops.head * own * tokens * branches
-        finished = sum(len(run.block_frames) for run in forward.task.finished)
-        decode += flops.decode * finished
-    scale = 1 / (tasks * workload.hardware.matmul)
-    decode /= tasks * workload.hardware.convolution
-    return _Costs(layer * scale, embed * scale, head * scale, decode)
+    @classmethod
+    def of(cls, workload: Workload) -> Self:
+        """Play a workload's first blocks."""
+        workload = bounded(workload)
+        flops, tokens = workload.flops, workload.tokens_per_frame
+        layer = embed = head = decode = 0.0
+        tasks = 0
+        for forward in workload.forwards():
+            tasks += 1
+            window, own = forward.window, len(forward.task.own)
+            queries = workload.window_tokens(len(window.frames))
+            keys = workload.window_tokens(len(window.frames) + len(window.reads))
+            layer += (flops.layer + flops.attention * keys) * queries
+            embed += flops.embed * len(window.frames) * tokens
+            head += flops.head * own * tokens
+            decode += flops.decode * sum(len(run.block_frames) for run in forward.task.finished)
+        scale = 1 / (tasks * workload.hardware.matmul)
+        decode /= tasks * workload.hardware.convolution
+        return cls(layer * scale, embed * scale, head * scale, decode)

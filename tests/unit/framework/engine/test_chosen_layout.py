@@ -26,7 +26,6 @@ from longtake.plan.cost.profiles import profile
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
     Denoising,
-    DualParal,
     Layout,
     Mesh,
     ParallelStrategy,
@@ -116,18 +115,25 @@ def test_weights_are_counted_per_layer_from_headers(generation_config: Generatio
     assert 0 < weights.rest < weights.layers[0] * LAYERS
 
 
-def test_weights_and_cache_that_do_not_fit_a_rank_are_refused(
+def test_what_does_not_fit_a_rank_is_refused_with_what_would(
     generation_config: GenerationConfig,
 ) -> None:
-    weights = chosen_by(generation_config, SingleDevice(), 1).workloads.model.count_weights()
-    assert weights is not None
-    memory = 4 * (sum(weights.layers) + weights.rest)
-    chosen_by(generation_config, SingleDevice(), 1, memory + 100_000).check([VIDEO])
-    with pytest.raises(ConfigurationError, match="GiB of weights on rank 0, but its device has"):
-        chosen_by(generation_config, SingleDevice(), 1, memory).check([VIDEO])
-    chosen_by(generation_config, DualParal(split=[2, 2]), 2, memory).check(
-        [VIDEO]
-    )  # half of the layers each
+    chosen = chosen_by(generation_config, SingleDevice(), 1)
+    chosen.check([VIDEO])
+    [memory] = chosen.memory.of(chosen.workload, chosen.layout)
+    assert memory.weights + memory.vae > memory.kv > 0
+    chosen_by(generation_config, SingleDevice(), 1, memory.peak).check([VIDEO])
+    with pytest.raises(
+        ConfigurationError, match=r"the run needs .* on rank 0 .*but its device has"
+    ):
+        chosen_by(generation_config, SingleDevice(), 1, memory.peak - 1).check([VIDEO])
+    with pytest.raises(
+        ConfigurationError, match=r"what would fit: a feature cache that holds less"
+    ):
+        chosen_by(generation_config, SingleDevice(), 1, memory.peak - memory.kv).check([VIDEO])
+    half = memory.peak - memory.weights // 4
+    with pytest.raises(ConfigurationError, match="2 pipeline stages in place of 1"):
+        chosen_by(generation_config, SingleDevice(), 1, half).check([VIDEO])
 
 
 def test_a_plan_is_printed_without_processes_weights_or_gpus(

@@ -1,0 +1,189 @@
+"""Memory of a run, by part and rank, and the refusal of what does not fit into a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final, Self, final
+
+from longtake.errors import ConfigurationError
+from longtake.framework.engine.preflight import frame_bytes, held_frames, weight_bytes
+from longtake.framework.engine.resolved_model import ResolvedModel
+from longtake.models.decoders.tiles import tile_grid
+from longtake.models.footprint import Footprint, measure
+from longtake.plan.cost.ring_clock import Widest, rundown
+from longtake.plan.cost.simulator import bounded
+from longtake.plan.layout import Layout
+from longtake.plan.memory import RankMemory, rank_memory
+from longtake.plan.workload import Workload
+
+_GIB: Final = 2**30
+_TILE: Final = 256
+"""Pixels along the side of a tile that is proposed."""
+_NAMES: Final = {
+    "weights": "weights",
+    "kv": "keys and values",
+    "activations": "activations",
+    "messages": "messages",
+    "latents": "latents",
+    "vae": "VAE and its state",
+    "vae_peak": "decoding",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What the schedule of a workload says of its memory, whatever the layout.
+
+    Args:
+        window: The largest forward.
+        frames: Latent frames whose keys and values are held at most.
+    """
+
+    window: Widest
+    frames: int
+
+    @classmethod
+    def of(cls, workload: Workload) -> Self:
+        """Play a workload's schedule."""
+        return cls(rundown(bounded(workload)).widest, held_frames(workload))
+
+
+@final
+class RunMemory:
+    """Measures a model's parts once for each size of picture, and adds up what ranks hold.
+
+    Args:
+        model: Makes the videos.
+    """
+
+    def __init__(self, model: ResolvedModel) -> None:
+        self._model = model
+        self._measured: dict[tuple[int, int], Footprint] = {}
+
+    def of(
+        self,
+        workload: Workload,
+        layout: Layout,
+        *,
+        starts: bool = False,
+        played: Played | None = None,
+    ) -> list[RankMemory]:
+        """Return what every rank holds, rank 0 first.
+
+        Args:
+            workload: What is made.
+            layout: Which rank holds and runs what.
+            starts: Whether the video goes on from given frames.
+            played: Of the workload; ``None``: its schedule is played now.
+        """
+        footprint = self.footprint(workload.height, workload.width)
+        weights, known = self._model.count_weights(), played or Played.of(workload)
+        window, frames, found = known.window, known.frames, []
+        for rank in range(layout.size):
+            mesh = rank < layout.mesh.size
+            found.append(
+                rank_memory(
+                    workload,
+                    layout,
+                    rank,
+                    footprint,
+                    window,
+                    weights=weight_bytes(workload, layout, rank, weights) if mesh else 0,
+                    kv=frames * frame_bytes(workload, layout, rank) if mesh else 0,
+                    starts=starts,
+                )
+            )
+        return found
+
+    def footprint(self, height: int, width: int) -> Footprint:
+        """Return the footprint of the model's parts for a picture of a latent size."""
+        model, compression = self._model, self._model.spec.compression
+        tile = model.generation_config.vae_tile
+        if tile is not None:
+            rows, columns = max(
+                tile_grid(height, width, tile, compression).tiles,
+                key=lambda one: len(one[0]) * len(one[1]),
+            )
+            height, width = len(rows), len(columns)
+        if (height, width) not in self._measured:
+            dtype = model.generation_config.torch_dtype
+            self._measured[height, width] = measure(
+                model.family, model.folder, model.spec, dtype, height, width
+            )
+        return self._measured[height, width]
+
+    def check(self, workload: Workload, layout: Layout, *, starts: bool = False) -> None:
+        """Refuse a run that needs more than a device has, before any weight is read.
+
+        Args:
+            workload: What is made.
+            layout: Which rank holds and runs what.
+            starts: Whether the video goes on from given frames.
+
+        Raises:
+            ConfigurationError: Names the parts, their sizes, and what would make it fit.
+        """
+        limit = workload.hardware.memory
+        for rank, memory in enumerate(self.of(workload, layout, starts=starts)):
+            if memory.peak > limit:
+                raise ConfigurationError(self._refusal(workload, layout, rank, memory))
+
+    def _refusal(self, workload: Workload, layout: Layout, rank: int, memory: RankMemory) -> str:
+        has = f"but its device has {_gib(workload.hardware.memory)}"
+        if memory.running <= workload.hardware.memory:
+            encoders = "text encoders" if memory.text == memory.peak else "encoders of given frames"
+            return (
+                f"the {encoders} need {_gib(memory.peak)} on rank {rank}, {has}; what would fit: "
+                f"a larger device, or 16 bits for each number (model.dtype bfloat16)."
+            )
+        parts = ", ".join(f"{_gib(size)} of {words}" for words, size in _largest_first(memory))
+        remedies = ", or ".join(self._remedies(workload, layout, memory))
+        return (
+            f"with {type(workload.cache).__name__} the run needs {_gib(memory.running)} on rank "
+            f"{rank} ({parts}), {has}; what would fit: {remedies or 'more or larger devices'}."
+        )
+
+    def _remedies(self, workload: Workload, layout: Layout, memory: RankMemory) -> Iterator[str]:
+        """Yield single changes that would make a rank's part of a run fit."""
+        limit = workload.hardware.memory
+        if memory.running - memory.kv <= limit:
+            yield (
+                "a feature cache that holds less (NextBlockKV, NoCache, fewer frames of "
+                "RollingKV), fewer steps or fewer context_frames"
+            )
+        if memory.vae and self._model.generation_config.vae_tile is None:
+            small = self._tiled(workload, memory)
+            if small <= limit:
+                yield f"model.vae_tile {_TILE} ({_gib(small)})"
+        elsewhere = replace(memory, vae=0, vae_peak=0)
+        if memory.vae and layout.size > layout.decoders + 1 and elsewhere.running <= limit:
+            yield "trainer.strategy.decode_devices 1"
+        shared = memory.weights + memory.kv
+        rest = memory.running - shared
+        if limit > rest:
+            stages = -(-shared * layout.mesh.pipe // int(limit - rest))
+            if layout.mesh.pipe < stages <= workload.spec.layers:
+                yield f"{stages} pipeline stages in place of {layout.mesh.pipe}"
+
+    def _tiled(self, workload: Workload, memory: RankMemory) -> int:
+        """Return what a rank would need if it decoded in tiles."""
+        compression = self._model.spec.compression
+        grid = tile_grid(workload.height, workload.width, _TILE, compression)
+        rows, columns = max(grid.tiles, key=lambda one: len(one[0]) * len(one[1]))
+        model = self._model
+        dtype = model.generation_config.torch_dtype
+        tile = measure(model.family, model.folder, model.spec, dtype, len(rows), len(columns))
+        state = tile.decoder + len(grid.tiles) * tile.decoder_state
+        return replace(memory, vae=state, vae_peak=tile.decoder_peak).running
+
+
+def _largest_first(memory: RankMemory) -> list[tuple[str, int]]:
+    """Return what is held at the fullest moment, in words: computing and decoding take turns."""
+    beside = "activations" if memory.vae_peak > memory.activations else "vae_peak"
+    sizes = [(words, getattr(memory, part)) for part, words in _NAMES.items() if part != beside]
+    return sorted((one for one in sizes if one[1]), key=lambda one: -one[1])
+
+
+def _gib(size: float) -> str:
+    return f"{size / _GIB:,.1f} GiB"

@@ -1,0 +1,174 @@
+"""Memory footprint of a model's parts, measured on the meta device: nothing is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from longtake.errors import ModelError
+from longtake.models.base import Grid, LayerContext, Operand, Placement
+from longtake.models.counting import NothingPadded, tensor_sizes
+from longtake.models.layers.kernel import made
+from longtake.models.loading.folder import ModelFolder
+from longtake.models.peak import FusedAttention, PeakMemory
+from longtake.models.registry import ModelFamily
+from longtake.models.spec import BackboneSpec
+from longtake.task import FrameRange
+
+_META: Final = torch.device("meta")
+_FP32: Final = 4
+"""Bytes of a number of the VAE and of image encoders."""
+_DECODED: Final = 4
+"""Times that video frames come from a decoder before its state has its full size."""
+_PATIENCE: Final = 64
+"""Latent frames that a decoder may hold back before it is given up."""
+_WIDTHS: Final = 14
+"""Hidden states' worth of numbers that an ordinary layer has at once, where it cannot be run."""
+_CHANNELS: Final = 96
+"""Of a VAE at full size where it cannot be run: Wan's, three such tensors at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """Bytes of what a run holds besides the transformer's weights, keys and values.
+
+    Args:
+        text: Of all text encoders' weights, in the dtype of the run.
+        start: Of what encodes given frames: the VAE's encoder and image encoders, in fp32.
+        decoder: Of the VAE's decoder, in fp32.
+        decoder_state: What it keeps between latent frames, of one tile.
+        decoder_peak: The most that it has besides while it decodes one, of one tile.
+        activation: The most that a layer has at once, its input included, per token and branch.
+    """
+
+    text: int
+    start: int
+    decoder: int
+    decoder_state: int
+    decoder_peak: int
+    activation: float
+
+
+def measure(
+    family: ModelFamily,
+    folder: ModelFolder,
+    spec: BackboneSpec,
+    dtype: torch.dtype,
+    height: int,
+    width: int,
+) -> Footprint:
+    """Return the footprint of a model's parts; of parts that cannot be run, an ordinary one's.
+
+    Kernels' own workspaces are left out, so a run takes a little more.
+
+    Args:
+        family: Knows the folder.
+        folder: The pipeline folder.
+        spec: Of the backbone.
+        dtype: Of the transformer and the text encoders.
+        height: Latent height ``H`` of what is decoded at once.
+        width: Latent width ``W`` of it.
+    """
+    parts = {part: _sizes(folder, part) for part in folder.weighted}
+    vae = parts.pop("vae", {})
+    text = sum(sum(sizes.values()) for part, sizes in parts.items() if part.startswith("text"))
+    image = sum(sum(sizes.values()) for part, sizes in parts.items() if part.startswith("image"))
+    encoder = _without(vae, ("decoder", "post_quant_conv"))
+    pixels = height * width * spec.compression.spatial**2 * spec.compression.temporal
+    full = _CHANNELS * _FP32 * pixels
+    state, peak = _measured_or(lambda: _decoder(family, folder, spec, height, width), (full, full))
+    ordinary = float(_WIDTHS * spec.model_dim * dtype.itemsize)
+    return Footprint(
+        text=text * dtype.itemsize,
+        start=(image + encoder) * _FP32,
+        decoder=_without(vae, ("encoder", "quant_conv")) * _FP32,
+        decoder_state=state,
+        decoder_peak=peak,
+        activation=_measured_or(lambda: _layer(family, folder, spec, dtype), ordinary),
+    )
+
+
+def _sizes(folder: ModelFolder, component: str) -> dict[str, int]:
+    with suppress(ModelError):  # a plug-in's own class, not on this machine
+        return tensor_sizes(folder, component)
+    return {}
+
+
+def _without(sizes: dict[str, int], parts: tuple[str, ...]) -> int:
+    return sum(size for name, size in sizes.items() if not name.startswith(parts))
+
+
+def _measured_or(run: Callable[[], Any], ordinary: Any) -> Any:
+    try:
+        with ExitStack() as modes:
+            for mode in (torch.no_grad(), NothingPadded(), FusedAttention()):
+                modes.enter_context(mode)
+            return run()
+    except Exception:  # a plug-in's code may fail on the meta device in any way
+        return ordinary
+
+
+def _layer(
+    family: ModelFamily, folder: ModelFolder, spec: BackboneSpec, dtype: torch.dtype
+) -> float:
+    """Return a layer's peak per token, at a size at which what is not per token is small."""
+    grid = Grid.of(FrameRange(0, spec.native_frames), height=60, width=104)
+    ends = {0, spec.layers - 1}  # of models with two kinds of layers, one of each
+    backbone = family.load_backbone(folder, spec, sorted(ends), Placement(_META, dtype))
+    with _META:
+        start = family.blank_start(folder, spec, grid.height, grid.width)
+        prompts = family.blank_prompts(folder, spec) | (start.prompt_rows(1) if start else {})
+        latents = torch.empty(1, spec.channels, len(grid.frames), grid.height, grid.width)
+    prompts = {
+        name: rows.to(dtype) if rows.is_floating_point() else rows for name, rows in prompts.items()
+    }
+    context: LayerContext[Any, Any] = LayerContext(
+        text=backbone.condition_text(prompts),
+        step=backbone.condition_step(float(spec.train_timesteps - 1), guidance=1.0),
+        rotary=None if backbone.positions is None else backbone.positions.table(grid),
+        kernel=_kernel,
+        text_tokens=spec.text_tokens,
+        start=start,
+    )
+    hidden = backbone.embed(latents.to(dtype), grid, context)
+    peak = 0
+    for index in ends:
+        with PeakMemory() as memory:
+            backbone.layer(index, hidden, context, _attend)
+        peak = max(peak, memory.peak)
+    return (hidden.nbytes + peak) / hidden.shape[1]
+
+
+def _kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.empty_like(q)
+
+
+def _attend(q: Operand, k: Operand, v: Operand) -> Tensor:
+    """Stand in for self-attention: its operands and its result are there at the same time."""
+    values, keys, queries = made(v), made(k), made(q)
+    result = torch.empty_like(queries)
+    del values, keys
+    return result
+
+
+def _decoder(
+    family: ModelFamily, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
+) -> tuple[int, int]:
+    """Return the bytes of a decoder's state, and the most that it has besides."""
+    decoder = family.load_decoder(folder, _META)
+    frame = torch.empty(1, spec.channels, 1, height, width, device=_META)
+    with PeakMemory() as memory:
+        state = decoder.start()
+        for _ in range(_DECODED):
+            memory.begin()
+            for _ in range(_PATIENCE):
+                if sum(len(pictures) for pictures in decoder.decode(state, frame)):
+                    break
+            else:
+                raise RuntimeError("the decoder holds everything back")
+    return memory.live, memory.peak - memory.live

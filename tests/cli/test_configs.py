@@ -1,0 +1,32 @@
+"""``longtake configs``, and ``--config`` by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from longtake.ready_configs import ready_configs
+from tests.cli.command import COMMAND, run
+
+
+def test_the_list_is_a_table_or_json() -> None:
+    done = run([*COMMAND, "configs"])
+    assert done.returncode == 0, done.stderr
+    assert "One minute of the bundled" in done.stdout
+    done = run([*COMMAND, "configs", "--format", "json"])
+    assert [row["name"] for row in json.loads(done.stdout)] == list(ready_configs())
+
+
+def test_a_ready_configuration_is_planned_by_its_name(tmp_path: Path) -> None:
+    command = [*COMMAND, "plan", "--config", "wan2.1-1.3b-minute", "--profile", "RTX 4090"]
+    variables = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}
+    done = run(command, tmp_path, variables)
+    assert done.returncode == 0, done.stderr
+    assert "model=Wan-AI/Wan2.1-T2V-1.3B-Diffusers" in done.stdout
+    assert "the plan is made from its structure" in done.stderr
+
+
+def test_an_unknown_name_is_refused_in_a_sentence() -> None:
+    done = run([*COMMAND, "predict", "--config", "dmo"])
+    assert done.returncode == 2
+    assert "the nearest is 'demo'" in done.stderr
