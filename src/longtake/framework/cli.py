@@ -56,7 +56,13 @@ from longtake.plan.cost.profiles import match_name
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
 LORA = "--model.lora"
-FILES = (("model", "pipeline"), ("model", "weights"), ("data", "start"), ("data", "prompts"))
+FILES = (
+    ("model", "pipeline"),
+    ("model", "weights"),
+    ("model", "weights_2"),
+    ("data", "start"),
+    ("data", "prompts"),
+)
 """Options that may name a file or folder."""
 ALONE = ("models", "methods", "convert", "doctor")
 """Commands that take no model, no data and no devices."""

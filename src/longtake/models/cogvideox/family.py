@@ -43,6 +43,7 @@ class CogVideoXFamily(ModelFamily):
 
     layer_lists = ("transformer_blocks",)
     lora_names = LORA_NAMES
+    transformer_class = CogVideoXTransformer3DModel
     cards = (
         ModelCard(
             pipeline="CogVideoXPipeline",

@@ -12,13 +12,13 @@ from longtake.errors import ModelError
 from longtake.models.base import Placement
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.headers import (
-    TensorHeader,
     check_finite,
     misshapen,
     missing,
     read_headers,
     unknown,
 )
+from longtake.models.loading.stored import TensorHeader
 
 _OTHER_PARTS: Final = ("decoder.", "lm_head.", "visual_projection.", "text_projection.", "visual.")
 """Parts of a whole model beside its encoder, which a folder may hold too: they are not read."""

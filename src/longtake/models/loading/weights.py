@@ -13,14 +13,10 @@ from torch import Tensor, nn
 
 from longtake.models.base import Placement
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.headers import (
-    TensorHeader,
-    check_finite,
-    check_module,
-    read_headers,
-)
+from longtake.models.loading.headers import check_finite, check_module, read_headers
 from longtake.models.loading.lora import NameTable, changes_of, merged
 from longtake.models.loading.lora.arithmetic import Change
+from longtake.models.loading.stored import TensorHeader
 from longtake.models.registry import registered
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -110,7 +106,7 @@ def _read(
     for file, keys in keys_of.items():
         with safe_open(file, framework="pt", device=str(place.device)) as reader:
             for key in keys:
-                tensor = reader.get_tensor(stored[key].key)
+                tensor = stored[key].read(reader)
                 check_finite(component, key, tensor, file)
                 if key in changes:
                     tensor = merged(key, tensor, changes[key])

@@ -24,6 +24,7 @@ from longtake.models.ltx.backbone import LTXBackbone
 from longtake.models.ltx.decoder import LTXDecoder
 from longtake.models.ltx.encoder import LTXEncoder
 from longtake.models.ltx.lora_names import LORA_NAMES
+from longtake.models.ltx.single_file import check_latents
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
@@ -43,6 +44,7 @@ class LTXFamily(ModelFamily):
 
     layer_lists = ("transformer_blocks",)
     lora_names = LORA_NAMES
+    transformer_class = LTXVideoTransformer3DModel
     cards = (
         ModelCard(
             pipeline="LTXPipeline",
@@ -94,6 +96,7 @@ class LTXFamily(ModelFamily):
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> LTXDecoder:
+        check_latents(folder)
         place, build = Placement(device, dtype), AutoencoderKLLTXVideo.from_config
         return LTXDecoder(load_vae(folder, build, place, without=("encoder",)))
 
