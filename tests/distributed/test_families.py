@@ -28,7 +28,7 @@ from longtake.testing.tiny.base import LAYERS, TinyCase, tiny_denoising
 from longtake.testing.tiny.cogvideox import tiny_cogvideox_denoising
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_denoising
 from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_denoising
-from longtake.testing.tiny.ltx import tiny_ltx_denoising
+from longtake.testing.tiny.ltx import tiny_ltx_condition_denoising, tiny_ltx_denoising
 from longtake.testing.tiny.mochi import tiny_mochi_denoising
 from longtake.testing.tiny.open_sora_plan import tiny_open_sora_plan_denoising
 from longtake.testing.tiny.skyreels_v2 import tiny_skyreels_denoising
@@ -122,6 +122,10 @@ FAMILIES: Final = {
     ),
     # Positions that run through all heads go along when heads are exchanged.
     "ltx": Family(work=tiny_ltx_denoising, cut=(1, 3), cases=cached(alone=(1.0,), guided=(3.0,))),
+    # The first frame stands at a distance of its own.
+    "ltx_condition": Family(
+        work=tiny_ltx_condition_denoising, cut=(1, 3), cases=cached(guided=(3.0,))
+    ),
     # Narrow text tokens travel with the video tokens, and every head turns its way.
     "mochi": Family(
         work=tiny_mochi_denoising, cut=(1, 3), cases=cached(alone=(1.0,), guided=(3.0,))

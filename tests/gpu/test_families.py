@@ -16,7 +16,7 @@ from longtake.testing.tiny.base import tiny_wan_folder
 from longtake.testing.tiny.cogvideox import tiny_cogvideox_folder
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_folder
 from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_folder
-from longtake.testing.tiny.ltx import tiny_ltx_folder
+from longtake.testing.tiny.ltx import tiny_ltx_condition_folder, tiny_ltx_folder
 from longtake.testing.tiny.mochi import tiny_mochi_folder
 from longtake.testing.tiny.open_sora_plan import tiny_open_sora_plan_folder
 
@@ -30,6 +30,7 @@ FOLDERS: dict[str, Callable[[Path], ModelFolder]] = {
     "HunyuanVideo": tiny_hunyuan_folder,
     "HunyuanVideo 1.5": tiny_hunyuan15_folder,
     "LTX-Video": tiny_ltx_folder,
+    "LTX-Video 0.9.5": tiny_ltx_condition_folder,
     "Mochi": tiny_mochi_folder,
     "Open-Sora-Plan": tiny_open_sora_plan_folder,
 }

@@ -16,7 +16,7 @@ from longtake.testing.tiny.base import tiny_wan_folder
 from longtake.testing.tiny.cogvideox import tiny_cogvideox_folder
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_folder
 from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_folder
-from longtake.testing.tiny.ltx import tiny_ltx_folder
+from longtake.testing.tiny.ltx import tiny_ltx_condition_folder, tiny_ltx_folder
 from longtake.testing.tiny.mochi import tiny_mochi_folder
 from longtake.testing.tiny.open_sora_plan import tiny_open_sora_plan_folder
 from longtake.testing.tiny.skyreels_v2 import tiny_skyreels_folder
@@ -74,6 +74,7 @@ def test_every_bundled_family_has_cards() -> None:
         tiny_cogvideox_folder,
         tiny_mochi_folder,
         tiny_ltx_folder,
+        tiny_ltx_condition_folder,
         tiny_open_sora_plan_folder,
         tiny_skyreels_folder,
     ],

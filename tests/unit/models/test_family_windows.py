@@ -60,6 +60,7 @@ from longtake.testing.tiny.hunyuan_video15 import (
     tiny_hunyuan15_spec,
 )
 from longtake.testing.tiny.ltx import (
+    tiny_ltx_condition_denoising,
     tiny_ltx_denoising,
     tiny_ltx_spec,
 )
@@ -106,6 +107,7 @@ QUEUED = {
     ),
     "hunyuan 1.5": Queued(denoising=tiny_hunyuan15_denoising, spec=tiny_hunyuan15_spec),
     "ltx": Queued(denoising=tiny_ltx_denoising, spec=tiny_ltx_spec),
+    "ltx condition": Queued(denoising=tiny_ltx_condition_denoising, spec=tiny_ltx_spec),
     "mochi": Queued(denoising=tiny_mochi_denoising, spec=tiny_mochi_spec, positions=MochiPositions),
     "cogvideox-rotary": Queued(
         denoising=tiny_cogvideox_denoising, spec=tiny_cogvideox_spec, scales=(None,)

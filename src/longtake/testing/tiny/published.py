@@ -167,11 +167,16 @@ _MODELS: Final = {
     ),
     **{
         f"LTX-Video-{version}": _Model(
-            pipeline="LTXPipeline",
+            pipeline=pipeline,
             tokenizers=_sentencepiece_only(128),
             parts=partial(ltx, version=version),
         )
-        for version in ("0.9.0", "0.9.1", "0.9.5")
+        for version, pipeline in (
+            ("0.9.0", "LTXPipeline"),
+            ("0.9.1", "LTXPipeline"),
+            ("0.9.5", "LTXPipeline"),
+            ("0.9.7", "LTXConditionPipeline"),
+        )
     },
     "mochi-1-preview": _Model(
         pipeline="MochiPipeline", tokenizers=_sentencepiece_only(256), parts=mochi

@@ -36,7 +36,7 @@ from longtake.testing.tiny.base import tiny_wan_folder
 from longtake.testing.tiny.cogvideox import tiny_cogvideox_folder, tiny_cogvideox_i2v_folder
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_folder
 from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_folder
-from longtake.testing.tiny.ltx import tiny_ltx_folder
+from longtake.testing.tiny.ltx import tiny_ltx_condition_folder, tiny_ltx_folder
 from longtake.testing.tiny.mochi import tiny_mochi_folder
 from longtake.testing.tiny.skyreels_v2 import tiny_skyreels_folder
 from longtake.testing.tiny.wan_i2v import tiny_wan_i2v_folder
@@ -49,6 +49,7 @@ FOLDERS: dict[str, Callable[[Path], ModelFolder]] = {
     "hunyuan": tiny_hunyuan_folder,
     "hunyuan 1.5": tiny_hunyuan15_folder,
     "ltx": tiny_ltx_folder,
+    "ltx condition": tiny_ltx_condition_folder,
     "mochi": tiny_mochi_folder,
     "cogvideox": tiny_cogvideox_folder,
     "cogvideox i2v": tiny_cogvideox_i2v_folder,

@@ -45,6 +45,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+LTX_EMBED: Any = LTXVideoRotaryPosEmbed.forward
 EXPERTS = Case(scale=4.0, scale_2=3.0, options={"guidance_scale_2": 3.0})
 CASES = {
     "Wan2.1-T2V": Case(),
@@ -62,6 +63,7 @@ CASES = {
     "LTX-Video-0.9.0": Case(scale=3.0),
     "LTX-Video-0.9.1": Case(scale=3.0),
     "LTX-Video-0.9.5": Case(scale=3.0),
+    "LTX-Video-0.9.7": Case(scale=5.0),
     "mochi-1-preview": Case(scale=4.5),
 }
 
@@ -95,6 +97,7 @@ def test_it_starts_and_is_the_pipeline(
 ) -> None:
     if name.startswith("LTX"):
         monkeypatch.setattr(LTXVideoRotaryPosEmbed, "_prepare_video_coords", exact_coordinates)
+        monkeypatch.setattr(LTXVideoRotaryPosEmbed, "forward", exact_places)
     case, picture = CASES[name], None
     if folder.pipeline == "WanImageToVideoPipeline":
         picture = first_picture(tmp_path / "first.png")
@@ -196,6 +199,13 @@ def pipeline_of(folder: ModelFolder, noise: Tensor) -> Any:
         # It cannot take latents of its own (diffusers 0.42): it would unpack them.
         pipeline.prepare_latents = lambda *_, **__: (noise.clone(), LATENT_FRAMES, None, 0)
         pipeline.scheduler = Remembering.from_config(pipeline.scheduler.config)
+    if folder.pipeline == "LTXConditionPipeline":
+        # It takes no noise: latents that it is given are a video to begin from.
+        prepare = pipeline.prepare_latents
+        pipeline.prepare_latents = lambda *given, **options: (
+            noise.flatten(2).transpose(1, 2),
+            *prepare(*given, **options)[1:],
+        )
     if folder.pipeline.startswith("SkyReelsV2"):
         # As the pipelines' own examples do: the folders' schedulers say no shift.
         scheduler = pipeline.scheduler
@@ -230,6 +240,15 @@ def unpacked(folder: ModelFolder, latents: Tensor, shape: torch.Size) -> Tensor:
     if folder.pipeline == "LTXPipeline":
         return latents.transpose(1, 2).reshape(shape)
     return latents
+
+
+def exact_places(rope: Any, hidden: Tensor, *sizes: Any) -> Any:
+    """Embed places that the pipeline gives (since LTX-Video 0.9.5), those in float64."""
+    *others, places = sizes
+    if places is not None:
+        rates = torch.tensor([25, 1, 1], dtype=torch.float64)[None, :, None]
+        places = (places * rates).round() / rates
+    return LTX_EMBED(rope, hidden, *others, video_coords=places)
 
 
 def exact_coordinates(
