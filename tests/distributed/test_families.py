@@ -25,7 +25,7 @@ from longtake.strategies import (
 )
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import LAYERS, TinyCase, tiny_denoising
-from longtake.testing.tiny.cogvideox import tiny_cogvideox_denoising
+from longtake.testing.tiny.cogvideox import tiny_cogvideox15_denoising, tiny_cogvideox_denoising
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_denoising
 from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_denoising
 from longtake.testing.tiny.ltx import tiny_ltx_condition_denoising, tiny_ltx_denoising
@@ -105,6 +105,8 @@ FAMILIES: Final = {
         cut=(2, 2),
         cases=cached(guided=(5.0,)),
     ),
+    # Tokens of two latent frames each.
+    "cogvideox15": Family(work=tiny_cogvideox15_denoising, cut=(2, 2), cases=cached(guided=(5.0,))),
     # Cut between dual and single layers, and within both.
     "hunyuan_video": Family(
         work=tiny_hunyuan_denoising,

@@ -165,6 +165,17 @@ PUBLISHED = {
         "AutoencoderKLCogVideoX",
         _COG,
     ),
+    "THUDM/CogVideoX1.5-5B": Published(
+        "CogVideoXPipeline",
+        {
+            "num_layers": 42, "num_attention_heads": 48, "patch_size_t": 2, "patch_bias": False,
+            "sample_frames": 81, "sample_height": 300, "sample_width": 300,
+            "use_rotary_positional_embeddings": True,
+        },
+        {},
+        "AutoencoderKLCogVideoX",
+        _COG,
+    ),
     "THUDM/CogVideoX-5b-I2V": Published(
         "CogVideoXImageToVideoPipeline",
         {

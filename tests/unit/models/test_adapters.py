@@ -13,7 +13,7 @@ import pytest
 
 from longtake.models import ModelFolder, family_of, registered
 from longtake.testing.tiny.base import tiny_wan_folder
-from longtake.testing.tiny.cogvideox import tiny_cogvideox_folder
+from longtake.testing.tiny.cogvideox import tiny_cogvideox15_folder, tiny_cogvideox_folder
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_folder
 from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_folder
 from longtake.testing.tiny.ltx import tiny_ltx_condition_folder, tiny_ltx_folder
@@ -72,6 +72,7 @@ def test_every_bundled_family_has_cards() -> None:
         tiny_hunyuan_folder,
         tiny_hunyuan15_folder,
         tiny_cogvideox_folder,
+        tiny_cogvideox15_folder,
         tiny_mochi_folder,
         tiny_ltx_folder,
         tiny_ltx_condition_folder,

@@ -44,6 +44,8 @@ from longtake.testing.tiny.base import (
     tiny_scheduler,
 )
 from longtake.testing.tiny.cogvideox import (
+    tiny_cogvideox15_denoising,
+    tiny_cogvideox15_spec,
     tiny_cogvideox_denoising,
     tiny_cogvideox_spec,
     tiny_cogvideox_transformer,
@@ -111,6 +113,9 @@ QUEUED = {
     "mochi": Queued(denoising=tiny_mochi_denoising, spec=tiny_mochi_spec, positions=MochiPositions),
     "cogvideox-rotary": Queued(
         denoising=tiny_cogvideox_denoising, spec=tiny_cogvideox_spec, scales=(None,)
+    ),
+    "cogvideox-pairs": Queued(
+        denoising=tiny_cogvideox15_denoising, spec=tiny_cogvideox15_spec, scales=(None,)
     ),
     "cogvideox-waves": Queued(
         denoising=partial(tiny_cogvideox_denoising, rotary=False),

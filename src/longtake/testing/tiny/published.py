@@ -165,6 +165,19 @@ _MODELS: Final = {
         tokenizers=_sentencepiece_only(226),
         parts=partial(cogvideox, rotary=True),
     ),
+    "CogVideoX1.5-5B": _Model(
+        pipeline="CogVideoXPipeline",
+        tokenizers=_sentencepiece_only(226),
+        parts=partial(
+            cogvideox,
+            rotary=True,
+            patch_size_t=2,
+            patch_bias=False,
+            sample_frames=81,
+            sample_height=300,
+            sample_width=300,
+        ),
+    ),
     **{
         f"LTX-Video-{version}": _Model(
             pipeline=pipeline,

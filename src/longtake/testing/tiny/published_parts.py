@@ -196,8 +196,14 @@ def hunyuan_video15(tokens: Tokens) -> Parts:
     }
 
 
-def cogvideox(tokens: Tokens, *, rotary: bool) -> Parts:
-    """Return CogVideoX-5B's (with rotary positions) or 2B's (without)."""
+def cogvideox(tokens: Tokens, *, rotary: bool, **changes: Any) -> Parts:
+    """Return CogVideoX-5B's (with rotary positions) or 2B's (without).
+
+    Args:
+        tokens: Of the tokenizer.
+        rotary: Which.
+        changes: To the transformer's configuration.
+    """
     scheduler = diffusers.CogVideoXDDIMScheduler(
         beta_end=0.012,
         clip_sample=False,
@@ -211,6 +217,7 @@ def cogvideox(tokens: Tokens, *, rotary: bool) -> Parts:
         text_embed_dim=_WIDTH,
         time_embed_dim=64,
         use_rotary_positional_embeddings=rotary,
+        **changes,
     )
     vae = diffusers.AutoencoderKLCogVideoX(
         block_out_channels=(8, 8, 8, 8),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, UniPCMultistepScheduler
 from diffusers.models.transformers.transformer_ltx import LTXVideoRotaryPosEmbed
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer
@@ -18,6 +19,7 @@ from transformers import AutoTokenizer
 from longtake.caches import NoCache
 from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.models import ModelFolder, Placement, family_of
+from longtake.models.cogvideox import unpaired
 from longtake.noise import NoiseSource
 from longtake.schedulers import FullSequence
 from longtake.strategies import BlockDone, SingleDevice
@@ -45,6 +47,8 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+FOLDED = "b c (f t) h w -> b (c t) f h w"
+"""Two latent frames in one of twice the channels."""
 LTX_EMBED: Any = LTXVideoRotaryPosEmbed.forward
 EXPERTS = Case(scale=4.0, scale_2=3.0, options={"guidance_scale_2": 3.0})
 CASES = {
@@ -60,6 +64,7 @@ CASES = {
     "HunyuanVideo-1.5": Case(scale=6.0),
     "CogVideoX-2b": Case(scale=6.0),
     "CogVideoX-5b": Case(scale=6.0),
+    "CogVideoX1.5-5B": Case(scale=6.0),
     "LTX-Video-0.9.0": Case(scale=3.0),
     "LTX-Video-0.9.1": Case(scale=3.0),
     "LTX-Video-0.9.5": Case(scale=3.0),
@@ -227,7 +232,8 @@ class Remembering(UniPCMultistepScheduler):  # type: ignore[misc]
 def packed(folder: ModelFolder, latents: Tensor) -> Tensor:
     """Return latents as the pipeline takes them."""
     if folder.pipeline == "CogVideoXPipeline":
-        return latents.transpose(1, 2)
+        pairs = folder.config("transformer")["patch_size_t"] is not None
+        return (unpaired(latents) if pairs else latents).transpose(1, 2)
     if folder.pipeline == "LTXPipeline":
         return latents.flatten(2).transpose(1, 2)
     return latents.clone()
@@ -236,7 +242,9 @@ def packed(folder: ModelFolder, latents: Tensor) -> Tensor:
 def unpacked(folder: ModelFolder, latents: Tensor, shape: torch.Size) -> Tensor:
     """Return a pipeline's latents as ``(1, C, F, H, W)``."""
     if folder.pipeline == "CogVideoXPipeline":
-        return latents.transpose(1, 2)
+        latents = latents.transpose(1, 2)
+        pairs = folder.config("transformer")["patch_size_t"] is not None
+        return rearrange(latents, FOLDED, t=2) if pairs else latents
     if folder.pipeline == "LTXPipeline":
         return latents.transpose(1, 2).reshape(shape)
     return latents
