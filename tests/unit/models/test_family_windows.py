@@ -35,7 +35,6 @@ from longtake.models.mochi import MochiFamily, MochiPositions
 from longtake.strategies import Denoising
 from longtake.testing.runs import serial_video, video_of_windows
 from longtake.testing.tiny.base import (
-    CHANNELS,
     HEIGHT,
     WIDTH,
     TinyCase,
@@ -150,7 +149,7 @@ def test_a_queue_keeps_video_tokens_only(
         monkeypatch.setattr(positions, "table", noting_origin)
     case = TinyCase(cache=cache) if scale is None else TinyCase(cache=cache, scales=(scale,))
     video = serial_video(queued.denoising(case))
-    assert video.shape == (1, CHANNELS, 11, HEIGHT, WIDTH)
+    assert video.shape == (1, queued.spec().channels, 11, HEIGHT, WIDTH)
     assert video.isfinite().all()
     # Two frames for the older neighbor; for the newer one as well, and what both see only once.
     frames = {"NextBlockKV": {2}, "SameStepKV": {1, 2}, "NoCache": set()}[type(cache).__name__]
