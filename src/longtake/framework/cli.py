@@ -62,6 +62,7 @@ LORA = "--model.lora"
 FILES = (
     ("model", "pipeline"),
     ("model", "weights"),
+    ("model", "weights_2"),
     ("data", "start"),
     ("data", "end"),
     ("data", "prompts"),

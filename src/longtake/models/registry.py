@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from importlib.metadata import entry_points
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,13 +35,16 @@ class ModelFamily(ABC):
         cards: What ``longtake models`` says of it, one per kind of folder.
         layer_lists: Names of the transformer's lists of layers, in the order in which layers are
             counted through; left out: any list that is as long as the model has layers.
-        lora_names: Original names of the transformer's modules, which LoRA files may have besides
-            diffusers' names.
+        lora_names: Original names of the transformer's modules, which LoRA files, and files of
+            the transformer (``model.weights``), may have besides diffusers' names.
+        transformer_class: diffusers' class of the transformer, of which it is known what a file in
+            original names should hold; left out: such files are not understood.
     """
 
     cards: ClassVar[Sequence[ModelCard]] = ()
     layer_lists: ClassVar[Sequence[str]] = ()
     lora_names: ClassVar[NameTable] = ()
+    transformer_class: ClassVar[type[Any] | None] = None
 
     @abstractmethod
     def spec(self, folder: ModelFolder) -> BackboneSpec:
@@ -208,17 +211,6 @@ class ModelFamily(ABC):
         Override it to read what the folder's configuration files say.
         """
         return self.card(folder).defaults
-
-    def diffusers_names(self, keys: Collection[str]) -> Mapping[str, str]:
-        """Return what a file of the transformer calls its tensors, by diffusers' names for them.
-
-        For files in the layout of its authors' code (``model.weights``). By default the names are
-        taken for diffusers' own.
-
-        Args:
-            keys: Of the whole file, without what stands before all of them.
-        """
-        return {key: key for key in keys}
 
     def sigmas(self, steps: int) -> list[float] | None:
         """Return the noise levels, before the shift, that the pipeline gives its scheduler.

@@ -29,10 +29,14 @@ from longtake.schedulers import (
 )
 from longtake.strategies import BlockDone, SingleDevice
 from longtake.testing.tiny.base import HEIGHT, WIDTH, tiny_wan_folder
-from longtake.testing.tiny.cogvideox import tiny_cogvideox_folder, tiny_cogvideox_i2v_folder
+from longtake.testing.tiny.cogvideox import (
+    tiny_cogvideox15_folder,
+    tiny_cogvideox_folder,
+    tiny_cogvideox_i2v_folder,
+)
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_folder
 from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_folder, tiny_hunyuan15_i2v_folder
-from longtake.testing.tiny.ltx import tiny_ltx_folder
+from longtake.testing.tiny.ltx import tiny_ltx_condition_folder, tiny_ltx_folder
 from longtake.testing.tiny.mochi import tiny_mochi_folder
 from longtake.testing.tiny.open_sora_plan import tiny_open_sora_plan_folder
 from longtake.testing.tiny.skyreels_v2 import tiny_skyreels_folder, tiny_skyreels_i2v_folder
@@ -97,10 +101,12 @@ FAMILIES: Final = {
     "CogVideoX I2V": DeviceRun(
         folder=tiny_cogvideox_i2v_folder, settings=_CLIP, start=True, latent_frames=13
     ),
+    "CogVideoX 1.5": DeviceRun(folder=tiny_cogvideox15_folder, settings=_CLIP, latent_frames=5),
     "LTX-Video": DeviceRun(folder=tiny_ltx_folder, settings=_QUEUE, start=True),
     "LTX-Video 0.9.1": DeviceRun(
         folder=partial(tiny_ltx_folder, conditioned=True), settings=_SAME_STEP
     ),
+    "LTX-Video 0.9.5": DeviceRun(folder=tiny_ltx_condition_folder, settings=_CLIP, latent_frames=5),
     "Mochi": DeviceRun(folder=tiny_mochi_folder, settings=_QUEUE),
     "Open-Sora-Plan": DeviceRun(folder=tiny_open_sora_plan_folder, settings=_SAME_STEP),
     "Open-Sora-Plan I2V": DeviceRun(

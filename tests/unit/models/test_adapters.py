@@ -15,10 +15,14 @@ import torch
 from longtake.errors import ModelError
 from longtake.models import KINDS, ModelFolder, Placement, family_of, registered
 from longtake.testing.tiny.base import tiny_wan_folder
-from longtake.testing.tiny.cogvideox import tiny_cogvideox_folder, tiny_cogvideox_i2v_folder
+from longtake.testing.tiny.cogvideox import (
+    tiny_cogvideox15_folder,
+    tiny_cogvideox_folder,
+    tiny_cogvideox_i2v_folder,
+)
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_folder
 from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_folder, tiny_hunyuan15_i2v_folder
-from longtake.testing.tiny.ltx import tiny_ltx_folder
+from longtake.testing.tiny.ltx import tiny_ltx_condition_folder, tiny_ltx_folder
 from longtake.testing.tiny.mochi import tiny_mochi_folder
 from longtake.testing.tiny.open_sora_plan import tiny_open_sora_plan_folder
 from longtake.testing.tiny.skyreels_v2 import tiny_skyreels_folder, tiny_skyreels_i2v_folder
@@ -73,9 +77,11 @@ FOLDERS: list[Callable[[Path], ModelFolder]] = [
     tiny_hunyuan15_folder,
     tiny_hunyuan15_i2v_folder,
     tiny_cogvideox_folder,
+    tiny_cogvideox15_folder,
     tiny_cogvideox_i2v_folder,
     tiny_mochi_folder,
     tiny_ltx_folder,
+    tiny_ltx_condition_folder,
     tiny_open_sora_plan_folder,
     tiny_skyreels_folder,
     tiny_skyreels_i2v_folder,

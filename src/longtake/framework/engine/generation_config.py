@@ -46,9 +46,10 @@ class GenerationConfig:
         pipeline: The model: a diffusers folder, a hub id, or ``demo`` (bundled; its sizes are in
             ``configs/demo.yaml``).
         weights: A safetensors file that the transformer is read from, in place of the pipeline's
-            own, or a diffusers folder of or with one: in diffusers' names, or for Wan in those of
-            its own code, as causal and distilled models are published (docs/weights.md). Left out:
-            the pipeline's own.
+            own, or a diffusers folder of or with one: in diffusers' names or in those of the
+            model's own code, as most are published; float8 too (docs/weights.md). Left out: the
+            pipeline's own.
+        weights_2: The same, of the second expert of Wan 2.2 (low noise).
         variant: Which weight files are read where a folder has several kinds: ``fp16`` for
             ``*.fp16.safetensors``, ``bf16``; left out: the plain ones.
         revision: Branch, tag or commit of a hub id; left out: the newest commit. A run's
@@ -118,6 +119,7 @@ class GenerationConfig:
     pipeline: str
     _: KW_ONLY
     weights: str | None = None
+    weights_2: str | None = None
     variant: str | None = None
     revision: str | None = None
     family: ModelFamily | None = None

@@ -78,6 +78,7 @@ class ResolvedModel:
             variant=generation_config.variant,
             revision=generation_config.revision,
             weights=generation_config.weights,
+            weights_2=generation_config.weights_2,
         )
         self._weights: WeightCount | None = None
         with reading(f"the model in {self.folder.path}"):

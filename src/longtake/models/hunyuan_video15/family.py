@@ -55,6 +55,7 @@ class HunyuanVideo15Family(ModelFamily):
 
     layer_lists = ("transformer_blocks",)
     lora_names = LORA_NAMES
+    transformer_class = HunyuanVideo15Transformer3DModel
     cards = (
         ModelCard(
             pipeline="HunyuanVideo15Pipeline",

@@ -12,7 +12,6 @@ from longtake.errors import ModelError
 from longtake.models.base import Placement
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.headers import (
-    TensorHeader,
     check_finite,
     misshapen,
     missing,
@@ -20,6 +19,7 @@ from longtake.models.loading.headers import (
     unknown,
 )
 from longtake.models.loading.quantize import quantize_linears
+from longtake.models.loading.stored import TensorHeader
 
 _OTHER_PARTS: Final = ("decoder.", "lm_head.", "visual_projection.", "text_projection.", "visual.")
 """Parts of a whole model beside its encoder, which a folder may hold too: they are not read."""

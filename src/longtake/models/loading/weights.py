@@ -14,17 +14,13 @@ from torch import Tensor, nn
 
 from longtake.models.base import Placement
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.headers import (
-    TensorHeader,
-    check_finite,
-    check_module,
-    read_headers,
-)
+from longtake.models.loading.headers import check_finite, check_module, read_headers
 from longtake.models.loading.lora import NameTable, changes_of, merged
 from longtake.models.loading.lora.arithmetic import Change
 from longtake.models.loading.offload import LayerStream
 from longtake.models.loading.quantize import layer_linears, layers_of, quantized
 from longtake.models.loading.redirects import refuse_structures
+from longtake.models.loading.stored import TensorHeader
 from longtake.models.registry import registered
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -144,7 +140,7 @@ def _read(
         # Not to the device by safetensors, which knows only some kinds; it does the same.
         with safe_open(file, framework="pt") as reader:
             for key in keys:
-                tensor = reader.get_tensor(stored[key].key).to(place.device)
+                tensor = stored[key].read(reader).to(place.device)
                 check_finite(component, key, tensor, file)
                 if key in changes:
                     tensor = merged(key, tensor, changes[key])

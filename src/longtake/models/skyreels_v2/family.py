@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import final
@@ -26,7 +26,6 @@ from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.wan import WanBackbone, WanFamily
 from longtake.models.wan.family import keep_wan_layers, wan_start
 from longtake.models.wan.lora_names import LORA_NAMES
-from longtake.models.wan.original_names import wan_names
 
 _DIFFUSION_FORCING = "SkyReelsV2DiffusionForcingPipeline"
 _IMAGE = "SkyReelsV2ImageToVideoPipeline"
@@ -45,6 +44,7 @@ class SkyReelsV2Family(ModelFamily):
 
     layer_lists = ("blocks",)
     lora_names = LORA_NAMES
+    transformer_class = SkyReelsV2Transformer3DModel
     cards = (
         ModelCard(
             pipeline=_DIFFUSION_FORCING,
@@ -131,10 +131,6 @@ class SkyReelsV2Family(ModelFamily):
             start=start,
             native=self.card(folder).native,
         )
-
-    @override
-    def diffusers_names(self, keys: Collection[str]) -> Mapping[str, str]:
-        return wan_names(keys)
 
     @override
     def load_backbone(

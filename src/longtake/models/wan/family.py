@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, Literal, final
 
@@ -29,7 +29,6 @@ from longtake.models.wan.decoder import WanDecoder
 from longtake.models.wan.encoder import WanEncoder, image_channels
 from longtake.models.wan.image import encode_image
 from longtake.models.wan.lora_names import LORA_NAMES
-from longtake.models.wan.original_names import wan_names
 
 _MAX_TOKENS = 512
 _DEFAULTS = {
@@ -46,6 +45,7 @@ class WanFamily(ModelFamily):
 
     layer_lists = ("blocks",)
     lora_names = LORA_NAMES
+    transformer_class = WanTransformer3DModel
     cards = (
         ModelCard(
             pipeline="WanPipeline",
@@ -160,10 +160,6 @@ class WanFamily(ModelFamily):
             start=wan_start(folder, config, channels, temporal),
             native=self.card(folder).native,
         )
-
-    @override
-    def diffusers_names(self, keys: Collection[str]) -> Mapping[str, str]:
-        return wan_names(keys)
 
     @override
     def load_backbone(
