@@ -149,6 +149,15 @@ PUBLISHED = {
     "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers": Published(
         "SkyReelsV2Pipeline", _LARGE, scheduler=_UNSHIFTED
     ),
+    "Skywork/SkyReels-V2-T2V-14B-720P-Diffusers": Published(
+        "SkyReelsV2Pipeline", _LARGE, scheduler=_UNSHIFTED
+    ),
+    "Skywork/SkyReels-V2-I2V-14B-720P-Diffusers": Published(
+        "SkyReelsV2ImageToVideoPipeline",
+        _IMAGE | {"image_dim": 1280, "added_kv_proj_dim": 5120},
+        scheduler=_UNSHIFTED,
+        parts={"image_encoder": {}},
+    ),
     "Skywork/SkyReels-V2-I2V-14B-540P-Diffusers": Published(
         "SkyReelsV2ImageToVideoPipeline",
         _IMAGE | {"image_dim": 1280, "added_kv_proj_dim": 5120},
