@@ -108,7 +108,11 @@ def tiny_cogvideox_i2v_transformer(seed: int = 0) -> Any:
 def tiny_cogvideox_i2v_spec() -> BackboneSpec:
     """Return the spec of ``tiny_cogvideox_i2v_backbone``."""
     return replace(
-        tiny_cogvideox_spec(), name="tiny CogVideoX I2V", start="channels", learned_frames=13
+        tiny_cogvideox_spec(),
+        name="tiny CogVideoX I2V",
+        start="channels",
+        native=("start",),
+        learned_frames=13,
     )
 
 

@@ -187,6 +187,7 @@ def tiny_ltx_spec() -> BackboneSpec:
         compression=Compression(temporal=8, spatial=32),
         timestep="frame",
         start="replaced",
+        native=("start",),
     )
 
 
