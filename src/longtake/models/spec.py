@@ -76,7 +76,12 @@ class BackboneSpec:
         start: How a video may begin with given frames. ``refused``: not at all, the family
             cannot encode them; ``replaced``: they take the place of what is denoised, at its
             noise level, or clean at timestep 0 where the timestep may differ per frame;
-            ``channels``: the model has input channels for them, and cannot do without.
+            ``given``: they stand in their place, clean and at timestep 0, while all others have
+            one noise level, and the model cannot do without; ``channels``: the model has input
+            channels for them, and cannot do without.
+        image_in_noise: Share of the first given frame in the starting noise of every frame.
+        reads_picture: Whether the text encoder sees the picture that a video starts from with
+            every prompt (``ModelFamily.encode_text_with_pictures``).
         timestep: Whether all frames of a window have one noise level, or each has its own. A
             model with a timestep per frame is told the true level of every frame that it sees.
         sparse: Whether tokens attend in groups in some layers; ``Backbone.token_groups`` says in
@@ -101,7 +106,9 @@ class BackboneSpec:
     train_timesteps: int = 1000
     text_tokens: int = 0
     guidance: Literal["branches", "embedded"] = "branches"
-    start: Literal["refused", "replaced", "channels"] = "refused"
+    start: Literal["refused", "replaced", "given", "channels"] = "refused"
+    image_in_noise: float = 0.0
+    reads_picture: bool = False
     timestep: Literal["clip", "frame"] = "clip"
     sparse: bool = False
     frame_levels: bool = False
@@ -152,6 +159,11 @@ class BackboneSpec:
                 f"{why}; leave it out."
             )
         return replace(self, timestep="frame")
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether the model cannot do without given frames."""
+        return self.start in ("given", "channels")
 
     @property
     def model_dim(self) -> int:

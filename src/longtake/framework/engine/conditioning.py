@@ -26,7 +26,7 @@ def check_start(request: Request, spec: BackboneSpec) -> None:
                 f"{spec.name} yet; leave it out, or choose a Wan model."
             )
         kept_frames(request, spec)
-    elif spec.start == "channels":
+    elif spec.needs_start:
         raise ConfigurationError(
             f"{spec.name} continues a first frame, but there is no data.start; give an image or a "
             f"video file, or choose a text-to-video model."

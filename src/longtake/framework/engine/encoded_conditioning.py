@@ -54,7 +54,7 @@ class EncodedConditioning:
         file = ConditioningFile(request.start)
         frames = file.last(count, request.height, request.width)
         # Only a model that was made for given frames may want one as it was.
-        original = file.original(count) if model.spec.start == "channels" else None
+        original = file.original(count) if model.spec.needs_start else None
         with reading(f"the encoder of the model in {model.folder.path}"):
             return model.family.encode_start(
                 model.folder, model.spec, frames, model.place, original

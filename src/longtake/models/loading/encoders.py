@@ -57,6 +57,23 @@ def load_encoder(folder: ModelFolder, component: str, encoder_class: Any, place:
     return encoder.to(place.device)
 
 
+def load_image_processor(folder: ModelFolder, component: str, processor_class: Any) -> Any:
+    """Load what crops and resizes pictures for an image encoder.
+
+    Args:
+        folder: The pipeline folder.
+        component: Of the pipeline.
+        processor_class: Of transformers.
+
+    Raises:
+        ModelError: It cannot be loaded.
+    """
+    try:
+        return processor_class.from_pretrained(folder.path / component)
+    except _ERRORS as error:
+        raise _cannot(folder, component, error) from error
+
+
 def check_encoder(folder: ModelFolder, component: str) -> None:
     """Refuse an encoder whose files lack a tensor, as ``load_encoder`` does, by headers alone.
 

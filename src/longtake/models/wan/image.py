@@ -7,9 +7,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModel
 
-from longtake.errors import ModelError
 from longtake.models.base import Placement
-from longtake.models.loading.encoders import load_encoder
+from longtake.models.loading.encoders import load_encoder, load_image_processor
 from longtake.models.loading.folder import ModelFolder
 
 
@@ -34,12 +33,7 @@ def encode_image(folder: ModelFolder, image: Tensor, device: torch.device) -> Te
 
     place = Placement(device, torch.float32)
     encoder = load_encoder(folder, "image_encoder", CLIPVisionModel, place)
-    try:
-        processor = CLIPImageProcessor.from_pretrained(folder.path / "image_processor")
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-        raise ModelError(
-            f"the image_processor in {folder.path} cannot be loaded: {error}"
-        ) from error
+    processor = load_image_processor(folder, "image_processor", CLIPImageProcessor)
     pipeline = WanImageToVideoPipeline(
         tokenizer=None,
         text_encoder=None,

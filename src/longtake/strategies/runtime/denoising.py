@@ -130,7 +130,7 @@ class Denoising:
             frames: The block's latent frames.
             noise: Its starting noise ``(1, C, F, H, W)`` on the device.
         """
-        sampler, latents = self.sampler.start(), self.sampler.first(noise)
+        sampler, latents = self.sampler.start(), self.sampler.first(self._with_image(noise))
         steps = self._holding(frames, noise, sampler)
         return (latents, sampler) if steps is None else (steps.hold(latents), steps)
 
@@ -146,17 +146,25 @@ class Denoising:
         held = None if noise is None else self._holding(frames, noise, sampler)
         return sampler if held is None else held
 
+    def _with_image(self, noise: Tensor) -> Tensor:
+        """Return starting noise with as much of the first given frame as the model asks for."""
+        share = self.backbone.spec.image_in_noise
+        if self.start is None or not share:
+            return noise
+        return torch.lerp(noise, self.start.latents[:, :, :1], share)
+
     def _holding(
         self, frames: FrameRange, noise: Tensor, sampler: BlockSampler
     ) -> KnownFrames | None:
         """Return the sampler of a block some of whose frames are known and held in their place."""
         spec = self.backbone.spec
-        if self.start is None or spec.start != "replaced":
+        if self.start is None or spec.start not in ("replaced", "given"):
             return None
         clean = self.start.known(frames)
         if not clean.shape[2]:
             return None
-        share = self.start_noise if spec.timestep == "clip" else 0.0
+        noisy = spec.timestep == "clip" and spec.start == "replaced"
+        share = self.start_noise if noisy else 0.0
         return KnownFrames(sampler, clean, noise[:, :, : clean.shape[2]], share)
 
     def begin_at(self, version: int, clean: Tensor, noise: Tensor) -> tuple[Tensor, BlockSampler]:

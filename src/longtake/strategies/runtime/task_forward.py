@@ -153,7 +153,7 @@ class TaskForward:
     def _step(self, task: Task, frames: Frames, tokens: range) -> Any:
         """Return the one noise level of these tokens, or several of them joined."""
         backbone = self._work.backbone
-        if backbone.spec.timestep == "frame":
+        if backbone.spec.timestep == "frame" or backbone.spec.start == "given":
             steps_of = {frame: run.step for run in task.runs for frame in run.frames}
             levels = [self._level(task, frame, steps_of.get(frame)) for frame in frames]
             runs = level_runs(levels, self._tokens, tokens)
@@ -182,6 +182,8 @@ class TaskForward:
         """
         if self._work.start is not None and frame in self._work.start.frames:
             return CLEAN
+        if self._work.backbone.spec.timestep == "clip":
+            return self._timestep(task.step)
         if step is not None:
             return self._timestep(step)
         seen = task.seen(frame)
