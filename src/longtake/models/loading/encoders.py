@@ -20,7 +20,14 @@ from longtake.models.loading.headers import (
     unknown,
 )
 
-_OTHER_PARTS: Final = ("decoder.", "lm_head.", "visual_projection.", "text_projection.", "visual.")
+_OTHER_PARTS: Final = (
+    "decoder.",
+    "lm_head.",
+    "language_model.lm_head.",
+    "visual_projection.",
+    "text_projection.",
+    "visual.",
+)
 """Parts of a whole model beside its encoder, which a folder may hold too: they are not read."""
 _ERRORS: Final = (OSError, ValueError, RuntimeError, ImportError, KeyError)
 

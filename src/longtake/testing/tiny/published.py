@@ -24,6 +24,7 @@ from longtake.testing.tiny.published_parts import (
     cogvideox,
     hunyuan_video,
     hunyuan_video15,
+    hunyuan_video_i2v,
     ltx,
     mochi,
     skyreels,
@@ -116,6 +117,11 @@ _LLAMA_AND_CLIP = {
     "tokenizer": _Tokenizer(named="LlamaTokenizerFast", save=save_llama_tokenizer),
     "tokenizer_2": _Tokenizer(named="CLIPTokenizer", save=save_clip_tokenizer),
 }
+_LLAVA_AND_CLIP = _LLAMA_AND_CLIP | {
+    "tokenizer": _Tokenizer(
+        named="LlamaTokenizerFast", save=partial(save_llama_tokenizer, pictures=True)
+    )
+}
 _QWEN_AND_BYT5 = {
     "tokenizer": _Tokenizer(named="Qwen2TokenizerFast", save=save_qwen_tokenizer),
     "tokenizer_2": _Tokenizer(named="ByT5Tokenizer", save=save_byt5_tokenizer),
@@ -151,6 +157,22 @@ _MODELS: Final = {
     ),
     "HunyuanVideo": _Model(
         pipeline="HunyuanVideoPipeline", tokenizers=_LLAMA_AND_CLIP, parts=hunyuan_video
+    ),
+    "HunyuanVideo-I2V": _Model(
+        pipeline="HunyuanVideoImageToVideoPipeline",
+        tokenizers=_LLAVA_AND_CLIP,
+        parts=partial(hunyuan_video_i2v, image_condition_type="token_replace"),
+    ),
+    "HunyuanVideo-I2V-33ch": _Model(
+        pipeline="HunyuanVideoImageToVideoPipeline",
+        tokenizers=_LLAVA_AND_CLIP,
+        parts=partial(
+            hunyuan_video_i2v,
+            image_condition_type="latent_concat",
+            in_channels=33,
+            out_channels=16,
+            guidance_embeds=False,
+        ),
     ),
     "HunyuanVideo-1.5": _Model(
         pipeline="HunyuanVideo15Pipeline", tokenizers=_QWEN_AND_BYT5, parts=hunyuan_video15

@@ -120,8 +120,13 @@ def skyreels(tokens: Tokens, *, told_rate: bool) -> Parts:
     return wan(tokens, 1.0, transformer=transformer)
 
 
-def hunyuan_video(tokens: Tokens) -> Parts:
-    """Return HunyuanVideo's: Llama and CLIP, and a guidance scale that is embedded."""
+def hunyuan_video(tokens: Tokens, **changes: Any) -> Parts:
+    """Return HunyuanVideo's: Llama and CLIP, and a guidance scale that is embedded.
+
+    Args:
+        tokens: Of the tokenizers.
+        changes: To the transformer's configuration.
+    """
     llama = transformers.LlamaConfig(
         vocab_size=tokens["tokenizer"],
         hidden_size=_WIDTH,
@@ -146,6 +151,7 @@ def hunyuan_video(tokens: Tokens) -> Parts:
         num_refiner_layers=2,
         text_embed_dim=_WIDTH,
         pooled_projection_dim=_WIDTH,
+        **changes,
     )
     vae = diffusers.AutoencoderKLHunyuanVideo(
         block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
@@ -156,6 +162,31 @@ def hunyuan_video(tokens: Tokens) -> Parts:
         "transformer": randomize(transformer, 0),
         "vae": randomize(vae, 2),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+    }
+
+
+def hunyuan_video_i2v(tokens: Tokens, **changes: Any) -> Parts:
+    """Return HunyuanVideo I2V's: Llava in the place of Llama; ``changes`` as above."""
+    parts, size = hunyuan_video(tokens, **changes), 336
+    eyes = transformers.CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=size,
+        patch_size=14,
+    )
+    llava = transformers.LlavaConfig(
+        vision_config=eyes,
+        text_config=parts["text_encoder"].config,
+        image_token_index=tokens["tokenizer"] - 1,
+        pad_token_id=tokens["tokenizer"] - 3,
+    )
+    return parts | {
+        "text_encoder": randomize(transformers.LlavaForConditionalGeneration(llava), 1),
+        "image_processor": transformers.CLIPImageProcessor(
+            size={"shortest_edge": size}, crop_size={"height": size, "width": size}
+        ),
     }
 
 

@@ -56,6 +56,8 @@ CASES = {
     "SkyReels-V2-DF-1.3B": Case(scale=6.0),
     "SkyReels-V2-DF-14B": Case(scale=6.0),
     "HunyuanVideo": Case(scale=6.0),
+    "HunyuanVideo-I2V": Case(scale=6.0),
+    "HunyuanVideo-I2V-33ch": Case(scale=4.0, options={"true_cfg_scale": 4.0}),
     "HunyuanVideo-1.5": Case(scale=6.0),
     "CogVideoX-2b": Case(scale=6.0),
     "CogVideoX-5b": Case(scale=6.0),
@@ -96,14 +98,15 @@ def test_it_starts_and_is_the_pipeline(
     if name.startswith("LTX"):
         monkeypatch.setattr(LTXVideoRotaryPosEmbed, "_prepare_video_coords", exact_coordinates)
     case, picture = CASES[name], None
-    if folder.pipeline == "WanImageToVideoPipeline":
+    if "ImageToVideo" in folder.pipeline:
         picture = first_picture(tmp_path / "first.png")
     generation_config, request = recipe_of(folder, case), request_of(folder, picture)
     noise = noise_of(folder, generation_config)
     expected = denoised_by_diffusers(folder, case, request, noise)
     events = list(Engine(generation_config, SingleDevice()).generate(request))
     [found] = [event.latents for event in events if isinstance(event, BlockDone)]
-    assert (found - expected).abs().max() / expected.abs().max() <= 1e-5
+    shown = found[:, :, -expected.shape[2] :]  # a pipeline may leave away its first latent frame
+    assert (shown - expected).abs().max() / expected.abs().max() <= 1e-5
     assert (found - noise).abs().max() > 0.1, "nothing has been denoised"
     frames = torch.cat([event.frames for event in events if isinstance(event, FramesDecoded)])
     assert frames.shape == (request.num_frames, HEIGHT, WIDTH, 3)
@@ -187,7 +190,7 @@ def denoised_by_diffusers(
 
 def pipeline_of(folder: ModelFolder, noise: Tensor) -> Any:
     parts = {}
-    if folder.pipeline == "HunyuanVideoPipeline":
+    if folder.pipeline in ("HunyuanVideoPipeline", "HunyuanVideoImageToVideoPipeline"):
         # By the class that the index names it would drop the prompt's spaces (transformers 5.23).
         parts["tokenizer"] = AutoTokenizer.from_pretrained(folder.path / "tokenizer")
     pipeline = DiffusionPipeline.from_pretrained(folder.path, **parts)
