@@ -164,6 +164,13 @@ FAMILIES: Final = {
         cases=cached(one=(3.0,), two=(3.0, 2.0)),
         meshes=WAN_I2V_MESHES,
     ),
+    # The last frame is in the last block alone; every stage attends to both images.
+    "wan_flf2v": Family(
+        work=partial(tiny_wan_i2v_denoising, images=2),
+        cut=(3, 1),
+        cases={"next": TinyCase(scales=(3.0,))},
+        meshes=WAN_I2V_MESHES,
+    ),
     "wan_replaced": Family(
         work=replaced_start, cut=(3, 1), cases=cached(guided=(3.0,)), meshes=WAN_I2V_MESHES
     ),

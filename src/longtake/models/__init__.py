@@ -25,7 +25,7 @@ from longtake.models.base import (
     VideoDecoder,
 )
 from longtake.models.card import ModelCard
-from longtake.models.conditioning import ConditioningFrames
+from longtake.models.conditioning import ConditioningFrames, GivenFrames
 from longtake.models.defaults import Defaults
 from longtake.models.layers.groups import TokenGroups
 from longtake.models.loading.folder import ModelFolder, open_folder
@@ -62,6 +62,7 @@ __all__ = [
     "Defaults",
     "DiffusersSampler",
     "DiffusersScheduler",
+    "GivenFrames",
     "Grid",
     "Kernel",
     "KnownFrames",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final, final
 
 import torch
@@ -12,6 +13,28 @@ from longtake.task import FrameRange, Frames
 
 _OF_PROMPT: Final = "prompt."
 """What the names of a start's prompt tensors begin with, among its states."""
+_CHANNELS: Final = "channels."
+"""What the names of later frames' channels begin with, the latent frame's number behind it."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenFrames:
+    """Video frames that a model takes in input channels.
+
+    Args:
+        start: The first frames, ``(F, height, width, 3)`` uint8 RGB, as many as some latent frames
+            decode to.
+        original: The first one before it was cropped and resized, ``(h, w, 3)`` uint8 RGB.
+        pictures: What the video is to show later, ``(height, width, 3)`` uint8 RGB, by latent
+            frame: the end is at the last one.
+        latent_frames: Length of the video; ``None`` for an endless one.
+    """
+
+    start: Tensor
+    original: Tensor | None = None
+    pictures: Mapping[int, Tensor] = field(default_factory=dict)
+    latent_frames: int | None = None
 
 
 @final
@@ -28,11 +51,14 @@ class ConditioningFrames:
             what they hold for the first latent frames of the video, ``(1, C', F', H, W)`` fp32.
             Later frames are all like the last one, so this does not grow with the video.
         prompts: What goes with every prompt, one row: an image encoder's states, say.
+        channels_at: What the input channels hold for later frames that the model is told of,
+            ``(1, C', 1, H, W)``, by latent frame.
     """
 
     latents: Tensor
     channels: Tensor | None = None
     prompts: dict[str, Tensor] = field(default_factory=dict)
+    channels_at: Mapping[int, Tensor] = field(default_factory=dict)
 
     @property
     def frames(self) -> FrameRange:
@@ -52,7 +78,11 @@ class ConditioningFrames:
         assert self.channels is not None
         last = self.channels.shape[2] - 1
         index = torch.tensor(frames).clamp(min=0, max=last)
-        return self.channels[:, :, index.to(self.channels.device)]
+        found = self.channels[:, :, index.to(self.channels.device)]
+        for place, frame in enumerate(frames):
+            if frame in self.channels_at:
+                found[:, :, place] = self.channels_at[frame][:, :, 0]
+        return found
 
     def prompt_rows(self, rows: int) -> dict[str, Tensor]:
         """Return ``prompts`` for so many guidance branches: all see the same."""
@@ -60,15 +90,17 @@ class ConditioningFrames:
 
     def to(self, device: torch.device) -> ConditioningFrames:
         """Return this with the latents and channels on a device; prompts stay where they are."""
-        return ConditioningFrames(
+        return replace(
+            self,
             latents=self.latents.to(device),
             channels=None if self.channels is None else self.channels.to(device),
-            prompts=self.prompts,
+            channels_at={frame: one.to(device) for frame, one in self.channels_at.items()},
         )
 
     def states(self) -> dict[str, Tensor]:
         """Return this as named tensors, for another rank."""
         tensors = {_OF_PROMPT + name: tensor for name, tensor in self.prompts.items()}
+        tensors |= {f"{_CHANNELS}{frame}": one for frame, one in self.channels_at.items()}
         tensors["latents"] = self.latents
         if self.channels is not None:
             tensors["channels"] = self.channels
@@ -77,9 +109,13 @@ class ConditioningFrames:
     @classmethod
     def of_states(cls, states: dict[str, Tensor]) -> ConditioningFrames:
         """Return what ``states`` has made into named tensors."""
-        prompts = {
-            name.removeprefix(_OF_PROMPT): tensor
-            for name, tensor in states.items()
-            if name.startswith(_OF_PROMPT)
-        }
-        return cls(latents=states["latents"], channels=states.get("channels"), prompts=prompts)
+        return cls(
+            latents=states["latents"],
+            channels=states.get("channels"),
+            prompts=_named(states, _OF_PROMPT),
+            channels_at={int(name): one for name, one in _named(states, _CHANNELS).items()},
+        )
+
+
+def _named(states: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    return {name.removeprefix(kind): one for name, one in states.items() if name.startswith(kind)}

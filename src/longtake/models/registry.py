@@ -15,7 +15,7 @@ from torch import Tensor
 from longtake.errors import ModelError
 from longtake.models.base import AnyBackbone, AnyDecoder, Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.conditioning import ConditioningFrames
+from longtake.models.conditioning import ConditioningFrames, GivenFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import prompt_shape
 from longtake.models.loading.folder import ModelFolder
@@ -87,7 +87,7 @@ class ModelFamily(ABC):
         pictures: Sequence[Tensor | None],
         place: Placement,
     ) -> PromptStates:
-        """Encode prompts as ``encode_text`` does, each beside the picture that its video starts from.
+        """Encode prompts as ``encode_text``, each beside the picture that its video starts from.
 
         For families whose ``spec.reads_picture``; by default pictures are not looked at.
 
@@ -143,6 +143,26 @@ class ModelFamily(ABC):
             On the CPU.
         """
         return ConditioningFrames(latents=self.encode_video(folder, frames, place.device))
+
+    def encode_given(
+        self, folder: ModelFolder, spec: BackboneSpec, given: GivenFrames, place: Placement
+    ) -> ConditioningFrames:
+        """Encode what a model with input channels for given frames is told of.
+
+        For families whose ``spec.start`` is ``channels``. By default the start alone: a family
+        that is told of later pictures overrides this, and gives their channels as
+        ``ConditioningFrames.channels_at``.
+
+        Args:
+            folder: The pipeline folder.
+            spec: Of the backbone.
+            given: Frames that the model is told of.
+            place: Where to encode.
+
+        Returns:
+            On the CPU.
+        """
+        return self.encode_start(folder, spec, given.start, place, given.original)
 
     def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:
         """Return states of one prompt that have the right shapes, for counting operations.

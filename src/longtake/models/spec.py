@@ -79,6 +79,8 @@ class BackboneSpec:
             ``given``: they stand in their place, clean and at timestep 0, while all others have
             one noise level, and the model cannot do without; ``channels``: the model has input
             channels for them, and cannot do without.
+        needs_end: Whether the model makes what is between two pictures, and cannot do without the
+            last one either.
         image_in_noise: Share of the first given frame in the starting noise of every frame.
         reads_picture: Whether the text encoder sees the picture that a video starts from with
             every prompt (``ModelFamily.encode_text_with_pictures``).
@@ -107,6 +109,7 @@ class BackboneSpec:
     text_tokens: int = 0
     guidance: Literal["branches", "embedded"] = "branches"
     start: Literal["refused", "replaced", "given", "channels"] = "refused"
+    needs_end: bool = False
     image_in_noise: float = 0.0
     reads_picture: bool = False
     timestep: Literal["clip", "frame"] = "clip"

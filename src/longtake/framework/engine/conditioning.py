@@ -19,6 +19,11 @@ def check_start(request: Request, spec: BackboneSpec) -> None:
     Raises:
         ConfigurationError: Names what was asked for and the nearest valid choice.
     """
+    if spec.needs_end:
+        raise ConfigurationError(
+            f"{spec.name} makes what is between a first and a last picture, but a last one cannot "
+            f"be given yet; choose a model that continues a first frame (Wan 2.1 I2V)."
+        )
     if request.start is not None:
         if spec.start == "refused":
             raise ConfigurationError(

@@ -47,8 +47,9 @@ class HunyuanVideoEncoder:
         Args:
             frames: ``(F, height, width, 3)`` uint8 RGB, as many as some latent frames decode to.
         """
-        latents = torch.cat([moments.chunk(2, dim=1)[0] for moments in self._tiles(frames)], dim=2)
-        return latents * self._vae.config.scaling_factor
+        scaling: float = self._vae.config.scaling_factor
+        means = [moments.chunk(2, dim=1)[0] for moments in self._tiles(frames)]
+        return torch.cat(means, dim=2) * scaling
 
     def _tiles(self, frames: Tensor) -> Iterator[Tensor]:
         """Yield the moments of one tile after the other, up to where it fades into the next one."""

@@ -1,4 +1,4 @@
-"""Text encoders of HunyuanVideo I2V: prompts, each seen beside the picture that its video starts from.
+"""Prompts of HunyuanVideo I2V, each encoded beside the picture that its video starts from.
 
 Llava sees the picture before the prompt, so what it makes of the words depends on the picture.
 """

@@ -26,7 +26,8 @@ def encoded(vae: Any, frames: Tensor) -> Tensor:
     """Return what diffusers encodes at once."""
     pixels = 2 * (frames.permute(3, 0, 1, 2)[None] / 255) - 1
     latents: Tensor = vae.encode(pixels.to(vae.dtype)).latent_dist.mode()
-    return latents * vae.config.scaling_factor
+    scaling: float = vae.config.scaling_factor
+    return latents * scaling
 
 
 @pytest.mark.parametrize("latent_frames", [*range(1, 13), 19])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import HunyuanVideoImageToVideoPipeline, HunyuanVideoTransformer3DModel
 from PIL import Image
+from tests.unit.models.hunyuan_video.test_hunyuan_video import forward
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -51,7 +52,6 @@ from longtake.testing.tiny.hunyuan_video_i2v import (
 )
 from longtake.testing.tiny.published import published_folder
 from longtake.testing.window import Run
-from tests.unit.models.hunyuan_video.test_hunyuan_video import forward
 
 CPU = torch.device("cpu")
 PLACE = Placement(CPU, torch.float32)
@@ -85,7 +85,7 @@ class TestLatentConcatBackbone(BackboneContract):
         return replace(start, channels=start.channels[:, :, :1])
 
     def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
-        channels = self.start().channels_of(range(latents.shape[2]))
+        channels = self.start().channels_of(tuple(range(latents.shape[2])))
         beside = torch.cat((latents, channels.expand(len(latents), -1, -1, -1, -1)), dim=1)
         transformer = tiny_hunyuan_i2v_transformer("latent_concat")
         return forward(transformer, beside, timestep, prompts, self.guidance)
