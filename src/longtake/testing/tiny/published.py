@@ -24,6 +24,7 @@ from longtake.testing.tiny.published_parts import (
     cogvideox,
     hunyuan_video,
     hunyuan_video15,
+    hunyuan_video15_i2v,
     hunyuan_video_i2v,
     ltx,
     mochi,
@@ -145,6 +146,11 @@ _MODELS: Final = {
     "SkyReels-V2-T2V": _Model(
         pipeline="SkyReelsV2Pipeline", tokenizers=_UMT5, parts=partial(skyreels, told_rate=False)
     ),
+    "SkyReels-V2-I2V": _Model(
+        pipeline="SkyReelsV2ImageToVideoPipeline",
+        tokenizers=_UMT5,
+        parts=partial(wan_i2v, kind="SkyReelsV2"),
+    ),
     "SkyReels-V2-DF-1.3B": _Model(
         pipeline="SkyReelsV2DiffusionForcingPipeline",
         tokenizers=_UMT5,
@@ -177,6 +183,11 @@ _MODELS: Final = {
     "HunyuanVideo-1.5": _Model(
         pipeline="HunyuanVideo15Pipeline", tokenizers=_QWEN_AND_BYT5, parts=hunyuan_video15
     ),
+    "HunyuanVideo-1.5-I2V": _Model(
+        pipeline="HunyuanVideo15ImageToVideoPipeline",
+        tokenizers=_QWEN_AND_BYT5,
+        parts=hunyuan_video15_i2v,
+    ),
     "CogVideoX-2b": _Model(
         pipeline="CogVideoXPipeline",
         tokenizers=_sentencepiece_only(226),
@@ -186,6 +197,19 @@ _MODELS: Final = {
         pipeline="CogVideoXPipeline",
         tokenizers=_sentencepiece_only(226),
         parts=partial(cogvideox, rotary=True),
+    ),
+    "CogVideoX-5b-I2V": _Model(
+        pipeline="CogVideoXImageToVideoPipeline",
+        tokenizers=_sentencepiece_only(226),
+        parts=partial(
+            cogvideox,
+            rotary=True,
+            in_channels=32,
+            out_channels=16,
+            sample_height=8,
+            sample_width=12,
+            use_learned_positional_embeddings=True,
+        ),
     ),
     **{
         f"LTX-Video-{version}": _Model(

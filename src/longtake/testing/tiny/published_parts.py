@@ -91,8 +91,14 @@ def wan_two_experts(tokens: Tokens, boundary: float = 0.875, **changes: Any) -> 
     return wan(tokens, boundary_ratio=boundary, **experts)
 
 
-def wan_i2v(tokens: Tokens) -> Parts:
-    """Return Wan 2.1 I2V's: channels for given frames, and cross-attention to CLIP's image."""
+def wan_i2v(tokens: Tokens, kind: str = "Wan", **changes: Any) -> Parts:
+    """Return Wan 2.1 I2V's: channels for given frames, and cross-attention to CLIP's image.
+
+    Args:
+        tokens: Of the tokenizer.
+        kind: ``Wan`` or ``SkyReelsV2``, whose transformer it is.
+        changes: To the transformer's configuration.
+    """
     clip = transformers.CLIPVisionConfig(
         hidden_size=_WIDTH,
         intermediate_size=64,
@@ -104,9 +110,11 @@ def wan_i2v(tokens: Tokens) -> Parts:
         hidden_act="gelu",
     )
     width = 2 * 128
+    channels = {"in_channels": 36, "image_dim": _WIDTH, "added_kv_proj_dim": width}
     return wan(
         tokens,
-        transformer=_wan_transformer(in_channels=36, image_dim=_WIDTH, added_kv_proj_dim=width),
+        3.0 if kind == "Wan" else 1.0,
+        transformer=_wan_transformer(kind, **channels | changes),
         image_encoder=randomize(transformers.CLIPVisionModelWithProjection(clip), 4),
         image_processor=transformers.CLIPImageProcessor(
             size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224}
@@ -209,7 +217,7 @@ def hunyuan_video15(tokens: Tokens) -> Parts:
         task_type="t2v",
     )
     vae = diffusers.AutoencoderKLHunyuanVideo15(
-        block_out_channels=(16, 16, 32, 32, 32), layers_per_block=1
+        block_out_channels=(16, 16, 32, 64, 64), layers_per_block=1
     )
     return {
         "text_encoder": randomize(transformers.Qwen2_5_VLTextModel(qwen), 1),
@@ -221,8 +229,31 @@ def hunyuan_video15(tokens: Tokens) -> Parts:
     }
 
 
-def cogvideox(tokens: Tokens, *, rotary: bool) -> Parts:
-    """Return CogVideoX-5B's (with rotary positions) or 2B's (without)."""
+def hunyuan_video15_i2v(tokens: Tokens) -> Parts:
+    """Return HunyuanVideo 1.5 I2V's: SigLIP sees the image."""
+    siglip = transformers.SiglipVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=384,
+        patch_size=14,
+    )
+    size = {"height": 384, "width": 384}
+    return hunyuan_video15(tokens) | {
+        "image_encoder": randomize(transformers.SiglipVisionModel(siglip), 4),
+        "feature_extractor": transformers.SiglipImageProcessor(size=size),
+    }
+
+
+def cogvideox(tokens: Tokens, *, rotary: bool, **changes: Any) -> Parts:
+    """Return CogVideoX-5B's (with rotary positions) or 2B's (without).
+
+    Args:
+        tokens: Of the tokenizer.
+        rotary: Which.
+        changes: To the transformer's configuration.
+    """
     scheduler = diffusers.CogVideoXDDIMScheduler(
         beta_end=0.012,
         clip_sample=False,
@@ -236,6 +267,7 @@ def cogvideox(tokens: Tokens, *, rotary: bool) -> Parts:
         text_embed_dim=_WIDTH,
         time_embed_dim=64,
         use_rotary_positional_embeddings=rotary,
+        **changes,
     )
     vae = diffusers.AutoencoderKLCogVideoX(
         block_out_channels=(8, 8, 8, 8),
