@@ -164,6 +164,23 @@ PUBLISHED = {
         "AutoencoderKLHunyuanVideo",
         FlowMatchEulerDiscreteScheduler(shift=7.0),
     ),
+    "hunyuanvideo-community/HunyuanVideo-I2V": Published(
+        "HunyuanVideoImageToVideoPipeline",
+        {"image_condition_type": "token_replace"},
+        {},
+        "AutoencoderKLHunyuanVideo",
+        FlowMatchEulerDiscreteScheduler(shift=7.0),
+    ),
+    "hunyuanvideo-community/HunyuanVideo-I2V-33ch": Published(
+        "HunyuanVideoImageToVideoPipeline",
+        {
+            "image_condition_type": "latent_concat", "in_channels": 33, "out_channels": 16,
+            "guidance_embeds": False,
+        },
+        {},
+        "AutoencoderKLHunyuanVideo",
+        FlowMatchEulerDiscreteScheduler(shift=7.0),
+    ),
     "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v": Published(
         "HunyuanVideo15Pipeline",
         {},
