@@ -29,7 +29,7 @@ def test_every_family_is_listed_with_what_it_takes(capsys: pytest.CaptureFixture
     for pipeline in registered():
         assert any(f" pipeline={pipeline} " in line for line in lines), pipeline
     assert (
-        "event=model pipeline=HunyuanVideoPipeline made_from=text guidance=either "
+        "event=model pipeline=HunyuanVideoPipeline made_from=text,image,video guidance=either "
         "timestep_per=clip native_frames=33 decoder=overlap axes=layers,cfg,ulysses,ring "
         "licence=tencent-hunyuan-community height=720 width=1280 num_frames=129 fps=24 steps=50 "
         "guidance_scale=6.000 guidance_scale_2=none flow_shift=none "
