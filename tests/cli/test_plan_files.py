@@ -28,8 +28,8 @@ def test_a_plan_with_another_order_of_actions_makes_the_same_bytes(
     assert done.returncode == 0, done.stderr
     assert "mesh=pipe2" in done.stdout
     # A snapshot would empty the pipeline, where the plan has messages posted ahead.
-    followed = ["--plan", file, "--timeline", "true", "--snapshot_seconds", "never"]
-    done = predict(*options, *DUALPARAL, *followed, "--output", out)
+    follow = ["--plan", str(file), "--timeline", "true", "--snapshot_seconds", "never"]
+    done = predict(*options, *DUALPARAL, *follow, "--output", out)
     assert done.returncode == 0, done.stderr
     assert (out / "0000" / "video.mp4").read_bytes() == video
     # What every rank did, in order, is what the file says.

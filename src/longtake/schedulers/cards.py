@@ -36,13 +36,9 @@ DUAL_PARAL: Final = MethodCard(
 )
 SAME_STEP: Final = MethodCard(
     method="DualParal with features of the same step",
-    purpose="The same queue for half the work and more memory: for few steps, or a stride.",
-    settings={
-        "scheduler": "{class_path: FifoQueue, init_args: {stride: 10}}",
-        "cache": "SameStepKV",
-        "noise": "SharedPool",
-    },
-    steps=50,
+    purpose="The same queue for half the work and memory that grows with the steps: for few steps.",
+    settings={"scheduler": "FifoQueue", "cache": "SameStepKV", "noise": "SharedPool"},
+    steps=8,
     models="all",
     scales=_IN_FLIGHT,
 )

@@ -29,8 +29,8 @@ class FifoQueue(BlockScheduler):
         context_frames: Latent frames seen of the block on each side (half the paper's Num_C); at
             most ``block_frames``.
         stride: Iterations between two blocks' entries. 1 is the paper; a larger one has fewer
-            blocks in flight (``steps / stride``), so the first block comes out sooner and less
-            memory is held, but neighbors differ by ``stride`` noise levels.
+            blocks in flight (``steps / stride``), so the first block comes out sooner and fewer
+            latents are held, but neighbors differ by ``stride`` noise levels.
     """
 
     cards = (DUAL_PARAL, SAME_STEP, ANCHORED)

@@ -48,7 +48,9 @@ def test_create_makes_the_folder_and_its_parents(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
-    RunFolder(tmp_path).create()
+    folder = RunFolder(tmp_path)
+    folder.create()
+    assert folder.request_folder(0) == tmp_path / "0000"
 
 
 def test_a_file_is_refused(tmp_path: Path) -> None:
