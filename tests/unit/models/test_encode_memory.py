@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from longtake.models.cogvideox.encoder import CogVideoXEncoder
-from longtake.models.hunyuan_video15.encoder import HunyuanVideo15Encoder
 from longtake.models.hunyuan_video.encoder import HunyuanVideoEncoder
+from longtake.models.hunyuan_video15.encoder import HunyuanVideo15Encoder
 from longtake.models.ltx.encoder import LTXEncoder
 from longtake.models.wan.encoder import WanEncoder
 from longtake.testing.tiny.base import tiny_wan_vae
 from longtake.testing.tiny.cogvideox import tiny_cogvideox_vae
-from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_vae
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_vae
+from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_vae
 from longtake.testing.tiny.ltx import tiny_ltx_vae
 
 WINDOW = 3
