@@ -93,8 +93,8 @@ def test_a_scheduler_that_repeats_itself_gives_no_second_order(
     run[run.index("none")] = "plain"
     ended = run_forked(run, log, 2, Fault(0.0, signal.SIGTERM, None, MIDST, times=3))
     assert ended.statuses[0] == ExitStatus.RESUMABLE, ended.said
-    again = run_forked(["predict", "--resume", str(out)], log)
-    assert again.statuses == (0,), again.said
+    again = run_forked(["predict", "--resume", str(out)], log, 2)
+    assert set(again.statuses) == {0}, again.said
     assert content_of(out) == whole["queue"].content
 
 
