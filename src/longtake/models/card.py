@@ -20,6 +20,7 @@ class ModelCard:
         start: What a video may begin with besides noise: nothing, frames of an image or a video, or
             always an image or a video.
         native: Kinds of given frames that it was trained with, as ``BackboneSpec.native``.
+        first_only: Whether given frames can only be the first ones.
         guidance: Branches with the negative prompt, a scale that is embedded, or either, as the
             folder says.
         timestep: Whether all frames of a window have one noise level, or each its own.
@@ -37,6 +38,7 @@ class ModelCard:
     examples: tuple[str, ...] = ()
     start: Literal["none", "optional", "always"] | None = None
     native: tuple[ConditioningKind, ...] = ()
+    first_only: bool = False
     guidance: Literal["branches", "embedded", "either"] | None = None
     timestep: Literal["clip", "frame"] | None = None
     native_frames: int | None = None
@@ -57,4 +59,7 @@ class ModelCard:
             return dict.fromkeys(KINDS)
         encodes = self.start != "none"
         native = (*self.native, "start") if self.start == "always" else self.native
-        return {kind: honoured(kind, encodes=encodes, native=native) for kind in KINDS}
+        return {
+            kind: honoured(kind, encodes=encodes, native=native, first_only=self.first_only)
+            for kind in KINDS
+        }

@@ -11,12 +11,16 @@ Honoured: TypeAlias = Literal["native", "replacement", "refused"]
 """``native``: the model gets the frames in the form that it was trained with: in input channels of
 their own, or clean at timestep 0 where each frame has a timestep. ``replacement``: their latents
 take the place of those that are denoised, at every step, which needs no training. ``refused``: the
-family has no encoder."""
+family has no encoder, or the model knows given frames as a video's first ones only."""
 KINDS: Final[tuple[ConditioningKind, ...]] = ("start", "end", "keyframes", "continue")
 
 
 def honoured(
-    kind: ConditioningKind, *, encodes: bool, native: Collection[ConditioningKind]
+    kind: ConditioningKind,
+    *,
+    encodes: bool,
+    native: Collection[ConditioningKind],
+    first_only: bool = False,
 ) -> Honoured:
     """Return how a model honours frames of a kind.
 
@@ -24,7 +28,8 @@ def honoured(
         kind: Which.
         encodes: Whether the family can encode frames.
         native: Kinds that the model was trained with.
+        first_only: Whether the model knows given frames as a video's first ones only.
     """
-    if not encodes:
+    if not encodes or (first_only and kind in ("end", "keyframes")):
         return "refused"
     return "native" if kind in native else "replacement"

@@ -185,7 +185,12 @@ class BackboneSpec:
     def honours(self, kind: ConditioningKind) -> Honoured:
         """Return how given frames of a kind are honoured."""
         native = (*self.native, "start") if self.needs_start else self.native
-        return honoured(kind, encodes=self.start != "refused", native=native)
+        return honoured(
+            kind,
+            encodes=self.start != "refused",
+            native=native,
+            first_only=self.start == "given",
+        )
 
     def expert(self, timestep: float) -> int:
         """Return which expert works at ``timestep``: 0 for the noisy part, 1 below the boundary."""

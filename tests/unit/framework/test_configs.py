@@ -615,6 +615,7 @@ def test_what_is_left_out_is_shown_resolved(
         "revision": "0" * 40,
         "variant": None,
         "weights": None,
+        "weights_2": None,
         "licence": "apache-2.0",
     }
     report = ReportWriter(RunFolder(tmp_path), Timings(), "none", engine.workloads)

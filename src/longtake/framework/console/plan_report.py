@@ -20,7 +20,7 @@ from longtake.plan.cost.simulator import Simulation, bounded, message_bytes, sim
 from longtake.plan.ir.actions import Kind, Message
 from longtake.plan.ir.schedule import Schedule
 from longtake.plan.layout import Layout
-from longtake.plan.memory import RankMemory
+from longtake.plan.cost.memory import RankMemory
 from longtake.plan.mesh import Axis
 from longtake.plan.search.layouts import warnings_of
 from longtake.plan.workload import Workload

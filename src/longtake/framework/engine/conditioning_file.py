@@ -130,12 +130,12 @@ class ConditioningFile:
                     size, transfer = (shown.width, shown.height), int(shown.color_trc or 0)
         if size[0] * size[1] > _MOST:
             raise ConfigurationError(
-                f"data.start is {self._path}, of {size[0]} x {size[1]} pixels, more than the "
+                f"{self._option} is {self._path}, of {size[0]} x {size[1]} pixels, more than the "
                 f"{_MOST:,} that are read; make it smaller."
             )
         if transfer in _HDR:
             raise ConfigurationError(
-                f"data.start is {self._path}, an HDR video ({_HDR[transfer]}); longtake reads "
+                f"{self._option} is {self._path}, an HDR video ({_HDR[transfer]}); longtake reads "
                 f"those of standard range: convert it with a tone mapping first."
             )
 

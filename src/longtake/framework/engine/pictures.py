@@ -70,6 +70,11 @@ def check_pictures(request: Request, spec: BackboneSpec, scheduler: BlockSchedul
     if not found:
         return
     first = found[0]
+    if spec.start == "given":
+        raise ConfigurationError(
+            f"{first.option} is {first.path}, but {spec.name} knows given frames as a video's first "
+            f"ones only; leave it out, or choose a Wan model."
+        )
     if spec.honours(first.kind) == "refused":
         raise ConfigurationError(
             f"{first.option} is {first.path}, but longtake cannot encode frames for {spec.name} "

@@ -79,6 +79,7 @@ class HunyuanVideoFamily(ModelFamily):
             examples=("hunyuanvideo-community/HunyuanVideo-I2V",),
             start="always",
             native=("start",),
+            first_only=True,
             guidance="either",
             timestep="clip",
             native_frames=33,

@@ -18,7 +18,7 @@ from longtake.plan.cost.profiles import profile
 from longtake.plan.cost.ring_clock import Widest, rundown
 from longtake.plan.cost.simulator import bounded
 from longtake.plan.layout import Layout
-from longtake.plan.memory import rank_memory
+from longtake.plan.cost.memory import rank_memory
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
 from longtake.strategies import DualParal, ParallelStrategy, SingleDevice
