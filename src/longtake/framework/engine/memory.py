@@ -11,10 +11,10 @@ from longtake.framework.engine.preflight import frame_bytes, held_frames, weight
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.models.decoders.tiles import tile_grid
 from longtake.models.footprint import Footprint, measure
+from longtake.plan.cost.memory import RankMemory, rank_memory
 from longtake.plan.cost.ring_clock import Widest, rundown
 from longtake.plan.cost.simulator import bounded
 from longtake.plan.layout import Layout
-from longtake.plan.memory import RankMemory, rank_memory
 from longtake.plan.workload import Workload
 
 _GIB: Final = 2**30
