@@ -10,7 +10,7 @@ T ?= tests/unit/testing tests/unit/strategies tests/unit/schedulers tests/unit/n
 # make test-kernels K="--kernels aten-default --threads 2" runs a part.
 K ?=
 
-.PHONY: help audit fuzz wheel-check demo test test-kernels test-floors check lint mutants install clean
+.PHONY: help audit fuzz wheel-check cuda-rules demo test test-kernels test-floors test-quantize check lint mutants install clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ test-floors: install  ## Run some tests with the oldest versions that pyproject.
 	$(FLOORS)/bin/python -m pip install --quiet --constraint $(FLOORS)/floors.txt --editable '.[test]'
 	$(FLOORS)/bin/python -m pytest $(FLOOR_TESTS)
 
+# torchao stands apart: where it is installed diffusers imports it at every start.
+QUANTIZE := .work/quantize
+test-quantize: install  ## Run the tests of quantized weights, with torchao in a folder of its own
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(QUANTIZE) torchao==0.18.0
+	PYTHONPATH=$(QUANTIZE) $(BIN)/python -m pytest tests/unit/models/loading/test_quantize.py
+
 lint: install  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,21 +63,32 @@ mutants: install  ## Measure which share of small faults the tests notice (hours
 install: $(VENV)/.installed
 
 # Made anew whenever what is to be installed has changed; a half-finished one has no stamp.
-# Where the lock is for this machine every file but PyTorch's is checked by its hash.
+# Where the lock is for this machine every file is checked by its hash, but for the libraries that
+# PyPI's PyTorch names for CUDA. PyTorch is fetched first: of the builds in the lock pip would prefer
+# PyPI's to the one that this machine's index offers. Another build can be installed before.
 $(VENV)/.installed: pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "longtake needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	if $(BIN)/python tools/lock.py --fits; then \
+		grep '^torch==' requirements.lock > $(VENV)/torch.lock && \
+		$(BIN)/python -m pip download --quiet --no-deps --constraint constraints.txt --dest $(VENV)/wheels torch && \
+		$(BIN)/python -m pip install --quiet --require-hashes --no-deps --no-index --find-links $(VENV)/wheels \
+			--requirement $(VENV)/torch.lock && \
+		rm -r $(VENV)/wheels && \
 		$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements.lock && \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt torch && \
 		PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --no-deps --editable .; \
 	else \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt torch && \
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'; \
 	fi
 	touch $@
 
 audit: install  ## Ask which of the locked packages have known holes (needs pip-audit, and the network)
 	pip-audit --require-hashes --disable-pip --requirement requirements.lock
+
+cuda-rules: install  ## Run every strategy, mesh and method under CUDA's rules (RULES="--sample 20 --seed 7")
+	OMP_NUM_THREADS=1 $(BIN)/python tools/cuda_rules.py $(RULES)
 
 fuzz: install  ## Run hostile input through the command: 10,000 inputs, hours (FUZZ="--count 300 --seed 7")
 	$(BIN)/python tools/fuzz.py $(FUZZ)

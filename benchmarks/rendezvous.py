@@ -29,7 +29,8 @@ from longtake.plan.cost.profiles import profile
 from longtake.plan.cost.simulator import bounded, simulate
 from longtake.schedulers import FifoQueue
 from longtake.strategies import Communicator, DualParal
-from longtake.testing.cuda_rules import EmulatedDevice, EmulatedTransport
+from longtake.testing.cuda_rules.device import EmulatedDevice
+from longtake.testing.cuda_rules.transport import EmulatedTransport
 from longtake.testing.ranks import RankPool
 
 TURNS: Final = 200

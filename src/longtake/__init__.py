@@ -23,3 +23,5 @@ from longtake.threads import sleep_at_barriers
 __version__ = "0.1.0"
 
 sleep_at_barriers(os.environ)
+# Read when PyTorch is loaded: a rank that is gone is told in a sentence, not in C++ stack traces.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

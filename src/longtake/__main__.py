@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 
@@ -26,6 +27,7 @@ def main() -> None:
             show_configs("json")
         case _:
             _check_variables()
+            _quiet_imports()
             # Imports take seconds, a fifth of which goes into looking for garbage: there is little.
             gc.disable()
             from longtake.framework.cli import main as run
@@ -43,6 +45,12 @@ def _check_variables() -> None:
     except ConfigurationError as error:
         sys.stderr.write(f"longtake: error: {error} [{error.code}]\n")
         raise SystemExit(2) from None
+
+
+def _quiet_imports() -> None:
+    """Silence what libraries say, when diffusers imports them, of kernels that are not there."""
+    for name in ("torchao", "diffusers.quantizers.torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

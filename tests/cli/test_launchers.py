@@ -39,6 +39,58 @@ def test_tasks_of_srun_in_salloc_are_the_ranks_of_one_run(
     assert (out / "0000" / "video.mp4").read_bytes() == serial.video
 
 
+def _step_of(ranks: int, port_seed: int) -> list[dict[str, str]]:
+    """Return the variables of a step's tasks, all on this machine."""
+    step = {
+        "SLURM_JOB_ID": str(port_seed),
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": str(ranks),
+        "SLURM_STEP_TASKS_PER_NODE": str(ranks),
+        "SLURM_NODEID": "0",
+    }
+    return [step | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(ranks)]
+
+
+def test_when_the_first_rank_refuses_all_of_a_step_end(model: Path, tmp_path: Path) -> None:
+    """Srun ends nobody by itself; only the first rank looks at the folder."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").touch()
+    processes = [
+        subprocess.Popen(
+            [*COMMAND, "predict", *tiny_options(model), "--output", str(out),
+             "--trainer.devices", "2"],
+            env=ENVIRONMENT | task,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for task in _step_of(2, 20_000 + os.getpid() % 10_000)
+    ]  # fmt: skip
+    first, other = (process.communicate(timeout=240)[1] for process in processes)
+    assert [process.returncode for process in processes] == [2, 2], (first, other)
+    assert first.count("longtake: error: ") == 1
+    assert other == ""
+
+
+def test_a_signal_while_the_ranks_meet_ends_the_run(model: Path, tmp_path: Path) -> None:
+    """Of a step of two only one has come."""
+    first, _ = _step_of(2, 30_000 + os.getpid() % 10_000)
+    with subprocess.Popen(
+        [*COMMAND, "predict", *tiny_options(model), "--output", str(tmp_path / "out"),
+         "--trainer.devices", "2"],
+        env=ENVIRONMENT | first,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        line = next(line for line in process.stderr if "waits for rank 1 to come to" in line)
+        process.terminate()
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == 75, line + rest
+    assert rest.startswith("longtake: ending")
+    assert "Traceback" not in rest
+
+
 def test_in_a_shell_of_srun_the_ranks_are_started_here(
     model: Path, tmp_path: Path, serial: SerialRun
 ) -> None:

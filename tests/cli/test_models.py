@@ -29,7 +29,8 @@ def test_every_family_is_listed_with_what_it_takes(capsys: pytest.CaptureFixture
     for pipeline in registered():
         assert any(f" pipeline={pipeline} " in line for line in lines), pipeline
     assert (
-        "event=model pipeline=HunyuanVideoPipeline made_from=text guidance=either "
+        "event=model pipeline=HunyuanVideoPipeline made_from=text start=refused "
+        "end=refused keyframes=refused continue=refused guidance=either "
         "timestep_per=clip native_frames=33 decoder=overlap axes=layers,cfg,ulysses,ring "
         "licence=tencent-hunyuan-community height=720 width=1280 num_frames=129 fps=24 steps=50 "
         "guidance_scale=6.000 guidance_scale_2=none flow_shift=none "
@@ -43,9 +44,43 @@ def test_every_family_is_listed_with_what_it_takes(capsys: pytest.CaptureFixture
     ]
 
 
+HELD = "start=replacement end=replacement keyframes=replacement continue=replacement"
+TRAINED = "start=native end=replacement keyframes=replacement continue=replacement"
+GOES_ON = "start=native end=replacement keyframes=replacement continue=native"
+
+
+@pytest.mark.parametrize(
+    ("model", "honours"),
+    [
+        ("Mochi 1", "start=refused end=refused keyframes=refused continue=refused"),
+        ("Wan 2.1", HELD),
+        ("Wan 2.2 A14B", HELD),
+        ("CogVideoX 1.0 2B", HELD),
+        ("HunyuanVideo 1.5", HELD),
+        ("Open-Sora-Plan 1.3", HELD),
+        ("SkyReels-V2, text to video", HELD),
+        ("Wan 2.2 TI2V", TRAINED),
+        ("LTX-Video", TRAINED),
+        ("CogVideoX 1.0 5B I2V", TRAINED),
+        ("HunyuanVideo 1.5 I2V", TRAINED),
+        ("SkyReels-V2, image to video", TRAINED),
+        ("Wan 2.1 I2V", GOES_ON),
+        ("Wan 2.2 I2V A14B", GOES_ON),
+        ("Open-Sora-Plan 1.3 I2V", GOES_ON),
+        ("SkyReels-V2, diffusion forcing", GOES_ON),
+    ],
+)
+def test_every_model_says_how_it_honours_given_frames(
+    model: str, honours: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (line,) = (line for line in listed(capsys) if line.endswith(f" model={model}"))
+    assert f" {honours} " in line
+
+
 def test_a_plug_in_that_says_nothing_is_listed_too() -> None:
     assert list(lines_of([ModelCard(pipeline="SketchPipeline")])) == [
-        "event=model pipeline=SketchPipeline made_from=none guidance=none timestep_per=none "
+        "event=model pipeline=SketchPipeline made_from=none start=none end=none "
+        "keyframes=none continue=none guidance=none timestep_per=none "
         "native_frames=none decoder=none axes=layers,cfg,ulysses,ring licence=none height=480 "
         "width=832 num_frames=81 fps=16 steps=50 guidance_scale=5.000 guidance_scale_2=none "
         "flow_shift=none examples=none model=none"
@@ -64,6 +99,8 @@ def test_a_terminal_gets_a_table(
     assert "my-terms" in shown
     for words in ("832 x 480, 81 frames at 16/s", "50 steps, guidance 4 and 3", "shift 8"):
         assert words in shown
+    assert "native: start; replacement: end," in shown
+    assert "keyframes, continue" in shown
     assert "embedded" in shown
     assert "cfg" not in shown, "there is but one branch"
 

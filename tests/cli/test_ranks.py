@@ -220,6 +220,24 @@ def test_a_signal_ends_all_ranks_with_a_complete_file(
     assert frame_count(out / "0000" / "video.mp4") == report["frames"]
 
 
+def test_ranks_of_one_machine_listen_on_its_loopback_alone(model: Path, tmp_path: Path) -> None:
+    with _running(model, tmp_path / "out", "4001") as process:
+        main = psutil.Process(process.pid)
+        others = main.children()
+        listening = {
+            rank.pid: [
+                held.laddr.ip
+                for held in rank.net_connections("inet")
+                if held.status == psutil.CONN_LISTEN
+            ]
+            for rank in (main, *others)
+        }
+        process.terminate()
+        _ended(process, others)
+    assert all(listening.values()), "gloo listens, and the store does"
+    assert {address for found in listening.values() for address in found} == {"127.0.0.1"}
+
+
 @pytest.mark.parametrize("victim", ["main", "other"])
 def test_when_a_rank_dies_all_of_them_end_and_say_why(
     model: Path, tmp_path: Path, victim: str

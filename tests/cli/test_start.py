@@ -38,7 +38,9 @@ def frames_of(video: Path) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).float()
 
 
-def test_a_video_starts_from_an_image_and_another_one_continues_it(tmp_path: Path) -> None:
+def test_a_video_starts_from_an_image_and_another_one_continues_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, image = tmp_path / "start.yaml", tmp_path / "first.png"
     shown = render_clips(clip_of_prompt(PROMPT, torch.Generator().manual_seed(0)), 1)[0, :, 0]
     pixels = ((shown.permute(1, 2, 0) + 1.0) * 127.5).round().to(torch.uint8)
@@ -56,13 +58,27 @@ def test_a_video_starts_from_an_image_and_another_one_continues_it(tmp_path: Pat
     assert (resolved["data"]["start"], resolved["data"]["start_frames"]) == (str(image), None)
 
     end = first / "0000" / "video.mp4"
-    changes = ("--data.start", end, "--data.start_frames", "9", "--data.seed", "1")
+    changes: list[str | Path] = [
+        "--data.start",
+        end,
+        "--data.start_frames",
+        "9",
+        "--data.seed",
+        "1",
+    ]
+    changes += ["--data.end", "first.png", "--data.keyframes", "[{at: 1, image: first.png}]"]
+    monkeypatch.chdir(tmp_path)
     done = predict("--config", config, "--output", second, *changes)
     assert done.returncode == 0, done.stderr
     continued = frames_of(second / "0000" / "video.mp4")
     assert len(continued) == 29
     errors = (continued[:9] - video[-9:]).abs().mean(dim=(1, 2, 3))
     assert errors.median() < 5, "the new video begins with the end of the old one"
+    for frame in (16, 28):
+        assert (continued[frame] - pixels.float()).abs().mean() < 5, "and shows the pictures"
+    resolved = yaml.safe_load((second / "config.yaml").read_text())["data"]
+    assert resolved["end"] == str(image)
+    assert resolved["keyframes"] == [{"at": 1.0, "image": str(image)}]
 
 
 def test_a_start_that_is_not_there_is_one_sentence(
@@ -79,3 +95,17 @@ def test_a_start_that_is_not_there_is_one_sentence(
         "[LT-CONFIG]\n"
     )
     assert not out.exists()
+
+
+def test_a_keyframe_outside_the_video_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = tmp_path / "start.yaml"
+    config.write_text(f"{SETTINGS}  keyframes: [{{at: 3, image: a.png}}]\n")
+    done = run_here(capsys, "predict", "--config", config, "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "longtake: error: data.keyframes at 3 s is a.png, but this video of 29 frames at 16 per "
+        "second shows its last one at 1.75 s; choose 0 to 1.75. [LT-CONFIG]\n"
+    )
+    assert not (tmp_path / "out").exists()

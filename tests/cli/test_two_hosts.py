@@ -1,4 +1,4 @@
-"""Two hosts, as two network namespaces of this machine: the bytes of one device.
+"""Two hosts, as two network namespaces of this machine: the bytes of one device, and an end.
 
 Skipped without the right to make namespaces (root, or CAP_NET_ADMIN and CAP_SYS_ADMIN).
 """
@@ -7,21 +7,45 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from tests.cli.command import ENVIRONMENT, TORCHRUN, tiny_options
+from tests.cli.command import COMMAND, ENVIRONMENT, TORCHRUN, tiny_options
 from tests.cli.conftest import SerialRun
 
-RANKS = 2
+RANKS: Final = 2
 """On each host."""
-STAGES = [
+STAGES: Final = [
     *("--trainer.strategy", "DualParal", "--trainer.strategy.guidance", "together"),
     *("--trainer.strategy.split", "[1,1,1,1]", "--trainer.strategy.decode_devices", "0"),
+    *("--trainer.devices", str(RANKS), "--trainer.num_nodes", "2"),
 ]
 """Layers in stages, which make the bytes of one device; what is chosen by itself may not."""
+HOSTS: Final = Path("/etc/netns")
+"""Where ``ip netns exec`` takes the files from that stand for those of ``/etc``."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A namespace.
+
+    Args:
+        name: Its, its interface's and the machine's.
+        address: Its, on the cable.
+    """
+
+    name: str
+    address: str
+
+    def command(self, *words: str) -> list[str]:
+        """Return a command that is run on it."""
+        return ["ip", "netns", "exec", self.name, *words]
 
 
 def ip(*words: str) -> bool:
@@ -34,53 +58,103 @@ def ip(*words: str) -> bool:
 
 
 @pytest.fixture
-def hosts() -> Iterator[list[tuple[str, str, str]]]:
-    """Yield two namespaces with a cable between them: names, interfaces, addresses."""
+def hosts() -> Iterator[list[Host]]:
+    """Yield two namespaces with a cable between them.
+
+    Each resolves its own name to its loopback, as Debian does.
+    """
     mark, net = os.getpid() % 10_000, os.getpid() % 250
-    made = [(f"lt{mark}{end}", f"lt{mark}{end}", f"10.213.{net}.{end}") for end in (1, 2)]
-    (first, cable, _), (second, other, _) = made
+    first, second = made = [Host(f"lt{mark}{end}", f"10.213.{net}.{end}") for end in (1, 2)]
+    cable = ("link", "add", first.name, "netns", first.name, "type", "veth")
     try:
         able = (
-            ip("netns", "add", first)
-            and ip("netns", "add", second)
-            and ip("link", "add", cable, "netns", first, "type", "veth", "peer", "name", other)
-            and ip("link", "set", other, "netns", second)
+            ip("netns", "add", first.name)
+            and ip("netns", "add", second.name)
+            and ip(*cable, "peer", "name", second.name)
+            and ip("link", "set", second.name, "netns", second.name)
             and all(
-                ip("-n", name, "addr", "add", f"{address}/24", "dev", interface)
-                and ip("-n", name, "link", "set", interface, "up")
-                and ip("-n", name, "link", "set", "lo", "up")
-                for name, interface, address in made
+                ip("-n", host.name, "addr", "add", f"{host.address}/24", "dev", host.name)
+                and ip("-n", host.name, "link", "set", host.name, "up")
+                and ip("-n", host.name, "link", "set", "lo", "up")
+                for host in made
             )
         )
         if not able:
             pytest.skip("this process may not make network namespaces")
+        for host, other in ((first, second), (second, first)):
+            (HOSTS / host.name).mkdir(parents=True)
+            known = f"127.0.0.1 localhost\n127.0.1.1 {host.name}\n{other.address} {other.name}\n"
+            (HOSTS / host.name / "hosts").write_text(known)
         yield made
     finally:
-        for name, _, _ in made:
-            ip("netns", "del", name)
+        for host in made:
+            ip("netns", "del", host.name)
+            with suppress(OSError):
+                (HOSTS / host.name / "hosts").unlink()
+                (HOSTS / host.name).rmdir()
+
+
+@contextmanager
+def started(
+    commands: list[list[str]], variables: list[dict[str, str]], place: Path
+) -> Iterator[list[tuple[subprocess.Popen[bytes], Path]]]:
+    """Yield processes and the files that hold what they say; whatever is left of them is killed."""
+    running = []
+    try:
+        for number, (command, own) in enumerate(zip(commands, variables, strict=True)):
+            log = place / f"{number}.log"
+            with log.open("wb") as file:
+                process = subprocess.Popen(command, env=ENVIRONMENT | own, stderr=file)
+            running.append((process, log))
+        yield running
+    finally:
+        for process, _ in running:
+            process.kill()
+            process.wait()
 
 
 def test_two_hosts_make_the_bytes_that_one_device_makes(
-    hosts: list[tuple[str, str, str]], model: Path, tmp_path: Path, serial: SerialRun
+    hosts: list[Host], model: Path, tmp_path: Path, serial: SerialRun
 ) -> None:
-    out, address = tmp_path / "out", hosts[0][2]
-    processes = [
-        subprocess.Popen(
-            [
-                *("ip", "netns", "exec", name, *TORCHRUN, "--nnodes", "2"),
-                *("--nproc-per-node", str(RANKS), "--node-rank", str(rank)),
-                *("--master-addr", address, "--master-port", "29500", "-m", "longtake", "predict"),
-                *tiny_options(model),
-                *("--trainer.devices", str(RANKS), "--trainer.num_nodes", "2"),
-                *STAGES,
-                *("--output", str(out)),
-            ],
-            env=ENVIRONMENT | {"GLOO_SOCKET_IFNAME": interface},
-            stderr=subprocess.PIPE,
-            text=True,
+    """Nothing says by which interface they reach one another; the first one's name leads to it."""
+    out = tmp_path / "out"
+    commands = [
+        host.command(
+            *(*TORCHRUN, "--nnodes", "2", "--nproc-per-node", str(RANKS)),
+            *("--node-rank", str(rank), "--master-addr", hosts[0].name, "--master-port", "29500"),
+            *("-m", "longtake", "predict", *tiny_options(model), *STAGES, "--output", str(out)),
         )
-        for rank, (name, interface, _) in enumerate(hosts)
+        for rank, host in enumerate(hosts)
     ]
-    said = [process.communicate(timeout=280)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    with started(commands, [{}, {}], tmp_path) as running:
+        statuses = [process.wait(timeout=280) for process, _ in running]
+        assert statuses == [0, 0], [log.read_text() for _, log in running]
     assert (out / "0000" / "video.mp4").read_bytes() == serial.video
+
+
+def test_when_a_host_is_cut_off_all_ranks_end_and_say_which_are_gone(
+    hosts: list[Host], model: Path, tmp_path: Path
+) -> None:
+    """No connection is closed by that: each side has to notice by itself."""
+    commands = [
+        host.command(
+            *(*COMMAND, "predict", *tiny_options(model), *STAGES),
+            *("--output", str(tmp_path / "out"), "--data.num_frames", "null"),
+            *("--progress", "plain"),
+        )
+        for host in hosts
+    ]
+    meeting = {"MASTER_ADDR": hosts[0].address, "MASTER_PORT": "29501"}
+    variables = [meeting | {"NODE_RANK": str(rank)} for rank in range(2)]
+    with started(commands, variables, tmp_path) as running:
+        (first, first_log), (second, second_log) = running
+        while "event=block_end" not in first_log.read_text():
+            assert first.poll() is None, first_log.read_text()
+            time.sleep(0.2)
+        assert ip("-n", hosts[1].name, "link", "set", hosts[1].name, "down")
+        assert first.wait(timeout=90) == 1, first_log.read_text()
+        assert second.wait(timeout=90) == 1, second_log.read_text()
+    assert "but rank 2 gave no sign of life for" in first_log.read_text()
+    gone = second_log.read_text()
+    assert "rank 0, which keeps the run's store, has not answered for" in gone
+    assert gone.count("longtake: error: rank") == RANKS, "each says it"

@@ -19,7 +19,8 @@ from longtake.strategies import (
 )
 from longtake.task import Task
 from longtake.testing.contracts import ParallelStrategyContract
-from longtake.testing.contracts.strategies import CASES, close_early, run_requests, serial
+from longtake.testing.contracts.strategy_cases import CASES
+from longtake.testing.contracts.strategy_runs import close_early, run_requests, serial
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import TinyCase
 

@@ -25,10 +25,10 @@ from longtake.strategies import (
 )
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import LAYERS, TinyCase, tiny_denoising
-from longtake.testing.tiny.cogvideox import tiny_cogvideox_denoising
+from longtake.testing.tiny.cogvideox import tiny_cogvideox15_denoising, tiny_cogvideox_denoising
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_denoising
 from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_denoising
-from longtake.testing.tiny.ltx import tiny_ltx_denoising
+from longtake.testing.tiny.ltx import tiny_ltx_condition_denoising, tiny_ltx_denoising
 from longtake.testing.tiny.mochi import tiny_mochi_denoising
 from longtake.testing.tiny.open_sora_plan import tiny_open_sora_plan_denoising
 from longtake.testing.tiny.skyreels_v2 import tiny_skyreels_denoising
@@ -105,6 +105,8 @@ FAMILIES: Final = {
         cut=(2, 2),
         cases=cached(guided=(5.0,)),
     ),
+    # Tokens of two latent frames each.
+    "cogvideox15": Family(work=tiny_cogvideox15_denoising, cut=(2, 2), cases=cached(guided=(5.0,))),
     # Cut between dual and single layers, and within both.
     "hunyuan_video": Family(
         work=tiny_hunyuan_denoising,
@@ -122,6 +124,10 @@ FAMILIES: Final = {
     ),
     # Positions that run through all heads go along when heads are exchanged.
     "ltx": Family(work=tiny_ltx_denoising, cut=(1, 3), cases=cached(alone=(1.0,), guided=(3.0,))),
+    # The first frame stands at a distance of its own.
+    "ltx_condition": Family(
+        work=tiny_ltx_condition_denoising, cut=(1, 3), cases=cached(guided=(3.0,))
+    ),
     # Narrow text tokens travel with the video tokens, and every head turns its way.
     "mochi": Family(
         work=tiny_mochi_denoising, cut=(1, 3), cases=cached(alone=(1.0,), guided=(3.0,))

@@ -15,7 +15,7 @@ from longtake.strategies import (
     SequenceParallel,
     SingleDevice,
 )
-from longtake.testing.contracts.strategies import run_requests
+from longtake.testing.contracts.strategy_runs import run_requests
 from longtake.testing.pairs import SCHEDULERS, allowed
 from longtake.testing.ranks import rank_pool
 

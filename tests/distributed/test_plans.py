@@ -7,7 +7,8 @@ import torch
 from longtake.plan.ir.actions import Action
 from longtake.plan.ir.run import mesh_actions
 from longtake.strategies import ActionDone, BlockDone, Communicator, DualParal, ParallelStrategy
-from longtake.testing.contracts.strategies import CASES, serial
+from longtake.testing.contracts.strategy_cases import CASES
+from longtake.testing.contracts.strategy_runs import serial
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import tiny_denoising
 

@@ -11,7 +11,7 @@ from tests.unit.strategies.random_cases import SEEDS, random_case
 from longtake.plan.check.validator import validate
 from longtake.plan.ir.run import compile_run, mesh_actions
 from longtake.strategies import ActionDone, BlockDone, Communicator, DualParal, SingleDevice
-from longtake.testing.contracts.strategies import run_requests
+from longtake.testing.contracts.strategy_runs import run_requests
 from longtake.testing.ranks import rank_pool
 
 

@@ -7,7 +7,8 @@ import torch
 
 from longtake.strategies import BlockDone, Communicator, DualParal, ParallelStrategy, SingleDevice
 from longtake.strategies.runtime.cuts import CutState
-from longtake.testing.contracts.strategies import CASES, serial
+from longtake.testing.contracts.strategy_cases import CASES
+from longtake.testing.contracts.strategy_runs import serial
 from longtake.testing.ranks import rank_pool
 from longtake.testing.resumption import run_cut
 from longtake.testing.tiny.base import TinyCase

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from longtake.strategies import BlockDone, Communicator, DualParal, Progress, SingleDevice
-from longtake.testing.contracts.strategies import run_requests
+from longtake.testing.contracts.strategy_runs import run_requests
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import TinyCase
 

@@ -9,7 +9,7 @@ from longtake.plan.ir.actions import Advance, Open
 from longtake.plan.ir.run import compile_run
 from longtake.strategies import DualParal, ParallelStrategy
 from longtake.testing.contracts import ParallelStrategyContract
-from longtake.testing.contracts.strategies import CASES
+from longtake.testing.contracts.strategy_cases import CASES
 from two_rank_strategy import Lockstep
 
 

@@ -37,6 +37,7 @@ def test_exit_statuses_are_frozen() -> None:
         (signal.SIGINT, 1, None, ExitStatus.INTERRUPTED),
         (signal.SIGTERM, 1, None, ExitStatus.RESUMABLE),
         (signal.SIGHUP, 1, None, ExitStatus.RESUMABLE),
+        (signal.SIGUSR1, 2, None, ExitStatus.RESUMABLE),
         (signal.SIGTERM, 2, None, ExitStatus.RESUMABLE),
         (signal.SIGTERM, 2, 1, ExitStatus.RESUMABLE),
         (signal.SIGINT, 2, 1, ExitStatus.INTERRUPTED),
@@ -79,6 +80,19 @@ def test_a_second_signal_ends_it_at_once(
     run[run.index("none")] = "plain"
     ended = run_forked(run, log, 1, Fault(0.0, signal.SIGINT, None, MIDST, times=3))
     assert ended.statuses == (ExitStatus.INTERRUPTED,), ended.said
+    again = run_forked(["predict", "--resume", str(out)], log)
+    assert again.statuses == (0,), again.said
+    assert content_of(out) == whole["queue"].content
+
+
+def test_a_scheduler_that_repeats_itself_gives_no_second_order(
+    model: Path, whole: dict[str, Whole], tmp_path: Path
+) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    run = [*options(model, "queue", 2), "--output", str(out)]
+    run[run.index("none")] = "plain"
+    ended = run_forked(run, log, 2, Fault(0.0, signal.SIGTERM, None, MIDST, times=3))
+    assert ended.statuses[0] == ExitStatus.RESUMABLE, ended.said
     again = run_forked(["predict", "--resume", str(out)], log)
     assert again.statuses == (0,), again.said
     assert content_of(out) == whole["queue"].content

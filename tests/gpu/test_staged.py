@@ -13,7 +13,7 @@ from longtake.framework import Engine
 from longtake.framework.launch.deterministic import use_full_precision
 from longtake.plan.ir.actions import CHANNELS
 from longtake.strategies import BlockDone, Communicator, SingleDevice
-from longtake.testing.cuda_runs import REQUEST, Cell
+from longtake.testing.cuda_rules.runs import REQUEST, Cell
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import tiny_wan_folder
 

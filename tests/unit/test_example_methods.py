@@ -18,7 +18,7 @@ from longtake.schedulers import Autoregressive, BlockScheduler, FifoQueue
 from longtake.strategies import Communicator, SingleDevice
 from longtake.task import Video
 from longtake.testing.contracts import BlockSchedulerContract, FeatureCacheContract
-from longtake.testing.contracts.strategies import run_requests
+from longtake.testing.contracts.strategy_runs import run_requests
 from longtake.testing.tiny.base import TinyCase
 from own_cache import Thinned
 from own_schedule import OneByOne

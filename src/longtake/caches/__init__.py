@@ -12,6 +12,7 @@ from longtake.caches.budget import (
 from longtake.caches.forwards import Forward, forwards
 from longtake.caches.next_block_kv import NextBlockKV
 from longtake.caches.no_cache import NoCache
+from longtake.caches.packing import KeptFormat, kept_bytes
 from longtake.caches.rolling_kv import RollingKV
 from longtake.caches.same_step_kv import SameStepKV
 from longtake.caches.store import Chunk, FeatureStore
@@ -27,6 +28,7 @@ __all__ = [
     "Forward",
     "Held",
     "Kept",
+    "KeptFormat",
     "NextBlockKV",
     "NoCache",
     "Read",
@@ -35,6 +37,7 @@ __all__ = [
     "Unread",
     "Window",
     "forwards",
+    "kept_bytes",
     "peak_held_frames",
     "settled_held_frames",
     "settled_tasks",

@@ -109,6 +109,10 @@ class Communicator:
         store = dist.distributed_c10d._get_default_store()
         activity = Activity(limits)
         watch = Watchdog(store, rank, world_size, stall.total_seconds(), abandon, activity, report)
+        try:
+            watch.start()  # groups that do not come about hang
+        except dist.DistError as error:
+            raise RankFailure(f"rank {rank} has met the others, but one has gone since.") from error
         host = dist.new_group(backend="gloo", timeout=TIMEOUT)
         made = transport() if callable(transport) else make_transport(transport, device, store)
         channels: dict[str, Channel] = {
@@ -116,7 +120,6 @@ class Communicator:
             for kind, on_host in kinds.items()
         }
         dist.barrier(host)
-        watch.start()
         store = PrefixStore("longtake/communicator", store)
         return cls(rank, world_size, device, channels, host, store, watch, made, activity)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeAlias, final
 
 import torch
@@ -80,3 +81,24 @@ class HostCopies:
         with self._module.device(self._device), self._module.stream(self._stream):
             target.copy_(source, non_blocking=True)
             return mark(self._device)
+
+    def bring(self, source: Tensor) -> Callable[[], Tensor]:
+        """Begin to copy a tensor to host memory of its own; on a CPU it is there already.
+
+        Args:
+            source: On the device, made by what is queued for computing now; held until it is
+                copied.
+
+        Returns:
+            Waits until it is copied, and returns the copy.
+        """
+        if self._stream is None:
+            return lambda: source
+        target = self.buffer(source)
+        return partial(_copied, source, target, self.begin(source, target))
+
+
+def _copied(source: Tensor, target: Tensor, reached: Reached) -> Tensor:
+    """Return a copy when it is made: until then its source must not be freed."""
+    wait_for(reached)
+    return target

@@ -26,15 +26,16 @@ class Watchdog:
 
     Each rank watches the one after it, so two messages per beat and rank suffice, and publishes
     what it finds, so all hear of it. All through the run's store, which outlives the transport. A
-    rank whose threads live beside a device that hangs is found by its own watchdog.
+    rank whose threads live beside a device that hangs is found by its own watchdog. Of a machine
+    that is cut off, what is said to the store waits for minutes: a thread of its own judges.
 
     Args:
         store: The run's key-value store.
         rank: This rank.
         world_size: Number of ranks.
         stall: Seconds without a sign of life after which a rank counts as stalled.
-        abandon: Called with the cause from the watching thread, when the rank has not come to ask
-            for it within ``stall`` seconds: it hangs in a device or in a transport.
+        abandon: Called with the cause from another thread, when the rank has not come to ask for it
+            within twice ``stall`` seconds: it hangs in a device, a transport or the store.
         activity: What this rank does.
         report: Called with a sentence on an action that takes too long.
     """
@@ -62,6 +63,7 @@ class Watchdog:
         self._answered = time.monotonic()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="longtake-watch", daemon=True)
+        self._judge = threading.Thread(target=self._end, name="longtake-judge", daemon=True)
         self._store.set(f"beat/{rank}", "0")
         self._store.set(f"doing/{rank}", _NOTHING)
         self._store.set(f"device/{rank}", _NOTHING)
@@ -69,16 +71,26 @@ class Watchdog:
             self._store.set("failed", "")
 
     def start(self) -> None:
-        """Begin to watch. All ranks have made their watch by now."""
+        """Begin to watch, once all ranks are about to. Collective."""
+        self._store.wait([f"beat/{rank}" for rank in range(self._world_size)])
+        self._answered = time.monotonic()
         self._thread.start()
+        self._judge.start()
 
     def cause(self) -> str | None:
         """Return why the run cannot go on, as far as this rank knows."""
-        cause, silent = self._cause, time.monotonic() - self._answered
-        if cause is None and silent > self._stall:
-            cause = f"rank 0, which keeps the run's store, has not answered for {silent:.0f} s"
+        cause = self._found()
         self._told = cause is not None
         return cause
+
+    def _found(self) -> str | None:
+        if self._cause is None and (silent := self._silent()) > self._stall:
+            return f"rank 0, which keeps the run's store, has not answered for {silent:.0f} s"
+        return self._cause
+
+    def _silent(self) -> float:
+        """Return for how many seconds the run's store has not answered."""
+        return time.monotonic() - self._answered
 
     def find_cause(self) -> None:
         """Wait until it is known which rank is gone, or long enough to say that none is found."""
@@ -91,11 +103,15 @@ class Watchdog:
     def fail(self, cause: str) -> None:
         """Report to every rank that the run cannot go on. The first report is believed."""
         self._cause = cause
+        if self._silent() > self._stall:
+            return
         with suppress(RuntimeError, OSError):  # the store's rank may be the one that is gone
             self._cause = self._store.compare_set("failed", "", cause).decode()
 
     def last_actions(self) -> list[str]:
         """Return what every rank did at its last sign of life; nothing where the store is gone."""
+        if self._silent() > self._stall:
+            return []
         keys = [f"doing/{rank}" for rank in range(self._world_size)]
         with suppress(RuntimeError, OSError):
             found = [text.decode() for text in self._store.multi_get(keys)]
@@ -108,16 +124,19 @@ class Watchdog:
         """Stop watching, and leave in good order."""
         self._closed.set()
         self._thread.join(timeout=2 * _BEAT)
+        if self._thread.is_alive():
+            return  # the store does not answer
         with suppress(RuntimeError, OSError):  # the store's rank may have ended first
             self._store.set(f"beat/{self._rank}", _GONE)
 
     def _run(self) -> None:
         beats, heard, heard_at = 0, "", time.monotonic()
-        while self._cause is None and not self._closed.wait(_BEAT):
+        while not self._closed.wait(_BEAT):
             beats += 1
             try:
                 beat, failed = self._exchange(beats)
-                self._look_at_itself()
+                if self._cause is None:
+                    self._look_at_itself()
             except (RuntimeError, OSError):
                 break  # the store's rank is gone for good; ``cause`` says so when it is due
             now = self._answered = time.monotonic()
@@ -125,10 +144,8 @@ class Watchdog:
                 heard, heard_at = beat, now
             if failed:
                 self._cause = failed
-            elif now - heard_at > self._stall and heard != _GONE:
+            elif self._cause is None and now - heard_at > self._stall and heard != _GONE:
                 self.fail(f"rank {self._neighbor} gave no sign of life for {now - heard_at:.0f} s")
-        if self._abandon is not None and not self._closed.is_set():
-            self._give_up(self._abandon)
 
     def _exchange(self, beats: int) -> tuple[str, str]:
         """Give a sign of life; return the neighbor's, and why the run cannot go on."""
@@ -162,15 +179,16 @@ class Watchdog:
                 return rank
         return None
 
-    def _give_up(self, abandon: Callable[[str], None]) -> None:
-        """Wait for the rank to ask for the cause, or to end; if it does not, call ``abandon``."""
+    def _end(self) -> None:
+        """Let the rank ask for the cause, or end; if it comes to neither, abandon it."""
         waited = 0.0
-        while not self._told and waited < 2 * self._stall:
-            if self._closed.wait(_BEAT):
+        while not (self._told or self._closed.wait(_BEAT)):
+            cause = self._found()
+            waited = 0.0 if cause is None else waited + _BEAT
+            if cause is not None and waited > 2 * self._stall:
+                if self._abandon is not None:
+                    self._abandon(cause)
                 return
-            waited += _BEAT
-        if not self._told:
-            abandon(self._cause or "rank 0, which keeps the run's store, is gone")
 
 
 @final

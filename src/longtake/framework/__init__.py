@@ -13,7 +13,7 @@ from longtake.framework.engine.events import (
     RequestStarted,
 )
 from longtake.framework.engine.generation_config import GenerationConfig
-from longtake.framework.engine.request import PromptAt, Request
+from longtake.framework.engine.request import Keyframe, PromptAt, Request
 
 __all__ = [
     "Engine",
@@ -21,6 +21,7 @@ __all__ = [
     "ExitReason",
     "FramesDecoded",
     "GenerationConfig",
+    "Keyframe",
     "PromptAt",
     "Request",
     "RequestEnded",

@@ -32,8 +32,7 @@ from longtake.framework.callbacks import (
 from longtake.framework.console.config_files import check_files, check_groups
 from longtake.framework.console.messages import explain, one_line
 from longtake.framework.console.nulls import check_nulls
-from longtake.framework.console.parser import OneSentenceParser
-from longtake.framework.console.refusal import refuse, refuse_machine
+from longtake.framework.console.parser import OneSentenceParser, OptionMistake
 from longtake.framework.console.resume import AUTO, absolute, check_unchanged, resume_arguments
 from longtake.framework.console.trust import HELP, check_classes, restrict, taken
 from longtake.framework.data import PromptData
@@ -48,7 +47,9 @@ from longtake.framework.engine.run_folder import CONFIG_HEADER, INPUTS, LAST_ACT
 from longtake.framework.engine.settings import settled_options
 from longtake.framework.exit_status import ExitStatus
 from longtake.framework.launch.interrupt import Interrupted
+from longtake.framework.launch.meeting import CalledOff
 from longtake.framework.launch.processes import leave
+from longtake.framework.launch.refusal import call_off, refuse, refuse_machine
 from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer
 from longtake.models.trust import plugins_allowed
@@ -58,7 +59,14 @@ from longtake.ready_configs import with_files
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
 LORA = "--model.lora"
-FILES = (("model", "pipeline"), ("model", "weights"), ("data", "start"), ("data", "prompts"))
+FILES = (
+    ("model", "pipeline"),
+    ("model", "weights"),
+    ("model", "weights_2"),
+    ("data", "start"),
+    ("data", "end"),
+    ("data", "prompts"),
+)
 """Options that may name a file or folder."""
 ALONE = ("models", "configs", "methods", "convert", "doctor")
 """Commands that take no model, no data and no devices."""
@@ -122,11 +130,23 @@ class LongtakeCLI(LightningCLI):
         """Parse; what the parser does not expect in a file or an option is a user's mistake."""
         try:
             super().parse_arguments(parser, args)
+        except OptionMistake as mistake:
+            raise ConfigurationError(mistake.sentence) from mistake
         except LongtakeError:
             raise
         except Exception as error:  # of any class: nothing but the reading of options happens here
             said = explain(f"{type(error).__name__}: {error}", ())
             raise ConfigurationError(f"the options cannot be read: {said}") from error
+
+    @override
+    def _set_seed(self) -> None:
+        """Refuse Lightning's seed of the whole process: here each video has its own."""
+        given = self._get(self.config, "seed_everything", False)
+        if given is not False:
+            raise ConfigurationError(
+                f"seed_everything is {str(given)[:80]}, but each video has a seed of its own here: "
+                f"data.seed."
+            )
 
     @override
     def before_instantiate_classes(self) -> None:
@@ -274,10 +294,17 @@ class LongtakeCLI(LightningCLI):
         self._begin(folder, engine, keeper, goes_on=goes_on)
         self.trainer.keep_last_actions(folder.path / LAST_ACTIONS)
         name = engine.model.folder.name
-        self.config_init.predict.video.bind(folder, engine.timings, name, goes_on=goes_on)
+        video = self.config_init.predict.video
+        video.bind(folder, engine.timings, name, goes_on=goes_on)
         earlier = earlier_report(folder) if goes_on else None
         report = ReportWriter(
-            folder, engine.timings, config.progress, engine.workloads, ranks, earlier
+            folder,
+            engine.timings,
+            config.progress,
+            engine.workloads,
+            ranks,
+            earlier,
+            video.after_frames,
         )
         latents = LatentWriter(folder, engine.timings, keep=config.keep_latents)
         self.trainer.attach([progress_callback(config.progress), report, latents, *timeline])
@@ -317,9 +344,12 @@ class LongtakeCLI(LightningCLI):
         if model.folder.revision is not None:  # the commit of a hub model
             config.model.revision = model.folder.revision
         for name, value in self.datamodule.settled.items():
-            config.data[name] = value
+            if name != "keyframes":  # as they were parsed: the model has none of its own
+                config.data[name] = value
         for part, name in FILES:
             config[part][name] = absolute(config[part][name])
+        for keyframe in config.data.keyframes or ():
+            keyframe["image"] = absolute(keyframe["image"])
         dumped = self._parser(self.subcommand).dump(config, skip_unset=False)
         return f"{CONFIG_HEADER} {__version__}\n{dumped}"
 
@@ -340,6 +370,8 @@ def main(args: list[str] | None = None) -> None:
         status = ExitStatus.after(interrupt.signal)
     except KeyboardInterrupt:
         status = ExitStatus.INTERRUPTED
+    except CalledOff:
+        status = ExitStatus.MISTAKE
     except LongtakeError as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
@@ -350,6 +382,7 @@ def main(args: list[str] | None = None) -> None:
         if not dist.is_initialized():
             if refuse_machine(error):
                 raise SystemExit(ExitStatus.MISTAKE) from error
+            call_off()
             raise
         traceback.print_exc()
         status = ExitStatus.FAILED
@@ -395,4 +428,5 @@ def quiet() -> None:
     enable_progress_bars()  # transformers has switched off those of downloads as well
     for name in ("lightning.pytorch", "lightning.fabric", "diffusers", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(lightning|diffusers|transformers|torch)\b.*")
+    # PIL warns of damaged files, which are refused, or shown as far as they can be.
+    warnings.filterwarnings("ignore", module=r"(lightning|diffusers|transformers|torch|PIL)\b.*")

@@ -14,13 +14,17 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError, nearest
-from longtake.framework.engine.request import PromptAt, Request, VideoOptions, settled
+from longtake.framework.engine.request import Keyframe, PromptAt, Request, VideoOptions, settled
 from longtake.framework.options import options_of
 from longtake.models import Defaults
 from longtake.paths import expanded
 
 _VIDEO_OPTIONS = get_type_hints(VideoOptions)
-_LINE_KEYS: dict[str, Any] = {"prompt": str | list, **_VIDEO_OPTIONS}
+_LINE_KEYS: dict[str, Any] = {
+    "prompt": str | list,
+    **_VIDEO_OPTIONS,
+    "keyframes": list | None,
+}
 """What a line of a JSONL file may set, and its type."""
 _SCHEDULE = re.compile(r"""\s*\[*\s*\{\s*["']?(at|text)["']?\s*:""")
 """How a prompt schedule begins that has been read as a text."""
@@ -148,6 +152,7 @@ class PromptData(pl.LightningDataModule):
     def _request(self, index: int, line: dict[str, Any]) -> Request:
         settings = {**self.settled, **settled(line, self._defaults)}
         prompt = settings.pop("prompt")
+        settings["keyframes"] = tuple(settings["keyframes"] or ())
         if not isinstance(prompt, str):
             return Request(index=index, prompts=tuple(prompt), **settings)
         return Request(index=index, prompts=(PromptAt(text=prompt),), **settings)
@@ -216,6 +221,8 @@ def _json_line(file: Path, number: int, line: str) -> dict[str, Any]:
             raise ConfigurationError(f"{where}: {key} cannot be {value!r}.")
     if isinstance(settings["prompt"], list):
         settings["prompt"] = [_prompt_at(where, part) for part in settings["prompt"]]
+    if settings.get("keyframes"):
+        settings["keyframes"] = [_keyframe(where, part) for part in settings["keyframes"]]
     return {**settings, "origin": where}
 
 
@@ -234,4 +241,13 @@ def _prompt_at(where: str, part: object) -> PromptAt:
             return PromptAt(at=at, text=text)
     raise ConfigurationError(
         f'{where}: {part!r} is no part of a prompt schedule; write {{"at": 30, "text": "..."}}.'
+    )
+
+
+def _keyframe(where: str, part: object) -> Keyframe:
+    match part:
+        case {"at": int() | float() as at, "image": str() as image, **rest} if not rest:
+            return Keyframe(at=at, image=image)
+    raise ConfigurationError(
+        f'{where}: {part!r} is no keyframe; write {{"at": 12.5, "image": "picture.png"}}.'
     )

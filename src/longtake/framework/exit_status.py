@@ -16,13 +16,13 @@ class ExitStatus(IntEnum):
     MISTAKE = 2
     """The user can mend it: options, files, a disk that is full."""
     RESUMABLE = 75
-    """SIGTERM or SIGHUP left something unmade: started again with --resume it goes on."""
+    """SIGTERM, SIGHUP or SIGUSR1 left something unmade: started again with --resume it goes on."""
     INTERRUPTED = 130
     """Ctrl-C (SIGINT) left something unmade; it can be resumed as well."""
 
     @classmethod
     def after(cls, signal_number: int | None) -> ExitStatus:
         """Return the status of a run that a signal has cut short; ``None``: a script's stop."""
-        if signal_number in (signal.SIGTERM, signal.SIGHUP):
+        if signal_number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             return cls.RESUMABLE
         return cls.INTERRUPTED

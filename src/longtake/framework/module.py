@@ -56,9 +56,12 @@ class Generator(pl.LightningModule):
     def configure_model(self) -> None:
         """Join the other ranks and read this one's weights: processes exist only now."""
         engine, strategy = self._engine(), self.trainer.strategy
-        if isinstance(strategy, RankStrategy):
-            engine.join(strategy.communicator)
-        engine.load(self._requests)
+        # Lightning makes the rank's device the default of this hook alone: what is made here by
+        # default would then be mixed with what is made later. The engine names devices itself.
+        with torch.device("cpu"):
+            if isinstance(strategy, RankStrategy):
+                engine.join(strategy.communicator)
+            engine.load(self._requests)
 
     @override
     def transfer_batch_to_device(

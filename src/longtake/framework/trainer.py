@@ -188,13 +188,15 @@ class InferenceTrainer(pl.Trainer):
         """
         model.stop.clear()
         engine = model.engine or self.prepare(model, datamodule)
+        if isinstance(self.strategy, RankStrategy):
+            self.strategy.stop = model.stop
         try:
             with (
                 brief_spins(os.environ),
                 stop_on_interrupt(model.stop, silent=not engine.is_output),
             ):
                 super().predict(model, datamodule=datamodule, return_predictions=False)
-        except SystemExit:  # what Lightning makes of a second Ctrl-C
+        except SystemExit:  # what Lightning makes of a KeyboardInterrupt
             self.join(failed=True)
             raise Interrupted(model.stop.signal) from None
         except BaseException:

@@ -23,9 +23,11 @@ from longtake.models.base import (
     PromptStates,
     Rotary,
     VideoDecoder,
+    WeightFormat,
 )
 from longtake.models.card import ModelCard
-from longtake.models.conditioning import ConditioningFrames
+from longtake.models.conditioning import ConditioningFrames, GivenFrames
+from longtake.models.conditioning_kinds import KINDS, ConditioningKind, Honoured
 from longtake.models.defaults import Defaults
 from longtake.models.layers.groups import TokenGroups
 from longtake.models.loading.folder import ModelFolder, open_folder, open_for_plan
@@ -50,6 +52,7 @@ from longtake.models.samplers.scheduler_options import DiffusersScheduler
 from longtake.models.spec import BackboneSpec, Compression
 
 __all__ = [
+    "KINDS",
     "AnyBackbone",
     "AnyDecoder",
     "Attend",
@@ -59,10 +62,13 @@ __all__ = [
     "Compression",
     "Condition",
     "ConditioningFrames",
+    "ConditioningKind",
     "Defaults",
     "DiffusersSampler",
     "DiffusersScheduler",
+    "GivenFrames",
     "Grid",
+    "Honoured",
     "Kernel",
     "KnownFrames",
     "LayerContext",
@@ -81,6 +87,7 @@ __all__ = [
     "SamplerState",
     "TokenGroups",
     "VideoDecoder",
+    "WeightFormat",
     "applied_shift",
     "family_of",
     "load_sampler",

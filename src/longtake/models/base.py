@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ StepT = TypeVar("StepT")
 
 PromptStates: TypeAlias = dict[str, Tensor]
 """What the text encoders make of some prompts: named tensors with one row per prompt."""
+
+WeightFormat: TypeAlias = Literal["int8", "fp8"]
+"""A byte per weight with a scale per output channel: integers, or floating point (e4m3)."""
 
 Rotary: TypeAlias = tuple[Tensor, Tensor]
 """Cosines and sines of all tokens' rotary positions, each ``(1, S + L, 1, D / 2)``, or with ``N``
@@ -70,10 +73,14 @@ class Placement:
     Args:
         device: The rank's device.
         dtype: Of the weights, save those that the model keeps in fp32.
+        quantize: The format of the weights inside a transformer's layers; ``None``: ``dtype``.
+        offload: Whether a transformer's layers wait in host memory for their turn.
     """
 
     device: torch.device
     dtype: torch.dtype
+    quantize: WeightFormat | None = None
+    offload: bool = False
 
 
 class Positions(ABC):
@@ -291,7 +298,8 @@ class VideoDecoder(ABC, Generic[DecoderState]):
     """Latent blocks in, video frames out, as a stream.
 
     Where a video is cut into blocks cannot be seen in it; the state's size does not grow with the
-    length.
+    length. It may run in another thread than the backbone, at the same time: the two share nothing
+    that changes.
     """
 
     @abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from longtake.models.conditioning_kinds import KINDS, ConditioningKind, Honoured, honoured
 from longtake.models.defaults import Defaults
 
 
@@ -18,6 +19,7 @@ class ModelCard:
         examples: Hub ids of folders that can be run, or the function that makes one.
         start: What a video may begin with besides noise: nothing, frames of an image or a video, or
             always an image or a video.
+        native: Kinds of given frames that it was trained with, as ``BackboneSpec.native``.
         guidance: Branches with the negative prompt, a scale that is embedded, or either, as the
             folder says.
         timestep: Whether all frames of a window have one noise level, or each its own.
@@ -34,6 +36,7 @@ class ModelCard:
     model: str | None = None
     examples: tuple[str, ...] = ()
     start: Literal["none", "optional", "always"] | None = None
+    native: tuple[ConditioningKind, ...] = ()
     guidance: Literal["branches", "embedded", "either"] | None = None
     timestep: Literal["clip", "frame"] | None = None
     native_frames: int | None = None
@@ -46,3 +49,12 @@ class ModelCard:
         """Along what a run can be divided among devices."""
         guided = () if self.guidance == "embedded" else ("cfg",)
         return ("layers", *guided, "ulysses", "ring")
+
+    @property
+    def honours(self) -> dict[ConditioningKind, Honoured | None]:
+        """How given frames are honoured, by kind; ``None``: not known."""
+        if self.start is None:
+            return dict.fromkeys(KINDS)
+        encodes = self.start != "none"
+        native = (*self.native, "start") if self.start == "always" else self.native
+        return {kind: honoured(kind, encodes=encodes, native=native) for kind in KINDS}

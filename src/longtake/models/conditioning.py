@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final, final
 
 import torch
@@ -12,36 +13,79 @@ from longtake.task import FrameRange, Frames
 
 _OF_PROMPT: Final = "prompt."
 """What the names of a start's prompt tensors begin with, among its states."""
+_KEYFRAME: Final = "keyframe."
+"""What the names of latents of later frames begin with, the latent frame's number behind it."""
+_CHANNELS: Final = "channels."
+"""What the names of later frames' channels begin with, the latent frame's number behind it."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenFrames:
+    """Video frames that a model takes in input channels: of the kinds that ``spec.native`` names.
+
+    Args:
+        start: The first frames, ``(F, height, width, 3)`` uint8 RGB, as many as some latent frames
+            decode to.
+        original: The first one before it was cropped and resized, ``(h, w, 3)`` uint8 RGB.
+        pictures: What the video is to show later, ``(height, width, 3)`` uint8 RGB, by latent
+            frame: the end is at the last one.
+        latent_frames: Length of the video; ``None`` for an endless one.
+    """
+
+    start: Tensor
+    original: Tensor | None = None
+    pictures: Mapping[int, Tensor] = field(default_factory=dict)
+    latent_frames: int | None = None
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConditioningFrames:
-    """The first frames of a video, known before it is made: an image, or the end of a video.
+    """Frames of a video that are known before it is made: its first ones, and any later ones.
 
-    Every rank of a run has the same one.
+    Every rank of a run has the same.
 
     Args:
-        latents: Of the known frames, ``(1, C, F, H, W)`` fp32, as the sampler leaves finished
-            frames.
+        latents: Of the first frames, ``(1, C, F, H, W)`` fp32, as the sampler leaves finished
+            frames; ``F`` may be 0. Where the model is told of them by ``channels``, it makes them
+            itself; otherwise they are held in their place.
         channels: Of a model that has input channels for them (``spec.start`` is ``channels``):
             what they hold for the first latent frames of the video, ``(1, C', F', H, W)`` fp32.
             Later frames are all like the last one, so this does not grow with the video.
         prompts: What goes with every prompt, one row: an image encoder's states, say.
+        keyframes: Latents ``(1, C, 1, H, W)`` of later frames, by latent frame: always held.
+        channels_at: What the input channels hold for later frames that the model is told of,
+            ``(1, C', 1, H, W)``, by latent frame.
     """
 
     latents: Tensor
     channels: Tensor | None = None
     prompts: dict[str, Tensor] = field(default_factory=dict)
+    keyframes: Mapping[int, Tensor] = field(default_factory=dict)
+    channels_at: Mapping[int, Tensor] = field(default_factory=dict)
 
-    @property
-    def frames(self) -> FrameRange:
-        """The latent frames that are known, absolute in the video."""
-        return FrameRange(0, self.latents.shape[2])
+    def holds(self, frame: int) -> bool:
+        """Whether a latent frame, absolute in the video, is held at what it is known to be."""
+        return frame in self._first or frame in self.keyframes
 
-    def known(self, frames: FrameRange) -> Tensor:
-        """Return the latents of those of ``frames`` that are known: the first ones, or none."""
-        return self.latents[:, :, max(0, frames.start) : max(0, frames.stop)]
+    def held(self, block: FrameRange) -> tuple[Frames, Tensor] | None:
+        """Return which frames of a block are held, and their latents; ``None``: none is.
+
+        Args:
+            block: Latent frames, absolute in the video.
+
+        Returns:
+            Their places in the block, in order, and ``(1, C, F, H, W)``.
+        """
+        frames = [frame for frame in block.each if self.holds(frame)]
+        if not frames:
+            return None
+        parts = [
+            self.latents[:, :, frame : frame + 1] if frame in self._first else self.keyframes[frame]
+            for frame in frames
+        ]
+        return tuple(frame - block.start for frame in frames), torch.cat(parts, dim=2)
 
     def channels_of(self, frames: Frames) -> Tensor:
         """Return what the input channels for known frames hold: ``(1, C', F, H, W)``.
@@ -52,7 +96,11 @@ class ConditioningFrames:
         assert self.channels is not None
         last = self.channels.shape[2] - 1
         index = torch.tensor(frames).clamp(min=0, max=last)
-        return self.channels[:, :, index.to(self.channels.device)]
+        found = self.channels[:, :, index.to(self.channels.device)]
+        for place, frame in enumerate(frames):
+            if frame in self.channels_at:
+                found[:, :, place] = self.channels_at[frame][:, :, 0]
+        return found
 
     def prompt_rows(self, rows: int) -> dict[str, Tensor]:
         """Return ``prompts`` for so many guidance branches: all see the same."""
@@ -60,15 +108,19 @@ class ConditioningFrames:
 
     def to(self, device: torch.device) -> ConditioningFrames:
         """Return this with the latents and channels on a device; prompts stay where they are."""
-        return ConditioningFrames(
+        return replace(
+            self,
             latents=self.latents.to(device),
             channels=None if self.channels is None else self.channels.to(device),
-            prompts=self.prompts,
+            keyframes={frame: one.to(device) for frame, one in self.keyframes.items()},
+            channels_at={frame: one.to(device) for frame, one in self.channels_at.items()},
         )
 
     def states(self) -> dict[str, Tensor]:
         """Return this as named tensors, for another rank."""
         tensors = {_OF_PROMPT + name: tensor for name, tensor in self.prompts.items()}
+        tensors |= {f"{_KEYFRAME}{frame}": one for frame, one in self.keyframes.items()}
+        tensors |= {f"{_CHANNELS}{frame}": one for frame, one in self.channels_at.items()}
         tensors["latents"] = self.latents
         if self.channels is not None:
             tensors["channels"] = self.channels
@@ -77,9 +129,19 @@ class ConditioningFrames:
     @classmethod
     def of_states(cls, states: dict[str, Tensor]) -> ConditioningFrames:
         """Return what ``states`` has made into named tensors."""
-        prompts = {
-            name.removeprefix(_OF_PROMPT): tensor
-            for name, tensor in states.items()
-            if name.startswith(_OF_PROMPT)
-        }
-        return cls(latents=states["latents"], channels=states.get("channels"), prompts=prompts)
+        return cls(
+            latents=states["latents"],
+            channels=states.get("channels"),
+            prompts=_named(states, _OF_PROMPT),
+            keyframes={int(name): one for name, one in _named(states, _KEYFRAME).items()},
+            channels_at={int(name): one for name, one in _named(states, _CHANNELS).items()},
+        )
+
+    @property
+    def _first(self) -> FrameRange:
+        """The first frames, where they are held."""
+        return FrameRange(0, self.latents.shape[2] if self.channels is None else 0)
+
+
+def _named(states: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    return {name.removeprefix(kind): one for name, one in states.items() if name.startswith(kind)}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from importlib.metadata import entry_points
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from longtake.errors import ModelError
 from longtake.models.base import AnyBackbone, AnyDecoder, Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.conditioning import ConditioningFrames
+from longtake.models.conditioning import ConditioningFrames, GivenFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import prompt_shape
 from longtake.models.loading.folder import ModelFolder
@@ -35,13 +35,16 @@ class ModelFamily(ABC):
         cards: What ``longtake models`` says of it, one per kind of folder.
         layer_lists: Names of the transformer's lists of layers, in the order in which layers are
             counted through; left out: any list that is as long as the model has layers.
-        lora_names: Original names of the transformer's modules, which LoRA files may have besides
-            diffusers' names.
+        lora_names: Original names of the transformer's modules, which LoRA files, and files of
+            the transformer (``model.weights``), may have besides diffusers' names.
+        transformer_class: diffusers' class of the transformer, of which it is known what a file in
+            original names should hold; left out: such files are not understood.
     """
 
     cards: ClassVar[Sequence[ModelCard]] = ()
     layer_lists: ClassVar[Sequence[str]] = ()
     lora_names: ClassVar[NameTable] = ()
+    transformer_class: ClassVar[type[Any] | None] = None
 
     @abstractmethod
     def spec(self, folder: ModelFolder) -> BackboneSpec:
@@ -121,6 +124,55 @@ class ModelFamily(ABC):
         """
         return ConditioningFrames(latents=self.encode_video(folder, frames, place.device))
 
+    def encode_given(
+        self, folder: ModelFolder, spec: BackboneSpec, given: GivenFrames, place: Placement
+    ) -> ConditioningFrames:
+        """Encode what a model with input channels for given frames is told of.
+
+        For families whose ``spec.start`` is ``channels``. By default the start alone: a family
+        whose ``spec.native`` has ``end`` or ``keyframes`` overrides this, and gives their channels
+        as ``ConditioningFrames.channels_at``.
+
+        Args:
+            folder: The pipeline folder.
+            spec: Of the backbone.
+            given: Frames of the kinds in ``spec.native``, and no others.
+            place: Where to encode.
+
+        Returns:
+            On the CPU.
+        """
+        return self.encode_start(folder, spec, given.start, place, given.original)
+
+    def encode_still(
+        self, folder: ModelFolder, spec: BackboneSpec, picture: Tensor, frame: int, place: Placement
+    ) -> dict[int, Tensor]:
+        """Encode a picture that a video is to show at a latent frame.
+
+        A latent frame is several video frames (but the first), which a causal VAE decodes by what
+        was before them. So the picture is encoded as a video that stands still, and two latent
+        frames of it are given: with its own alone, what it decodes to would be half of the frame
+        before.
+
+        Args:
+            folder: The pipeline folder.
+            spec: Of the backbone.
+            picture: ``(height, width, 3)`` uint8 RGB.
+            frame: Latent frame, absolute in the video.
+            place: Where to encode.
+
+        Returns:
+            Latents ``(1, C, 1, H, W)`` fp32 on the CPU: of the frame, and of the one before it if
+            there is one.
+        """
+        before = min(frame, 2)
+        still = picture.expand(spec.compression.video_frames(before + 1), *picture.shape)
+        latents = self.encode_video(folder, still, place.device)
+        return {
+            frame - back: latents[:, :, before - back : before - back + 1].contiguous()
+            for back in range(min(frame, 1), -1, -1)
+        }
+
     def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:
         """Return states of one prompt that have the right shapes, for counting operations.
 
@@ -159,17 +211,6 @@ class ModelFamily(ABC):
         Override it to read what the folder's configuration files say.
         """
         return self.card(folder).defaults
-
-    def diffusers_names(self, keys: Collection[str]) -> Mapping[str, str]:
-        """Return what a file of the transformer calls its tensors, by diffusers' names for them.
-
-        For files in the layout of its authors' code (``model.weights``). By default the names are
-        taken for diffusers' own.
-
-        Args:
-            keys: Of the whole file, without what stands before all of them.
-        """
-        return {key: key for key in keys}
 
     def sigmas(self, steps: int) -> list[float] | None:
         """Return the noise levels, before the shift, that the pipeline gives its scheduler.

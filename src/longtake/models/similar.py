@@ -32,7 +32,6 @@ _HINTS: Final = {
     "SkyReelsV2DiffusionForcing": (
         "its folders have the weights of SkyReelsV2DiffusionForcingPipeline too"
     ),
-    "LTXCondition": "a folder of LTXConditionPipeline has the weights of LTXPipeline too",
     "WanVideoToVideo": "a folder of WanVideoToVideoPipeline has the weights of WanPipeline too",
 }
 """Pipelines that have no weights of their own."""

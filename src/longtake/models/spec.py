@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from longtake.errors import ConfigurationError
+from longtake.models.conditioning_kinds import ConditioningKind, Honoured, honoured
 
 _COUNTS: Final = ("channels", "heads", "head_dim", "layers", "native_frames", "train_timesteps")
 _MOST: Final = 100_000
@@ -27,6 +28,10 @@ class Compression:
     def video_frames(self, latent_frames: int) -> int:
         """Return the number of video frames that ``latent_frames`` decode to."""
         return 1 + (latent_frames - 1) * self.temporal
+
+    def latent_frame_of(self, video_frame: int) -> int:
+        """Return the latent frame that decodes to a video frame, both counted from 0."""
+        return -(-video_frame // self.temporal)
 
     def start_second(self, latent_frame: int, fps: int) -> float:
         """Return when the first video frame of a latent frame is shown."""
@@ -77,6 +82,9 @@ class BackboneSpec:
             cannot encode them; ``replaced``: they take the place of what is denoised, at its
             noise level, or clean at timestep 0 where the timestep may differ per frame;
             ``channels``: the model has input channels for them, and cannot do without.
+        native: Kinds of given frames that the model was trained with (see
+            ``longtake.models.conditioning_kinds``); the others are held in their place. With
+            ``channels``, frames of these kinds are told in the input channels, and a start always.
         timestep: Whether all frames of a window have one noise level, or each has its own. A
             model with a timestep per frame is told the true level of every frame that it sees.
         sparse: Whether tokens attend in groups in some layers; ``Backbone.token_groups`` says in
@@ -102,6 +110,7 @@ class BackboneSpec:
     text_tokens: int = 0
     guidance: Literal["branches", "embedded"] = "branches"
     start: Literal["refused", "replaced", "channels"] = "refused"
+    native: tuple[ConditioningKind, ...] = ()
     timestep: Literal["clip", "frame"] = "clip"
     sparse: bool = False
     frame_levels: bool = False
@@ -157,6 +166,11 @@ class BackboneSpec:
     def model_dim(self) -> int:
         """Size of a hidden state ``M``."""
         return self.heads * self.head_dim
+
+    def honours(self, kind: ConditioningKind) -> Honoured:
+        """Return how given frames of a kind are honoured."""
+        native = (*self.native, "start") if self.start == "channels" else self.native
+        return honoured(kind, encodes=self.start != "refused", native=native)
 
     def expert(self, timestep: float) -> int:
         """Return which expert works at ``timestep``: 0 for the noisy part, 1 below the boundary."""

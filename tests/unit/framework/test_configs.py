@@ -76,6 +76,24 @@ _DYNAMIC = FlowMatchEulerDiscreteScheduler(
     shift_terminal=0.1,
 )
 
+_UNSHIFTED_EULER = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=False)
+_LTX_13B = {"num_layers": 48, "attention_head_dim": 128, "cross_attention_dim": 4096}
+_LTX_095 = {
+    "block_out_channels": [128, 256, 512, 1024, 2048],
+    "down_block_types": ["LTXVideo095DownBlock3D"] * 4,
+    "decoder_block_out_channels": [256, 512, 1024],
+    "layers_per_block": [4, 6, 6, 2, 2],
+    "decoder_layers_per_block": [5, 5, 5, 5],
+    "spatio_temporal_scaling": [True, True, True, True],
+    "decoder_spatio_temporal_scaling": [True, True, True],
+    "decoder_inject_noise": [False, False, False, False],
+    "downsample_type": ["spatial", "temporal", "spatiotemporal", "spatiotemporal"],
+    "upsample_residual": [True, True, True],
+    "upsample_factor": [2, 2, 2],
+    "timestep_conditioning": True,
+    "spatial_compression_ratio": 32,
+    "temporal_compression_ratio": 8,
+}
 _ANCESTRAL = EulerAncestralDiscreteScheduler(
     prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
 )
@@ -131,6 +149,15 @@ PUBLISHED = {
     "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers": Published(
         "SkyReelsV2Pipeline", _LARGE, scheduler=_UNSHIFTED
     ),
+    "Skywork/SkyReels-V2-T2V-14B-720P-Diffusers": Published(
+        "SkyReelsV2Pipeline", _LARGE, scheduler=_UNSHIFTED
+    ),
+    "Skywork/SkyReels-V2-I2V-14B-720P-Diffusers": Published(
+        "SkyReelsV2ImageToVideoPipeline",
+        _IMAGE | {"image_dim": 1280, "added_kv_proj_dim": 5120},
+        scheduler=_UNSHIFTED,
+        parts={"image_encoder": {}},
+    ),
     "Skywork/SkyReels-V2-I2V-14B-540P-Diffusers": Published(
         "SkyReelsV2ImageToVideoPipeline",
         _IMAGE | {"image_dim": 1280, "added_kv_proj_dim": 5120},
@@ -143,6 +170,17 @@ PUBLISHED = {
     "THUDM/CogVideoX-5b": Published(
         "CogVideoXPipeline",
         {"num_layers": 42, "num_attention_heads": 48, "use_rotary_positional_embeddings": True},
+        {},
+        "AutoencoderKLCogVideoX",
+        _COG,
+    ),
+    "THUDM/CogVideoX1.5-5B": Published(
+        "CogVideoXPipeline",
+        {
+            "num_layers": 42, "num_attention_heads": 48, "patch_size_t": 2, "patch_bias": False,
+            "sample_frames": 81, "sample_height": 300, "sample_width": 300,
+            "use_rotary_positional_embeddings": True,
+        },
         {},
         "AutoencoderKLCogVideoX",
         _COG,
@@ -181,6 +219,18 @@ PUBLISHED = {
     ),
     "Lightricks/LTX-Video": Published(
         "LTXPipeline", {}, {}, "AutoencoderKLLTXVideo", _DYNAMIC
+    ),
+    "Lightricks/LTX-Video-0.9.5": Published(
+        "LTXConditionPipeline", {}, _LTX_095, "AutoencoderKLLTXVideo", _UNSHIFTED_EULER
+    ),
+    "Lightricks/LTX-Video-0.9.7-dev": Published(
+        "LTXConditionPipeline", _LTX_13B, _LTX_095, "AutoencoderKLLTXVideo", _UNSHIFTED_EULER
+    ),
+    "Lightricks/LTX-Video-0.9.7-distilled": Published(
+        "LTXConditionPipeline", _LTX_13B, _LTX_095, "AutoencoderKLLTXVideo", _UNSHIFTED_EULER
+    ),
+    "Lightricks/LTX-Video-0.9.8-13B-distilled": Published(
+        "LTXConditionPipeline", _LTX_13B, _LTX_095, "AutoencoderKLLTXVideo", _UNSHIFTED_EULER
     ),
     "genmo/mochi-1-preview": Published(
         "MochiPipeline",
@@ -387,7 +437,9 @@ def test_every_registered_model_has_a_config() -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_defaults_are_the_model_s_own(name: str, tmp_path: Path) -> None:
     """A clip of the length that it was trained on, of sizes that it can make."""
-    folder = open_folder(str(published(tmp_path, name)))
+    path = published(tmp_path, name)
+    hub = HubSnapshot(name=name, commit="0" * 40, path=path, sizes={}) if name[0] != "." else None
+    folder = replace(open_folder(str(path)), hub=hub)
     family = family_of(folder)
     spec, own, card = family.spec(folder), family.defaults(folder), family.card(folder)
     assert own.frames == spec.compression.video_frames(spec.native_frames)
@@ -414,6 +466,7 @@ CALLED = [
     (diffusers.HunyuanVideoPipeline, "hunyuanvideo-community/HunyuanVideo"),
     (diffusers.HunyuanVideo15Pipeline, "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v"),
     (diffusers.LTXPipeline, "Lightricks/LTX-Video"),
+    (diffusers.LTXConditionPipeline, "Lightricks/LTX-Video-0.9.5"),
     (diffusers.MochiPipeline, "genmo/mochi-1-preview"),
     (diffusers.SkyReelsV2Pipeline, "Skywork/SkyReels-V2-T2V-14B-540P-Diffusers"),
     (

@@ -10,16 +10,22 @@ from statistics import median
 from types import ModuleType
 
 import pytest
+import torch
 
-from longtake.models import ModelFolder, family_of, registered
+from longtake.errors import ModelError
+from longtake.models import KINDS, ModelFolder, Placement, family_of, registered
 from longtake.testing.tiny.base import tiny_wan_folder
-from longtake.testing.tiny.cogvideox import tiny_cogvideox_folder
+from longtake.testing.tiny.cogvideox import (
+    tiny_cogvideox15_folder,
+    tiny_cogvideox_folder,
+    tiny_cogvideox_i2v_folder,
+)
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_folder
-from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_folder
-from longtake.testing.tiny.ltx import tiny_ltx_folder
+from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_folder, tiny_hunyuan15_i2v_folder
+from longtake.testing.tiny.ltx import tiny_ltx_condition_folder, tiny_ltx_folder
 from longtake.testing.tiny.mochi import tiny_mochi_folder
 from longtake.testing.tiny.open_sora_plan import tiny_open_sora_plan_folder
-from longtake.testing.tiny.skyreels_v2 import tiny_skyreels_folder
+from longtake.testing.tiny.skyreels_v2 import tiny_skyreels_folder, tiny_skyreels_i2v_folder
 from longtake.testing.tiny.wan_i2v import tiny_wan_i2v_folder
 from longtake.testing.tiny.wan_ti2v import tiny_ti2v_folder
 
@@ -63,21 +69,26 @@ def test_every_bundled_family_has_cards() -> None:
         assert any(card.pipeline == pipeline for card in family.cards), pipeline
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        tiny_wan_folder,
-        tiny_ti2v_folder,
-        tiny_wan_i2v_folder,
-        tiny_hunyuan_folder,
-        tiny_hunyuan15_folder,
-        tiny_cogvideox_folder,
-        tiny_mochi_folder,
-        tiny_ltx_folder,
-        tiny_open_sora_plan_folder,
-        tiny_skyreels_folder,
-    ],
-)
+FOLDERS: list[Callable[[Path], ModelFolder]] = [
+    tiny_wan_folder,
+    tiny_ti2v_folder,
+    tiny_wan_i2v_folder,
+    tiny_hunyuan_folder,
+    tiny_hunyuan15_folder,
+    tiny_hunyuan15_i2v_folder,
+    tiny_cogvideox_folder,
+    tiny_cogvideox15_folder,
+    tiny_cogvideox_i2v_folder,
+    tiny_mochi_folder,
+    tiny_ltx_folder,
+    tiny_ltx_condition_folder,
+    tiny_open_sora_plan_folder,
+    tiny_skyreels_folder,
+    tiny_skyreels_i2v_folder,
+]
+
+
+@pytest.mark.parametrize("make", FOLDERS)
 def test_cards_agree_with_folders(make: Callable[[Path], ModelFolder], tmp_path: Path) -> None:
     folder = make(tmp_path / "tiny")
     family = family_of(folder)
@@ -88,6 +99,30 @@ def test_cards_agree_with_folders(make: Callable[[Path], ModelFolder], tmp_path:
     assert card.pipeline == folder.pipeline
     assert card.timestep == spec.timestep
     assert card.start == starts[spec.start]
+    assert card.honours == {kind: spec.honours(kind) for kind in KINDS}
     assert card.guidance in (spec.guidance, "either")
     if folder.pipeline != "CogVideoXPipeline":  # its configuration says how long its clips are
         assert card.native_frames == spec.native_frames
+
+
+@pytest.mark.parametrize("make", FOLDERS)
+def test_what_is_held_is_encoded_and_what_is_refused_is_not(
+    make: Callable[[Path], ModelFolder], tmp_path: Path
+) -> None:
+    """A picture in the middle of a video: its latent frame, and the one that leads to it."""
+    folder = make(tmp_path / "tiny")
+    family = family_of(folder)
+    spec, place = family.spec(folder), Placement(torch.device("cpu"), torch.float32)
+    side = 2 * spec.compression.spatial * max(spec.patch)
+    picture = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8)
+    if spec.honours("keyframes") == "refused":
+        with pytest.raises(ModelError, match="cannot encode frames"):
+            family.encode_still(folder, spec, picture, 7, place)
+        return
+    for frame, held in ((0, [0]), (1, [0, 1]), (7, [6, 7])):
+        found = family.encode_still(folder, spec, picture, frame, place)
+        assert list(found) == held
+        latent = side // spec.compression.spatial
+        for one in found.values():
+            assert one.shape == (1, spec.channels, 1, latent, latent)
+            assert one.isfinite().all()

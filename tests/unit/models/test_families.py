@@ -27,7 +27,7 @@ from longtake.models import (
 )
 from longtake.models.hunyuan_video import HunyuanVideoFamily
 from longtake.models.hunyuan_video15 import HunyuanVideo15Family
-from longtake.models.ltx import LTXFamily
+from longtake.models.ltx import LTXConditionFamily, LTXFamily
 from longtake.models.mochi import MochiFamily
 from longtake.models.text import move_prompts
 from longtake.schedulers import FifoQueue
@@ -54,6 +54,7 @@ from longtake.testing.tiny.hunyuan_video15 import (
     tiny_hunyuan15_transformer,
 )
 from longtake.testing.tiny.ltx import (
+    tiny_ltx_condition_folder,
     tiny_ltx_folder,
     tiny_ltx_spec,
     tiny_ltx_transformer,
@@ -144,6 +145,19 @@ LOADED = {
         spec=tiny_ltx_spec,
         prompts=tiny_masked_prompts,
         forward=ltx.forward,
+        first={"proj_in"},
+        last={"proj_out"},
+        everywhere={"time_embed", "caption_projection", "scale_shift_table"},
+        frames=41,
+        size=(64, 96),
+    ),
+    "ltx condition": Loaded(
+        family=LTXConditionFamily,
+        make=tiny_ltx_condition_folder,
+        whole=tiny_ltx_transformer,
+        spec=tiny_ltx_spec,
+        prompts=tiny_masked_prompts,
+        forward=partial(ltx.forward, lead=7),
         first={"proj_in"},
         last={"proj_out"},
         everywhere={"time_embed", "caption_projection", "scale_shift_table"},

@@ -35,7 +35,6 @@ from longtake.models.mochi import MochiFamily, MochiPositions
 from longtake.strategies import Denoising
 from longtake.testing.runs import serial_video, video_of_windows
 from longtake.testing.tiny.base import (
-    CHANNELS,
     HEIGHT,
     WIDTH,
     TinyCase,
@@ -44,6 +43,8 @@ from longtake.testing.tiny.base import (
     tiny_scheduler,
 )
 from longtake.testing.tiny.cogvideox import (
+    tiny_cogvideox15_denoising,
+    tiny_cogvideox15_spec,
     tiny_cogvideox_denoising,
     tiny_cogvideox_spec,
     tiny_cogvideox_transformer,
@@ -60,6 +61,7 @@ from longtake.testing.tiny.hunyuan_video15 import (
     tiny_hunyuan15_spec,
 )
 from longtake.testing.tiny.ltx import (
+    tiny_ltx_condition_denoising,
     tiny_ltx_denoising,
     tiny_ltx_spec,
 )
@@ -106,9 +108,13 @@ QUEUED = {
     ),
     "hunyuan 1.5": Queued(denoising=tiny_hunyuan15_denoising, spec=tiny_hunyuan15_spec),
     "ltx": Queued(denoising=tiny_ltx_denoising, spec=tiny_ltx_spec),
+    "ltx condition": Queued(denoising=tiny_ltx_condition_denoising, spec=tiny_ltx_spec),
     "mochi": Queued(denoising=tiny_mochi_denoising, spec=tiny_mochi_spec, positions=MochiPositions),
     "cogvideox-rotary": Queued(
         denoising=tiny_cogvideox_denoising, spec=tiny_cogvideox_spec, scales=(None,)
+    ),
+    "cogvideox-pairs": Queued(
+        denoising=tiny_cogvideox15_denoising, spec=tiny_cogvideox15_spec, scales=(None,)
     ),
     "cogvideox-waves": Queued(
         denoising=partial(tiny_cogvideox_denoising, rotary=False),
@@ -143,7 +149,7 @@ def test_a_queue_keeps_video_tokens_only(
         monkeypatch.setattr(positions, "table", noting_origin)
     case = TinyCase(cache=cache) if scale is None else TinyCase(cache=cache, scales=(scale,))
     video = serial_video(queued.denoising(case))
-    assert video.shape == (1, CHANNELS, 11, HEIGHT, WIDTH)
+    assert video.shape == (1, queued.spec().channels, 11, HEIGHT, WIDTH)
     assert video.isfinite().all()
     # Two frames for the older neighbor; for the newer one as well, and what both see only once.
     frames = {"NextBlockKV": {2}, "SameStepKV": {1, 2}, "NoCache": set()}[type(cache).__name__]

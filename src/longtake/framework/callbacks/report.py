@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import lightning.pytorch as pl
@@ -26,11 +27,16 @@ from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestE
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import REPORT, RunFolder
 from longtake.framework.engine.timings import Timings
+from longtake.framework.engine.worker import Job
 from longtake.framework.engine.workloads import Workloads
 from longtake.strategies import BlockDone, Communicator, TaskDone
 
 _SHOWN = ("timesteps", "guidance_scale", "guidance_scale_2", "sampler", "flow_shift")
 """Settings of a request that a report shows beside its size."""
+
+
+def _at_once(job: Job) -> None:
+    job()
 
 
 @dataclass(slots=True)
@@ -80,6 +86,8 @@ class ReportWriter(VideoHooks):
         workloads: The run's, for the model and its settings.
         communicator: The ranks of the run, once they have met.
         earlier: The report of an earlier process, where the run goes on.
+        after_frames: Does something as soon as the video frames so far are in the file: what a
+            report of a run that goes on says is made, is there.
     """
 
     def __init__(
@@ -90,6 +98,7 @@ class ReportWriter(VideoHooks):
         workloads: Workloads | None = None,
         communicator: Callable[[], Communicator] = Communicator.alone,
         earlier: Mapping[str, Any] | None = None,
+        after_frames: Callable[[Job], None] = _at_once,
     ) -> None:
         self._folder = folder
         self._communicator = communicator
@@ -97,6 +106,7 @@ class ReportWriter(VideoHooks):
         self._summary = resolved_kind(summary)
         self._workloads = workloads
         self._earlier = dict(earlier or {})
+        self._after_frames = after_frames
         self._due = False
         self._start = time.perf_counter()
         self._requests: list[_Figures] = []
@@ -118,7 +128,7 @@ class ReportWriter(VideoHooks):
         self._requests[-1].state.update(event)
         if self._due:
             self._due = False
-            self._write(module)
+            self._after_frames(partial(self._folder.write_json, REPORT, self._content(module)))
 
     @override
     def on_block_end(
@@ -186,10 +196,15 @@ class ReportWriter(VideoHooks):
                 pass
 
     def _write(self, module: pl.LightningModule) -> dict[str, Any]:
+        report = self._content(module)
+        self._folder.write_json(REPORT, report)
+        return report
+
+    def _content(self, module: pl.LightningModule) -> dict[str, Any]:
         mine = {figures.request.index: figures.as_json() for figures in self._requests}
         before = {one["index"]: one for one in self._earlier.get("requests", ())}
         requests = [one for _, one in sorted((before | mine).items())]
-        report = {
+        return {
             "exit_reason": None if self._reason is None else self._reason.value,
             "error": self._error,
             "frames": sum(one["frames"] for one in requests),
@@ -207,8 +222,6 @@ class ReportWriter(VideoHooks):
             "versions": versions(),
             "requests": requests,
         }
-        self._folder.write_json(REPORT, report)
-        return report
 
 
 def summary_line(report: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final, Self, final
 
 import lightning.pytorch as pl
@@ -17,6 +18,7 @@ from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestE
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.timings import Timings
+from longtake.framework.engine.worker import Job, Worker
 from longtake.framework.writers import CRF, FrameWriter, VideoFormat, VideoShape, frame_writer
 from longtake.framework.writers.label import label
 from longtake.strategies import TaskDone
@@ -25,11 +27,16 @@ DISK_ERRORS: Final = (OSError, FFmpegError)
 WORST_CRF: Final = 51
 MAX_PIXELS: Final = 16383
 MAX_GIF_FPS: Final = 100
+_MOST: Final = 16
+"""Latent frames' worth of video that may wait to be written, and what else is done behind them."""
 
 
 @final
 class VideoWriter(VideoHooks):
     """Writes each request's video frames as they are decoded, in constant memory.
+
+    Colors are converted, and the file is written, in a thread beside the run, which waits for it
+    only where it is far behind, and at the video's end.
 
     Args:
         format: ``mp4`` (H.264, plays while it grows and after a crash), ``gif``, ``webp``, or
@@ -59,6 +66,8 @@ class VideoWriter(VideoHooks):
         self._timings = Timings()
         self._request: Request | None = None
         self._writer: FrameWriter | None = None
+        self._worker: Worker | None = None
+        self._unflushed = False
         self._goes_on = False
 
     def check(self, request: Request) -> None:
@@ -96,6 +105,18 @@ class VideoWriter(VideoHooks):
         self._timings = timings
         return self
 
+    def after_frames(self, job: Job) -> None:
+        """Do something as soon as all video frames so far are in the file.
+
+        Args:
+            job: What. Errors of it end the run.
+        """
+        if self._worker is None:
+            job()
+            return
+        with self._refusals():
+            self._worker.give(job)
+
     @override
     def on_request_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestStarted
@@ -107,18 +128,22 @@ class VideoWriter(VideoHooks):
     def on_frames(
         self, trainer: pl.Trainer, module: pl.LightningModule, event: FramesDecoded
     ) -> None:
-        """Write the video frames."""
-        with self._timings.part("write"), self._refusals():
+        """Have the video frames written."""
+        with self._refusals():
             if self._writer is None:
-                self._writer = self._open(event.frames)
-            self._writer.write(event.frames)
+                with self._timings.part("write"):
+                    self._writer = self._open(event.frames)
+                self._worker = Worker("longtake-write", _MOST)
+            assert self._worker is not None
+            self._worker.give(self._timed(partial(self._writer.write, event.frames)))
+        self._unflushed = True
 
     @override
     def on_task_end(self, trainer: pl.Trainer, module: pl.LightningModule, event: TaskDone) -> None:
-        """Have the file hold all that is decoded: should the run die now, it plays that far."""
-        if self._writer is not None:
-            with self._timings.part("write"), self._refusals():
-                self._writer.flush()
+        """Have the file soon hold all that is decoded: should the run die, it plays that far."""
+        if self._writer is not None and self._unflushed:
+            self.after_frames(self._timed(self._writer.flush))
+            self._unflushed = False
 
     @override
     def on_request_end(
@@ -129,8 +154,11 @@ class VideoWriter(VideoHooks):
         if event.reason is ExitReason.FAILED:
             self._abandon()  # the error that ended the request is the one to show
             return
-        with self._timings.part("write"), self._refusals():
-            self._close()
+        with self._refusals():
+            if self._worker is not None:
+                self._worker.wait()
+            with self._timings.part("write"):
+                self._close()
 
     @override
     def on_exception(
@@ -152,17 +180,36 @@ class VideoWriter(VideoHooks):
         writer.open()
         return writer
 
+    def _timed(self, job: Job) -> Job:
+        def timed() -> None:
+            with self._timings.part("write"):
+                job()
+
+        return timed
+
     def _close(self) -> None:
-        writer, self._writer = self._writer, None
+        writer = self._end()
         if writer is not None:
             writer.close()
 
     def _abandon(self) -> None:
-        """Close the file as far as possible."""
-        writer, self._writer = self._writer, None
+        """Close the file as far as possible, behind the frames that it has been given."""
+        writer = self._end()
         if writer is not None:
             with suppress(*DISK_ERRORS):
                 writer.abandon()
+
+    def _end(self) -> FrameWriter | None:
+        """End the thread; return the writer, which nobody else uses any more.
+
+        Should a signal interrupt the wait, the thread still uses it: then it is nobody's to close.
+        """
+        worker, self._worker = self._worker, None
+        writer, self._writer = self._writer, None
+        self._unflushed = False
+        if worker is not None:
+            worker.close()
+        return writer
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import TypeAlias
 
 from rich.console import Console
@@ -42,7 +43,7 @@ def show(models: Sequence[ModelCard]) -> None:
             sys.stdout.write(line + "\n")
         return
     table = Table(title="models", show_lines=True)
-    title = "model, pipeline, licence, defaults, examples"
+    title = "model, pipeline, licence, defaults, given frames, examples"
     table.add_column(title, overflow="fold", min_width=_NAMES)
     for name in _COLUMNS:
         table.add_column(name.replace("_", " "), overflow="fold")
@@ -50,7 +51,7 @@ def show(models: Sequence[ModelCard]) -> None:
         row = row_of(card)
         licence = card.licence or "licence unknown"
         about = [card.model or "unknown", card.pipeline, licence, *_defaults(card.defaults)]
-        names = "\n".join([*about, *card.examples])
+        names = "\n".join([*about, *_given_frames(card), *card.examples])
         table.add_row(names, *(_cell(row[name]) for name in _COLUMNS))
     Console().print(table)
 
@@ -71,6 +72,7 @@ def row_of(card: ModelCard) -> Row:
     return {
         "pipeline": card.pipeline,
         "made_from": None if card.start is None else _STARTS[card.start],
+        **{str(kind): how for kind, how in card.honours.items()},
         "guidance": card.guidance,
         "timestep_per": card.timestep,
         "native_frames": card.native_frames,
@@ -88,6 +90,13 @@ def row_of(card: ModelCard) -> Row:
         "examples": ",".join(card.examples) or None,
         "model": card.model,
     }
+
+
+def _given_frames(card: ModelCard) -> list[str]:
+    """Return how given frames are honoured as lines, none longer than the narrowest names."""
+    ways = [how for how in dict.fromkeys(card.honours.values()) if how is not None]
+    kinds = {way: ", ".join(k for k, how in card.honours.items() if how == way) for way in ways}
+    return wrap("; ".join(f"{way}: {which}" for way, which in kinds.items()), _NAMES)
 
 
 def _defaults(own: Defaults) -> list[str]:

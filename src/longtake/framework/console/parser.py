@@ -10,9 +10,19 @@ from jsonargparse.typing import lazy_instance
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
-from longtake.errors import ConfigurationError
 from longtake.framework.console.messages import explain
-from longtake.framework.console.refusal import refuse
+
+
+class OptionMistake(SystemExit):
+    """Ends the parsing, from however deep: parsers of parts try other readings after an error.
+
+    Args:
+        sentence: What is wrong.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(2)
+        self.sentence = sentence
 
 
 class OneSentenceParser(LightningArgumentParser):
@@ -40,9 +50,12 @@ class OneSentenceParser(LightningArgumentParser):
 
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message as one line and exit with status 2."""
-        refuse(explain(message, set(_options(self))), ConfigurationError.code)
-        self.exit(2)
+        """Refuse what was given.
+
+        Raises:
+            OptionMistake: Always; says it in one line.
+        """
+        raise OptionMistake(explain(message, set(_options(self)))) from ex
 
 
 def _options(parser: ArgumentParser) -> Iterator[str]:

@@ -22,6 +22,7 @@ def model_of(model: ResolvedModel) -> Applied:
         "revision": model.folder.revision,
         "variant": model.generation_config.variant,
         "weights": model.generation_config.weights,
+        "weights_2": model.generation_config.weights_2,
         "licence": licence_of(model.folder, model.card),
     }
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import final
 
 from longtake.errors import ConfigurationError, NoPlan
-from longtake.framework.engine.conditioning import check_start
+from longtake.framework.engine.conditioning import check_start, other_rate
 from longtake.framework.engine.memory import RunMemory
+from longtake.framework.engine.pictures import check_pictures
 from longtake.framework.engine.preflight import check_request, check_schedule, naming
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.workloads import Workloads, longest
@@ -71,6 +72,7 @@ class ChosenLayout:
                 check_request(request, model.spec, model.generation_config.scheduler)
                 check_schedule(request, model.spec, model.generation_config.scheduler)
                 check_start(request, model.spec)
+                check_pictures(request, model.spec, model.generation_config.scheduler)
                 check_method(self.workloads.of(request))
         if self._settled is None:
             self._settled = self._lay_out(longest(requests), len(requests))
@@ -135,7 +137,11 @@ class ChosenLayout:
 
     def always(self) -> list[str]:
         """Return the warnings that need no prediction of the run."""
-        return [*self.workloads.model.skipped, *unread(self.workload)]
+        checked = sorted(self._checked, key=lambda request: request.index)
+        rates = dict.fromkeys(
+            filter(None, map(other_rate, checked))
+        )  # a start for many is said once
+        return [*self.workloads.model.skipped, *unread(self.workload), *rates]
 
     def _lay_out(self, request: Request, requests: int) -> tuple[Workload, Layout]:
         model, workload = self.workloads.model, self.workloads.of(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Final
 
 from longtake.errors import ConfigurationError
@@ -11,6 +12,8 @@ from longtake.models import BackboneSpec, Compression
 
 KEPT: Final = 8
 """Latent frames of a video that are kept where the user names no number: a usual block."""
+_SAME_RATE: Final = 0.01
+"""Of a rate: 23.976 and 24 frames a second are the same here."""
 
 
 def check_start(request: Request, spec: BackboneSpec) -> None:
@@ -31,6 +34,19 @@ def check_start(request: Request, spec: BackboneSpec) -> None:
             f"{spec.name} continues a first frame, but there is no data.start; give an image or a "
             f"video file, or choose a text-to-video model."
         )
+
+
+def other_rate(request: Request) -> str | None:
+    """Return a warning where a start is played at another rate than its own; else ``None``."""
+    rate = None if request.start is None else ConditioningFile(request.start).rate()
+    if not rate or abs(rate / Fraction(request.fps) - 1) < _SAME_RATE:
+        return None
+    times = float(rate) / request.fps
+    pace = f"{times:.3g} times slower" if times > 1 else f"{1 / times:.3g} times faster"
+    return (
+        f"data.start is {request.start}, a video of {float(rate):.5g} frames a second, but "
+        f"data.fps is {request.fps}: its frames are kept one by one, and shown {pace}."
+    )
 
 
 def kept_frames(request: Request, spec: BackboneSpec) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from longtake.caches import Forward
+from longtake.comm.device_queue import HostCopies
 from longtake.comm.mailboxes import BlockOutbox, Inbox, Outbox
 from longtake.framework.engine.decoding import DecodedVideo, Decoding, GroupDecoding
 from longtake.framework.engine.events import FramesDecoded
@@ -81,6 +82,7 @@ class DecodeGroup:
         self._inboxes: dict[int, Inbox] = {}
         self._handed_over: list[GroupDecoding] = []
         self._frames: Outbox | None = None
+        self._copies = HostCopies(communicator.device)
         channel, output = communicator.channels[Kind.FRAMES], layout.output_rank
         if communicator.rank == output:
             for rank in range(layout.mesh.size, layout.size):
@@ -142,7 +144,7 @@ class DecodeGroup:
             self._layout,
             request,
             _Blocks(picture),
-            DecodedVideo(decoder, self._timings, latent_frames),
+            DecodedVideo(decoder, self._timings, latent_frames, self._copies),
             self._frames,
             self._helping,
         )

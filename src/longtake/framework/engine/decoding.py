@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from longtake.comm.communicator import BLOCKS
+from longtake.comm.device_queue import HostCopies
 from longtake.comm.mailboxes import BlockOutbox, Inbox
 from longtake.framework.engine.events import FramesDecoded
 from longtake.framework.engine.timings import Timings
@@ -73,6 +74,9 @@ class Decoding(ABC):
     def is_done(self) -> bool:
         """Whether every frame has been yielded."""
 
+    def close(self) -> None:  # noqa: B027 - an option, not a duty
+        """Give up what is not decoded: an error has come, or nobody wants it any more."""
+
 
 @final
 class DecodedVideo:
@@ -82,11 +86,19 @@ class DecodedVideo:
         decoder: The VAE's decoder.
         timings: Gets the seconds of part ``decode``.
         latent_frames: Of the whole video; ``None`` for an endless one.
+        copies: From the decoder's device to the host.
     """
 
-    def __init__(self, decoder: AnyDecoder, timings: Timings, latent_frames: int | None) -> None:
+    def __init__(
+        self,
+        decoder: AnyDecoder,
+        timings: Timings,
+        latent_frames: int | None,
+        copies: HostCopies,
+    ) -> None:
         self._decoder = decoder
         self._timings = timings
+        self._copies = copies
         self._state = decoder.start_of(latent_frames)
         self._pending: dict[int, Iterator[Tensor]] = {}
         self._left: dict[int, int] = {}
@@ -100,7 +112,9 @@ class DecodedVideo:
         """Decode as an action says, and yield the frames."""
         start = time.perf_counter()
         with self._timings.part("decode"):
-            pixels = [_to_uint8(frames) for frames in self._decoded(action)]
+            # On a GPU, begun at once and waited for last: it decodes the next ones meanwhile.
+            copies = [self._copies.bring(_to_uint8(frames)) for frames in self._decoded(action)]
+            pixels = [copied() for copied in copies]
         yield ActionDone(action, start, time.perf_counter())
         yield from map(FramesDecoded, pixels)
 
@@ -126,12 +140,18 @@ class OwnDecoding(Decoding):
         layout: Says whether other ranks wait.
         timings: Gets the seconds of part ``decode``.
         latent_frames: Of the whole video; ``None`` for an endless one.
+        copies: From the decoder's device to the host.
     """
 
     def __init__(
-        self, decoder: AnyDecoder, layout: Layout, timings: Timings, latent_frames: int | None
+        self,
+        decoder: AnyDecoder,
+        layout: Layout,
+        timings: Timings,
+        latent_frames: int | None,
+        copies: HostCopies,
     ) -> None:
-        self._video = DecodedVideo(decoder, timings, latent_frames)
+        self._video = DecodedVideo(decoder, timings, latent_frames, copies)
         self._between = BetweenTasks(layout)
         self._ended = self._done = False
 
@@ -271,4 +291,4 @@ def emitted_by(task: Task, block: BlockDone) -> Emit:
 def _to_uint8(frames: Tensor) -> Tensor:
     """Turn frames ``(frames, 3, height, width)`` in ``[-1, 1]`` into bytes, channels last."""
     pixels = frames.mul(127.5).add(127.5).round().clamp(0, 255).to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).contiguous().cpu()
+    return pixels.permute(0, 2, 3, 1).contiguous()

@@ -61,4 +61,5 @@ def denoising(
         clip=start.latents if start is not None and workloads.copies_known_frames else None,
         step_noise=DrawnStepNoise(source),
         start_noise=generation_config.start_noise,
+        kept=generation_config.cache_format,
     )

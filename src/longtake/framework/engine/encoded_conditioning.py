@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias, final
+
+import torch
+from torch import Tensor
 
 from longtake.framework.engine.conditioning import kept_frames
 from longtake.framework.engine.conditioning_file import ConditioningFile
+from longtake.framework.engine.pictures import Picture, pictures
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.timings import Timings
-from longtake.models import ConditioningFrames
+from longtake.models import ConditioningFrames, GivenFrames
 from longtake.models.loading.guard import reading
 from longtake.models.text import pack_prompts, unpack_prompts
 from longtake.strategies import Communicator
 
-_Key = tuple[str | None, int | None, int | None, int, int]
+_Shown: TypeAlias = Mapping[Picture, Tensor]
+"""Pictures with their pixels, ``(height, width, 3)`` uint8 RGB, of the video's size."""
 
 
 @final
@@ -30,12 +36,12 @@ class EncodedConditioning:
     def __init__(self, model: ResolvedModel, timings: Timings) -> None:
         self._model = model
         self._timings = timings
-        self._made: dict[_Key, ConditioningFrames] = {}
+        self._made: dict[tuple[object, ...], ConditioningFrames] = {}
 
     def encode(self, requests: Sequence[Request], communicator: Communicator, rank: int) -> None:
-        """Encode the starts that are not known yet, on one rank, for all. Collective."""
+        """Encode the frames that are not known yet, on one rank, for all. Collective."""
         for request in requests:
-            if request.start is None or _key(request) in self._made:
+            if not request.shows_given_frames or _key(request) in self._made:
                 continue
             with self._timings.part("start"):
                 packed = None
@@ -46,21 +52,65 @@ class EncodedConditioning:
 
     def of(self, request: Request) -> ConditioningFrames | None:
         """Return what is known of a request's video; ``None``: nothing."""
-        return None if request.start is None else self._made[_key(request)]
+        return self._made[_key(request)] if request.shows_given_frames else None
 
     def _encode(self, request: Request) -> ConditioningFrames:
-        assert request.start is not None
-        model, count = self._model, kept_frames(request, self._model.spec)
-        file = ConditioningFile(request.start)
-        frames = file.last(count, request.height, request.width)
-        # Only a model that was made for given frames may want one as it was.
-        original = file.original(count) if model.spec.start == "channels" else None
+        model = self._model
+        shown = {
+            picture: ConditioningFile(picture.path, picture.option).last(
+                1, request.height, request.width
+            )[0]
+            for picture in pictures(request, model.spec.compression)
+        }
         with reading(f"the encoder of the model in {model.folder.path}"):
-            return model.family.encode_start(
-                model.folder, model.spec, frames, model.place, original
+            start = self._start(request, shown)
+            held = self._stills({one: pixels for one, pixels in shown.items() if self._holds(one)})
+        return replace(start, keyframes={**start.keyframes, **held})
+
+    def _start(self, request: Request, shown: _Shown) -> ConditioningFrames:
+        """Return what the request starts from, and all else that a model is told of."""
+        model, spec = self._model, self._model.spec
+        if request.start is None:
+            size = (request.height, request.width)
+            height, width = (pixels // spec.compression.spatial for pixels in size)
+            return ConditioningFrames(latents=torch.empty(1, spec.channels, 0, height, width))
+        count, file = kept_frames(request, spec), ConditioningFile(request.start)
+        frames = file.last(count, request.height, request.width)
+        if spec.start != "channels":
+            return model.family.encode_start(model.folder, spec, frames, model.place)
+        told = frames if spec.honours("continue") == "native" else frames[:1]
+        length = request.num_frames
+        given = GivenFrames(
+            start=told,
+            original=file.original(count),
+            pictures={
+                one.latent_frame: pixels for one, pixels in shown.items() if not self._holds(one)
+            },
+            latent_frames=None if length is None else spec.compression.latent_frames(length),
+        )
+        start = model.family.encode_given(model.folder, spec, given, model.place)
+        if len(told) == count:
+            return start
+        latents = model.family.encode_video(model.folder, frames, model.place.device)
+        later = range(start.latents.shape[2], latents.shape[2])
+        return replace(start, keyframes={at: latents[:, :, at : at + 1] for at in later})
+
+    def _holds(self, picture: Picture) -> bool:
+        """Whether a picture's latents are held, instead of being told in input channels."""
+        spec = self._model.spec
+        return spec.start != "channels" or spec.honours(picture.kind) != "native"
+
+    def _stills(self, shown: _Shown) -> dict[int, Tensor]:
+        """Return the latents of pictures that are held, by latent frame."""
+        model, found = self._model, dict[int, Tensor]()
+        for picture, pixels in shown.items():
+            found |= model.family.encode_still(
+                model.folder, model.spec, pixels, picture.latent_frame, model.place
             )
+        return found
 
 
-def _key(request: Request) -> _Key:
-    size = (request.height, request.width)
-    return (request.start, request.start_frames, request.num_frames, *size)
+def _key(request: Request) -> tuple[object, ...]:
+    """Return all of a request that its given frames depend on."""
+    given = (request.start, request.start_frames, request.end, request.keyframes)
+    return (*given, request.num_frames, request.fps, request.height, request.width)

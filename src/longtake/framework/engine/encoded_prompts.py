@@ -43,7 +43,8 @@ class EncodedPrompts:
                 # Text encoders are as large as a transformer: read once, where no VAE is yet.
                 model = self._model
                 with reading(f"the text encoder of the model in {model.folder.path}"):
-                    states = model.family.encode_text(model.folder, missing, model.place)
+                    place = model.generation_config.text_place(model.place)
+                    states = model.family.encode_text(model.folder, missing, place)
                 packed = pack_prompts(states)
             states = unpack_prompts(communicator.share(packed))
             self._states.update(zip(missing, split_prompts(states), strict=True))

@@ -11,7 +11,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from longtake.comm.device_queue import settle
+from longtake.comm.device_queue import HostCopies, settle
+from longtake.framework.engine.beside_decoding import BesideDecoding
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.decode_group import DecodeGroup
 from longtake.framework.engine.decoding import Decoding, OwnDecoding
@@ -78,7 +79,12 @@ class Engine:
         hardware: Hardware | None = None,
     ) -> None:
         self._rank = rank
-        place = Placement(torch.device(device), generation_config.torch_dtype)
+        place = Placement(
+            torch.device(device),
+            generation_config.torch_dtype,
+            quantize=generation_config.quantization.transformer,
+            offload=generation_config.offload == "layers",
+        )
         self.model = ResolvedModel(generation_config, place)
         self.workloads = Workloads(self.model, hardware or hardware_of(place.device, place.dtype))
         self.chosen = ChosenLayout(self.workloads, strategy, world_size)
@@ -95,6 +101,7 @@ class Engine:
         self._made: set[int] = set()
         self._backbone: AnyBackbone | None = None
         self._decoder: AnyDecoder | None = None
+        self._copies: HostCopies | None = None
 
     def keep(self, keeper: RunKeeper) -> None:
         """Save what the run needs to go on, and go on where it stood, if it did."""
@@ -215,11 +222,15 @@ class Engine:
         else:
             decoding = self._decoding(request, video)
             before = self._finished_before(request, point)
-            yield from self._videos.emit(self._started(request, point, len(before)))
-            reason = yield from self._make(request, progress, decoding, stop, before)
-            yield from self._videos.leave(request, reason, decoding)
-            if self._group is None:
-                yield from self._videos.finish()
+            try:
+                yield from self._videos.emit(self._started(request, point, len(before)))
+                reason = yield from self._make(request, progress, decoding, stop, before)
+                yield from self._videos.leave(request, reason, decoding)
+                if self._group is None:
+                    yield from self._videos.finish()
+            except BaseException:  # also where nobody wants more of it
+                decoding.close()
+                raise
         if cuts is not None:
             cuts.flush()
 
@@ -300,8 +311,13 @@ class Engine:
     def _decoding(self, request: Request, video: int) -> Decoding:
         if self._group is not None:
             return self._group.hand_over(video, self.workloads.picture(request))
-        frames = self.workloads.latent_frames(request)
-        return OwnDecoding(self._load_decoder(), self.chosen.layout, self.timings, frames)
+        if self._copies is None:  # one for all requests: it has a stream
+            self._copies = HostCopies(self.model.place.device)
+        frames, layout = self.workloads.latent_frames(request), self.chosen.layout
+        # A GPU has no cores to spare: there the VAE's memory would come on top of the layers'.
+        on_spare_cores = self.model.place.device.type == "cpu" and layout.mesh.size == 1
+        own = BesideDecoding if on_spare_cores else OwnDecoding
+        return own(self._load_decoder(), layout, self.timings, frames, self._copies)
 
     def _denoise(
         self, request: Request, video: int, cuts: SnapshotCuts | None, point: int
@@ -359,7 +375,9 @@ class Engine:
         if self._decoder is None:
             model, tile = self.model, self.model.generation_config.vae_tile
             with reading(f"the vae of the model in {model.folder.path}"):
-                self._decoder = model.family.load_decoder(model.folder, model.place.device)
+                self._decoder = model.family.load_decoder(
+                    model.folder, model.place.device, model.generation_config.torch_vae_dtype
+                )
             if tile is not None:
                 owners = AllTiles() if self._group is None else self._group.tiles
                 self._decoder = TiledDecoder(self._decoder, model.spec.compression, tile, owners)

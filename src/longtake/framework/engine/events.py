@@ -57,7 +57,8 @@ class FramesDecoded:
     """The next video frames are decoded, in the order of time.
 
     Args:
-        frames: ``(frames, height, width, 3)`` uint8 RGB on the CPU.
+        frames: ``(frames, height, width, 3)`` uint8 RGB on the CPU. Not to be changed: they are
+            being written meanwhile.
     """
 
     frames: Tensor

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 
-from longtake.caches import FeatureCache, NextBlockKV
+from longtake.caches import FeatureCache, KeptFormat, NextBlockKV
 from longtake.errors import ConfigurationError
-from longtake.models import Lora, ModelFamily, SamplerChoice
+from longtake.models import Lora, ModelFamily, Placement, SamplerChoice, WeightFormat
 from longtake.models.samplers.timesteps import check_timesteps
 from longtake.noise import NoiseInit, SharedPool
 from longtake.schedulers import BlockScheduler, FifoQueue
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Offload = Literal["none", "text_encoder", "layers"]
+_DTYPES: Final = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantization:
+    """Which weights are held in one byte each, and how.
+
+    Args:
+        transformer: Of the transformer's layers; left out: ``model.dtype``.
+        text_encoder: Of the text encoders; left out: ``model.dtype``.
+    """
+
+    transformer: WeightFormat | None = None
+    text_encoder: WeightFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +46,10 @@ class GenerationConfig:
         pipeline: The model: a diffusers folder, a hub id, or ``demo`` (bundled; its sizes are in
             ``configs/demo.yaml``).
         weights: A safetensors file that the transformer is read from, in place of the pipeline's
-            own, or a diffusers folder of or with one: in diffusers' names, or for Wan in those of
-            its own code, as causal and distilled models are published (docs/weights.md). Left out:
-            the pipeline's own.
+            own, or a diffusers folder of or with one: in diffusers' names or in those of the
+            model's own code, as most are published; float8 too (docs/weights.md). Left out: the
+            pipeline's own.
+        weights_2: The same, of the second expert of Wan 2.2 (low noise).
         variant: Which weight files are read where a folder has several kinds: ``fp16`` for
             ``*.fp16.safetensors``, ``bf16``; left out: the plain ones.
         revision: Branch, tag or commit of a hub id; left out: the newest commit. A run's
@@ -61,13 +81,23 @@ class GenerationConfig:
         prompt_template: What every prompt is put into, at ``{}``: ``"high quality, {}"``, say. The
             negative prompt stays as it is. Left out: the model's own, which for most is ``"{}"``,
             the prompt as it is.
-        dtype: Of the transformer's and the text encoder's weights. Norms, time embedding and the
-            VAE stay in float32, as the model class declares.
+        dtype: Of the transformer's and the text encoder's weights. Norms and time
+            embedding stay in float32, as the model class declares.
+        quantize: ``int8`` or ``fp8`` holds the weights of the transformer's layers and of the text
+            encoders in one byte each (with torchao); or of one of them,
+            ``{transformer: fp8, text_encoder: int8}``. Left out: ``dtype``.
+        offload: What waits in host memory. ``text_encoder``: prompts are encoded on the CPU;
+            ``layers``: that too, and the transformer's layers come to the device one ahead of
+            their turn; ``none``: all weights are on the device.
+        vae_dtype: Of the decoder's weights.
+        cache_format: How keys and values are kept: in the model's dtype, or in one byte per number,
+            ``fp8`` or ``int8``.
         attention: diffusers' attention backend: ``native``, ``flash``, ``sage``, ...
         vae_tile: Decodes pictures in square tiles of so many pixels, which overlap by a quarter;
             several decode devices share a video's tiles. Left out: whole pictures.
-        start_noise: With ``data.start`` and a text-to-video model: how much of a block's noise
-            the given frames are seen with while the others are made. 1 is what such a model was
+        start_noise: Where given frames (``data.start``, ``end``, ``keyframes``) are held in their
+            place and all frames have one timestep: how much of a block's noise they are
+            seen with while the others are made. 1 is what such a model was
             trained with, but the video may jump after them; with less it follows them more
             closely; 0 shows them clean.
         timesteps_per: ``frame`` tells the model every latent frame's own noise level, though it was
@@ -89,6 +119,7 @@ class GenerationConfig:
     pipeline: str
     _: KW_ONLY
     weights: str | None = None
+    weights_2: str | None = None
     variant: str | None = None
     revision: str | None = None
     family: ModelFamily | None = None
@@ -103,6 +134,10 @@ class GenerationConfig:
     flow_shift: float | None = None
     prompt_template: str | None = None
     dtype: Dtype = "bfloat16"
+    quantize: Quantization | WeightFormat | None = None
+    offload: Offload = "none"
+    vae_dtype: Dtype = "float32"
+    cache_format: KeptFormat = "model"
     attention: str = "native"
     vae_tile: int | None = None
     start_noise: float = 0.5
@@ -132,11 +167,26 @@ class GenerationConfig:
     @property
     def torch_dtype(self) -> torch.dtype:
         """The torch dtype of the weights."""
-        return {
-            "float32": torch.float32,
-            "bfloat16": torch.bfloat16,
-            "float16": torch.float16,
-        }[self.dtype]
+        return _DTYPES[self.dtype]
+
+    @property
+    def torch_vae_dtype(self) -> torch.dtype:
+        """The torch dtype of the decoder's weights."""
+        return _DTYPES[self.vae_dtype]
+
+    @property
+    def quantization(self) -> Quantization:
+        """``quantize``, in whichever form it is given."""
+        match self.quantize:
+            case Quantization() as each:
+                return each
+            case both:
+                return Quantization(transformer=both, text_encoder=both)
+
+    def text_place(self, place: Placement) -> Placement:
+        """Return where prompts are encoded: on the CPU where anything is offloaded."""
+        device = place.device if self.offload == "none" else torch.device("cpu")
+        return Placement(device, place.dtype, quantize=self.quantization.text_encoder)
 
     @property
     def loras(self) -> tuple[Lora, ...]:

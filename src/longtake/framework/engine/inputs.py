@@ -59,9 +59,16 @@ def check_inputs(folder: RunFolder, inputs: Mapping[str, Any]) -> None:
 def _request(request: Request) -> dict[str, Any]:
     said = asdict(request)
     del said["origin"]
-    if request.start is not None:
-        path = Path(request.start).expanduser().absolute()
-        said["start"] = str(path)
-        with path.open("rb") as file:
-            said["start_checksum"] = hashlib.file_digest(file, "blake2b").hexdigest()
+    for name in ("start", "end"):
+        if said[name] is not None:
+            said[name], said[f"{name}_checksum"] = _file(said[name])
+    for keyframe in said["keyframes"]:
+        keyframe["image"], keyframe["checksum"] = _file(keyframe["image"])
     return said
+
+
+def _file(name: str) -> tuple[str, str]:
+    """Return a file's absolute path and the checksum of what is in it."""
+    path = Path(name).expanduser().absolute()
+    with path.open("rb") as file:
+        return str(path), hashlib.file_digest(file, "blake2b").hexdigest()

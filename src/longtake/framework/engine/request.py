@@ -24,6 +24,19 @@ class PromptAt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Keyframe:
+    """A picture that a video shows at a moment.
+
+    Args:
+        at: Seconds from the start of the video.
+        image: File with the picture.
+    """
+
+    at: float
+    image: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VideoOptions:
     """Options of a video beside its prompt: ``data.*`` of the YAML, keys of a line of JSON Lines.
 
@@ -47,6 +60,10 @@ class VideoOptions:
         start_frames: How many of the last frames of a video in ``start`` are kept: 1, 5, 9, ...
             with a VAE of 4 video frames per latent frame. Left out: 8 latent frames' worth (29),
             or as many as there are.
+        end: File with the picture that the video ends with. It is resized; of another shape than
+            ``height`` and ``width``, or smaller, it is refused.
+        keyframes: Pictures that the video shows on its way: a list of ``{at: seconds, image:
+            file}``, each as ``end``.
     """
 
     num_frames: int | Literal["auto"] | None = "auto"
@@ -57,6 +74,8 @@ class VideoOptions:
     negative_prompt: str | None = None
     start: str | None = None
     start_frames: int | None = None
+    end: str | None = None
+    keyframes: list[Keyframe] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +99,7 @@ class Request(VideoOptions):
     width: int
     fps: int = 16
     negative_prompt: str = ""
+    keyframes: tuple[Keyframe, ...] = ()  # type: ignore[assignment]
     index: int = 0
     origin: str = ""
 
@@ -92,6 +112,11 @@ class Request(VideoOptions):
             )
         if any(not prompt.text.strip() for prompt in self.prompts):
             raise ConfigurationError(f"{where} is empty.")
+
+    @property
+    def shows_given_frames(self) -> bool:
+        """Whether anything of the video is given."""
+        return bool(self.start is not None or self.end is not None or self.keyframes)
 
     def prompt_at(self, seconds: float) -> str:
         """Return the prompt that holds ``seconds`` into the video."""

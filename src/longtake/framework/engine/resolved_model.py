@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import final
 
 from longtake.errors import ModelError
-from longtake.framework.engine.generation_config import GenerationConfig
+from longtake.framework.engine.generation_config import GenerationConfig, Quantization
 from longtake.framework.engine.preflight import (
     TRANSFORMERS,
     check_guidance,
@@ -29,6 +29,7 @@ from longtake.models import (
 )
 from longtake.models.counting import WeightCount, count_weights
 from longtake.models.loading.guard import reading
+from longtake.models.loading.quantize import check_quantizes
 from longtake.models.loading.tokenizers import check_text
 from longtake.models.samplers.shift import shift_of
 from longtake.strategies import Guidance
@@ -77,6 +78,7 @@ class ResolvedModel:
             variant=generation_config.variant,
             revision=generation_config.revision,
             weights=generation_config.weights,
+            weights_2=generation_config.weights_2,
         )
         self._weights: WeightCount | None = None
         with reading(f"the model in {self.folder.path}"):
@@ -91,6 +93,8 @@ class ResolvedModel:
         self.card = self.family.card(self.folder)
         self.defaults = self.family.defaults(self.folder)
         check_guidance(generation_config.guidance_scale_2, self.spec)
+        if generation_config.quantization != Quantization():
+            check_quantizes()
         self.settings = settled(generation_config, self.defaults, self.spec.experts)
         self.guidance = _guidance(self.settings, self.spec)
         self.sampler()  # or a refusal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,10 +14,20 @@ ItemT = TypeVar("ItemT")
 
 @final
 class Timings:
-    """Adds up wall-clock seconds by part: load, text, start, denoise, decode, write."""
+    """Adds up wall-clock seconds by part: load, text, start, denoise, decode, write.
+
+    Parts may run beside each other, in threads: their seconds are then more than the run's.
+    """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds by part, so far; 0 for others."""
+        with self._lock:
+            return defaultdict(float, self._seconds)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -25,7 +36,9 @@ class Timings:
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            took = time.perf_counter() - start
+            with self._lock:
+                self._seconds[name] += took
 
     def each(self, name: str, items: Iterator[ItemT]) -> Iterator[ItemT]:
         """Add the time inside ``items`` to ``name``, and none of the consumer's."""

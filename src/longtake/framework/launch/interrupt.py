@@ -1,4 +1,8 @@
-"""Interrupts: signals as a request to finish cleanly."""
+"""Interrupts: signals as a request to finish cleanly.
+
+Only Ctrl-C is taken as more urgent when it comes again: schedulers send SIGTERM more than once by
+themselves, and SIGKILL when their patience is over.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import final
+from typing import Final, final
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Those that end a run: of terminals, schedulers, closed terminals, and SLURM's ``--signal``."""
 
 
 @final
 class StopFlag:
-    """Set once by Ctrl-C (SIGINT), SIGTERM or SIGHUP; the engine asks after every event."""
+    """Set once by one of ``SIGNALS``; the engine asks after every event."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -40,7 +47,7 @@ class StopFlag:
 
 
 class Interrupted(KeyboardInterrupt):
-    """A second signal: the run ends at once.
+    """A second Ctrl-C, or a signal while the ranks meet: the run ends at once.
 
     Args:
         signal: Which one.
@@ -53,7 +60,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def stop_on_interrupt(flag: StopFlag, *, silent: bool = False) -> Iterator[None]:
-    """Turn the first Ctrl-C, SIGTERM or SIGHUP into ``flag``; a second one interrupts at once.
+    """Turn the first of ``SIGNALS`` into ``flag``; a Ctrl-C after it interrupts at once.
 
     A run that was told to ignore SIGHUP (``nohup``) goes on ignoring it. Outside the main thread
     signals cannot be handled, and are left alone.
@@ -66,20 +73,19 @@ def stop_on_interrupt(flag: StopFlag, *, silent: bool = False) -> Iterator[None]
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in signals}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     if before[signal.SIGHUP] is signal.SIG_IGN:
         del before[signal.SIGHUP]
 
     def handle(number: int, frame: FrameType | None) -> None:
         if flag.is_set():
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         flag.set(number)
         if not silent:
             with suppress(OSError):  # the terminal may be what has gone
-                sys.stderr.write(
-                    "longtake: ending after the current task; once more to end at once\n"
-                )
+                sys.stderr.write("longtake: ending after the current task; Ctrl-C to end at once\n")
                 sys.stderr.flush()
 
     for number in before:

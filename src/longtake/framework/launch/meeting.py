@@ -1,14 +1,18 @@
-"""Meeting of a run's ranks: the address at which they find one another, and who has not come."""
+"""Meeting of a run's ranks: the address at which they find one another, and who has not come.
+
+Ranks of one machine meet on its loopback, and connect there: no other machine reaches them.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, final
 
@@ -16,14 +20,24 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
+from longtake.comm.interfaces import LOOPBACK, Route, take_interface
 from longtake.errors import ConfigurationError, RankFailure
 from longtake.framework.console.messages import one_line
+from longtake.framework.launch.interrupt import Interrupted, StopFlag
 
 PATIENCE: Final = timedelta(minutes=10)
 """How long the first rank waits for the last one: machines start and import at different times."""
 _TOLD: Final = timedelta(seconds=15)
 """After so long it is said who is waited for."""
 _LOOK: Final = 0.2
+_OFF: Final = "off"
+"""The key of the first rank that has called the meeting off."""
+_HEARD: Final = "heard"
+"""The key of how many of the others know."""
+
+
+class CalledOff(Exception):
+    """Another rank has refused the run, and has said why."""
 
 
 def _warn(sentence: str) -> None:
@@ -40,6 +54,8 @@ class Meeting:
         port: There.
         rank: This rank.
         world_size: Number of ranks.
+        one_machine: Whether all ranks are on this machine.
+        stop: Set when the run is to end, also while the ranks meet.
         patience: How long the ranks wait for one another.
         told: After so long it is said who is waited for.
         say: Takes what is said meanwhile.
@@ -49,38 +65,82 @@ class Meeting:
     port: int
     rank: int
     world_size: int
+    one_machine: bool
+    stop: StopFlag = field(default_factory=StopFlag)
     patience: timedelta = PATIENCE
     told: timedelta = _TOLD
     say: Callable[[str], None] = _warn
 
-    def meet(self, environment: Mapping[str, str] = os.environ) -> Store:
+    def meet(self, environment: MutableMapping[str, str] = os.environ) -> Store:
         """Return the run's key-value store, once all ranks are there. Collective.
+
+        Args:
+            environment: Of the process; gets the network interface by which the ranks connect.
 
         Raises:
             ConfigurationError: The host name does not resolve, or the port is in use.
             RankFailure: A rank has not come.
+            Interrupted: A signal has.
+            CalledOff: A rank has refused the run.
         """
-        keeps = self.rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         self._resolve()
         deadline = time.monotonic() + self.patience.total_seconds()
+        store = self._store(environment, deadline)
+        route = Route.to(LOOPBACK if self.one_machine else self.host, self.port)
+        store.set(f"here/{self.rank}", str(route))
+        self._wait_for_all(store, deadline)
+        here = store.multi_get([f"here/{rank}" for rank in range(self.world_size)])
+        take_interface([Route.read(text.decode()) for text in here], self.rank, environment)
+        return store
+
+    def call_off(self, environment: Mapping[str, str] = os.environ) -> bool:
+        """Say that there is nothing to meet for, and return whether another rank has said so.
+
+        Any rank calls it in place of ``meet``. The first one waits until all have heard of it.
+
+        Args:
+            environment: Of the process.
+
+        Raises:
+            ConfigurationError: The port is in use.
+            RankFailure: The first rank has not come.
+        """
+        deadline = time.monotonic() + self.patience.total_seconds()
+        store = self._store(environment, deadline)
+        first = store.compare_set(_OFF, "", str(self.rank)).decode()
+        self._part(store, deadline)
+        return first != str(self.rank)
+
+    def _part(self, store: Store, deadline: float) -> None:
+        """Leave without having met; the first rank keeps the store until all have heard."""
+        others = store.add(_HEARD, int(self.rank > 0))
+        while self.rank == 0 and others < self.world_size - 1 and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+            others = store.add(_HEARD, 0)
+
+    def _store(self, environment: Mapping[str, str], deadline: float) -> Store:
+        """Return the store, kept by the first rank or by torchrun's agent, once it is there."""
+        agents = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        keeps = self.rank == 0 and not agents
+        inside = self.one_machine and not agents
+        host = LOOPBACK if inside else self.host
         if not keeps:
-            self._reach(deadline)
+            self._reach(host, deadline)
         try:
-            store: Store = TCPStore(
-                self.host,
+            listener = socket.create_server((host, self.port)) if keeps and inside else None
+            store = TCPStore(
+                host,
                 self.port,
                 is_master=keeps,
                 timeout=self.patience,
                 wait_for_workers=False,
                 multi_tenant=True,
+                master_listen_fd=None if listener is None else listener.detach(),
             )
-        except dist.DistNetworkError as error:
+        except (dist.DistNetworkError, OSError) as error:
             raise self._refused(error) from error
         # A restart by torchrun finds the store of the run before.
-        store = PrefixStore(f"longtake/{environment.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        store.set(f"here/{self.rank}", "")
-        self._wait_for_all(store, deadline)
-        return store
+        return PrefixStore(f"longtake/{environment.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
     @property
     def _address(self) -> str:
@@ -97,7 +157,8 @@ class Meeting:
             ) from error
 
     def _refused(self, error: Exception) -> ConfigurationError | RankFailure:
-        if "EADDRINUSE" in str(error):
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        if taken or "EADDRINUSE" in str(error):
             return ConfigurationError(
                 f"the ranks are to meet at port {self.port}, which another program uses on this "
                 f"machine; set MASTER_PORT to another one, the same for all ranks."
@@ -107,18 +168,18 @@ class Meeting:
             f"{one_line(str(error))[:200]}"
         )
 
-    def _reach(self, deadline: float) -> None:
+    def _reach(self, host: str, deadline: float) -> None:
         """Wait until somebody listens at the address."""
         reminder, why = _Reminder(self), ""
         while time.monotonic() < deadline:
             try:
-                socket.create_connection((self.host, self.port), timeout=2.0).close()
+                socket.create_connection((host, self.port), timeout=2.0).close()
             except OSError as error:
                 why = error.strerror or str(error)
             else:
                 return
             reminder.look(f"waits for rank 0 at {self._address}, where nobody answers ({why})")
-            time.sleep(_LOOK)
+            self._pause()
         raise RankFailure(
             f"rank {self.rank} has waited for rank 0 at {self._address} for "
             f"{self.patience.total_seconds():.0f} s, but nobody answers there ({why})."
@@ -128,6 +189,9 @@ class Meeting:
         reminder, missing = _Reminder(self), list(range(self.world_size))
         while True:
             try:
+                if store.check([_OFF]):
+                    self._part(store, min(deadline, time.monotonic() + self.told.total_seconds()))
+                    raise CalledOff
                 missing = [rank for rank in missing if not store.check([f"here/{rank}"])]
             except (dist.DistError, OSError) as error:
                 raise RankFailure(
@@ -143,7 +207,13 @@ class Meeting:
                 )
             if self.rank == 0:  # one speaks for all
                 reminder.look(f"waits for {_ranks(missing)} to come to {self._address}")
-            time.sleep(_LOOK)
+            self._pause()
+
+    def _pause(self) -> None:
+        """Wait a little, unless the run is to end."""
+        time.sleep(_LOOK)
+        if self.stop.is_set():
+            raise Interrupted(self.stop.signal)
 
 
 @final

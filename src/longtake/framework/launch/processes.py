@@ -60,8 +60,6 @@ class RankProcesses(_SubprocessScriptLauncher):
         if not environment.creates_processes_externally:
             _check_command(sys.argv)
             os.environ[_PARENT] = str(os.getpid())
-            # A rank that is gone is reported in one sentence, not in C++ stack traces.
-            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
             with _interrupts_ignored():
                 self._call_children_scripts()
             _in_background(self._watch_children, over)

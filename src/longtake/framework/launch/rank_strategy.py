@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 import torch
 import torch.distributed as dist
@@ -17,14 +18,19 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from typing_extensions import override
 
 from longtake.comm.choice import TransportName
+from longtake.comm.interfaces import GLOO
 from longtake.errors import LongtakeError, RankFailure
 from longtake.framework.console.messages import one_line
-from longtake.framework.launch.meeting import PATIENCE, Meeting
+from longtake.framework.launch.interrupt import StopFlag
+from longtake.framework.launch.meeting import Meeting
 from longtake.framework.launch.processes import RankProcesses, leave
 from longtake.plan.ir.actions import CHANNELS
 from longtake.strategies import Communicator
 
 ObjectT = TypeVar("ObjectT")
+
+_CONNECTED: Final = timedelta(minutes=1)
+"""By then ranks that have met are connected, or cannot be."""
 
 
 @final
@@ -49,6 +55,8 @@ class RankStrategy(ParallelStrategy):
         self.num_nodes = 1  # set by the trainer
         self.last_actions: Path | None = None
         """Where to write what all ranks did last, should the run fail; set on one rank."""
+        self.stop = StopFlag()
+        """Set when the run is to end, also while its ranks meet; set by the trainer."""
         self._transport = transport
         self._communicator: Communicator | None = None
         self._store: Store | None = None
@@ -118,15 +126,29 @@ class RankStrategy(ParallelStrategy):
         rank, world_size = self.global_rank, self.world_size
         if self._store is None:
             # One store for all runs of this process: its port would not be free again at once.
-            self._store = Meeting(host=host, port=port, rank=rank, world_size=world_size).meet()
+            self._store = Meeting(
+                host=host,
+                port=port,
+                rank=rank,
+                world_size=world_size,
+                one_machine=self.num_nodes == 1,
+                stop=self.stop,
+            ).meet()
         self._meetings += 1
-        dist.init_process_group(
-            "gloo",  # for the hosts; the transport makes its own groups
-            store=PrefixStore(f"longtake/{self._meetings}", self._store),
-            rank=rank,
-            world_size=world_size,
-            timeout=PATIENCE,
-        )
+        try:
+            dist.init_process_group(
+                "gloo",  # for the hosts; the transport makes its own groups
+                store=PrefixStore(f"longtake/{self._meetings}", self._store),
+                rank=rank,
+                world_size=world_size,
+                timeout=_CONNECTED,
+            )
+        except RuntimeError as error:  # gloo has no other class
+            raise RankFailure(
+                f"rank {rank} cannot connect to the others through the network interface "
+                f"{os.environ[GLOO]} ({one_line(str(error))[:200]}); set {GLOO} on each machine to "
+                f"the one by which the others reach it, and let all ports pass between them."
+            ) from error
 
     def _report(self, sentence: str) -> None:
         """Say what takes too long."""

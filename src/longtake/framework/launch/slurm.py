@@ -35,9 +35,10 @@ class SlurmStep(ClusterEnvironment):
         self._local_rank = number(environment, "SLURM_LOCALID")
         self._node = number(environment, "SLURM_NODEID")
         placed = environment.get("SLURM_STEP_TASKS_PER_NODE")
-        self._nodes = number(environment, "SLURM_STEP_NUM_NODES", 1)
+        self.nodes = number(environment, "SLURM_STEP_NUM_NODES", 1)
+        """Machines of the step."""
         if placed is not None:
-            self._nodes = len(tasks_per_node(placed))
+            self.nodes = len(tasks_per_node(placed))
 
     @property
     @override
@@ -50,7 +51,7 @@ class SlurmStep(ClusterEnvironment):
         """``MASTER_ADDR``, or this machine if all tasks are here, or the first one of the step."""
         if given := self._environment.get("MASTER_ADDR"):
             return given
-        if self._nodes == 1:
+        if self.nodes == 1:
             return "127.0.0.1"
         for name in ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"):
             if listed := self._environment.get(name):

@@ -3,6 +3,7 @@
 from longtake.models.cogvideox.backbone import CogVideoXBackbone
 from longtake.models.cogvideox.decoder import CogVideoXDecoder
 from longtake.models.cogvideox.family import CogVideoXFamily
+from longtake.models.cogvideox.pairs import PairsDecoder, paired, unpaired
 from longtake.models.cogvideox.positions import CogVideoXRotary, CogVideoXWaves
 
 __all__ = [
@@ -11,4 +12,7 @@ __all__ = [
     "CogVideoXFamily",
     "CogVideoXRotary",
     "CogVideoXWaves",
+    "PairsDecoder",
+    "paired",
+    "unpaired",
 ]

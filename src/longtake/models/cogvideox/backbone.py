@@ -8,6 +8,7 @@ from typing import TypeAlias, cast, final
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor
+from torch.nn.functional import conv2d
 from typing_extensions import override
 
 from longtake.models.base import Attend, Backbone, Condition, Grid, LayerContext, PromptStates
@@ -39,7 +40,8 @@ class CogVideoXBackbone(Backbone[Tensor, Tensor]):
         plane = (config.sample_height // patch, config.sample_width // patch)
         scales = (config.spatial_interpolation_scale, config.temporal_interpolation_scale)
         device = next(transformer.parameters()).device
-        rotary = CogVideoXRotary(spec.head_dim, patch, plane, spec.text_tokens, device)
+        trained = None if config.patch_size_t is not None else plane  # CogVideoX 1.5
+        rotary = CogVideoXRotary(spec.head_dim, patch, trained, spec.text_tokens, device)
         rotates = config.use_rotary_positional_embeddings
         super().__init__(spec, rotary if rotates else None)
         self._added: CogVideoXWaves | CogVideoXLearned | None = None
@@ -69,8 +71,11 @@ class CogVideoXBackbone(Backbone[Tensor, Tensor]):
         if self.spec.start == "channels":
             assert condition.start is not None  # a run without one is refused
             latents = torch.cat([latents, condition.start.channels_of(grid.frames)], dim=1)
-        frames = patches(latents[0].transpose(0, 1).to(patches.weight.dtype))
-        video = frames.flatten(2).transpose(1, 2).flatten(0, 1)[None]
+        frames, size = latents[0].transpose(0, 1).to(patches.weight.dtype), self.spec.patch[1]
+        # A kernel of patches, or a matrix: channels are outermost in a patch of either.
+        kernel = patches.weight.view(len(patches.weight), -1, size, size)
+        tokens = conv2d(frames, kernel, patches.bias, stride=size)
+        video = tokens.flatten(2).transpose(1, 2).flatten(0, 1)[None]
         if self._added is not None:
             video = self._added.add(video, grid)
         return torch.cat((video.expand(len(text), -1, -1), text), dim=1)

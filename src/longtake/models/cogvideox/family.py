@@ -1,4 +1,4 @@
-"""CogVideoX folders (2B, 5B): text to video, and image to video (5B)."""
+"""CogVideoX folders: text to video (2B, 5B, 1.5 5B), and image to video (5B)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from longtake.models.cogvideox.backbone import CogVideoXBackbone
 from longtake.models.cogvideox.decoder import CogVideoXDecoder
 from longtake.models.cogvideox.encoder import CogVideoXEncoder
 from longtake.models.cogvideox.lora_names import LORA_NAMES
+from longtake.models.cogvideox.pairs import PAIR, PairsDecoder, paired
 from longtake.models.conditioning import ConditioningFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import prompt_shape, with_defaults
@@ -31,6 +32,8 @@ from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
 
 _DEFAULTS = Defaults(guidance_scale=6.0, height=480, width=720, frames=49, fps=8)
+_DEFAULTS_15 = replace(_DEFAULTS, height=768, width=1360, frames=81, fps=16)
+"""Of its authors' script; the pipeline would make pictures as large as its positions reach."""
 _IMAGE = "CogVideoXImageToVideoPipeline"
 _ROTARY = "use_rotary_positional_embeddings"
 """What 5B has and 2B has not."""
@@ -39,10 +42,11 @@ _ROTARY = "use_rotary_positional_embeddings"
 @final
 @register("CogVideoXPipeline", _IMAGE)
 class CogVideoXFamily(ModelFamily):
-    """CogVideoX of one latent frame per token, from text or from an image."""
+    """CogVideoX, from text or from an image; 1.5, of two latent frames per token, from text."""
 
     layer_lists = ("transformer_blocks",)
     lora_names = LORA_NAMES
+    transformer_class = CogVideoXTransformer3DModel
     cards = (
         ModelCard(
             pipeline="CogVideoXPipeline",
@@ -69,11 +73,24 @@ class CogVideoXFamily(ModelFamily):
             defaults=_DEFAULTS,
         ),
         ModelCard(
+            pipeline="CogVideoXPipeline",
+            model="CogVideoX 1.5 5B",
+            examples=("THUDM/CogVideoX1.5-5B",),
+            licence="cogvideox-license",
+            start="optional",
+            guidance="branches",
+            timestep="clip",
+            native_frames=11,
+            decoder="exact",
+            defaults=_DEFAULTS_15,
+        ),
+        ModelCard(
             pipeline=_IMAGE,
             model="CogVideoX 1.0 5B I2V",
             examples=("THUDM/CogVideoX-5b-I2V",),
             licence="cogvideox-license",
             start="always",
+            native=("start",),
             guidance="branches",
             timestep="clip",
             native_frames=13,
@@ -84,14 +101,19 @@ class CogVideoXFamily(ModelFamily):
 
     @override
     def card(self, folder: ModelFolder) -> ModelCard:
-        small, large, image = self.cards
+        small, large, newer, image = self.cards
+        config = folder.config("transformer")
         if folder.pipeline == _IMAGE:
             return image
-        return large if folder.config("transformer").get(_ROTARY) else small
+        if config.get("patch_size_t") is not None:
+            return newer
+        return large if config.get(_ROTARY) else small
 
     @override
     def defaults(self, folder: ModelFolder) -> Defaults:
         config = with_defaults(CogVideoXTransformer3DModel, folder.config("transformer"))
+        if config["patch_size_t"] is not None:
+            return _DEFAULTS_15
         scale = _spatial(with_defaults(AutoencoderKLCogVideoX, folder.config("vae")))
         return replace(
             _DEFAULTS,
@@ -105,21 +127,23 @@ class CogVideoXFamily(ModelFamily):
         config, image = _transformer_config(folder), folder.pipeline == _IMAGE
         learned = config["use_learned_positional_embeddings"]
         vae = with_defaults(AutoencoderKLCogVideoX, folder.config("vae"))
+        together = _together(config)
         return BackboneSpec(
             name=f"{folder.path.name} ({folder.pipeline})",
-            channels=config["out_channels"],
+            channels=config["out_channels"] * together,
             patch=(1, config["patch_size"], config["patch_size"]),
             heads=config["num_attention_heads"],
             head_dim=config["attention_head_dim"],
             layers=config["num_layers"],
             native_frames=_native_frames(config),
             compression=Compression(
-                temporal=int(vae["temporal_compression_ratio"]),
+                temporal=int(vae["temporal_compression_ratio"]) * together,
                 spatial=_spatial(vae),
             ),
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             text_tokens=config["max_text_seq_length"],
             start="channels" if image else "replaced",
+            native=self.card(folder).native,
             learned_frames=_native_frames(config) if learned else None,
         )
 
@@ -138,9 +162,11 @@ class CogVideoXFamily(ModelFamily):
     @override
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
-    ) -> CogVideoXDecoder:
+    ) -> CogVideoXDecoder | PairsDecoder:
         place, build = Placement(device, dtype), AutoencoderKLCogVideoX.from_config
-        return CogVideoXDecoder(load_vae(folder, build, place, without=("encoder", "quant_conv")))
+        vae = load_vae(folder, build, place, without=("encoder", "quant_conv"))
+        decoder = CogVideoXDecoder(vae)
+        return decoder if _together(_transformer_config(folder)) == 1 else PairsDecoder(decoder)
 
     @override
     def encode_text(
@@ -163,7 +189,9 @@ class CogVideoXFamily(ModelFamily):
     @override
     def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
         vae = with_defaults(AutoencoderKLCogVideoX, folder.config("vae"))
-        return CogVideoXEncoder.load(folder, device).encode(frames) * float(vae["scaling_factor"])
+        encoder = CogVideoXEncoder.load(folder, device)
+        latents = encoder.encode(frames) * float(vae["scaling_factor"])
+        return latents if _together(_transformer_config(folder)) == 1 else paired(latents)
 
     @override
     def encode_start(
@@ -203,11 +231,16 @@ def _transformer_config(folder: ModelFolder) -> dict[str, Any]:
     """Return the transformer's configuration, or refuse the folder."""
     config = with_defaults(CogVideoXTransformer3DModel, folder.config("transformer"))
     frames = config["patch_size_t"]
-    if frames is not None:
+    if frames not in (None, PAIR):
         raise ModelError(
-            f"{folder.path} is CogVideoX 1.5, which puts {frames} latent frames into one token "
-            f"(patch_size_t); blocks are cut between latent frames, so folders with one per token "
-            f"can be run (CogVideoX-2b, CogVideoX-5b)."
+            f"{folder.path} is CogVideoX that puts {frames} latent frames into one token "
+            f"(patch_size_t); longtake runs those of one (CogVideoX-2b, CogVideoX-5b) and of "
+            f"{PAIR} (CogVideoX1.5-5B)."
+        )
+    if frames is not None and folder.pipeline == _IMAGE:
+        raise ModelError(
+            f"{folder.path} is CogVideoX 1.5 I2V, which longtake does not run; CogVideoX-5b-I2V "
+            f"begins with an image, and CogVideoX1.5-5B takes one in place of noise."
         )
     channels, further = config["out_channels"], config["in_channels"] - config["out_channels"]
     wanted = channels if folder.pipeline == _IMAGE else 0
@@ -224,4 +257,10 @@ def _spatial(vae: dict[str, Any]) -> int:
 
 
 def _native_frames(config: dict[str, Any]) -> int:
-    return int((config["sample_frames"] - 1) // config["temporal_compression_ratio"] + 1)
+    frames = (config["sample_frames"] - 1) // config["temporal_compression_ratio"] + 1
+    return -(-int(frames) // _together(config))
+
+
+def _together(config: dict[str, Any]) -> int:
+    """Return how many of the VAE's latent frames are in one token."""
+    return int(config["patch_size_t"] or 1)

@@ -25,7 +25,8 @@ class CogVideoXRotary(Positions):
     """Rotary positions of whole frames, and of rows and columns as the pipeline scales them.
 
     The picture's tokens fill the plane of the trained size as far as its shape allows, centered:
-    another size stands between the trained rows and columns. Frames count from the video's first
+    another size stands between the trained rows and columns. In CogVideoX 1.5 they stand where they
+    are, whatever the size. Frames count from the video's first
     one; angles are computed in float64, so that windows are shifts of each other. The model
     leaves text unrotated, as if it stood at row 0 and column 0 of a clip's first frame: it stands
     there in the window's origin here.
@@ -33,7 +34,7 @@ class CogVideoXRotary(Positions):
     Args:
         head_dim: Size of a head; a quarter of it turns with the frames.
         patch: Latent positions per token along height and width.
-        plane: Rows and columns of tokens that the model was trained with.
+        plane: Rows and columns of tokens that the model was trained with; ``None``: no matter.
         text_tokens: Text tokens behind the video tokens.
         device: Where the tables are needed.
     """
@@ -42,7 +43,7 @@ class CogVideoXRotary(Positions):
         self,
         head_dim: int,
         patch: int,
-        plane: tuple[int, int],
+        plane: tuple[int, int] | None,
         text_tokens: int,
         device: torch.device,
     ) -> None:
@@ -57,8 +58,11 @@ class CogVideoXRotary(Positions):
 
     @override
     def table(self, grid: Grid) -> Rotary:
-        size, (rows, columns) = (grid.height // self._patch, grid.width // self._patch), self._plane
-        start, stop = get_resize_crop_region_for_grid(size, columns, rows)
+        size = (grid.height // self._patch, grid.width // self._patch)
+        start, stop = (0, 0), size
+        if self._plane is not None:
+            rows, columns = self._plane
+            start, stop = get_resize_crop_region_for_grid(size, columns, rows)
         video = torch.cartesian_prod(
             torch.tensor(grid.positions, dtype=torch.float64),
             *(_spread(*axis) for axis in zip(start, stop, size, strict=True)),

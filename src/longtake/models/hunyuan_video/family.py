@@ -41,6 +41,7 @@ class HunyuanVideoFamily(ModelFamily):
 
     layer_lists = ("transformer_blocks", "single_transformer_blocks")
     lora_names = LORA_NAMES
+    transformer_class = HunyuanVideoTransformer3DModel
     cards = (
         ModelCard(
             pipeline="HunyuanVideoPipeline",

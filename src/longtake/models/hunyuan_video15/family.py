@@ -55,6 +55,7 @@ class HunyuanVideo15Family(ModelFamily):
 
     layer_lists = ("transformer_blocks",)
     lora_names = LORA_NAMES
+    transformer_class = HunyuanVideo15Transformer3DModel
     cards = (
         ModelCard(
             pipeline="HunyuanVideo15Pipeline",
@@ -73,6 +74,7 @@ class HunyuanVideo15Family(ModelFamily):
             model="HunyuanVideo 1.5 I2V",
             examples=("hunyuanvideo-community/HunyuanVideo-1.5-480p_i2v",),
             start="always",
+            native=("start",),
             guidance="branches",
             timestep="clip",
             native_frames=_NATIVE_FRAMES,
@@ -115,6 +117,7 @@ class HunyuanVideo15Family(ModelFamily):
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             text_tokens=_PROMPT_TOKENS + _GLYPH_TOKENS + (image_tokens(folder) if image else 0),
             start="channels" if image else "replaced",
+            native=self.card(folder).native,
         )
 
     @override

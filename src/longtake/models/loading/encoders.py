@@ -12,13 +12,14 @@ from longtake.errors import ModelError
 from longtake.models.base import Placement
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.headers import (
-    TensorHeader,
     check_finite,
     misshapen,
     missing,
     read_headers,
     unknown,
 )
+from longtake.models.loading.quantize import quantize_linears
+from longtake.models.loading.stored import TensorHeader
 
 _OTHER_PARTS: Final = ("decoder.", "lm_head.", "visual_projection.", "text_projection.", "visual.")
 """Parts of a whole model beside its encoder, which a folder may hold too: they are not read."""
@@ -54,6 +55,8 @@ def load_encoder(folder: ModelFolder, component: str, encoder_class: Any, place:
     _check(component, encoder, found, headers)
     for key, tensor in encoder.state_dict().items():
         check_finite(component, key, tensor, _file_of(key, headers))
+    if place.quantize is not None:
+        quantize_linears(encoder, place.quantize)
     return encoder.to(place.device)
 
 

@@ -13,6 +13,7 @@ from longtake.errors import ModelError
 from longtake.models.loading.hub import HubSnapshot, find_settings, find_snapshot, is_cached
 from longtake.models.loading.hub_ids import check_layout
 from longtake.models.loading.lora import Lora, LoraFile
+from longtake.models.loading.lora.names import FIRST, SECOND
 from longtake.models.loading.redirects import refuse_adapter, refuse_kernels, refuse_sizes
 from longtake.models.loading.single_file import find_weights, refuse_file, refuse_folder
 from longtake.models.loading.structures import Structure, structure_of
@@ -22,8 +23,8 @@ from longtake.paths import expanded
 BUNDLED = {"demo": Path(__file__).parents[2] / "assets" / "demo_model"}
 """Models inside the package, by the name that ``model.pipeline`` takes."""
 
-TRANSFORMER = "transformer"
-"""The component that a file of its own may stand for."""
+TRANSFORMER = FIRST
+"""The component that a file of its own may stand for, or two for the two experts."""
 _WEIGHTED = ("text_encoder", "image_encoder", "transformer", "vae")
 """How the names of components with weights begin (``text_encoder_2``)."""
 
@@ -40,6 +41,7 @@ class ModelFolder:
         report: Called with a sentence about what of a LoRA is skipped.
         variant: Which weight files are read where a component has them: ``fp16``, say.
         weights: A file or folder that the transformer is read from, in place of the folder's own.
+        weights_2: The same, of the second expert.
         structure: What stands in for files where there is no folder; only to plan with.
     """
 
@@ -50,6 +52,7 @@ class ModelFolder:
     report: Callable[[str], None] = lambda _: None
     variant: str | None = None
     weights: Path | None = None
+    weights_2: Path | None = None
     structure: Structure | None = None
 
     @property
@@ -180,9 +183,9 @@ class ModelFolder:
                 )
         return files
 
-    def is_replaced(self, component: str) -> bool:
-        """Return whether a component is read from weights of its own, outside the folder."""
-        return self.weights is not None and component == TRANSFORMER
+    def own_weights(self, component: str) -> Path | None:
+        """Return the file or folder that a component is read from, where that is another one."""
+        return {TRANSFORMER: self.weights, SECOND: self.weights_2}.get(component)
 
     def holds(self, component: str) -> bool:
         """Return whether all of a component's weight files are on this machine."""
@@ -214,17 +217,18 @@ class ModelFolder:
     def _missing(self) -> list[str]:
         if self.hub is None:
             return []
-        parts = [part for part in self.weighted if not self.is_replaced(part)]
+        parts = [part for part in self.weighted if self.own_weights(part) is None]
         chosen = {file for part in parts for file in self._chosen(part)[1].values()}
         return self.hub.missing(sorted(file.relative_to(self.path).as_posix() for file in chosen))
 
     def _chosen(self, component: str) -> tuple[str, dict[str, Path]]:
         """Return the name of an index or of a whole file, and files by tensor, here or not."""
         folder, names = self.path / component, self._names(component)
-        if self.weights is not None and self.is_replaced(component):
-            if self.weights.is_file():
-                return self.weights.name, {"": self.weights}
-            folder, names = self.weights, {entry.name for entry in self.weights.iterdir()}
+        own = self.own_weights(component)
+        if own is not None:
+            if own.is_file():
+                return own.name, {"": own}
+            folder, names = own, {entry.name for entry in own.iterdir()}
         chosen = choose(names, self.library(component), self.variant)
         if chosen is None:
             raise ModelError(why_none(str(folder), names, self.variant))
@@ -254,6 +258,7 @@ def open_folder(
     variant: str | None = None,
     revision: str | None = None,
     weights: str | None = None,
+    weights_2: str | None = None,
 ) -> ModelFolder:
     """Find a pipeline: a bundled model's name, a local folder or a hub id.
 
@@ -267,13 +272,14 @@ def open_folder(
         revision: Branch, tag or commit of a hub id; ``None`` for the newest.
         weights: Safetensors file that the transformer is read from, or a diffusers folder of one or
             with one; ``None``: the pipeline's own.
+        weights_2: The same, of the second expert.
 
     Raises:
         ModelError: There is no such folder, or it is not a diffusers pipeline; or a LoRA is none;
             or there are no such weights, or they would be for one of two transformers; or it
             would have code run or other models loaded.
     """
-    own = None if weights is None else find_weights(expanded(weights), TRANSFORMER)
+    own, other = _own_weights(weights, weights_2)
     local = BUNDLED.get(name) or _local(name)
     if local is not None and revision is not None:
         raise ModelError(
@@ -288,7 +294,9 @@ def open_folder(
     if "_class_name" not in index:
         raise ModelError(f"{index_file} names no pipeline class (_class_name).")
     hub = None if local else find_snapshot(name, path)
-    folder = ModelFolder(path, index, hub, tuple(loras), variant=variant, weights=own)
+    folder = ModelFolder(
+        path, index, hub, tuple(loras), variant=variant, weights=own, weights_2=other
+    )
     folder.check_variant()
     for part in folder.weighted:
         refuse_adapter(path / part)
@@ -301,14 +309,7 @@ def open_folder(
 def _check_replaced(folder: ModelFolder, name: str, loras: Sequence[Lora]) -> None:
     """Refuse weights and LoRAs that are not for the folder's transformers."""
     transformers = [part for part in folder.components if part.startswith(TRANSFORMER)]
-    own = folder.weights
-    if own is not None and len(transformers) > 1:
-        raise ModelError(
-            f"model.weights is {own}, one transformer, but {name} has {len(transformers)} experts; "
-            f"give a diffusers folder that holds them as model.pipeline."
-        )
-    if own is not None:
-        folder.weight_files(TRANSFORMER)  # or a refusal
+    _check_own(folder, name, transformers)
     for lora in loras:
         lora.check(transformers)
         LoraFile(lora)  # or a refusal
@@ -321,6 +322,7 @@ def open_for_plan(
     variant: str | None = None,
     revision: str | None = None,
     weights: str | None = None,
+    weights_2: str | None = None,
 ) -> ModelFolder:
     """Find a pipeline as ``open_folder`` does, but ask no hub for what the package knows.
 
@@ -333,20 +335,57 @@ def open_for_plan(
         variant: Of the weight files.
         revision: Branch, tag or commit of a hub id.
         weights: What the transformer would be read from.
+        weights_2: What the second expert would be read from.
 
     Raises:
         ModelError: As ``open_folder``.
     """
     structure = None if revision or BUNDLED.get(name) or _local(name) else structure_of(name)
     if structure is None or is_cached(name):
-        return open_folder(name, loras, variant=variant, revision=revision, weights=weights)
-    own = None if weights is None else find_weights(expanded(weights), TRANSFORMER)
-    index = dict(structure.files["model_index.json"])
+        return open_folder(
+            name, loras, variant=variant, revision=revision, weights=weights, weights_2=weights_2
+        )
+    own, other = _own_weights(weights, weights_2)
     folder = ModelFolder(
-        Path(name), index, None, tuple(loras), variant=variant, weights=own, structure=structure
+        Path(name),
+        dict(structure.files["model_index.json"]),
+        None,
+        tuple(loras),
+        variant=variant,
+        weights=own,
+        weights_2=other,
+        structure=structure,
     )
     _check_replaced(folder, name, loras)
     return folder
+
+
+def _own_weights(first: str | None, second: str | None) -> tuple[Path | None, Path | None]:
+    """Return the files or folders that the transformers are read from, in place of their own."""
+    return (
+        None if first is None else find_weights("weights", expanded(first), TRANSFORMER),
+        None if second is None else find_weights("weights_2", expanded(second), SECOND),
+    )
+
+
+def _check_own(folder: ModelFolder, name: str, transformers: Sequence[str]) -> None:
+    """Refuse weights of too few or too many transformers, and files that are not there."""
+    own = {part: folder.own_weights(part) for part in (TRANSFORMER, SECOND)}
+    given = {part: path for part, path in own.items() if path is not None}
+    if given and len(transformers) > 1 and len(given) == 1:
+        [(part, path)] = given.items()
+        here, lacking = ("", "_2") if part == TRANSFORMER else ("_2", "")
+        raise ModelError(
+            f"model.weights{here} is {path}, one transformer, but {name} has {len(transformers)} "
+            f"experts; give the other one as model.weights{lacking}."
+        )
+    if SECOND in given and len(transformers) < 2:
+        raise ModelError(
+            f"model.weights_2 is {given[SECOND]}, but {name} has no second expert; give its "
+            f"transformer as model.weights."
+        )
+    for part in given:
+        folder.weight_files(part)  # or a refusal
 
 
 def _local(name: str) -> Path | None:

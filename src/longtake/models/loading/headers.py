@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,18 +13,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from longtake.errors import ModelError, nearest
-from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.original_names import diffusers_names
+from longtake.models.loading.float8 import with_scales
+from longtake.models.loading.folder import TRANSFORMER, ModelFolder
+from longtake.models.loading.original_names import in_diffusers_names
+from longtake.models.loading.stored import FLOAT8, FLOATS, WHOLE, TensorHeader
 from longtake.models.registry import registered
 
-_FLOATS: Final = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
-_WHOLE: Final = {"I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}
-"""Dtypes of a few buffers (positions); numbers of weights are never whole."""
 _FORMATS: Final = (
     (re.compile(r"(^|\.)scaled_fp8$|\.scale_(weight|input)$"), "scaled float8"),
     (re.compile(r"\.SCB$|\.weight_format$"), "bitsandbytes int8"),
@@ -34,33 +27,13 @@ _FORMATS: Final = (
     (re.compile(r"\.weight\._(data|scale|shift)$"), "quanto"),
     (re.compile(r"\.(wscales|smooth_factor|proj_down)$"), "SVDQuant"),
     (re.compile(r"\.(qweight|qzeros|g_idx)$"), "GPTQ or AWQ"),
+    (re.compile(r"\.comfy_quant$"), "scaled in a way of its own"),
     (re.compile(r"\.weight_(scale(_inv|_2)?|packed|zero_point)$|\.input_scale$"), "scaled"),
 )
 """Names of tensors that stand beside quantized weights, and what the format is called."""
 _NARROW: Final = " as float16, which ends at 65,504; see whether model.dtype bfloat16 can be used"
 _QUANTIZED: Final = ("quantization_config", "compression_config")
 """Settings in ``config.json`` of a component whose weights are quantized."""
-
-
-@dataclass(frozen=True, slots=True)
-class TensorHeader:
-    """What a file says about one of its tensors.
-
-    Args:
-        file: That holds it.
-        shape: Of the tensor.
-        dtype: As safetensors calls it: ``BF16``, say.
-        key: What the file calls it.
-    """
-
-    file: Path
-    shape: tuple[int, ...]
-    dtype: str
-    key: str
-
-    def blank(self) -> Tensor:
-        """Return a tensor without values, on the meta device."""
-        return torch.empty(self.shape, dtype=(_FLOATS | _WHOLE)[self.dtype], device="meta")
 
 
 def read_headers(folder: ModelFolder, component: str) -> dict[str, TensorHeader]:
@@ -89,13 +62,13 @@ def read_headers(folder: ModelFolder, component: str) -> dict[str, TensorHeader]
                 f"the weight index in {folder.path / component} lacks the tensor {unlisted[0]} "
                 f"{stored[unlisted[0]].shape} of {file}."
             )
+    if component.startswith(TRANSFORMER):
+        found = with_scales(found)
     _check_format(folder, component, found)
-    if folder.weights is None or not folder.is_replaced(component):
-        return found
     family = registered().get(folder.pipeline)
-    names = None if family is None else family().diffusers_names
-    originals = diffusers_names(folder.weights, found, names)
-    return {name: found[original] for name, original in originals.items()}
+    if family is None or folder.own_weights(component) is None:
+        return found
+    return in_diffusers_names(folder, component, found, family.transformer_class, family.lora_names)
 
 
 def check_module(
@@ -129,10 +102,10 @@ def check_module(
         header = headers[key]
         if header.shape != shape:
             raise misshapen(component, key, header, shape)
-        if tensor.is_floating_point() and header.dtype not in _FLOATS:
+        if tensor.is_floating_point() and header.dtype not in FLOATS | FLOAT8:
             raise ModelError(
                 f"the tensor {key} {shape} in {header.file} is of dtype {header.dtype}, which is "
-                f"none of floating-point numbers ({', '.join(_FLOATS)})."
+                f"none of floating-point numbers ({', '.join(FLOATS)})."
             )
     for key in sorted(headers.keys() - known.keys()):
         if not any(re.search(pattern, key) for pattern in ignored):
@@ -213,8 +186,9 @@ def _check_format(folder: ModelFolder, component: str, headers: Mapping[str, Ten
         for pattern, name in _FORMATS:
             if pattern.search(key):
                 raise _quantized(component, name, _seen(key, header))
+    read = FLOATS | WHOLE | (FLOAT8 if component.startswith(TRANSFORMER) else {})
     for key, header in headers.items():
-        if header.dtype not in _FLOATS | _WHOLE:
+        if header.dtype not in read:
             raise _quantized(component, _named(header.dtype), _seen(key, header))
 
 

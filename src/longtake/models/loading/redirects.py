@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from types import UnionType
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from longtake.errors import ModelError
 
@@ -14,6 +15,7 @@ _COUNTED: Final = ("layers", "blocks", "layers_per_block", "heads", "groups")
 """How the settings end that say how many modules are built."""
 _LAYERS: Final = 1_000
 _LARGEST: Final = 2**40
+_SINGLE: Final = (int, float, bool, str, type(None))
 _KERNELS: Final = "_implementation"
 """How settings end that name a kernel; one with a slash is a hub id, whose code would be run."""
 
@@ -70,6 +72,33 @@ def refuse_sizes(file: Path, config: Mapping[str, Any]) -> None:
                 raise ModelError(
                     f"{file} sets {key} to {str(number)[:40]}, but no model has more than {most:,}."
                 )
+
+
+def refuse_structures(file: Path, model: type, config: Mapping[str, Any]) -> None:
+    """Refuse lists and mappings where a model takes single values.
+
+    Some settings are used for the first time when a video is made.
+
+    Args:
+        file: Where they stand.
+        model: Whose constructor's annotations say what it takes.
+        config: What is given.
+
+    Raises:
+        ModelError: Names the setting.
+    """
+    try:
+        taken = get_type_hints(model.__init__)  # type: ignore[misc]
+    except Exception:  # annotations of any library: what cannot be read says nothing
+        return
+    for name, value in config.items():
+        hint = taken.get(name)
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if isinstance(value, list | dict) and all(kind in _SINGLE for kind in kinds):
+            raise ModelError(
+                f"{file} sets {name} to {str(value)[:40]}, but {model.__name__} takes a single "
+                f"value there."
+            )
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

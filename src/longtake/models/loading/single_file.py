@@ -30,10 +30,11 @@ def refuse_file(path: Path) -> ModelError:
     return ModelError(f"model.pipeline is {path}, {_kind(path.name)}; {_INSTEAD}{beside}")
 
 
-def find_weights(path: Path, component: str) -> Path:
+def find_weights(option: str, path: Path, component: str) -> Path:
     """Return the file or folder that holds a transformer's weights.
 
     Args:
+        option: ``weights`` or ``weights_2``.
         path: As the user gives it: a safetensors file, or a folder of or with a transformer.
         component: What a folder of it is called.
 
@@ -45,18 +46,18 @@ def find_weights(path: Path, component: str) -> Path:
         return inside if inside.is_dir() else path
     if path.is_file() and path.suffix == SAFETENSORS:
         return path
-    raise _refuse_weights(path)
+    raise _refuse_weights(f"model.{option}", path)
 
 
-def _refuse_weights(path: Path) -> ModelError:
+def _refuse_weights(option: str, path: Path) -> ModelError:
     if path.name.endswith(PICKLES) and path.is_file():
         return ModelError(
-            f"model.weights is {path}, {_kind(path.name)}; longtake convert {path} makes "
+            f"{option} is {path}, {_kind(path.name)}; longtake convert {path} makes "
             f"{path.with_suffix(SAFETENSORS).name} of it: give that one."
         )
     if path.is_file():
-        return ModelError(f"model.weights is {path}, {_kind(path.name)}; give a safetensors file.")
-    return ModelError(f"model.weights is {path}, but there is no such file or folder.")
+        return ModelError(f"{option} is {path}, {_kind(path.name)}; give a safetensors file.")
+    return ModelError(f"{option} is {path}, but there is no such file or folder.")
 
 
 def refuse_folder(path: Path, shown: str) -> ModelError:
@@ -80,7 +81,7 @@ def refuse_folder(path: Path, shown: str) -> ModelError:
 
 
 def _kind(name: str) -> str:
-    if name.endswith(".gguf"):
+    if name.lower().endswith(".gguf"):
         return "a file of quantized blocks (GGUF), which longtake does not read"
     if name.endswith(PICKLES):
         return "a pickle, which can run any code when it is read, so longtake does not"

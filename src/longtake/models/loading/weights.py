@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,14 +14,13 @@ from torch import Tensor, nn
 
 from longtake.models.base import Placement
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.headers import (
-    TensorHeader,
-    check_finite,
-    check_module,
-    read_headers,
-)
+from longtake.models.loading.headers import check_finite, check_module, read_headers
 from longtake.models.loading.lora import NameTable, changes_of, merged
 from longtake.models.loading.lora.arithmetic import Change
+from longtake.models.loading.offload import LayerStream
+from longtake.models.loading.quantize import layer_linears, layers_of, quantized
+from longtake.models.loading.redirects import refuse_structures
+from longtake.models.loading.stored import TensorHeader
 from longtake.models.registry import registered
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -58,8 +58,10 @@ def load_module(
         ModelError: A tensor is missing, has another shape, is unknown, is not finite, or is in a
             format that is not read; names the key, the file and shapes. Or a LoRA does not fit.
     """
+    config = folder.config(component)
     with torch.device("meta"):
-        module = build(folder.config(component))
+        module = build(config)
+    refuse_structures(folder.path / component / "config.json", type(module), config)
     known = module.state_dict()
     if prune is not None:
         prune(module)
@@ -79,12 +81,34 @@ def load_module(
         check_module(component, headers, known, ignored)
         if not on_meta:
             stored = {key: headers[key] for key in wanted}
-            state = _read(component, stored, changes, place, set(keep_fp32))
-            module.load_state_dict(state, assign=True)
+            _fill(module, component, stored, changes, place, set(keep_fp32))
     if on_meta:
         blank = {key: tensor.to(_dtype(key, place, keep_fp32)) for key, tensor in wanted.items()}
         module.load_state_dict(blank, assign=True)
     return module.requires_grad_(False).eval()
+
+
+def _fill(
+    module: nn.Module,
+    component: str,
+    stored: Mapping[str, TensorHeader],
+    changes: Mapping[str, Sequence[Change]],
+    place: Placement,
+    fp32: Set[str],
+) -> None:
+    """Give a module its tensors, where and as the placement says."""
+    packed = layer_linears(module, fp32) if place.quantize else set()
+    layers = layers_of(module) if place.offload else {}
+    waiting = {f"{layer}.{name}" for layer, part in layers.items() for name in part.state_dict()}
+    state: dict[str, Tensor] = {}
+    for device, keys in (("cpu", waiting), (str(place.device), stored.keys() - waiting)):
+        ours = {key: header for key, header in stored.items() if key in keys}
+        state |= _read(
+            component, ours, changes, replace(place, device=torch.device(device)), fp32, packed
+        )
+    module.load_state_dict(state, assign=True)
+    if layers:
+        LayerStream(list(layers.values()), place.device)
 
 
 def _read(
@@ -93,6 +117,7 @@ def _read(
     changes: Mapping[str, Sequence[Change]],
     place: Placement,
     fp32: Set[str],
+    packed: Set[str],
 ) -> dict[str, Tensor]:
     """Read tensors, each file once, merge what LoRAs change, and round.
 
@@ -102,6 +127,7 @@ def _read(
         changes: What LoRAs add, by tensor.
         place: Where the tensors go, and their dtype.
         fp32: Parts of names that stay in fp32.
+        packed: Which of them are quantized.
 
     Raises:
         ModelError: A tensor is not finite, as it was read or after it was rounded.
@@ -111,15 +137,18 @@ def _read(
         keys_of[header.file].append(key)
     state: dict[str, Tensor] = {}
     for file, keys in keys_of.items():
-        with safe_open(file, framework="pt", device=str(place.device)) as reader:
+        # Not to the device by safetensors, which knows only some kinds; it does the same.
+        with safe_open(file, framework="pt") as reader:
             for key in keys:
-                tensor = reader.get_tensor(stored[key].key)
+                tensor = stored[key].read(reader).to(place.device)
                 check_finite(component, key, tensor, file)
                 if key in changes:
                     tensor = merged(key, tensor, changes[key])
                 state[key] = tensor.to(_dtype(key, place, fp32))
                 if state[key].dtype == torch.float16 != tensor.dtype:  # its range is narrow
                     check_finite(component, key, state[key], file)
+                if place.quantize is not None and key in packed:
+                    state[key] = quantized(state[key], place.quantize)
     return state
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, cast, final
+from typing import Any, TypeAlias, cast, final
 
 import torch
-from diffusers import LTXVideoTransformer3DModel
 from torch import Tensor
 from typing_extensions import override
 
@@ -46,15 +45,16 @@ class LTXBackbone(Backbone[LTXText, LTXStep]):
 
     Args:
         spec: From the configuration.
-        transformer: With only its own layers.
+        transformer: diffusers' ``LTXVideoTransformer3DModel``, with only its own layers.
         layers: The layers that are here.
+        lead: Of the positions (``LTXPositions``).
     """
 
     def __init__(
-        self, spec: BackboneSpec, transformer: LTXVideoTransformer3DModel, layers: Collection[int]
+        self, spec: BackboneSpec, transformer: Any, layers: Collection[int], lead: int = 0
     ) -> None:
         device = transformer.scale_shift_table.device
-        super().__init__(spec, LTXPositions(transformer.rope, spec, device))
+        super().__init__(spec, LTXPositions(transformer.rope, spec, device, lead))
         self._transformer = transformer
         self._layers = {index: transformer.transformer_blocks[index] for index in sorted(layers)}
         for layer in self._layers.values():

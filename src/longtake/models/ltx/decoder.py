@@ -19,7 +19,7 @@ from longtake.models.ltx.layers import modulation, normed, resnet, resnets, time
 from longtake.models.ltx.streams import Stream, convolve, each, join, skip
 
 _NOISE_SEED: Final = 0
-"""Of the noise that some versions add inside the decoder."""
+"""Of the noise that some versions add inside the decoder; the next one: of that in the latents."""
 
 
 @dataclass(slots=True)
@@ -30,11 +30,15 @@ class LTXDecoderState:
         latents: That no layer has taken yet.
         ended: Whether no more will come.
         video: What comes out of the last layer. Every layer holds what it still needs.
+        noise: Of what is mixed into the latents.
     """
 
     latents: deque[Tensor] = field(default_factory=deque)
     ended: bool = False
     video: Stream = field(default_factory=lambda: iter(()))
+    noise: torch.Generator = field(
+        default_factory=lambda: torch.Generator().manual_seed(_NOISE_SEED + 1)
+    )
 
 
 @final
@@ -48,34 +52,50 @@ class LTXDecoder(VideoDecoder[LTXDecoderState]):
     price is that a picture waits for the latent frames after it that it depends on: 24 in
     LTX-Video 0.9.0, 22 in 0.9.1.
 
-    A decoder that is conditioned on a timestep gets 0, and no noise is mixed into the latents:
-    the pipeline's defaults. The noise that layers of some versions add, a picture of it for all
-    frames, is drawn from a fixed seed on the CPU.
+    All noise is drawn from fixed seeds on the CPU: that which layers of some versions add, a
+    picture of it for all frames, and that which is mixed into latents, one latent frame after
+    another, so that it does not matter how they are cut into blocks.
 
     Args:
         vae: With its decoder; the encoder is not needed.
+        timestep: That a decoder which is conditioned on one is told (the pipeline's
+            ``decode_timestep``).
+        noise_scale: How much of the latents of such a decoder is noise (``decode_noise_scale``).
     """
 
-    def __init__(self, vae: AutoencoderKLLTXVideo) -> None:
+    def __init__(
+        self, vae: AutoencoderKLLTXVideo, timestep: float = 0.0, noise_scale: float = 0.0
+    ) -> None:
         self._decoder = vae.decoder
         self._mean, self._std = (
             part.view(1, -1, 1, 1, 1) for part in (vae.latents_mean, vae.latents_std)
         )
         self._scaling = vae.config.scaling_factor
+        self._timestep = timestep
+        self._noise_scale = noise_scale if vae.config.timestep_conditioning else 0.0
 
     @override
     def start(self) -> LTXDecoderState:
         state = LTXDecoderState()
-        state.video = _through(self._decoder, _source(state))
+        multiplier = self._decoder.timestep_scale_multiplier
+        level = self._timestep * float(1.0 if multiplier is None else multiplier)
+        state.video = _through(self._decoder, level, _source(state))
         return state
 
     @override
     def decode(self, state: LTXDecoderState, latents: Tensor) -> Iterator[Tensor]:
         latents = latents.to(self._mean)
         latents = latents * self._std / self._scaling + self._mean
-        state.latents.extend(torch.split(latents, 1, dim=2))
+        state.latents.extend(self._noised(state, part) for part in torch.split(latents, 1, dim=2))
         while (frames := next(state.video)) is not None:
             yield _pictures(frames)
+
+    def _noised(self, state: LTXDecoderState, latents: Tensor) -> Tensor:
+        """Return a latent frame with noise mixed in, where there is to be some."""
+        if self._noise_scale == 0.0:
+            return latents
+        noise = torch.randn(latents.shape, generator=state.noise, dtype=latents.dtype)
+        return torch.lerp(latents, noise.to(latents.device), self._noise_scale)
 
     @override
     def finish(self, state: LTXDecoderState) -> Iterator[Tensor]:
@@ -88,18 +108,18 @@ def _source(state: LTXDecoderState) -> Stream:
         yield state.latents.popleft() if state.latents else None
 
 
-def _through(decoder: Any, stream: Stream) -> Stream:
-    """Send latents through all layers of the decoder."""
+def _through(decoder: Any, level: float, stream: Stream) -> Stream:
+    """Send latents through all layers of the decoder, which may be told a timestep."""
     generator = torch.Generator().manual_seed(_NOISE_SEED)
     stream = convolve(decoder.conv_in, stream)
-    stream = resnets(decoder.mid_block, generator, stream)
+    stream = resnets(decoder.mid_block, level, generator, stream)
     for part in decoder.up_blocks:
         if part.conv_in is not None:
             stream = resnet(part.conv_in, None, generator, stream)
         for upsampler in part.upsamplers or ():
             stream = _upsample(upsampler, stream)
-        stream = resnets(part, generator, stream)
-    shift, scale = modulation(time_of(decoder), decoder.scale_shift_table, 2)
+        stream = resnets(part, level, generator, stream)
+    shift, scale = modulation(time_of(decoder, level), decoder.scale_shift_table, 2)
     activated = each(
         lambda x: decoder.conv_act(normed(decoder.norm_out, x) * (1 + scale) + shift), stream
     )

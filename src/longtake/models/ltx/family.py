@@ -24,6 +24,7 @@ from longtake.models.ltx.backbone import LTXBackbone
 from longtake.models.ltx.decoder import LTXDecoder
 from longtake.models.ltx.encoder import LTXEncoder
 from longtake.models.ltx.lora_names import LORA_NAMES
+from longtake.models.ltx.single_file import check_latents
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
@@ -43,12 +44,14 @@ class LTXFamily(ModelFamily):
 
     layer_lists = ("transformer_blocks",)
     lora_names = LORA_NAMES
+    transformer_class = LTXVideoTransformer3DModel
     cards = (
         ModelCard(
             pipeline="LTXPipeline",
             model="LTX-Video",
             examples=("Lightricks/LTX-Video",),
             start="optional",
+            native=("start",),
             guidance="branches",
             timestep="frame",
             native_frames=21,
@@ -78,40 +81,26 @@ class LTXFamily(ModelFamily):
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             timestep="frame",
             start="replaced",
+            native=self.card(folder).native,
         )
 
     @override
     def load_backbone(
         self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
     ) -> LTXBackbone:
-        first, last = ("proj_in",), ("norm_out", "proj_out")
-        prune = partial(keep_layers, layers=layers, first=first, last=last)
-        build = LTXVideoTransformer3DModel.from_config
-        transformer = load_module(folder, "transformer", build, place, prune=prune)
-        return LTXBackbone(spec, transformer, layers)
+        return LTXBackbone(spec, load_transformer(folder, layers, place), layers)
 
     @override
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> LTXDecoder:
-        place, build = Placement(device, dtype), AutoencoderKLLTXVideo.from_config
-        return LTXDecoder(load_vae(folder, build, place, without=("encoder",)))
+        return LTXDecoder(load_decoding_vae(folder, Placement(device, dtype)))
 
     @override
     def encode_text(
         self, folder: ModelFolder, prompts: Sequence[str], place: Placement
     ) -> PromptStates:
-        def encode(pipeline: Any, batch: list[str]) -> PromptStates:
-            states, mask, _, _ = pipeline.encode_prompt(
-                batch,
-                do_classifier_free_guidance=False,
-                max_sequence_length=_TEXT_TOKENS,
-                device=place.device,
-            )
-            return {"states": states, "mask": mask}
-
-        encoders = {"text_encoder": T5EncoderModel}
-        return encode_with_pipeline(folder, prompts, LTXPipeline, encoders, place, encode)
+        return encode_prompts(folder, prompts, place, LTXPipeline, _TEXT_TOKENS)
 
     @override
     def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
@@ -119,10 +108,53 @@ class LTXFamily(ModelFamily):
 
     @override
     def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:
-        _, width = prompt_shape(folder)
-        mask = torch.ones(1, _TEXT_TOKENS, dtype=torch.bool)
-        return {"states": torch.empty(1, _TEXT_TOKENS, width), "mask": mask}
+        return blank(folder, _TEXT_TOKENS)
 
     @override
     def sigmas(self, steps: int) -> list[float]:
         return [float(sigma) for sigma in np.linspace(1.0, 1 / steps, steps)]
+
+
+def load_transformer(
+    folder: ModelFolder, layers: Collection[int], place: Placement
+) -> LTXVideoTransformer3DModel:
+    """Read a transformer with only ``layers`` of it."""
+    first, last = ("proj_in",), ("norm_out", "proj_out")
+    prune = partial(keep_layers, layers=layers, first=first, last=last)
+    build = LTXVideoTransformer3DModel.from_config
+    return load_module(folder, "transformer", build, place, prune=prune)
+
+
+def load_decoding_vae(folder: ModelFolder, place: Placement) -> AutoencoderKLLTXVideo:
+    """Read a VAE without its encoder.
+
+    Raises:
+        ModelError: The transformer's file holds a VAE of other latents.
+    """
+    check_latents(folder)
+    return load_vae(folder, AutoencoderKLLTXVideo.from_config, place, without=("encoder",))
+
+
+def encode_prompts(
+    folder: ModelFolder, prompts: Sequence[str], place: Placement, pipeline: type[Any], tokens: int
+) -> PromptStates:
+    """Encode prompts as a pipeline class does, each padded to as many tokens."""
+
+    def encode(pipeline: Any, batch: list[str]) -> PromptStates:
+        states, mask, _, _ = pipeline.encode_prompt(
+            batch,
+            do_classifier_free_guidance=False,
+            max_sequence_length=tokens,
+            device=place.device,
+        )
+        return {"states": states, "mask": mask}
+
+    encoders = {"text_encoder": T5EncoderModel}
+    return encode_with_pipeline(folder, prompts, pipeline, encoders, place, encode)
+
+
+def blank(folder: ModelFolder, tokens: int) -> PromptStates:
+    """Return states of one prompt without values, of so many tokens."""
+    _, width = prompt_shape(folder)
+    mask = torch.ones(1, tokens, dtype=torch.bool)
+    return {"states": torch.empty(1, tokens, width), "mask": mask}

@@ -12,15 +12,16 @@ from torch import Tensor
 from longtake.models.ltx.streams import Stream, convolve, each, join
 
 
-def resnets(part: Any, generator: torch.Generator, stream: Stream) -> Stream:
+def resnets(part: Any, level: float, generator: torch.Generator, stream: Stream) -> Stream:
     """Send frames through the residual layers of a part of the VAE.
 
     Args:
         part: Of diffusers.
+        level: Timestep that it is conditioned on, if it is.
         generator: Of the noise that some layers add.
         stream: Of one video.
     """
-    time = time_of(part)
+    time = time_of(part, level)
     for layer in part.resnets:
         stream = resnet(layer, time, generator, stream)
     return stream
@@ -76,13 +77,13 @@ def _noise(scale: Tensor | None, generator: torch.Generator) -> Callable[[Tensor
     return add
 
 
-def time_of(part: Any) -> Tensor | None:
-    """Return the embedding of timestep 0, ``(1, C, 1, 1, 1)``, where a part wants one."""
+def time_of(part: Any, level: float) -> Tensor | None:
+    """Return the embedding of a timestep, ``(1, C, 1, 1, 1)``, where a part wants one."""
     if part.time_embedder is None:
         return None
     weight = part.time_embedder.timestep_embedder.linear_1.weight
-    zero = torch.zeros(1, device=weight.device)
-    embedding: Tensor = part.time_embedder(zero, None, None, 1, weight.dtype)
+    time = torch.full((1,), level, dtype=weight.dtype, device=weight.device)
+    embedding: Tensor = part.time_embedder(time, None, None, 1, weight.dtype)
     return embedding.view(1, -1, 1, 1, 1)
 
 

@@ -34,13 +34,15 @@ class LTXPositions(Positions):
         rope: diffusers' module: its sizes, not its computation.
         spec: Gives heads and compression.
         device: Where tables are needed.
+        lead: Video frames by which every latent frame but the video's first stands earlier: since
+            LTX-Video 0.9.5 the first one counts as the one video frame that it is.
     """
 
-    def __init__(self, rope: Any, spec: BackboneSpec, device: torch.device) -> None:
-        self._heads, self._device = spec.heads, device
-        spatial = spec.compression.spatial
+    def __init__(self, rope: Any, spec: BackboneSpec, device: torch.device, lead: int = 0) -> None:
+        self._heads, self._device, self._lead = spec.heads, device, lead
+        spatial, self._temporal = spec.compression.spatial, spec.compression.temporal
         self._steps = (
-            spec.compression.temporal / _FPS / rope.base_num_frames,
+            1 / _FPS / rope.base_num_frames,
             spatial / rope.base_height,
             spatial / rope.base_width,
         )
@@ -50,7 +52,10 @@ class LTXPositions(Positions):
 
     @override
     def table(self, grid: Grid) -> Rotary:
-        spans = grid.positions, range(grid.height), range(grid.width)
+        starts = [self._temporal * frame for frame in grid.positions]
+        # Warm-up blocks stand before the first frame, at the distances of the start of a clip.
+        times = [max(start - self._lead, min(start, 0)) for start in starts]
+        spans = times, range(grid.height), range(grid.width)
         angles = [
             torch.outer(2 * step * torch.tensor(span, dtype=torch.float64) - 1, self._frequencies)
             for span, step in zip(spans, self._steps, strict=True)

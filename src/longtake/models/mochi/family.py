@@ -40,6 +40,7 @@ class MochiFamily(ModelFamily):
 
     layer_lists = ("transformer_blocks",)
     lora_names = LORA_NAMES
+    transformer_class = MochiTransformer3DModel
     cards = (
         ModelCard(
             pipeline="MochiPipeline",

@@ -26,9 +26,9 @@ LORA_NAMES: Final[NameTable] = (
     ("blocks.*.mod_x", f"{_LAYER}.norm1.linear"),
     ("blocks.*.mod_y", f"{_LAYER}.norm1_context.linear"),
     ("blocks.*.mod_y", f"{_LAYER}.norm1_context.linear_1"),  # of the last layer
-    ("blocks.*.mlp_x.w1", f"{_LAYER}.ff.net.0.proj"),
+    ("blocks.*.mlp_x.w1", Swapped(f"{_LAYER}.ff.net.0.proj")),
     ("blocks.*.mlp_x.w2", f"{_LAYER}.ff.net.2"),
-    ("blocks.*.mlp_y.w1", f"{_LAYER}.ff_context.net.0.proj"),
+    ("blocks.*.mlp_y.w1", Swapped(f"{_LAYER}.ff_context.net.0.proj")),
     ("blocks.*.mlp_y.w2", f"{_LAYER}.ff_context.net.2"),
     ("x_embedder.proj", "patch_embed.proj"),
     ("t_embedder.mlp.0", "time_embed.timestep_embedder.linear_1"),

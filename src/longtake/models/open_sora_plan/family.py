@@ -78,6 +78,7 @@ class OpenSoraPlanFamily(ModelFamily):
             model="Open-Sora-Plan 1.3 I2V",
             examples=("longtake.models.open_sora_plan.convert",),
             start="always",
+            native=("start", "continue"),
             guidance="branches",
             timestep="clip",
             native_frames=_NATIVE_FRAMES,
@@ -104,6 +105,7 @@ class OpenSoraPlanFamily(ModelFamily):
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             sparse=any(map(config.token_groups, range(config.num_layers))),
             start="channels" if config.vae_scale_factor_t else "replaced",
+            native=self.card(folder).native,
         )
 
     @override

@@ -1,4 +1,4 @@
-"""Known frames: a block's sampler where the block's first frames are given."""
+"""Known frames: a block's sampler where some of the block's frames are given."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from longtake.models.samplers.base import BlockSampler, SamplerState
+from longtake.task import Frames
 
 
 @final
 class KnownFrames(BlockSampler):
-    """Steps a block, and keeps its first frames at what they are known to be.
+    """Steps a block, and keeps some of its frames at what they are known to be.
 
     The method of replacement, which needs no training: after each step the known frames are put
     back, with noise of the level that the others are at. At a full ``share`` what the model sees
@@ -23,14 +24,18 @@ class KnownFrames(BlockSampler):
 
     Args:
         sampler: The block's own, which steps all frames.
-        clean: Latents of the known frames ``(1, C, F, H, W)``: the block's first ones, or all.
+        places: Which frames of the block are known, counted from its first one.
+        clean: Their latents ``(1, C, F, H, W)``.
         noise: Their starting noise, of the same shape.
         share: Of the noise that the other frames have, from 0 to 1. 0, clean at every step, for a
             model whose timestep may differ per frame.
     """
 
-    def __init__(self, sampler: BlockSampler, clean: Tensor, noise: Tensor, share: float) -> None:
+    def __init__(
+        self, sampler: BlockSampler, places: Frames, clean: Tensor, noise: Tensor, share: float
+    ) -> None:
         self._sampler = sampler
+        self._places = torch.tensor(places, device=clean.device)
         self._clean = clean
         self._noise = noise
         self._share = share
@@ -43,7 +48,7 @@ class KnownFrames(BlockSampler):
         """
         noised = self._sampler.noised(self._clean, self._noise)
         known = torch.lerp(self._clean, noised, self._share)
-        return torch.cat([known, latents[:, :, known.shape[2] :]], dim=2)
+        return latents.index_copy(2, self._places, known)
 
     @override
     def step(self, prediction: Tensor, latents: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import final
+from typing import Any, Final, final
 
 import torch
 from diffusers import SkyReelsV2Transformer3DModel
@@ -26,13 +26,16 @@ from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.wan import WanBackbone, WanFamily
 from longtake.models.wan.family import keep_wan_layers, wan_start
 from longtake.models.wan.lora_names import LORA_NAMES
-from longtake.models.wan.original_names import wan_names
 
 _DIFFUSION_FORCING = "SkyReelsV2DiffusionForcingPipeline"
 _IMAGE = "SkyReelsV2ImageToVideoPipeline"
 _DEFAULTS = Defaults(guidance_scale=6.0, height=544, width=960, frames=97, fps=24, flow_shift=8.0)
 """Of text to video; the folders' schedulers have no shift (1), and callers are told to set it."""
 _IMAGE_DEFAULTS = replace(_DEFAULTS, guidance_scale=5.0, flow_shift=5.0)
+_FRAMES: Final = 25
+"""Latent frames of a clip at 540p."""
+_LARGER: Final[dict[str, Any]] = {"height": 720, "width": 1280, "frames": 121}
+"""Of the models at 720p, which are known by their hub ids alone: their folders say the same."""
 
 
 @final
@@ -45,6 +48,7 @@ class SkyReelsV2Family(ModelFamily):
 
     layer_lists = ("blocks",)
     lora_names = LORA_NAMES
+    transformer_class = SkyReelsV2Transformer3DModel
     cards = (
         ModelCard(
             pipeline=_DIFFUSION_FORCING,
@@ -54,6 +58,7 @@ class SkyReelsV2Family(ModelFamily):
                 "Skywork/SkyReels-V2-DF-14B-540P-Diffusers",
             ),
             start="optional",
+            native=("start", "continue"),
             guidance="branches",
             timestep="frame",
             native_frames=25,
@@ -78,12 +83,37 @@ class SkyReelsV2Family(ModelFamily):
             model="SkyReels-V2, image to video",
             examples=("Skywork/SkyReels-V2-I2V-14B-540P-Diffusers",),
             start="always",
+            native=("start",),
             guidance="branches",
             timestep="clip",
             native_frames=25,
             decoder="exact",
             licence="skywork-license",
             defaults=_IMAGE_DEFAULTS,
+        ),
+        ModelCard(
+            pipeline="SkyReelsV2Pipeline",
+            model="SkyReels-V2 720P, text to video",
+            examples=("Skywork/SkyReels-V2-T2V-14B-720P-Diffusers",),
+            start="optional",
+            guidance="branches",
+            timestep="clip",
+            native_frames=31,
+            decoder="exact",
+            licence="skywork-license",
+            defaults=replace(_DEFAULTS, **_LARGER),
+        ),
+        ModelCard(
+            pipeline=_IMAGE,
+            model="SkyReels-V2 720P, image to video",
+            examples=("Skywork/SkyReels-V2-I2V-14B-720P-Diffusers",),
+            start="always",
+            guidance="branches",
+            timestep="clip",
+            native_frames=31,
+            decoder="exact",
+            licence="skywork-license",
+            defaults=replace(_IMAGE_DEFAULTS, **_LARGER),
         ),
     )
 
@@ -117,7 +147,7 @@ class SkyReelsV2Family(ModelFamily):
             heads=config["num_attention_heads"],
             head_dim=config["attention_head_dim"],
             layers=config["num_layers"],
-            native_frames=25,
+            native_frames=self.card(folder).native_frames or _FRAMES,
             compression=Compression(
                 temporal=temporal,
                 spatial=vae.get("scale_factor_spatial") or 8,
@@ -127,11 +157,8 @@ class SkyReelsV2Family(ModelFamily):
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             timestep="frame" if folder.pipeline == _DIFFUSION_FORCING else "clip",
             start=start,
+            native=self.card(folder).native,
         )
-
-    @override
-    def diffusers_names(self, keys: Collection[str]) -> Mapping[str, str]:
-        return wan_names(keys)
 
     @override
     def load_backbone(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, Literal, final
 
@@ -29,7 +29,6 @@ from longtake.models.wan.decoder import WanDecoder
 from longtake.models.wan.encoder import WanEncoder, image_channels
 from longtake.models.wan.image import encode_image
 from longtake.models.wan.lora_names import LORA_NAMES
-from longtake.models.wan.original_names import wan_names
 
 _MAX_TOKENS = 512
 _DEFAULTS = {
@@ -46,6 +45,7 @@ class WanFamily(ModelFamily):
 
     layer_lists = ("blocks",)
     lora_names = LORA_NAMES
+    transformer_class = WanTransformer3DModel
     cards = (
         ModelCard(
             pipeline="WanPipeline",
@@ -81,6 +81,7 @@ class WanFamily(ModelFamily):
             model="Wan 2.2 TI2V",
             examples=("Wan-AI/Wan2.2-TI2V-5B-Diffusers",),
             start="optional",
+            native=("start",),
             guidance="branches",
             timestep="frame",
             native_frames=31,
@@ -93,6 +94,7 @@ class WanFamily(ModelFamily):
             model="Wan 2.1 I2V",
             examples=("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",),
             start="always",
+            native=("start", "continue"),
             guidance="branches",
             timestep="clip",
             native_frames=21,
@@ -105,6 +107,7 @@ class WanFamily(ModelFamily):
             model="Wan 2.2 I2V A14B",
             examples=("Wan-AI/Wan2.2-I2V-A14B-Diffusers",),
             start="always",
+            native=("start", "continue"),
             guidance="branches",
             timestep="clip",
             native_frames=21,
@@ -155,11 +158,8 @@ class WanFamily(ModelFamily):
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
             timestep="frame" if per_frame else "clip",
             start=wan_start(folder, config, channels, temporal),
+            native=self.card(folder).native,
         )
-
-    @override
-    def diffusers_names(self, keys: Collection[str]) -> Mapping[str, str]:
-        return wan_names(keys)
 
     @override
     def load_backbone(

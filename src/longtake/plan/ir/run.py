@@ -1,11 +1,12 @@
 """Runs as actions: the strategy's, and those of decoding, for every rank and request.
 
 Decoding is the same for all strategies. Without decode ranks the output rank decodes between its
-tasks. With them it hands each block over as it is emitted and collects the frames: PipeDiT's
-DeDiVAE (AAAI 2026, section 3.2) with a difference: there a decoder gets a prompt's video when all
-of it is denoised, here it gets every block as it finishes. Requests take turns on the decode
-ranks, or all of them share each one's tiles. Ranks with nothing to decode may attend heads of the
-mesh (attention co-processing, section 3.3).
+tasks (where it is a CPU and alone, in a thread, in the same order). With them it hands each block
+over as it is emitted and collects the frames: PipeDiT's DeDiVAE (AAAI 2026, section 3.2) with a
+difference: there a decoder gets a prompt's video when all of it is denoised, here it gets every
+block as it finishes. Requests take turns on the decode ranks, or all of them share each one's
+tiles. Ranks with nothing to decode may attend heads of the mesh (attention co-processing, section
+3.3).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from longtake.caches import FeatureCache, Forward, forwards
+from longtake.caches import FeatureCache, Forward, KeptFormat, forwards
 from longtake.comm.communicator import Communicator
 from longtake.models import AnyBackbone, BlockSampler, ConditioningFrames, KnownFrames, Sampler
 from longtake.models.samplers.base import SamplerState
@@ -75,6 +75,7 @@ class Denoising:
         clip: Known frames ``(1, C, F, H, W)`` that the schedule's blocks are copies of, instead of
             being held in their place.
         cuts: Where the request is cut, for what it holds to be saved; ``None``: nowhere.
+        kept: The format that kept keys and values are held in.
         resumed: What it held at the cut from which on it goes on; ``None``: it begins.
     """
 
@@ -98,6 +99,7 @@ class Denoising:
     step_noise: StepNoise | None = None
     clip: Tensor | None = None
     cuts: Cuts | None = None
+    kept: KeptFormat = "model"
     resumed: CutState | None = None
 
     def __post_init__(self) -> None:
@@ -150,14 +152,12 @@ class Denoising:
         self, frames: FrameRange, noise: Tensor, sampler: BlockSampler
     ) -> KnownFrames | None:
         """Return the sampler of a block some of whose frames are known and held in their place."""
-        spec = self.backbone.spec
-        if self.start is None or spec.start != "replaced":
+        held = None if self.start is None else self.start.held(frames)
+        if held is None:
             return None
-        clean = self.start.known(frames)
-        if not clean.shape[2]:
-            return None
-        share = self.start_noise if spec.timestep == "clip" else 0.0
-        return KnownFrames(sampler, clean, noise[:, :, : clean.shape[2]], share)
+        places, clean = held
+        share = self.start_noise if self.backbone.spec.timestep == "clip" else 0.0
+        return KnownFrames(sampler, places, clean, noise[:, :, list(places)], share)
 
     def begin_at(self, version: int, clean: Tensor, noise: Tensor) -> tuple[Tensor, BlockSampler]:
         """Return clean latents at the level of a step, and the sampler of a block that begins so.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, final
+from typing import Final, NoReturn, final
 
 import torch
 from torch import Tensor
 
+from longtake.comm.device_queue import Reached, mark
 from longtake.errors import NumbersError
 from longtake.task import Task
 
@@ -26,14 +27,14 @@ class _Pass:
     Args:
         task: Which one.
         first: The first of the layers; -1: what embeds stands before them.
-        sums: Of the hidden states after each, on the host once ``ready`` has happened.
+        sums: Of the hidden states after each, on the host once ``ready`` says so.
         ready: ``None``: they are there already.
     """
 
     task: Task
     first: int
     sums: Tensor
-    ready: Any
+    ready: Reached | None
 
 
 @final
@@ -77,9 +78,7 @@ class FiniteWatch:
             return _Pass(task, first, sums, None)
         host = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=True)
         host.copy_(sums, non_blocking=True)
-        ready: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        ready.record()
-        return _Pass(task, first, host, ready)
+        return _Pass(task, first, host, mark(sums.device))
 
     def _look(self, one: _Pass) -> None:
         for layer, total in enumerate(one.sums.tolist(), start=one.first):
@@ -126,4 +125,4 @@ def check_step(rank: int, task: Task, latents: Tensor, *, last: bool) -> None:
 
 
 def _is_here(one: _Pass) -> bool:
-    return one.ready is None or bool(one.ready.query())
+    return one.ready is None or one.ready()

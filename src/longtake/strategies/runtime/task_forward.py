@@ -45,7 +45,7 @@ class TaskForward:
         self._rotary: dict[tuple[Frames, int], tuple[int, Rotary]] = {}
         self._kernel = partial(attention_kernel, backend=work.attention)
         self._table = FeatureTable(self._share.ring_index)
-        self.store = FeatureStore()
+        self.store = FeatureStore(work.kept)
         self._watch = FiniteWatch(work.communicator.rank)
         self._saved: SavedFeatures | None = None
         if work.resumed is not None:
@@ -180,15 +180,15 @@ class TaskForward:
             frame: Absolute.
             step: At which the task denoises it, if it does.
         """
-        if self._work.start is not None and frame in self._work.start.frames:
+        seen = task.seen(frame) if step is None else None
+        if seen is not None and seen.noised:
+            return seen.noised * self._work.backbone.spec.train_timesteps
+        if self._work.start is not None and self._work.start.holds(frame):
             return CLEAN
         if step is not None:
             return self._timestep(step)
-        seen = task.seen(frame)
         if seen is None:  # left by a pass over finished frames
             return CLEAN
-        if seen.noised:
-            return seen.noised * self._work.backbone.spec.train_timesteps
         return self._timestep(seen.version if seen.told is None else seen.told)
 
     def _timestep(self, step: int) -> float:

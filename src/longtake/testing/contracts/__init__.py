@@ -20,6 +20,7 @@ pytest.register_assert_rewrite(
             "noise",
             "caches",
             "strategies",
+            "strategy_runs",
             "backbone",
             "frame_levels",
             "decoder",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
 from itertools import islice, pairwise
 from typing import Any, ClassVar
 
@@ -14,112 +13,32 @@ import pytest
 import torch
 from torch import Tensor
 
-from longtake.caches import AnchorKV, NoCache, RollingKV, SameStepKV
 from longtake.errors import ConfigurationError, NoPlan
-from longtake.noise import Independent
 from longtake.plan.check.validator import validate
 from longtake.plan.ir.run import compile_run, mesh_actions
-from longtake.schedulers import (
-    Autoregressive,
-    BlockScheduler,
-    CascadeQueue,
-    ContextWindows,
-    Extend,
-    FifoQueue,
-    FrameQueue,
-    FullSequence,
-    RollingWindow,
-)
 from longtake.strategies import (
     ActionDone,
     BlockDone,
     Communicator,
     ParallelStrategy,
     Progress,
-    SingleDevice,
     TaskDone,
 )
 from longtake.strategies.runtime.cuts import CutState
 from longtake.task import Task
-from longtake.testing.cuda_rules import EmulatedDevice, Sent, emulated_ranks, misordered
+from longtake.testing.contracts.strategy_cases import CASES, RESUMED
+from longtake.testing.contracts.strategy_runs import (
+    blocks_of,
+    close_early,
+    run_requests,
+    run_under_cuda_rules,
+    serial,
+    tasks_of,
+)
+from longtake.testing.cuda_rules.order import misordered
 from longtake.testing.ranks import rank_pool
 from longtake.testing.resumption import run_cut, run_on
-from longtake.testing.tiny.base import TinyCase, tiny_denoising
-
-
-def _causal(scheduler: BlockScheduler, **changes: Any) -> TinyCase:
-    """Return a case of a causal few-step model."""
-    case = TinyCase(
-        scheduler=scheduler,
-        cache=RollingKV(5, 1),
-        noise=Independent(),
-        sampler="FlowMatchEulerDiscreteScheduler-stochastic",
-        scales=(2.0,),
-    )
-    return replace(case, **changes)
-
-
-CASES: dict[str, TinyCase] = {
-    "next-block-kv": TinyCase(),
-    "same-step-kv": TinyCase(cache=SameStepKV()),
-    "no-cache": TinyCase(cache=NoCache()),
-    "stride-2": TinyCase(scheduler=FifoQueue(3, 2, stride=2)),
-    "stride-2-same-step-kv": TinyCase(scheduler=FifoQueue(3, 3, stride=2), cache=SameStepKV()),
-    "one-block-in-flight": TinyCase(scheduler=FifoQueue(3, 2, stride=5), cache=SameStepKV()),
-    "five-blocks": TinyCase(latent_frames=17),
-    "six-blocks-in-flight": TinyCase(latent_frames=23, steps=6, cache=SameStepKV()),
-    "two-blocks": TinyCase(latent_frames=7),
-    "one-block": TinyCase(latent_frames=4),
-    "short-last-block": TinyCase(latent_frames=9, cache=SameStepKV()),
-    "no-context": TinyCase(scheduler=FifoQueue(3, 0)),
-    "full-sequence": TinyCase(scheduler=FullSequence(), latent_frames=5),
-    "one-step": TinyCase(steps=1),
-    "no-guidance": TinyCase(scales=(1.0,)),
-    "prompt-schedule": TinyCase(second_prompt_at=6),
-    "euler": TinyCase(sampler="FlowMatchEulerDiscreteScheduler"),
-    "dpm-solver": TinyCase(sampler="DPMSolverMultistepScheduler"),
-    "two-experts": TinyCase(scales=(4.0, 3.0)),
-    "guidance-by-one-expert": TinyCase(scales=(4.0, 1.0), second_prompt_at=6),
-    "autoregressive": _causal(Autoregressive(2)),
-    "autoregressive-recache": _causal(Autoregressive(2), second_prompt_at=5),
-    "cascade": _causal(CascadeQueue(2)),
-    "cascade-stride-2-recache": _causal(CascadeQueue(2, stride=2), second_prompt_at=5),
-    "rolling-window": _causal(
-        RollingWindow(1),
-        cache=RollingKV(6, 1, 7, moved_sinks=True),
-        frame_levels=True,
-        latent_frames=9,
-    ),
-    "frame-queue": _causal(FrameQueue(2, 2), cache=NoCache(), frame_levels=True, latent_frames=4),
-    "context-windows": TinyCase(scheduler=ContextWindows(4, 2), cache=NoCache(), latent_frames=9),
-    "looped-context-windows": TinyCase(
-        scheduler=ContextWindows(4, 1, "looped", "flat"), cache=NoCache(), latent_frames=7
-    ),
-    "extend": TinyCase(
-        scheduler=Extend(4, 2, noised=0.1),
-        cache=NoCache(),
-        noise=Independent(),
-        frame_levels=True,
-        latent_frames=9,
-    ),
-    "anchors": TinyCase(cache=AnchorKV(SameStepKV(), 1), latent_frames=14),
-}
-"""Small models and videos in which everything that a strategy must carry differs."""
-
-RESUMED: tuple[str, ...] = (
-    "next-block-kv",
-    "stride-2-same-step-kv",
-    "dpm-solver",
-    "two-experts",
-    "autoregressive-recache",
-    "cascade",
-    "rolling-window",
-    "frame-queue",
-    "context-windows",
-    "extend",
-    "anchors",
-)
-"""Cases that are cut and gone on with: every method, every kind of cache and sampler."""
+from longtake.testing.tiny.base import TinyCase
 
 cases = pytest.mark.parametrize("name", CASES)
 
@@ -164,8 +83,8 @@ class ParallelStrategyContract(ABC):
         for index, name in enumerate(names):
             self._assert_video(name, [requests[index] for requests in ranks])
         for rank, (first, _, third) in enumerate(ranks):
-            assert _tasks(first) == _tasks(third), f"tasks of rank {rank} differ"
-            for before, again in zip(_blocks(first), _blocks(third), strict=True):
+            assert tasks_of(first) == tasks_of(third), f"tasks of rank {rank} differ"
+            for before, again in zip(blocks_of(first), blocks_of(third), strict=True):
                 assert torch.equal(before.latents, again.latents), f"block {before.block} differs"
 
     @pytest.mark.parametrize("name", RESUMED)
@@ -268,11 +187,11 @@ class ParallelStrategyContract(ABC):
         ranks = self._on_ranks(close_early, self.strategy(), case, count, CASES["same-step-kv"])
         output, others = self._split(case, [closed for closed, _ in ranks])
         schedule = list(islice(case.workload.tasks(), 100))
-        assert len(_tasks(output)) + len(_blocks(output)) == count, "events before the end"
+        assert len(tasks_of(output)) + len(blocks_of(output)) == count, "events before the end"
         _assert_order(output, schedule)
         for other in others:
             _assert_part(other, schedule)
-        for block, latents in zip(_blocks(output), expected, strict=False):
+        for block, latents in zip(blocks_of(output), expected, strict=False):
             self._assert_equal(block, latents)
         self._assert_video("same-step-kv", [whole for _, whole in ranks])
 
@@ -281,10 +200,10 @@ class ParallelStrategyContract(ABC):
         output, others = self._split(case, ranks)
         schedule = list(case.workload.tasks())
         _assert_order(output, schedule)
-        assert len(_tasks(output)) == len(schedule), "the output rank does not report every task"
+        assert len(tasks_of(output)) == len(schedule), "the output rank does not report every task"
         for other in others:
             _assert_part(other, schedule)
-        blocks = _blocks(output)
+        blocks = blocks_of(output)
         cut = case.scheduler.blocks(case.latent_frames)
         assert [block.frames for block in blocks] == list(cut), "frames of the blocks"
         for block, latents in zip(blocks, expected, strict=True):
@@ -324,72 +243,9 @@ class ParallelStrategyContract(ABC):
         return rank_pool(self.world_size).run(function, *args)
 
 
-@torch.no_grad()
-def run_requests(
-    communicator: Communicator, strategy: ParallelStrategy, requests: Sequence[TinyCase]
-) -> list[list[Progress]]:
-    """Run requests one after another on one rank; return what each of them yields."""
-    return [list(_start(communicator, strategy, request)) for request in requests]
-
-
-@torch.no_grad()
-def close_early(
-    communicator: Communicator,
-    strategy: ParallelStrategy,
-    request: TinyCase,
-    count: int,
-    after: TinyCase,
-) -> tuple[list[Progress], list[Progress]]:
-    """Let the output rank close ``request`` after ``count`` tasks and blocks; run ``after``."""
-    running, closed = _start(communicator, strategy, request), []
-    closes = (
-        communicator.rank == strategy.layout(communicator.world_size, request.workload).output_rank
-    )
-    for event in running:
-        closed.append(event)
-        if closes and len(_tasks(closed)) + len(_blocks(closed)) == count:
-            running.close()
-    return closed, list(_start(communicator, strategy, after))
-
-
-@torch.no_grad()
-def run_under_cuda_rules(
-    communicator: Communicator, strategy: ParallelStrategy, request: TinyCase
-) -> tuple[list[Progress], list[Sent]]:
-    """Run a request on emulated devices; return what it yields, and the messages that it began."""
-    device = EmulatedDevice()
-    with emulated_ranks(communicator, device) as ranks, device.rules():
-        return list(_start(ranks, strategy, request)), device.log
-
-
-def _start(
-    communicator: Communicator, strategy: ParallelStrategy, request: TinyCase
-) -> Generator[Progress, None, None]:
-    layout = strategy.layout(communicator.world_size, request.workload)
-    work = tiny_denoising(request, layout.layers(communicator.rank), communicator)
-    running = strategy.run(work, layout, communicator.rank)
-    assert isinstance(running, Generator), "run() must be a generator: it has to be closed"
-    return running
-
-
-@cache
-def serial(name: str) -> list[Tensor]:
-    """Return the blocks of a case as the oracle makes them."""
-    (events,) = run_requests(Communicator.alone(), SingleDevice(), [CASES[name]])
-    return [block.latents for block in _blocks(events)]
-
-
-def _tasks(events: Iterable[Progress]) -> list[Task]:
-    return [event.task for event in events if isinstance(event, TaskDone)]
-
-
-def _blocks(events: Iterable[Progress]) -> list[BlockDone]:
-    return [event for event in events if isinstance(event, BlockDone)]
-
-
 def _assert_order(events: list[Progress], schedule: list[Task]) -> None:
     """Tasks come in the order of the schedule, each block right after its last one."""
-    tasks = _tasks(events)
+    tasks = tasks_of(events)
     assert tasks == schedule[: len(tasks)], "tasks do not come in the order of the schedule"
     shown = [event for event in events if isinstance(event, TaskDone | BlockDone)]
     for before, event in pairwise([None, *shown]):
@@ -402,7 +258,7 @@ def _assert_order(events: list[Progress], schedule: list[Task]) -> None:
 
 def _assert_part(events: list[Progress], schedule: list[Task]) -> None:
     """A rank that is not the output's reports some tasks in order, and of no block."""
-    assert not _blocks(events), "blocks come from the output rank alone"
+    assert not blocks_of(events), "blocks come from the output rank alone"
     rest = iter(schedule)
-    for task in _tasks(events):
+    for task in tasks_of(events):
         assert task in rest, f"{task} is reported twice or out of order"

@@ -108,7 +108,11 @@ def tiny_cogvideox_i2v_transformer(seed: int = 0) -> Any:
 def tiny_cogvideox_i2v_spec() -> BackboneSpec:
     """Return the spec of ``tiny_cogvideox_i2v_backbone``."""
     return replace(
-        tiny_cogvideox_spec(), name="tiny CogVideoX I2V", start="channels", learned_frames=13
+        tiny_cogvideox_spec(),
+        name="tiny CogVideoX I2V",
+        start="channels",
+        native=("start",),
+        learned_frames=13,
     )
 
 
@@ -119,6 +123,75 @@ def tiny_cogvideox_i2v_backbone(
     transformer = tiny_cogvideox_i2v_transformer(seed)
     drop_layers(transformer.transformer_blocks, layers)
     return CogVideoXBackbone(tiny_cogvideox_i2v_spec(), transformer, layers)
+
+
+def tiny_cogvideox15_folder(
+    path: Path, *, shard_size: str | None = None, seed: int = 0
+) -> ModelFolder:
+    """Save a random-weight ``CogVideoXPipeline`` of two latent frames per token, and open it."""
+    pipeline = CogVideoXPipeline(
+        tokenizer=tiny_tokenizer(),
+        text_encoder=tiny_text_encoder(seed, "T5"),
+        vae=tiny_cogvideox_vae(seed),
+        transformer=tiny_cogvideox15_transformer(seed),
+        scheduler=tiny_cogvideox_scheduler(),
+    )
+    return save_folder(pipeline, path, shard_size)
+
+
+def tiny_cogvideox15_transformer(seed: int = 0) -> Any:
+    """Return a transformer of random weights, as CogVideoX 1.5's."""
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=3,
+        attention_head_dim=16,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        patch_size_t=2,
+        time_embed_dim=8,
+        text_embed_dim=TEXT_DIM,
+        num_layers=LAYERS,
+        sample_width=24,
+        sample_height=24,
+        sample_frames=81,
+        max_text_seq_length=TOKENS,
+        use_rotary_positional_embeddings=True,
+    )
+    return randomize(transformer, seed)
+
+
+def tiny_cogvideox15_spec() -> BackboneSpec:
+    """Return the spec of ``tiny_cogvideox15_backbone``: its latent frames are pairs."""
+    return replace(
+        tiny_cogvideox_spec(),
+        name="tiny CogVideoX 1.5",
+        channels=2 * CHANNELS,
+        native_frames=11,
+        compression=Compression(temporal=8, spatial=8),
+    )
+
+
+def tiny_cogvideox15_backbone(
+    layers: Collection[int] = range(LAYERS), seed: int = 0
+) -> CogVideoXBackbone:
+    """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
+    transformer = tiny_cogvideox15_transformer(seed)
+    drop_layers(transformer.transformer_blocks, layers)
+    return CogVideoXBackbone(tiny_cogvideox15_spec(), transformer, layers)
+
+
+@torch.no_grad()
+def tiny_cogvideox15_denoising(
+    case: TinyCase,
+    layers: Collection[int] = range(LAYERS),
+    communicator: Communicator | None = None,
+) -> Denoising:
+    """Return the work of one rank that holds ``layers``, under DDIM. It can be run once."""
+    work = tiny_denoising(case, layers, communicator)
+    backbone = tiny_cogvideox15_backbone(layers, case.seed)
+    sampler = DiffusersSampler(tiny_cogvideox_scheduler(), case.steps)
+    noise = (torch.cat([one, one.flip(1)], dim=1) for one in work.noise)
+    work = replace(work, noise=noise)
+    return of_backbone(work, backbone, tiny_prompts(work.guidance.branches), sampler=sampler)
 
 
 def tiny_cogvideox_transformer(rotary: bool = True, seed: int = 0) -> Any:

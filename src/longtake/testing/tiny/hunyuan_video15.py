@@ -163,6 +163,7 @@ def tiny_hunyuan15_spec(*, image: bool = False) -> BackboneSpec:
         compression=Compression(temporal=4, spatial=16),
         text_tokens=TOKENS + GLYPHS + (IMAGE_TOKENS if image else 0),
         start="channels" if image else "replaced",
+        native=("start",) if image else (),
         moves_keys=True,
     )
 

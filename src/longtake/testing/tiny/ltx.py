@@ -10,6 +10,7 @@ import torch
 from diffusers import (
     AutoencoderKLLTXVideo,
     FlowMatchEulerDiscreteScheduler,
+    LTXConditionPipeline,
     LTXPipeline,
     LTXVideoTransformer3DModel,
 )
@@ -57,6 +58,18 @@ CONDITIONED: dict[str, Any] = {
 }
 """Configuration of a decoder that takes a timestep, as since LTX-Video 0.9.1."""
 
+SINCE_095: dict[str, Any] = {
+    "block_out_channels": (8, 8, 8, 8, 8),
+    "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
+    "layers_per_block": (1, 1, 1, 1, 1),
+    "spatio_temporal_scaling": (True, True, True, True),
+    "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+    "decoder_inject_noise": (False, False, False, False),
+    "spatial_compression_ratio": 32,
+    "temporal_compression_ratio": 8,
+}
+"""What the configuration of a VAE has besides since LTX-Video 0.9.5."""
+
 
 def tiny_ltx_folder(
     path: Path, *, shard_size: str | None = None, seed: int = 0, conditioned: bool = False
@@ -77,6 +90,36 @@ def tiny_ltx_folder(
         transformer=tiny_ltx_transformer(seed),
     )
     return save_folder(pipeline, path, shard_size)
+
+
+def tiny_ltx_condition_folder(
+    path: Path, *, shard_size: str | None = None, seed: int = 0
+) -> ModelFolder:
+    """Save a random-weight ``LTXConditionPipeline``, as since LTX-Video 0.9.5, and open it.
+
+    Args:
+        path: Where to.
+        shard_size: Largest weight file (``"20KB"``); ``None`` for one file per component.
+        seed: Of the weights.
+    """
+    pipeline = LTXConditionPipeline(
+        scheduler=tiny_ltx_condition_scheduler(),
+        vae=tiny_ltx_condition_vae(seed),
+        text_encoder=tiny_text_encoder(seed, "T5"),
+        tokenizer=tiny_tokenizer(closed=True),
+        transformer=tiny_ltx_transformer(seed),
+    )
+    return save_folder(pipeline, path, shard_size)
+
+
+def tiny_ltx_condition_scheduler() -> Any:
+    """Return a scheduler with the settings of LTX-Video 0.9.5: its levels are given to it."""
+    return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=False)
+
+
+def tiny_ltx_condition_vae(seed: int = 0) -> Any:
+    """Return an ``AutoencoderKLLTXVideo`` of random weights, as since LTX-Video 0.9.5."""
+    return tiny_ltx_vae(seed, conditioned=True, **SINCE_095)
 
 
 def tiny_ltx_scheduler() -> Any:
@@ -144,6 +187,7 @@ def tiny_ltx_spec() -> BackboneSpec:
         compression=Compression(temporal=8, spatial=32),
         timestep="frame",
         start="replaced",
+        native=("start",),
     )
 
 
@@ -152,6 +196,28 @@ def tiny_ltx_backbone(layers: Collection[int] = range(LAYERS), seed: int = 0) ->
     transformer = tiny_ltx_transformer(seed)
     drop_layers(transformer.transformer_blocks, layers)
     return LTXBackbone(tiny_ltx_spec(), transformer, layers)
+
+
+def tiny_ltx_condition_backbone(
+    layers: Collection[int] = range(LAYERS), seed: int = 0
+) -> LTXBackbone:
+    """Return a backbone as ``tiny_ltx_backbone``, with positions as since LTX-Video 0.9.5."""
+    transformer, spec = tiny_ltx_transformer(seed), tiny_ltx_spec()
+    drop_layers(transformer.transformer_blocks, layers)
+    return LTXBackbone(spec, transformer, layers, lead=spec.compression.temporal - 1)
+
+
+@torch.no_grad()
+def tiny_ltx_condition_denoising(
+    case: TinyCase,
+    layers: Collection[int] = range(LAYERS),
+    communicator: Communicator | None = None,
+    prompts: PromptStates | None = None,
+) -> Denoising:
+    """Return the work of ``tiny_ltx_denoising``, with positions as since LTX-Video 0.9.5."""
+    work = tiny_denoising(case, layers, communicator)
+    backbone = tiny_ltx_condition_backbone(layers, case.seed)
+    return of_backbone(work, backbone, prompts or tiny_masked_prompts(work.guidance.branches))
 
 
 @torch.no_grad()

@@ -149,6 +149,7 @@ def tiny_open_sora_plan_spec(*, image: bool = False) -> BackboneSpec:
         compression=Compression(temporal=4, spatial=8),
         sparse=True,
         start="channels" if image else "replaced",
+        native=("start", "continue") if image else (),
     )
 
 

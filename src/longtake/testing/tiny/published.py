@@ -165,13 +165,31 @@ _MODELS: Final = {
         tokenizers=_sentencepiece_only(226),
         parts=partial(cogvideox, rotary=True),
     ),
+    "CogVideoX1.5-5B": _Model(
+        pipeline="CogVideoXPipeline",
+        tokenizers=_sentencepiece_only(226),
+        parts=partial(
+            cogvideox,
+            rotary=True,
+            patch_size_t=2,
+            patch_bias=False,
+            sample_frames=81,
+            sample_height=300,
+            sample_width=300,
+        ),
+    ),
     **{
         f"LTX-Video-{version}": _Model(
-            pipeline="LTXPipeline",
+            pipeline=pipeline,
             tokenizers=_sentencepiece_only(128),
             parts=partial(ltx, version=version),
         )
-        for version in ("0.9.0", "0.9.1", "0.9.5")
+        for version, pipeline in (
+            ("0.9.0", "LTXPipeline"),
+            ("0.9.1", "LTXPipeline"),
+            ("0.9.5", "LTXPipeline"),
+            ("0.9.7", "LTXConditionPipeline"),
+        )
     },
     "mochi-1-preview": _Model(
         pipeline="MochiPipeline", tokenizers=_sentencepiece_only(256), parts=mochi

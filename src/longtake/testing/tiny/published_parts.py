@@ -8,7 +8,13 @@ from typing import Any, Final
 import diffusers
 import transformers
 
-from longtake.testing.tiny.ltx import CONDITIONED, randomize_ltx_vae, tiny_ltx_scheduler
+from longtake.testing.tiny.ltx import (
+    CONDITIONED,
+    SINCE_095,
+    randomize_ltx_vae,
+    tiny_ltx_condition_scheduler,
+    tiny_ltx_scheduler,
+)
 from longtake.testing.tiny.parts import randomize, t5_encoder
 
 Tokens = Mapping[str, int]
@@ -190,8 +196,14 @@ def hunyuan_video15(tokens: Tokens) -> Parts:
     }
 
 
-def cogvideox(tokens: Tokens, *, rotary: bool) -> Parts:
-    """Return CogVideoX-5B's (with rotary positions) or 2B's (without)."""
+def cogvideox(tokens: Tokens, *, rotary: bool, **changes: Any) -> Parts:
+    """Return CogVideoX-5B's (with rotary positions) or 2B's (without).
+
+    Args:
+        tokens: Of the tokenizer.
+        rotary: Which.
+        changes: To the transformer's configuration.
+    """
     scheduler = diffusers.CogVideoXDDIMScheduler(
         beta_end=0.012,
         clip_sample=False,
@@ -205,6 +217,7 @@ def cogvideox(tokens: Tokens, *, rotary: bool) -> Parts:
         text_embed_dim=_WIDTH,
         time_embed_dim=64,
         use_rotary_positional_embeddings=rotary,
+        **changes,
     )
     vae = diffusers.AutoencoderKLCogVideoX(
         block_out_channels=(8, 8, 8, 8),
@@ -225,15 +238,15 @@ def ltx(tokens: Tokens, version: str) -> Parts:
 
     Args:
         tokens: Of the tokenizer.
-        version: ``0.9.0``, ``0.9.1`` or ``0.9.5``.
+        version: ``0.9.0``, ``0.9.1``, ``0.9.5`` or ``0.9.7``.
     """
     width = 2 * 64
     transformer = diffusers.LTXVideoTransformer3DModel(
         **_LAYERS, cross_attention_dim=width, caption_channels=_WIDTH
     )
     scheduler = tiny_ltx_scheduler()
-    if version == "0.9.5":
-        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=False)
+    if version in ("0.9.5", "0.9.7"):
+        scheduler = tiny_ltx_condition_scheduler()
     return {
         "text_encoder": t5(tokens["tokenizer"]),
         "transformer": randomize(transformer, 0),
@@ -249,17 +262,7 @@ def _ltx_vae(version: str) -> Any:
         "layers_per_block": (1, 1, 1, 1, 1),
         "decoder_layers_per_block": (1, 1, 1, 1, 1),
     }
-    since_095 = {
-        "block_out_channels": (8, 8, 8, 8, 8),
-        "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
-        "layers_per_block": (1, 1, 1, 1, 1),
-        "spatio_temporal_scaling": (True, True, True, True),
-        "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
-        "decoder_inject_noise": (False, False, False, False),
-        "spatial_compression_ratio": 32,
-        "temporal_compression_ratio": 8,
-    }
-    changes = {"0.9.0": {}, "0.9.1": CONDITIONED, "0.9.5": CONDITIONED | since_095}[version]
+    changes = {"0.9.0": {}, "0.9.1": CONDITIONED}.get(version, CONDITIONED | SINCE_095)
     return randomize_ltx_vae(diffusers.AutoencoderKLLTXVideo(**plain | changes), 2)
 
 

@@ -115,7 +115,11 @@ def tiny_skyreels_i2v_transformer(seed: int = 0, **changes: Any) -> Any:
 def tiny_skyreels_i2v_spec() -> BackboneSpec:
     """Return the spec of ``tiny_skyreels_i2v_backbone``."""
     return replace(
-        tiny_skyreels_spec(), name="tiny SkyReels-V2 I2V", start="channels", timestep="clip"
+        tiny_skyreels_spec(),
+        name="tiny SkyReels-V2 I2V",
+        start="channels",
+        native=("start",),
+        timestep="clip",
     )
 
 
@@ -141,6 +145,7 @@ def tiny_skyreels_spec() -> BackboneSpec:
         name="tiny SkyReels-V2",
         native_frames=25,
         start="replaced",
+        native=("start", "continue"),
         timestep="frame",
     )
 

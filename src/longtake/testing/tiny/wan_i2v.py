@@ -102,7 +102,9 @@ def tiny_wan_i2v_transformer(seed: int = 0, *, image: bool) -> Any:
 
 def tiny_wan_i2v_spec(experts: int = 1) -> BackboneSpec:
     """Return the spec of ``tiny_wan_i2v_backbone``."""
-    return replace(tiny_wan_spec(experts), name="tiny Wan I2V", start="channels")
+    return replace(
+        tiny_wan_spec(experts), name="tiny Wan I2V", start="channels", native=("start", "continue")
+    )
 
 
 def tiny_wan_i2v_backbone(

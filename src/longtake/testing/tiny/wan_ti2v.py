@@ -77,6 +77,7 @@ def tiny_ti2v_spec() -> BackboneSpec:
         native_frames=31,
         compression=Compression(temporal=4, spatial=16),
         start="replaced",
+        native=("start",),
         timestep="frame",
     )
 

@@ -6,10 +6,13 @@ import io
 import json
 import re
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest import mock
 
 import av
 import lightning.pytorch as pl
@@ -19,6 +22,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
+from typing_extensions import override
 
 from longtake.errors import ConfigurationError, OutputError
 from longtake.framework.callbacks import (
@@ -43,6 +47,7 @@ from longtake.framework.engine.events import (
 from longtake.framework.engine.request import PromptAt, Request
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.timings import Timings
+from longtake.framework.writers import FrameWriter, VideoShape
 from longtake.strategies import BlockDone, TaskDone
 from longtake.task import FrameRange, Run, Task
 
@@ -192,6 +197,92 @@ def test_what_the_disk_refuses_is_one_sentence_and_said_once(folder: RunFolder) 
     with pytest.raises(OutputError, match=r"^Cannot write the video in \S+: Is a directory\.$"):
         emit([writer], iter([started(), *block_events(0)]))
     emit([writer], iter([RequestEnded(request(), ExitReason.FAILED)]))
+
+
+class BesideWriter(FrameWriter):
+    """Writes nothing; notes in which thread, and fails or waits where it is told to."""
+
+    def __init__(self, path: Path, video: VideoShape, fails: bool = False) -> None:
+        super().__init__(path, video)
+        self.fails = fails
+        self.threads: set[str] = set()
+        self.flushed: list[int] = []
+        self.ended = ""
+        self.gate = threading.Event()
+
+    @override
+    def open(self) -> None:
+        assert threading.current_thread() is threading.main_thread()
+
+    @override
+    def write_picture(self, picture: Any) -> None:
+        self.threads.add(threading.current_thread().name)
+        assert self.gate.wait(30)
+        if self.fails:
+            raise OSError(28, "No space left on device")
+
+    @override
+    def flush(self) -> None:
+        self.flushed.append(self.frames)
+
+    @override
+    def close(self) -> None:
+        self.ended += "closed"
+
+    @override
+    def abandon(self) -> None:
+        self.ended += "abandoned"
+
+
+@contextmanager
+def writing_to(folder: RunFolder, *, fails: bool = False) -> Iterator[BesideWriter]:
+    video = VideoShape(height=32, width=48, fps=FPS)
+    made = BesideWriter(folder.path / "video", video, fails)
+    target = "longtake.framework.callbacks.video_writer.frame_writer"
+    with mock.patch(target, return_value=made):
+        yield made
+
+
+def test_frames_are_written_beside_the_run_and_in_order(folder: RunFolder) -> None:
+    writer = VideoWriter().bind(folder, Timings())
+    with writing_to(folder) as made:
+        emit([writer], iter([started(), *block_events(0), *list(block_events(1))[:1]]))
+        assert made.frames == 0, "the run has gone on, and nothing is written"
+        made.gate.set()
+        emit(
+            [writer],
+            iter([*list(block_events(1))[1:], RequestEnded(request(), ExitReason.FINISHED)]),
+        )
+    assert made.threads == {"longtake-write"}
+    assert made.frames == 2 * FRAMES_PER_BLOCK
+    assert made.flushed == [FRAMES_PER_BLOCK], "once, behind all frames of the block"
+    assert made.ended == "closed"
+    assert "longtake-write" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_what_the_disk_refuses_later_ends_the_run_with_the_same_sentence(
+    folder: RunFolder,
+) -> None:
+    writer = VideoWriter().bind(folder, Timings())
+    with writing_to(folder, fails=True) as made:
+        made.gate.set()
+        why = r"^Cannot write the video in \S+: No space left on device\.$"
+        with pytest.raises(OutputError, match=why):
+            emit([writer], request_events())
+    emit([writer], iter([RequestEnded(request(), ExitReason.FAILED)]))
+    assert (made.frames, made.ended) == (0, "abandoned")
+    assert "longtake-write" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_report_says_only_what_is_in_the_file(folder: RunFolder) -> None:
+    writer = VideoWriter().bind(folder, Timings())
+    report = ReportWriter(folder, Timings(), "none", after_frames=writer.after_frames)
+    with writing_to(folder) as made:
+        emit([writer, report], iter([started(), *block_events(0), *list(block_events(1))[:1]]))
+        assert read_report(folder)["frames"] == 0, "the file holds none yet"
+        made.gate.set()
+        emit([writer, report], iter([RequestEnded(request(), ExitReason.STOPPED)]))
+    assert read_report(folder)["frames"] == FRAMES_PER_BLOCK
 
 
 def test_video_options_come_from_yaml(folder: RunFolder) -> None:

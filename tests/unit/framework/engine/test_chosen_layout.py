@@ -154,7 +154,7 @@ output: {tmp_path / "out"}
     (settings,) = [line for line in lines if line.startswith("event=settings")]
     assert settings == (
         f"event=settings model={model} pipeline=WanPipeline revision=none variant=none "
-        f"weights=none licence=apache-2.0 steps=5 "
+        f"weights=none weights_2=none licence=apache-2.0 steps=5 "
         f"guidance_scale=5.000 guidance_scale_2=none sampler=UniPCMultistepScheduler "
         f"flow_shift=3.000 num_frames=none height=32 width=48 fps=16"
     )

@@ -77,7 +77,10 @@ def test_known_frames_are_where_a_perfect_model_would_have_them(name: str) -> No
         random(1, 2, 3, 2, 2),
         random(1, 2, 5, 2, 2),
     )
-    alone, known = sampler.start(), KnownFrames(sampler.start(), clean, noise[:, :, :3], 1.0)
+    alone, known = (
+        sampler.start(),
+        KnownFrames(sampler.start(), (0, 1, 2), clean, noise[:, :, :3], 1.0),
+    )
     found = known.hold(noise)
     expected = found[:, :, :3]
     # The first noise level of DPM is 0.9997, of the others 1.
@@ -112,7 +115,7 @@ def test_known_frames_leave_the_others_alone(name: str) -> None:
     """A block's sampler works element by element, whatever is put into its other frames."""
     sampler, noise = DiffusersSampler(SAMPLERS[name], 4), random(1, 2, 5, 2, 2)
     alone = sampler.start()
-    known = KnownFrames(sampler.start(), random(1, 2, 2, 2, 2), noise[:, :, :2], 0.0)
+    known = KnownFrames(sampler.start(), (0, 1), random(1, 2, 2, 2, 2), noise[:, :, :2], 0.0)
     expected, found = noise, known.hold(noise)
     for step in range(4):
         prediction = random(1, 2, 5, 2, 2, seed=step)

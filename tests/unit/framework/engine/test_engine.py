@@ -28,7 +28,7 @@ from longtake.framework.engine.prompt_schedule import PromptSchedule
 from longtake.models import Compression
 from longtake.models.wan import WanBackbone, WanFamily
 from longtake.schedulers import FifoQueue
-from longtake.strategies import ActionDone, BlockDone, SingleDevice, TaskDone
+from longtake.strategies import BlockDone, SingleDevice, TaskDone
 from longtake.task import FrameRange
 from longtake.testing.tiny.base import tiny_wan_folder
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_folder
@@ -62,14 +62,21 @@ def test_a_video_is_told_from_start_to_end(generation_config: GenerationConfig) 
     assert {part.dtype for part in frames} == {torch.uint8}
 
 
-def test_a_block_is_decoded_before_the_next_one_is_denoised(
+def test_decoding_is_never_more_than_two_blocks_behind(
     generation_config: GenerationConfig,
 ) -> None:
-    events = Engine(generation_config, SingleDevice()).generate(VIDEO)
-    kinds = [type(event) for event in events if not isinstance(event, ActionDone)]
-    for position, kind in enumerate(kinds):
-        if kind is BlockDone:
-            assert kinds[position + 1] is FramesDecoded
+    video = replace(VIDEO, num_frames=1 + 4 * 32)
+    stops: list[int] = []
+    frames = 0
+    for event in Engine(generation_config, SingleDevice()).generate(video):
+        match event:
+            case BlockDone(frames=latent_frames):
+                if len(stops) > 2:  # this block is not taken yet, and two more may be open
+                    assert frames >= 1 + 4 * (stops[-3] - 1)
+                stops.append(latent_frames.stop)
+            case FramesDecoded(frames=more):
+                frames += len(more)
+    assert (len(stops), frames) == (11, 1 + 4 * 32)
 
 
 @pytest.mark.parametrize("frames", [1, 5, 9, 21, 33])

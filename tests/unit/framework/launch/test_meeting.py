@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
@@ -11,7 +12,8 @@ import pytest
 from torch.distributed.distributed_c10d import Store
 
 from longtake.errors import ConfigurationError, RankFailure
-from longtake.framework.launch.meeting import Meeting
+from longtake.framework.launch.interrupt import Interrupted
+from longtake.framework.launch.meeting import CalledOff, Meeting
 
 SOON = timedelta(seconds=1)
 
@@ -25,7 +27,14 @@ def port() -> int:
 
 def meeting(port: int, rank: int, said: list[str], host: str = "127.0.0.1") -> Meeting:
     return Meeting(
-        host=host, port=port, rank=rank, world_size=2, patience=3 * SOON, told=SOON, say=said.append
+        host=host,
+        port=port,
+        rank=rank,
+        world_size=2,
+        one_machine=True,
+        patience=3 * SOON,
+        told=SOON,
+        say=said.append,
     )
 
 
@@ -68,6 +77,37 @@ def test_a_first_rank_that_never_comes_is_told_by_the_others(port: int) -> None:
         meeting(port, 1, said).meet({})
     (sentence,) = said
     assert sentence.startswith(f"rank 1 waits for rank 0 at 127.0.0.1:{port}, where nobody answers")
+
+
+@pytest.mark.parametrize("refuser", [0, 1])
+def test_a_rank_that_refuses_calls_the_meeting_off(port: int, refuser: int) -> None:
+    said: list[str] = []
+    known: list[bool] = []
+    other = threading.Thread(target=lambda: known.append(meeting(port, refuser, said).call_off({})))
+    other.start()
+    with pytest.raises(CalledOff):
+        meeting(port, 1 - refuser, said).meet({})
+    other.join()
+    assert known == [False], "no other rank has said why"
+    assert not said
+
+
+def test_of_two_that_refuse_one_says_why(port: int) -> None:
+    known: list[bool] = []
+    other = threading.Thread(target=lambda: known.append(meeting(port, 0, []).call_off({})))
+    other.start()
+    known.append(meeting(port, 1, []).call_off({}))
+    other.join()
+    assert sorted(known) == [False, True]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_ends_the_waiting(port: int, rank: int) -> None:
+    waits = meeting(port, rank, [])
+    threading.Timer(0.1, waits.stop.set, (signal.SIGTERM,)).start()
+    with pytest.raises(Interrupted) as ended:
+        waits.meet({})
+    assert ended.value.signal == signal.SIGTERM
 
 
 def test_with_torchrun_no_rank_keeps_the_store(port: int) -> None:

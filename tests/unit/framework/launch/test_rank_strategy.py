@@ -12,7 +12,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from longtake.errors import RankFailure
 from longtake.framework.launch.rank_strategy import RankStrategy
-from longtake.testing.cuda_rules import EmulatedDevice
+from longtake.testing.cuda_rules.device import EmulatedDevice
 
 
 @pytest.fixture

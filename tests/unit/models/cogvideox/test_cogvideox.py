@@ -175,7 +175,7 @@ def test_the_spec_is_read_from_the_configuration(folders: dict[bool, ModelFolder
     ("key", "value", "words"),
     [
         ("in_channels", 8, r"CogVideoXPipeline whose transformer has 4 input.*needs 0"),
-        ("patch_size_t", 2, r"CogVideoX 1\.5, which puts 2 latent frames into one token"),
+        ("patch_size_t", 4, r"puts 4 latent frames into one token .* of one .* and of 2"),
     ],
 )
 def test_folders_that_cannot_be_run_are_refused(

@@ -19,7 +19,8 @@ from longtake.errors import ModelError
 from longtake.framework.engine.preflight import check_modules
 from longtake.models import ModelFamily, ModelFolder, Placement, family_of, open_folder
 from longtake.models.loading.encoders import check_encoder
-from longtake.models.loading.headers import TensorHeader, check_module, read_headers
+from longtake.models.loading.headers import check_module, read_headers
+from longtake.models.loading.stored import TensorHeader
 from longtake.testing.tiny.base import tiny_wan_folder
 from longtake.testing.tiny.cogvideox import tiny_cogvideox_folder
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_folder

@@ -23,7 +23,6 @@ INSTEAD = {
     "LTX2Pipeline": ["video and sound in two streams", "pipeline is LTXPipeline (text, image or"],
     "LTX2ImageToVideoPipeline": ["pipeline is LTXPipeline (text, image or video to video"],
     "LTXImageToVideoPipeline": ["has the weights of LTXPipeline too", "image or video to video"],
-    "LTXConditionPipeline": ["has the weights of LTXPipeline too", "pipeline is LTXPipeline ("],
     "HunyuanVideoImageToVideoPipeline": [
         "pipeline is HunyuanVideoPipeline (",
         "from an image, HunyuanVideo15ImageToVideoPipeline (image to video",

@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, UniPCMultistepScheduler
 from diffusers.models.transformers.transformer_ltx import LTXVideoRotaryPosEmbed
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer
@@ -18,6 +19,7 @@ from transformers import AutoTokenizer
 from longtake.caches import NoCache
 from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.models import ModelFolder, Placement, family_of
+from longtake.models.cogvideox import unpaired
 from longtake.noise import NoiseSource
 from longtake.schedulers import FullSequence
 from longtake.strategies import BlockDone, SingleDevice
@@ -45,6 +47,9 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+FOLDED = "b c (f t) h w -> b (c t) f h w"
+"""Two latent frames in one of twice the channels."""
+LTX_EMBED: Any = LTXVideoRotaryPosEmbed.forward
 EXPERTS = Case(scale=4.0, scale_2=3.0, options={"guidance_scale_2": 3.0})
 CASES = {
     "Wan2.1-T2V": Case(),
@@ -59,9 +64,11 @@ CASES = {
     "HunyuanVideo-1.5": Case(scale=6.0),
     "CogVideoX-2b": Case(scale=6.0),
     "CogVideoX-5b": Case(scale=6.0),
+    "CogVideoX1.5-5B": Case(scale=6.0),
     "LTX-Video-0.9.0": Case(scale=3.0),
     "LTX-Video-0.9.1": Case(scale=3.0),
     "LTX-Video-0.9.5": Case(scale=3.0),
+    "LTX-Video-0.9.7": Case(scale=5.0),
     "mochi-1-preview": Case(scale=4.5),
 }
 
@@ -95,6 +102,7 @@ def test_it_starts_and_is_the_pipeline(
 ) -> None:
     if name.startswith("LTX"):
         monkeypatch.setattr(LTXVideoRotaryPosEmbed, "_prepare_video_coords", exact_coordinates)
+        monkeypatch.setattr(LTXVideoRotaryPosEmbed, "forward", exact_places)
     case, picture = CASES[name], None
     if folder.pipeline == "WanImageToVideoPipeline":
         picture = first_picture(tmp_path / "first.png")
@@ -196,6 +204,13 @@ def pipeline_of(folder: ModelFolder, noise: Tensor) -> Any:
         # It cannot take latents of its own (diffusers 0.42): it would unpack them.
         pipeline.prepare_latents = lambda *_, **__: (noise.clone(), LATENT_FRAMES, None, 0)
         pipeline.scheduler = Remembering.from_config(pipeline.scheduler.config)
+    if folder.pipeline == "LTXConditionPipeline":
+        # It takes no noise: latents that it is given are a video to begin from.
+        prepare = pipeline.prepare_latents
+        pipeline.prepare_latents = lambda *given, **options: (
+            noise.flatten(2).transpose(1, 2),
+            *prepare(*given, **options)[1:],
+        )
     if folder.pipeline.startswith("SkyReelsV2"):
         # As the pipelines' own examples do: the folders' schedulers say no shift.
         scheduler = pipeline.scheduler
@@ -217,7 +232,8 @@ class Remembering(UniPCMultistepScheduler):  # type: ignore[misc]
 def packed(folder: ModelFolder, latents: Tensor) -> Tensor:
     """Return latents as the pipeline takes them."""
     if folder.pipeline == "CogVideoXPipeline":
-        return latents.transpose(1, 2)
+        pairs = folder.config("transformer")["patch_size_t"] is not None
+        return (unpaired(latents) if pairs else latents).transpose(1, 2)
     if folder.pipeline == "LTXPipeline":
         return latents.flatten(2).transpose(1, 2)
     return latents.clone()
@@ -226,10 +242,21 @@ def packed(folder: ModelFolder, latents: Tensor) -> Tensor:
 def unpacked(folder: ModelFolder, latents: Tensor, shape: torch.Size) -> Tensor:
     """Return a pipeline's latents as ``(1, C, F, H, W)``."""
     if folder.pipeline == "CogVideoXPipeline":
-        return latents.transpose(1, 2)
+        latents = latents.transpose(1, 2)
+        pairs = folder.config("transformer")["patch_size_t"] is not None
+        return rearrange(latents, FOLDED, t=2) if pairs else latents
     if folder.pipeline == "LTXPipeline":
         return latents.transpose(1, 2).reshape(shape)
     return latents
+
+
+def exact_places(rope: Any, hidden: Tensor, *sizes: Any) -> Any:
+    """Embed places that the pipeline gives (since LTX-Video 0.9.5), those in float64."""
+    *others, places = sizes
+    if places is not None:
+        rates = torch.tensor([25, 1, 1], dtype=torch.float64)[None, :, None]
+        places = (places * rates).round() / rates
+    return LTX_EMBED(rope, hidden, *others, video_coords=places)
 
 
 def exact_coordinates(

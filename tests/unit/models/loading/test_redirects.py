@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from longtake.errors import ModelError
 from longtake.models import open_folder
 from longtake.models.loading.tokenizers import check_text, load_tokenizer
+from longtake.models.registry import family_of
 from longtake.testing.tiny.base import tiny_wan_folder
 
 CODE = "import pathlib; pathlib.Path({touched!r}).touch()\nclass Hostile: pass\n"
@@ -129,3 +131,14 @@ def test_modules_are_not_built_without_end(path: Path, part: str, settings: dict
     changed(path / part / "config.json", **settings)
     with pytest.raises(ModelError, match="but no model has more than"):
         open_folder(str(path))
+
+
+@pytest.mark.parametrize("value", [[None, None], [2, 2], {"a": 1}])
+def test_a_structure_in_place_of_a_number_is_refused_before_a_video_is_made(
+    path: Path, value: object
+) -> None:
+    """This one is used for the first time when the first block is decoded."""
+    changed(path / "vae" / "config.json", patch_size=value)
+    folder = open_folder(str(path))
+    with pytest.raises(ModelError, match=r"sets patch_size to .* takes a single value there"):
+        family_of(folder).load_decoder(folder, torch.device("meta"))

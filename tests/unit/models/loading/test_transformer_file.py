@@ -216,3 +216,7 @@ def test_what_is_no_file_of_a_transformer_is_refused(
     experts = tiny_wan_folder(tmp_path / "experts", experts=2).path
     with pytest.raises(ModelError, match=r"one transformer, but .* has 2 experts"):
         open_folder(str(experts), weights=written(tmp_path / "x.safetensors", other))
+    for name in ("x.gguf", "x.GGUF"):
+        (tmp_path / name).write_bytes(b"GGUF")
+        with pytest.raises(ModelError, match=rf"{name}, a file of quantized blocks \(GGUF\)"):
+            open_folder(str(tiny), weights=str(tmp_path / name))

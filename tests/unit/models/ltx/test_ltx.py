@@ -76,36 +76,44 @@ def _no_grad() -> Iterator[None]:
         yield
 
 
-def places(frames: int, height: int, width: int) -> Tensor:
+def places(frames: int, height: int, width: int, lead: int = 0) -> Tensor:
     """Return seconds and pixels of every token, ``(1, 3, S)``.
 
     In float64: diffusers' own are fp32, and so are its angles, which are off by 0.001 then.
+    Since LTX-Video 0.9.5 all frames but the first are 7 video frames earlier (``lead``).
     """
     axes = [torch.arange(count, dtype=torch.float64) for count in (frames, height, width)]
-    grid = torch.cartesian_prod(*axes) * torch.tensor([8 / 25, 32, 32], dtype=torch.float64)
+    grid = torch.cartesian_prod(*axes) * torch.tensor([8, 32, 32], dtype=torch.float64)
+    grid[:, 0] = (grid[:, 0] - lead).clamp(min=0) / 25
     return grid.T[None]
 
 
-def forward(transformer: Any, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
+def forward(
+    transformer: Any, latents: Tensor, timestep: float, prompts: PromptStates, lead: int = 0
+) -> Tensor:
     """Run diffusers' own forward."""
-    return frame_forward(transformer, latents, [timestep] * latents.shape[2], prompts)
+    return frame_forward(transformer, latents, [timestep] * latents.shape[2], prompts, lead)
 
 
 def frame_forward(
-    transformer: Any, latents: Tensor, timesteps: Sequence[float], prompts: PromptStates
+    transformer: Any,
+    latents: Tensor,
+    timesteps: Sequence[float],
+    prompts: PromptStates,
+    lead: int = 0,
 ) -> Tensor:
     """Run diffusers' own forward, which takes a timestep per token."""
-    rows, _, *size = latents.shape
-    levels = torch.tensor(timesteps).repeat_interleave(size[1] * size[2])
+    rows, _, frames, height, width = latents.shape
+    levels = torch.tensor(timesteps).repeat_interleave(height * width)
     out: Tensor = transformer(
         latents.flatten(2).transpose(1, 2),
         prompts["states"],
         levels.expand(rows, -1),
         prompts["mask"],
-        video_coords=places(*size).expand(rows, -1, -1),
+        video_coords=places(frames, height, width, lead).expand(rows, -1, -1),
         return_dict=False,
     )[0]
-    return out.transpose(1, 2).reshape(rows, -1, *size)
+    return out.transpose(1, 2).reshape(rows, -1, frames, height, width)
 
 
 def load(folder: ModelFolder, layers: Collection[int]) -> LTXBackbone:

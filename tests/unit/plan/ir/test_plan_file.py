@@ -15,7 +15,8 @@ from longtake.plan.ir.run import compile_run, mesh_actions
 from longtake.plan.layout import Layout
 from longtake.strategies import BlockDone, DualParal, SingleDevice
 from longtake.strategies.from_plan import FromPlan
-from longtake.testing.contracts.strategies import CASES, serial
+from longtake.testing.contracts.strategy_cases import CASES
+from longtake.testing.contracts.strategy_runs import serial
 from longtake.testing.tiny.base import tiny_denoising
 
 CASE = CASES["same-step-kv"]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
 from torch import Tensor
 
 from longtake.errors import ModelError, nearest
@@ -18,6 +17,7 @@ from longtake.models.loading.lora.fit import check_fit, weight_of, whole
 from longtake.models.loading.lora.keys import Part
 from longtake.models.loading.lora.names import FIRST, ModelNames, NameTable, Shape, Target
 from longtake.models.loading.lora.options import Lora
+from longtake.models.loading.stored import take
 
 _TEXT = re.compile(r"(?:base_model\.model\.)?(?:text_encoder|lora_te\d?_|lora_text_encoder)")
 """How names begin that are of text encoders."""
@@ -197,6 +197,6 @@ def _rows(part: Part, tensor: Tensor, target: Target, sizes: Sequence[int]) -> S
         return [tensor] * len(sizes)
     if part is Part.MAGNITUDE:
         tensor = tensor.flatten()
-    if target.swapped:
-        tensor = torch.cat(tensor.chunk(2)[::-1])
-    return torch.split(tensor, list(sizes)) if len(sizes) > 1 else [tensor]
+    if len(target.order) == 1:  # of any shape that fits
+        return [tensor]
+    return [take(tensor, rows) for rows in target.rows(sizes)]

@@ -47,8 +47,21 @@ class Swapped:
     module: str
 
 
-RankRole: TypeAlias = str | tuple[str, ...] | Swapped
-"""What diffusers makes of an original module: one, several that share its rows, one swapped."""
+@final
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """Modules that share output rows in halves: the first half of each, then the second of each.
+
+    Args:
+        modules: diffusers' names.
+    """
+
+    modules: tuple[str, ...]
+
+
+RankRole: TypeAlias = str | tuple[str, ...] | Swapped | Halves
+"""What diffusers makes of an original module: one, several that share its rows, one swapped,
+several in halves; an empty tuple for what it has no use for."""
 NameTable: TypeAlias = Sequence[tuple[str, RankRole]]
 """Original names of a family's modules and parameters, with diffusers'; ``*`` is a number.
 
@@ -62,12 +75,28 @@ class Target:
     """What a name of a LoRA file stands for.
 
     Args:
-        parts: The model's modules, or a bare parameter, that share its output rows in this order.
-        swapped: Whether the rows' two halves change places.
+        parts: The model's modules, or a bare parameter, that share its output rows.
+        order: Whose rows they are, in the order of the rows: the part, and which of its pieces;
+            all pieces of a part are equally long.
     """
 
     parts: tuple[str, ...]
-    swapped: bool = False
+    order: tuple[tuple[int, int], ...] = ((0, 0),)
+
+    def rows(self, sizes: Sequence[int]) -> list[tuple[tuple[int, int], ...]]:
+        """Return which rows each part is made of, in the order in which it has them.
+
+        Args:
+            sizes: Rows of each part.
+        """
+        pieces, start = len(self.order) // len(self.parts), 0
+        found: dict[tuple[int, int], tuple[int, int]] = {}
+        for part, piece in self.order:
+            found[part, piece] = (start, start + sizes[part] // pieces)
+            start = found[part, piece][1]
+        return [
+            tuple(found[part, piece] for piece in range(pieces)) for part in range(len(self.parts))
+        ]
 
 
 @final
@@ -80,10 +109,11 @@ class ModelNames:
     """
 
     def __init__(self, known: Collection[str], table: NameTable) -> None:
-        own = {_module(key) for key in known}
+        own = {module_of(key) for key in known}
         self._dotted = {name: Target((name,)) for name in own}
         for original, place in table:
             self._dotted.update(_expanded(original, place, own))
+        self._superfluous = {original for original, place in table if place == ()}
         self._flat = _flattened(self._dotted.items())
 
     def __iter__(self) -> Iterator[str]:
@@ -97,6 +127,10 @@ class ModelNames:
             name: With dots, as in the code, or with underscores in their place.
         """
         return self._dotted.get(name) or self._flat.get(name.lstrip("_"))
+
+    def is_superfluous(self, name: str) -> bool:
+        """Return whether a module or parameter is known to the original code alone."""
+        return name in self._superfluous and name not in self._dotted
 
 
 def stripped(name: str) -> Iterator[tuple[str, str | None]]:
@@ -113,7 +147,7 @@ def stripped(name: str) -> Iterator[tuple[str, str | None]]:
                 found.append((rest.removeprefix(prefix), named or expert))
 
 
-def _module(key: str) -> str:
+def module_of(key: str) -> str:
     """Return the module of a weight or bias, or the name of a bare parameter."""
     module, _, last = key.rpartition(".")
     return module if module and last in ("weight", "bias") else key
@@ -121,17 +155,30 @@ def _module(key: str) -> str:
 
 def _expanded(original: str, place: RankRole, own: Collection[str]) -> dict[str, Target]:
     """Return the entries that a line of a name table makes for the modules that there are."""
-    parts = (place.module,) if isinstance(place, Swapped) else place
-    parts = (parts,) if isinstance(parts, str) else parts
+    parts, order = _laid_out(place)
+    if not parts:
+        return {}
     pattern = re.compile(re.escape(parts[0]).replace(r"\*", r"(\d+)"))
     found: dict[str, Target] = {}
     for name in own:
         if match := pattern.fullmatch(name):
             filled = tuple(_filled(part, match.groups()) for part in parts)
             if all(part in own for part in filled):
-                target = Target(filled, swapped=isinstance(place, Swapped))
-                found[_filled(original, match.groups())] = target
+                found[_filled(original, match.groups())] = Target(filled, order)
     return found
+
+
+def _laid_out(place: RankRole) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
+    """Return the modules of a line, and the order in which they share rows (``Target``)."""
+    match place:
+        case str():
+            return (place,), ((0, 0),)
+        case Swapped(module):
+            return (module,), ((0, 1), (0, 0))
+        case Halves(modules):
+            return modules, tuple((part, half) for half in (0, 1) for part in range(len(modules)))
+        case _:
+            return place, tuple((part, 0) for part in range(len(place)))
 
 
 def _filled(pattern: str, numbers: Iterable[str]) -> str:

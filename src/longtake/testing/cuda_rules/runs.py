@@ -1,21 +1,23 @@
-"""Runs under CUDA's rules: whole videos on emulated devices, over strategies, meshes and caches."""
+"""Runs under CUDA's rules: whole videos on emulated devices, over meshes and methods."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations, product
 from math import prod
 from pathlib import Path
-from typing import Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 import torch
 from torch import Tensor
 
-from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
+from longtake.caches import FeatureCache, NextBlockKV, NoCache, RollingKV, SameStepKV
 from longtake.comm.transport import Transport
 from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
-from longtake.schedulers import FifoQueue
+from longtake.noise import Independent
+from longtake.schedulers import Autoregressive, CascadeQueue, ContextWindows, FifoQueue
 from longtake.strategies import (
     Communicator,
     DualParal,
@@ -23,14 +25,9 @@ from longtake.strategies import (
     SequenceParallel,
     SingleDevice,
 )
-from longtake.testing.cuda_rules import (
-    Drain,
-    EmulatedDevice,
-    EmulatedTransport,
-    Hang,
-    Sent,
-    emulated_ranks,
-)
+from longtake.testing.cuda_rules.device import Drain, EmulatedDevice, Hang
+from longtake.testing.cuda_rules.order import Sent
+from longtake.testing.cuda_rules.transport import EmulatedTransport, emulated_ranks
 
 MESHES: Final = (
     "stages 2",
@@ -53,7 +50,26 @@ CACHES: Final[dict[str, FeatureCache]] = {
     "next-block": NextBlockKV(),
     "same-step": SameStepKV(),
     "none": NoCache(),
+    "rolling": RollingKV(5, 1),
 }
+_CAUSAL: Final[dict[str, Any]] = {
+    "noise": Independent(),
+    "sampler": "FlowMatchEulerDiscreteScheduler",
+}
+METHODS: Final[dict[str, dict[str, Any]]] = {
+    "queue": {"scheduler": FifoQueue(2, 1)},
+    "autoregressive": {"scheduler": Autoregressive(2), **_CAUSAL},
+    "cascade": {"scheduler": CascadeQueue(2), **_CAUSAL},
+    "context windows": {"scheduler": ContextWindows(4, 2)},
+}
+"""Settings by method."""
+_CACHES_OF: Final = {
+    "queue": ("next-block", "same-step", "none"),
+    "autoregressive": ("rolling",),
+    "cascade": ("rolling",),
+    "context windows": ("none",),
+}
+"""Names of the caches that fit each method."""
 DECODERS: Final = (0, 1, 2)
 
 
@@ -64,12 +80,14 @@ class Cell:
 
     Args:
         mesh: One of ``MESHES``; those of ``stages`` are DualParal's.
-        cache: One of ``CACHES``.
+        method: One of ``METHODS``.
+        cache: One of ``CACHES``, that fits the method.
         decoders: Decode ranks; two of them share a VAE's tiles.
         aco: Whether they attend heads.
     """
 
     mesh: str
+    method: str = "queue"
     cache: str
     decoders: int
     aco: bool
@@ -77,7 +95,7 @@ class Cell:
     def __str__(self) -> str:
         """Name the run."""
         aco = ", aco" if self.aco else ""
-        return f"{self.mesh}; {self.cache}; {self.decoders} decode{aco}"
+        return f"{self.mesh}; {self.method}; {self.cache}; {self.decoders} decode{aco}"
 
     @property
     def strategy(self) -> ParallelStrategy:
@@ -116,17 +134,19 @@ class Cell:
     @property
     def is_possible(self) -> bool:
         """Whether such a run may be asked for."""
-        return not self.aco or (self.decoders > 0 and self.mesh in _ATTENDED_TOGETHER)
+        fits = self.cache in _CACHES_OF[self.method]
+        attends = self.decoders > 0 and self.mesh in _ATTENDED_TOGETHER
+        return fits and (attends or not self.aco)
 
     def generation_config(self, folder: Path) -> GenerationConfig:
         """Return the run's settings, with the model in a folder."""
         return GenerationConfig(
             pipeline=str(folder),
-            scheduler=FifoQueue(2, 1),
             cache=CACHES[self.cache],
             steps=2,
             dtype="float32",
             vae_tile=32 if self.decoders > 1 else None,
+            **METHODS[self.method],
         )
 
 
@@ -137,8 +157,10 @@ REQUEST: Final = Request(prompts=(PromptAt(text="red shape"),), num_frames=21, h
 def cells(most_ranks: int = 6) -> list[Cell]:
     """Return the full product."""
     every = (
-        Cell(mesh=mesh, cache=cache, decoders=decoders, aco=aco)
-        for mesh, cache, decoders, aco in product(MESHES, CACHES, DECODERS, (False, True))
+        Cell(mesh=mesh, method=method, cache=cache, decoders=decoders, aco=aco)
+        for mesh, method, cache, decoders, aco in product(
+            MESHES, METHODS, CACHES, DECODERS, (False, True)
+        )
     )
     return [cell for cell in every if cell.is_possible and cell.ranks <= most_ranks]
 
@@ -159,7 +181,7 @@ def pairwise_cells(most_ranks: int) -> list[Cell]:
 
 
 def _pairs(cell: Cell) -> set[tuple[tuple[int, object], tuple[int, object]]]:
-    values = enumerate((cell.mesh, cell.cache, cell.decoders, cell.aco))
+    values = enumerate((cell.mesh, cell.method, cell.cache, cell.decoders, cell.aco))
     return set(combinations(values, 2))
 
 
@@ -232,8 +254,20 @@ def _decoded(
                 yield event
 
 
-def serial_frames(cell: Cell, folder: Path) -> Tensor:
+def is_serial(cell: Cell, outcome: Outcome, folder: Path) -> bool:
+    """Whether the output rank's video is that of one device.
+
+    Splits of tokens, heads and branches round otherwise, which may turn a color by one.
+    """
+    assert outcome.frames is not None
+    frames = serial_frames(cell.method, cell.cache, cell.decoders > 1, folder)
+    return bool((outcome.frames.int() - frames.int()).abs().max() <= 1)
+
+
+@cache
+def serial_frames(method: str, cache: str, tiled: bool, folder: Path) -> Tensor:
     """Return the video that one device makes."""
+    cell = Cell(mesh=MESHES[0], method=method, cache=cache, decoders=2 * tiled, aco=False)
     engine = Engine(cell.generation_config(folder), SingleDevice())
     frames = [one.frames for one in engine.generate(REQUEST) if isinstance(one, FramesDecoded)]
     return torch.cat(frames)

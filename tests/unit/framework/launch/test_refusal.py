@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from longtake.framework.console.refusal import PATIENCE, refuse, refuse_machine
+from longtake.framework.launch.refusal import PATIENCE, refuse, refuse_machine
 
 
 @pytest.fixture
