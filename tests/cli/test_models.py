@@ -29,8 +29,8 @@ def test_every_family_is_listed_with_what_it_takes(capsys: pytest.CaptureFixture
     for pipeline in registered():
         assert any(f" pipeline={pipeline} " in line for line in lines), pipeline
     assert (
-        "event=model pipeline=HunyuanVideoPipeline made_from=text start=refused "
-        "end=refused keyframes=refused continue=refused guidance=either "
+        "event=model pipeline=HunyuanVideoPipeline made_from=text start=replacement "
+        "end=replacement keyframes=replacement continue=replacement guidance=either "
         "timestep_per=clip native_frames=33 decoder=overlap axes=layers,cfg,ulysses,ring "
         "licence=tencent-hunyuan-community height=720 width=1280 num_frames=129 fps=24 steps=50 "
         "guidance_scale=6.000 guidance_scale_2=none flow_shift=none "

@@ -28,6 +28,7 @@ from longtake.testing.tiny.base import LAYERS, TinyCase, tiny_denoising
 from longtake.testing.tiny.cogvideox import tiny_cogvideox15_denoising, tiny_cogvideox_denoising
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_denoising
 from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_denoising
+from longtake.testing.tiny.hunyuan_video_i2v import tiny_hunyuan_i2v_denoising
 from longtake.testing.tiny.ltx import tiny_ltx_condition_denoising, tiny_ltx_denoising
 from longtake.testing.tiny.mochi import tiny_mochi_denoising
 from longtake.testing.tiny.open_sora_plan import tiny_open_sora_plan_denoising
@@ -114,6 +115,19 @@ FAMILIES: Final = {
         cases=cached(embedded=(1.0,), both=(3.0,)),
         meshes=(*MESHES, Mesh(ring=2)),
     ),
+    # The given frame's tokens are at a level of their own, wherever they are cut.
+    "hunyuan_video_token_replace": Family(
+        work=tiny_hunyuan_i2v_denoising,
+        cut=(2, 2),
+        cases=cached(embedded=(1.0,)),
+        meshes=(*MESHES, Mesh(ring=2)),
+    ),
+    "hunyuan_video_latent_concat": Family(
+        work=partial(tiny_hunyuan_i2v_denoising, condition="latent_concat"),
+        cut=(1, 3),
+        cases={"next-guided": TinyCase(scales=(3.0,))},
+        meshes=MESHES[:-1],
+    ),
     # Glyphs and prompts travel with the video tokens. Neither the three heads nor the windows'
     # tokens can be divided evenly.
     "hunyuan_video15": Family(
@@ -154,6 +168,13 @@ FAMILIES: Final = {
         work=tiny_wan_i2v_denoising,
         cut=(3, 1),
         cases=cached(one=(3.0,), two=(3.0, 2.0)),
+        meshes=WAN_I2V_MESHES,
+    ),
+    # The last frame is in the last block alone; every stage attends to both images.
+    "wan_flf2v": Family(
+        work=partial(tiny_wan_i2v_denoising, images=2),
+        cut=(3, 1),
+        cases={"next": TinyCase(scales=(3.0,))},
         meshes=WAN_I2V_MESHES,
     ),
     "wan_replaced": Family(

@@ -247,7 +247,9 @@ class Backbone(ABC, Generic[TextT, StepT]):
         """
 
     def join_steps(self, steps: Sequence[StepT], tokens: Sequence[int]) -> StepT:
-        """Join noise levels, for a model whose frames may differ in theirs (``spec.timestep``).
+        """Join noise levels, for a model whose frames may differ in theirs.
+
+        By ``spec.timestep``, or because given frames are at timestep 0 (``spec.start``).
 
         Called where the video tokens of a forward are at more than one level. Every level's own
         work has been done, once, by ``condition_step``: gather it here, as late as you can.

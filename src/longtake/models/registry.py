@@ -83,6 +83,29 @@ class ModelFamily(ABC):
             and joins rows, and casts floating-point tensors to the weights' dtype.
         """
 
+    def encode_text_with_pictures(
+        self,
+        folder: ModelFolder,
+        prompts: Sequence[str],
+        pictures: Sequence[Tensor | None],
+        place: Placement,
+    ) -> PromptStates:
+        """Encode prompts as ``encode_text``, each beside the picture that its video starts from.
+
+        For families whose ``spec.reads_picture``; by default pictures are not looked at.
+
+        Args:
+            folder: The pipeline folder.
+            prompts: Any number of them.
+            pictures: One per prompt, ``(h, w, 3)`` uint8 RGB, neither cropped nor resized;
+                ``None`` beside the negative prompt.
+            place: Where to encode, and the dtype of the encoders' weights.
+
+        Returns:
+            As ``encode_text``.
+        """
+        return self.encode_text(folder, prompts, place)
+
     def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
         """Load the VAE's encoder, encode video frames and free it.
 
@@ -117,7 +140,7 @@ class ModelFamily(ABC):
             frames: ``(F, height, width, 3)`` uint8 RGB, as many as some latent frames decode to.
             place: Where to encode.
             original: The first one before it was cropped and resized, ``(h, w, 3)`` uint8 RGB;
-                given where ``spec.start`` is ``channels``.
+                given where ``spec.needs_start``.
 
         Returns:
             On the CPU.

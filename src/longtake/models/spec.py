@@ -81,10 +81,17 @@ class BackboneSpec:
         start: How a video may begin with given frames. ``refused``: not at all, the family
             cannot encode them; ``replaced``: they take the place of what is denoised, at its
             noise level, or clean at timestep 0 where the timestep may differ per frame;
-            ``channels``: the model has input channels for them, and cannot do without.
+            ``given``: they stand in their place, clean and at timestep 0, while all others have
+            one noise level, and the model cannot do without; ``channels``: the model has input
+            channels for them, and cannot do without.
         native: Kinds of given frames that the model was trained with (see
             ``longtake.models.conditioning_kinds``); the others are held in their place. With
             ``channels``, frames of these kinds are told in the input channels, and a start always.
+        needs_end: Whether the model makes what is between two pictures, and cannot do without the
+            last one either.
+        image_in_noise: Share of the first given frame in the starting noise of every frame.
+        reads_picture: Whether the text encoder sees the picture that a video starts from with
+            every prompt (``ModelFamily.encode_text_with_pictures``).
         timestep: Whether all frames of a window have one noise level, or each has its own. A
             model with a timestep per frame is told the true level of every frame that it sees.
         sparse: Whether tokens attend in groups in some layers; ``Backbone.token_groups`` says in
@@ -109,8 +116,11 @@ class BackboneSpec:
     train_timesteps: int = 1000
     text_tokens: int = 0
     guidance: Literal["branches", "embedded"] = "branches"
-    start: Literal["refused", "replaced", "channels"] = "refused"
+    start: Literal["refused", "replaced", "given", "channels"] = "refused"
     native: tuple[ConditioningKind, ...] = ()
+    needs_end: bool = False
+    image_in_noise: float = 0.0
+    reads_picture: bool = False
     timestep: Literal["clip", "frame"] = "clip"
     sparse: bool = False
     frame_levels: bool = False
@@ -163,13 +173,18 @@ class BackboneSpec:
         return replace(self, timestep="frame")
 
     @property
+    def needs_start(self) -> bool:
+        """Whether the model cannot do without given frames."""
+        return self.start in ("given", "channels")
+
+    @property
     def model_dim(self) -> int:
         """Size of a hidden state ``M``."""
         return self.heads * self.head_dim
 
     def honours(self, kind: ConditioningKind) -> Honoured:
         """Return how given frames of a kind are honoured."""
-        native = (*self.native, "start") if self.start == "channels" else self.native
+        native = (*self.native, "start") if self.needs_start else self.native
         return honoured(kind, encodes=self.start != "refused", native=native)
 
     def expert(self, timestep: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load, save
@@ -14,17 +14,19 @@ from longtake.models.loading.encoders import load_encoder
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.tokenizers import load_tokenizer
 
+PromptT = TypeVar("PromptT")
+"""A prompt, or a prompt and what is encoded with it."""
 _BATCH = 8
 """Prompts per forward: enough to fill a device, few enough to fit beside a large encoder."""
 
 
 def encode_with_pipeline(
     folder: ModelFolder,
-    prompts: Sequence[str],
+    prompts: Sequence[PromptT],
     pipeline_class: Any,
     encoders: Mapping[str, Any],
     place: Placement,
-    encode: Callable[[Any, list[str]], PromptStates],
+    encode: Callable[[Any, list[PromptT]], PromptStates],
     others: Mapping[str, Any] | None = None,
 ) -> PromptStates:
     """Load the text encoders, encode the prompts as the pipeline does, and free them.

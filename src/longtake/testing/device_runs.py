@@ -39,6 +39,7 @@ from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_folder, tiny_hu
 from longtake.testing.tiny.ltx import tiny_ltx_condition_folder, tiny_ltx_folder
 from longtake.testing.tiny.mochi import tiny_mochi_folder
 from longtake.testing.tiny.open_sora_plan import tiny_open_sora_plan_folder
+from longtake.testing.tiny.published import published_folder
 from longtake.testing.tiny.skyreels_v2 import tiny_skyreels_folder, tiny_skyreels_i2v_folder
 from longtake.testing.tiny.wan_i2v import tiny_wan_i2v_folder
 from longtake.testing.tiny.wan_ti2v import tiny_ti2v_folder
@@ -90,6 +91,12 @@ FAMILIES: Final = {
     "SkyReels-V2 DF": DeviceRun(folder=tiny_skyreels_folder, settings=_QUEUE, start=True),
     "SkyReels-V2 I2V": DeviceRun(folder=tiny_skyreels_i2v_folder, settings=_QUEUE, start=True),
     "HunyuanVideo": DeviceRun(folder=tiny_hunyuan_folder, settings=_SAME_STEP),
+    "HunyuanVideo I2V": DeviceRun(
+        folder=partial(published_folder, "HunyuanVideo-I2V"), settings=_QUEUE, start=True
+    ),
+    "HunyuanVideo I2V, channels": DeviceRun(
+        folder=partial(published_folder, "HunyuanVideo-I2V-33ch"), settings=_SAME_STEP, start=True
+    ),
     "HunyuanVideo 1.5": DeviceRun(folder=tiny_hunyuan15_folder, settings=_QUEUE),
     "HunyuanVideo 1.5 I2V": DeviceRun(
         folder=tiny_hunyuan15_i2v_folder, settings=_SAME_STEP, start=True

@@ -141,6 +141,11 @@ PUBLISHED = {
         _IMAGE | {"image_dim": 1280, "added_kv_proj_dim": 5120},
         parts={"image_encoder": {}},
     ),
+    "Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers": Published(
+        "WanImageToVideoPipeline",
+        _IMAGE | {"image_dim": 1280, "added_kv_proj_dim": 5120, "pos_embed_seq_len": 514},
+        parts={"image_encoder": {"image_size": 224, "patch_size": 14}},
+    ),
     "Wan-AI/Wan2.2-I2V-A14B-Diffusers": Published(
         "WanImageToVideoPipeline", _IMAGE, index=TWO, parts={"transformer_2": _IMAGE}
     ),
@@ -198,6 +203,23 @@ PUBLISHED = {
     "hunyuanvideo-community/HunyuanVideo": Published(
         "HunyuanVideoPipeline",
         {},
+        {},
+        "AutoencoderKLHunyuanVideo",
+        FlowMatchEulerDiscreteScheduler(shift=7.0),
+    ),
+    "hunyuanvideo-community/HunyuanVideo-I2V": Published(
+        "HunyuanVideoImageToVideoPipeline",
+        {"image_condition_type": "token_replace"},
+        {},
+        "AutoencoderKLHunyuanVideo",
+        FlowMatchEulerDiscreteScheduler(shift=7.0),
+    ),
+    "hunyuanvideo-community/HunyuanVideo-I2V-33ch": Published(
+        "HunyuanVideoImageToVideoPipeline",
+        {
+            "image_condition_type": "latent_concat", "in_channels": 33, "out_channels": 16,
+            "guidance_embeds": False,
+        },
         {},
         "AutoencoderKLHunyuanVideo",
         FlowMatchEulerDiscreteScheduler(shift=7.0),
@@ -339,6 +361,9 @@ def prepared(
     if "I2V" in model.upper():
         Image.new("RGB", (64, 48)).save(picture)
         more = (*more, "--data.start", str(picture))
+    if "FLF2V" in model:
+        Image.new("RGB", (1280, 720)).save(picture)
+        more = (*more, "--data.start", str(picture), "--data.end", str(picture))
     if model != "demo":
         folder = published(tmp_path / "model", model)
         monkeypatch.setattr(folders, "find_settings", lambda _name, _revision: folder)

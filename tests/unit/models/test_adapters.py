@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import ModuleType
@@ -25,6 +26,7 @@ from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_folder, tiny_hu
 from longtake.testing.tiny.ltx import tiny_ltx_condition_folder, tiny_ltx_folder
 from longtake.testing.tiny.mochi import tiny_mochi_folder
 from longtake.testing.tiny.open_sora_plan import tiny_open_sora_plan_folder
+from longtake.testing.tiny.published import published_folder
 from longtake.testing.tiny.skyreels_v2 import tiny_skyreels_folder, tiny_skyreels_i2v_folder
 from longtake.testing.tiny.wan_i2v import tiny_wan_i2v_folder
 from longtake.testing.tiny.wan_ti2v import tiny_ti2v_folder
@@ -74,6 +76,8 @@ FOLDERS: list[Callable[[Path], ModelFolder]] = [
     tiny_ti2v_folder,
     tiny_wan_i2v_folder,
     tiny_hunyuan_folder,
+    partial(published_folder, "HunyuanVideo-I2V"),
+    partial(published_folder, "HunyuanVideo-I2V-33ch"),
     tiny_hunyuan15_folder,
     tiny_hunyuan15_i2v_folder,
     tiny_cogvideox_folder,
@@ -93,7 +97,7 @@ def test_cards_agree_with_folders(make: Callable[[Path], ModelFolder], tmp_path:
     folder = make(tmp_path / "tiny")
     family = family_of(folder)
     spec = family.spec(folder)
-    starts = {"refused": "none", "replaced": "optional", "channels": "always"}
+    starts = {"refused": "none", "replaced": "optional", "given": "always", "channels": "always"}
     card = family.card(folder)
     assert card in family.cards
     assert card.pipeline == folder.pipeline

@@ -22,6 +22,11 @@ def check_start(request: Request, spec: BackboneSpec) -> None:
     Raises:
         ConfigurationError: Names what was asked for and the nearest valid choice.
     """
+    if spec.needs_end and request.end is None:
+        raise ConfigurationError(
+            f"{spec.name} makes what is between a first and a last picture, but there is no "
+            f"data.end; give one, or choose a model that continues a first frame (Wan 2.1 I2V)."
+        )
     if request.start is not None:
         if spec.start == "refused":
             raise ConfigurationError(
@@ -29,7 +34,7 @@ def check_start(request: Request, spec: BackboneSpec) -> None:
                 f"{spec.name} yet; leave it out, or choose a Wan model."
             )
         kept_frames(request, spec)
-    elif spec.start == "channels":
+    elif spec.needs_start:
         raise ConfigurationError(
             f"{spec.name} continues a first frame, but there is no data.start; give an image or a "
             f"video file, or choose a text-to-video model."

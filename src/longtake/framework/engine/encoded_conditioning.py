@@ -76,13 +76,14 @@ class EncodedConditioning:
             return ConditioningFrames(latents=torch.empty(1, spec.channels, 0, height, width))
         count, file = kept_frames(request, spec), ConditioningFile(request.start)
         frames = file.last(count, request.height, request.width)
+        original = file.original(count) if spec.needs_start else None
         if spec.start != "channels":
-            return model.family.encode_start(model.folder, spec, frames, model.place)
+            return model.family.encode_start(model.folder, spec, frames, model.place, original)
         told = frames if spec.honours("continue") == "native" else frames[:1]
         length = request.num_frames
         given = GivenFrames(
             start=told,
-            original=file.original(count),
+            original=original,
             pictures={
                 one.latent_frame: pixels for one, pixels in shown.items() if not self._holds(one)
             },

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
+from torch import Tensor
+
+from longtake.framework.engine.conditioning import kept_frames
+from longtake.framework.engine.conditioning_file import ConditioningFile
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.models import AnyBackbone, ConditioningFrames, PromptStates
@@ -18,6 +22,9 @@ from longtake.models.text import (
 )
 from longtake.strategies import Communicator
 
+_Picture: TypeAlias = tuple[str, int]
+"""A file that a video starts from, and how many of its last frames are kept."""
+
 
 @final
 class EncodedPrompts:
@@ -29,23 +36,19 @@ class EncodedPrompts:
 
     def __init__(self, model: ResolvedModel) -> None:
         self._model = model
-        self._states: dict[str, PromptStates] = {}
+        self._states: dict[tuple[str, _Picture | None], PromptStates] = {}
 
     def encode(self, requests: Sequence[Request], communicator: Communicator, rank: int) -> None:
         """Encode the prompts that are not known yet, on one rank, for all. Collective."""
-        needed = [self._wrapped(prompt.text) for request in requests for prompt in request.prompts]
+        needed = [key for request in requests for key in self._seen(request)]
         if self._model.guidance.branches == 2:
-            needed += [request.negative_prompt for request in requests]
-        missing = [text for text in dict.fromkeys(needed) if text not in self._states]
+            needed += [(request.negative_prompt, None) for request in requests]
+        missing = [key for key in dict.fromkeys(needed) if key not in self._states]
         if missing:
             packed = None
             if communicator.rank == rank:
                 # Text encoders are as large as a transformer: read once, where no VAE is yet.
-                model = self._model
-                with reading(f"the text encoder of the model in {model.folder.path}"):
-                    place = model.generation_config.text_place(model.place)
-                    states = model.family.encode_text(model.folder, missing, place)
-                packed = pack_prompts(states)
+                packed = pack_prompts(self._encode(missing))
             states = unpack_prompts(communicator.share(packed))
             self._states.update(zip(missing, split_prompts(states), strict=True))
 
@@ -59,9 +62,10 @@ class EncodedPrompts:
             backbone: With this rank's layers.
             start: What is known of the video before it is made.
         """
+        picture = self._picture(request)
 
         def condition(text: str, branches: range) -> Any:
-            prompts = (self._wrapped(text), request.negative_prompt)
+            prompts = ((self._wrapped(text), picture), (request.negative_prompt, None))
             states = join_prompts([self._states[prompts[branch]] for branch in branches])
             if start is not None:
                 states |= start.prompt_rows(len(branches))
@@ -69,5 +73,30 @@ class EncodedPrompts:
 
         return condition
 
+    def _seen(self, request: Request) -> list[tuple[str, _Picture | None]]:
+        """Return a request's prompts, each with the picture that is seen beside it."""
+        picture = self._picture(request)
+        return [(self._wrapped(prompt.text), picture) for prompt in request.prompts]
+
+    def _encode(self, prompts: Sequence[tuple[str, _Picture | None]]) -> PromptStates:
+        model = self._model
+        opened = {picture: _opened(picture) for _, picture in prompts if picture is not None}
+        texts = [text for text, _ in prompts]
+        pictures = [None if picture is None else opened[picture] for _, picture in prompts]
+        with reading(f"the text encoder of the model in {model.folder.path}"):
+            place = model.generation_config.text_place(model.place)
+            return model.family.encode_text_with_pictures(model.folder, texts, pictures, place)
+
+    def _picture(self, request: Request) -> _Picture | None:
+        """Return what the text encoder sees beside the request's prompts, if it sees pictures."""
+        if request.start is None or not self._model.spec.reads_picture:
+            return None
+        return request.start, kept_frames(request, self._model.spec)
+
     def _wrapped(self, text: str) -> str:
         return self._model.settings.prompt_template.replace("{}", text)
+
+
+def _opened(picture: _Picture) -> Tensor:
+    path, kept = picture
+    return ConditioningFile(path).original(kept)

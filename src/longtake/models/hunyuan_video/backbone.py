@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias, final
 
 import torch
@@ -19,6 +19,7 @@ from longtake.models.layers.joint_attention import (
     count_padding,
     split_text,
 )
+from longtake.models.layers.levels import CLEAN
 from longtake.models.layers.patches import unpatchify_channels_first
 from longtake.models.layers.rotary import AxialRotary
 from longtake.models.spec import BackboneSpec
@@ -48,7 +49,7 @@ HunyuanVideoContext: TypeAlias = LayerContext[HunyuanVideoText, HunyuanVideoStep
 
 @final
 class HunyuanVideoBackbone(Backbone[HunyuanVideoText, HunyuanVideoStep]):
-    """A HunyuanVideo transformer: dual-stream layers, then single-stream ones.
+    """A HunyuanVideo transformer, from text or from an image: dual, then single-stream layers.
 
     Both streams of a dual layer are parts of the same hidden states, so layers may be divided
     among ranks anywhere.
@@ -86,7 +87,8 @@ class HunyuanVideoBackbone(Backbone[HunyuanVideoText, HunyuanVideoStep]):
         weight = embedder.timestep_embedder.linear_1.weight
         time = torch.tensor([timestep], device=weight.device)
         embedding = embedder.timestep_embedder(embedder.time_proj(time).to(weight.dtype))
-        if embedder.guidance_embedder is not None:
+        given = self.spec.start == "given" and timestep == CLEAN  # those frames are told no scale
+        if embedder.guidance_embedder is not None and not given:
             # Rounded to the weights' dtype, as the model was distilled: 6000 is 6016 in bf16.
             scale = torch.tensor([guidance], device=weight.device, dtype=weight.dtype) * 1000.0
             wave = embedder.time_proj(scale).to(weight.dtype)
@@ -94,8 +96,17 @@ class HunyuanVideoBackbone(Backbone[HunyuanVideoText, HunyuanVideoStep]):
         return HunyuanVideoStep(time, embedding)
 
     @override
+    def join_steps(
+        self, steps: Sequence[HunyuanVideoStep], tokens: Sequence[int]
+    ) -> HunyuanVideoStep:
+        given, noisy = steps  # a video begins with its given frames
+        return replace(noisy, given=(given.embedding, tokens[0]))
+
+    @override
     def embed(self, latents: Tensor, grid: Grid, condition: HunyuanVideoCondition) -> Tensor:
         model, text = self._transformer, condition.text
+        if self.spec.start == "channels" and condition.start is not None:
+            latents = torch.cat((latents, condition.start.channels_of(grid.frames)), dim=1)
         video = model.x_embedder(latents.to(model.x_embedder.proj.weight.dtype))
         tokens = model.context_embedder(text.states, condition.step.timestep, text.mask)
         return torch.cat((video.expand(len(tokens), -1, -1), tokens), dim=1)
@@ -107,8 +118,11 @@ class HunyuanVideoBackbone(Backbone[HunyuanVideoText, HunyuanVideoStep]):
         # A single-stream layer joins both again, and would cut an empty text wrongly.
         count = context.text_tokens if index < self._dual else 1
         video, text = split_text(hidden, count)
-        carried = (context.rotary, attend)
-        streams = self._layers[index](video, text, _embedding(context), None, carried)
+        carried, step = (context.rotary, attend), context.step
+        given, tokens = step.given or (step.embedding, 0)
+        # Layers that know no given frames leave the last two unread.
+        levels = given + context.text.embedding, tokens
+        streams = self._layers[index](video, text, _embedding(context), None, carried, *levels)
         return torch.cat(streams, dim=1)
 
     @override

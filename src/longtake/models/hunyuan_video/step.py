@@ -15,7 +15,10 @@ class HunyuanVideoStep:
         timestep: For the text's refiner, ``(1,)``.
         embedding: Of the timestep and, where the model is told one, of the guidance scale;
             ``(1, M)``.
+        given: The embedding of given frames, which are at timestep 0, and how many tokens are
+            theirs: the first ones; ``None`` where all tokens are at one level.
     """
 
     timestep: Tensor
     embedding: Tensor
+    given: tuple[Tensor, int] | None = None

@@ -23,6 +23,7 @@ from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
 from longtake.models.conditioning import ConditioningFrames
 from longtake.models.defaults import Defaults
+from longtake.models.hunyuan_video.image_channels import image_channels
 from longtake.models.hunyuan_video15.backbone import HunyuanVideo15Backbone
 from longtake.models.hunyuan_video15.decoder import HunyuanVideo15Decoder
 from longtake.models.hunyuan_video15.encoder import HunyuanVideo15Encoder
@@ -184,11 +185,9 @@ class HunyuanVideo15Family(ModelFamily):
         start = super().encode_start(folder, spec, frames, place, original)
         if spec.start != "channels":
             return start
-        given = torch.cat([start.latents, torch.ones_like(start.latents[:, :1])], dim=1)
-        nothing = torch.zeros_like(given[:, :, :1])  # nor is anything given later
         return replace(
             start,
-            channels=torch.cat([given, nothing], dim=2),
+            channels=image_channels(start.latents),
             prompts={"image": encode_image(folder, frames[0], place.device)},
         )
 

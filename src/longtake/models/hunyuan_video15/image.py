@@ -7,9 +7,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from longtake.errors import ModelError
 from longtake.models.base import Placement
-from longtake.models.loading.encoders import load_encoder
+from longtake.models.loading.encoders import load_encoder, load_image_processor
 from longtake.models.loading.folder import ModelFolder
 
 
@@ -40,12 +39,7 @@ def encode_image(folder: ModelFolder, image: Tensor, device: torch.device) -> Te
 
     place = Placement(device, torch.float32)
     encoder = load_encoder(folder, "image_encoder", SiglipVisionModel, place)
-    try:
-        processor = SiglipImageProcessor.from_pretrained(folder.path / "feature_extractor")
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-        raise ModelError(
-            f"the feature_extractor in {folder.path} cannot be loaded: {error}"
-        ) from error
+    processor = load_image_processor(folder, "feature_extractor", SiglipImageProcessor)
     picture = Image.fromarray(image.cpu().numpy())
     states: Tensor = HunyuanVideo15ImageToVideoPipeline._get_image_embeds(
         encoder, processor, picture, device

@@ -21,7 +21,14 @@ from longtake.models.loading.headers import (
 from longtake.models.loading.quantize import quantize_linears
 from longtake.models.loading.stored import TensorHeader
 
-_OTHER_PARTS: Final = ("decoder.", "lm_head.", "visual_projection.", "text_projection.", "visual.")
+_OTHER_PARTS: Final = (
+    "decoder.",
+    "lm_head.",
+    "language_model.lm_head.",
+    "visual_projection.",
+    "text_projection.",
+    "visual.",
+)
 """Parts of a whole model beside its encoder, which a folder may hold too: they are not read."""
 _ERRORS: Final = (OSError, ValueError, RuntimeError, ImportError, KeyError)
 
@@ -58,6 +65,23 @@ def load_encoder(folder: ModelFolder, component: str, encoder_class: Any, place:
     if place.quantize is not None:
         quantize_linears(encoder, place.quantize)
     return encoder.to(place.device)
+
+
+def load_image_processor(folder: ModelFolder, component: str, processor_class: Any) -> Any:
+    """Load what crops and resizes pictures for an image encoder.
+
+    Args:
+        folder: The pipeline folder.
+        component: Of the pipeline.
+        processor_class: Of transformers.
+
+    Raises:
+        ModelError: It cannot be loaded.
+    """
+    try:
+        return processor_class.from_pretrained(folder.path / component)
+    except _ERRORS as error:
+        raise _cannot(folder, component, error) from error
 
 
 def check_encoder(folder: ModelFolder, component: str) -> None:

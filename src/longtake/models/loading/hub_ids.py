@@ -10,6 +10,7 @@ from longtake.errors import ModelError
 
 _CONVERTED: Final = {
     "tencent/HunyuanVideo": "hunyuanvideo-community/HunyuanVideo",
+    "tencent/HunyuanVideo-I2V": "hunyuanvideo-community/HunyuanVideo-I2V",
     "tencent/HunyuanVideo-1.5": "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v",
 }
 """Repositories in the layout of their authors' own scripts, and the same models as folders of

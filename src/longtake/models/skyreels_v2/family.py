@@ -24,7 +24,8 @@ from longtake.models.registry import ModelFamily, register
 from longtake.models.skyreels_v2.backbone import skyreels_v2_backbone
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.wan import WanBackbone, WanFamily
-from longtake.models.wan.family import keep_wan_layers, wan_start
+from longtake.models.wan.family import keep_wan_layers
+from longtake.models.wan.given import wan_start
 from longtake.models.wan.lora_names import LORA_NAMES
 
 _DIFFUSION_FORCING = "SkyReelsV2DiffusionForcingPipeline"
@@ -130,6 +131,11 @@ class SkyReelsV2Family(ModelFamily):
             raise ModelError(
                 f"{folder.path} has num_frame_per_block {config['num_frame_per_block']}, causal "
                 f"attention; longtake's windows need 1: frames that see both of their sides."
+            )
+        if config["pos_embed_seq_len"] is not None:
+            raise ModelError(
+                f"{folder.path} has a transformer with image positions "
+                f"{config['pos_embed_seq_len']}; that of SkyReels-V2 has none."
             )
         vae, channels = folder.config("vae"), config["out_channels"] or config["in_channels"]
         temporal = vae.get("scale_factor_temporal") or 4

@@ -106,8 +106,8 @@ class WanBackbone(Backbone[WanText, WanStep]):
         for expert in self._experts:
             embedder = expert.condition_embedder
             text, image = embedder.text_embedder(prompts["states"]), None
-            if embedder.image_embedder is not None:  # Wan 2.1 I2V
-                image = embedder.image_embedder(prompts["image"])
+            if embedder.image_embedder is not None:  # Wan 2.1 I2V and FLF2V
+                image = embedder.image_embedder(_apart(prompts["image"], embedder.image_embedder))
             attns = {index: expert.blocks[index].attn2 for index in self._layers}
             experts.append(
                 {index: keys_and_values(attn, text, image) for index, attn in attns.items()}
@@ -169,3 +169,10 @@ class WanBackbone(Backbone[WanText, WanStep]):
         states = in_pieces(hidden, len(step.embedding))
         states = (expert.norm_out(states.float()) * (1 + scale) + shift).type_as(hidden)
         return unpatchify(expert.proj_out(states.flatten(1, 2)), grid, self.spec)
+
+
+def _apart(states: Tensor, embedder: Any) -> Tensor:
+    """Return the states of images as their embedder takes them: one image to a row."""
+    if embedder.pos_embed is None:
+        return states
+    return states.reshape(2 * len(states), -1, states.shape[2])  # it has positions of two

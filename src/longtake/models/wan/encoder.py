@@ -48,28 +48,34 @@ class WanEncoder:
         return cls(load_vae(folder, build, place, without=("decoder", "post_quant_conv")))
 
     @torch.no_grad()
-    def encode(self, frames: Tensor, blank: int = 0) -> Tensor:
+    def encode(self, frames: Tensor, length: int = 0, last: Tensor | None = None) -> Tensor:
         """Return normalized latents ``(1, C, F', H, W)`` fp32 on the CPU.
 
         Args:
             frames: ``(F, height, width, 3)`` uint8 RGB.
-            blank: How many gray frames follow them; with ``F`` as many as latents decode to.
+            length: Of a clip that begins with them and is gray from there on; at least ``F``, as
+                many frames as some latent frames decode to.
+            last: Its last frame ``(height, width, 3)``, if that is another one than gray.
         """
+        end = frames[:0] if last is None else last[None]
         cache: list[Any] = [None] * self._vae._cached_conv_counts["encoder"]
         states = []
-        for first in (0, *range(1, len(frames) + blank, _CHUNK)):
+        for first in (0, *range(1, max(len(frames), length), _CHUNK)):
             count = _CHUNK if first else 1
             shown = frames[first : first + count]
-            pixels = self._pixels(shown, blank=count - len(shown))
+            pixels = self._pixels(shown, count, end if first + count == length else end[:0])
             states.append(self._vae.encoder(pixels, feat_cache=cache, feat_idx=[0]))
         mode: Tensor = self._vae.quant_conv(torch.cat(states, dim=2)).chunk(2, dim=1)[0]
         return ((mode - self._mean) * self._inverse_std).cpu()
 
-    def _pixels(self, frames: Tensor, blank: int) -> Tensor:
-        """Return frames and ``blank`` gray ones as the VAE takes them, ``(1, 3, F, ...)``."""
-        pixels = frames.permute(3, 0, 1, 2).to(self._device, torch.float32) / 255.0
-        pixels = 2.0 * pixels - 1.0
-        pixels = torch.cat([pixels, pixels.new_zeros(3, blank, *pixels.shape[2:])], dim=1)[None]
+    def _pixels(self, frames: Tensor, count: int, end: Tensor) -> Tensor:
+        """Return frames, gray ones and an end as the VAE takes them, ``(1, 3, count, ...)``."""
+        begin, end = (
+            2.0 * (part.permute(3, 0, 1, 2).to(self._device, torch.float32) / 255.0) - 1.0
+            for part in (frames, end)
+        )
+        gray = begin.new_zeros(3, count - begin.shape[1] - end.shape[1], *begin.shape[2:])
+        pixels = torch.cat([begin, gray, end], dim=1)[None]
         patch = self._vae.config.patch_size
         return pixels if patch is None else patchify(pixels, patch_size=patch)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
@@ -16,7 +16,7 @@ from typing_extensions import override
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.conditioning import ConditioningFrames
+from longtake.models.conditioning import ConditioningFrames, GivenFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.parts import keep_layers, load_vae
@@ -26,8 +26,8 @@ from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
 from longtake.models.wan.backbone import WanBackbone
 from longtake.models.wan.decoder import WanDecoder
-from longtake.models.wan.encoder import WanEncoder, image_channels
-from longtake.models.wan.image import encode_image
+from longtake.models.wan.encoder import WanEncoder
+from longtake.models.wan.given import blank_given, encode_given, needs_end, wan_start
 from longtake.models.wan.lora_names import LORA_NAMES
 
 _MAX_TOKENS = 512
@@ -104,10 +104,23 @@ class WanFamily(ModelFamily):
         ),
         ModelCard(
             pipeline="WanImageToVideoPipeline",
+            model="Wan 2.1 FLF2V",
+            examples=("Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers",),
+            start="always",
+            native=("start", "end"),
+            guidance="branches",
+            timestep="clip",
+            native_frames=21,
+            decoder="exact",
+            licence="apache-2.0",
+            defaults=Defaults(guidance_scale=5.5, height=720, width=1280),
+        ),
+        ModelCard(
+            pipeline="WanImageToVideoPipeline",
             model="Wan 2.2 I2V A14B",
             examples=("Wan-AI/Wan2.2-I2V-A14B-Diffusers",),
             start="always",
-            native=("start", "continue"),
+            native=("start", "end", "continue"),
             guidance="branches",
             timestep="clip",
             native_frames=21,
@@ -119,12 +132,13 @@ class WanFamily(ModelFamily):
 
     @override
     def card(self, folder: ModelFolder) -> ModelCard:
-        plain, experts, per_frame, image, image_experts = self.cards
+        plain, experts, per_frame, image, between, image_experts = self.cards
         if folder.index.get("expand_timesteps"):
             return per_frame
         two = len(_experts(folder)) == 2
         if folder.pipeline == image.pipeline:
-            return image_experts if two else image
+            one = between if folder.config("transformer").get("pos_embed_seq_len") else image
+            return image_experts if two else one
         return experts if two else plain
 
     @override
@@ -159,6 +173,7 @@ class WanFamily(ModelFamily):
             timestep="frame" if per_frame else "clip",
             start=wan_start(folder, config, channels, temporal),
             native=self.card(folder).native,
+            needs_end=needs_end(folder, config),
         )
 
     @override
@@ -217,20 +232,14 @@ class WanFamily(ModelFamily):
     ) -> ConditioningFrames:
         if spec.start != "channels":
             return super().encode_start(folder, spec, frames, place, original)
-        compression = spec.compression
-        known = compression.latent_frames(len(frames))
-        # A native clip, gray where nothing is known; the rest of a long video is like its end.
-        blank = compression.video_frames(spec.native_frames) - len(frames)
-        clip = WanEncoder.load(folder, place.device).encode(frames, blank)
-        prompts = {}
-        if folder.has("image_encoder"):  # it has a size and a crop of its own
-            picture = frames[0] if original is None else original
-            prompts["image"] = encode_image(folder, picture, place.device)
-        return ConditioningFrames(
-            latents=clip[:, :, :known],
-            channels=image_channels(known, clip, compression.temporal),
-            prompts=prompts,
-        )
+        given = GivenFrames(start=frames, original=original)
+        return self.encode_given(folder, spec, given, place)
+
+    @override
+    def encode_given(
+        self, folder: ModelFolder, spec: BackboneSpec, given: GivenFrames, place: Placement
+    ) -> ConditioningFrames:
+        return encode_given(folder, spec, given, place.device)
 
     @override
     def blank_start(
@@ -238,14 +247,7 @@ class WanFamily(ModelFamily):
     ) -> ConditioningFrames | None:
         if spec.start != "channels":
             return None
-        latents = torch.empty(1, spec.channels, 1, height, width)
-        channels = torch.empty(1, spec.compression.temporal + spec.channels, 1, height, width)
-        prompts = {}
-        if folder.has("image_encoder"):
-            encoder = folder.config("image_encoder")
-            patches = (encoder["image_size"] // encoder["patch_size"]) ** 2
-            prompts["image"] = torch.empty(1, patches + 1, encoder["hidden_size"])
-        return ConditioningFrames(latents=latents, channels=channels, prompts=prompts)
+        return blank_given(folder, spec, height, width)
 
 
 def keep_wan_layers(transformer: Any, layers: Collection[int]) -> None:
@@ -258,34 +260,6 @@ def keep_wan_layers(transformer: Any, layers: Collection[int]) -> None:
         first=("patch_embedding",),
         last=("proj_out", "norm_out", "scale_shift_table"),
     )
-
-
-def wan_start(
-    folder: ModelFolder, config: dict[str, Any], channels: int, temporal: int
-) -> Literal["replaced", "channels"]:
-    """Return how videos of a folder begin with given frames.
-
-    Args:
-        folder: The pipeline folder.
-        config: Of its transformer.
-        channels: Of the latents.
-        temporal: Video frames per latent frame.
-
-    Raises:
-        ModelError: Its transformer takes something else besides the latents.
-    """
-    image, further = config["image_dim"] is not None, config["in_channels"] - channels
-    if further == 0 and not image:
-        return "replaced"
-    if further != channels + temporal or config["pos_embed_seq_len"] is not None:
-        raise ModelError(
-            f"{folder.path} has a transformer of {further} input channels besides {channels} of "
-            f"latents, and image positions {config['pos_embed_seq_len']}; Wan I2V has "
-            f"{channels + temporal}, and none (Wan 2.1 I2V, Wan 2.2 I2V A14B)."
-        )
-    if image and not folder.has("image_encoder"):
-        raise ModelError(f"{folder.path} needs an image_encoder, which model_index.json lacks.")
-    return "channels"
 
 
 def _experts(folder: ModelFolder) -> list[str]:

@@ -1,29 +1,30 @@
-"""Image encoder (CLIP) of Wan 2.1 I2V: what it says of the first frame."""
+"""Image encoder (CLIP) of Wan 2.1 I2V and FLF2V: what it says of given pictures."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModel
 
-from longtake.errors import ModelError
 from longtake.models.base import Placement
-from longtake.models.loading.encoders import load_encoder
+from longtake.models.loading.encoders import load_encoder, load_image_processor
 from longtake.models.loading.folder import ModelFolder
 
 
 @torch.no_grad()
-def encode_image(folder: ModelFolder, image: Tensor, device: torch.device) -> Tensor:
+def encode_images(folder: ModelFolder, images: Sequence[Tensor], device: torch.device) -> Tensor:
     """Load the image encoder, encode as the pipeline does, and free it.
 
     Args:
         folder: The pipeline folder.
-        image: ``(height, width, 3)`` uint8 RGB.
+        images: Each ``(height, width, 3)`` uint8 RGB.
         device: Where to encode, in fp32 as diffusers does.
 
     Returns:
-        States ``(1, L, width of the encoder)`` on the CPU.
+        States ``(1, L, width of the encoder)`` on the CPU, one image's after the other's.
 
     Raises:
         ModelError: The encoder or its processor cannot be loaded.
@@ -34,12 +35,7 @@ def encode_image(folder: ModelFolder, image: Tensor, device: torch.device) -> Te
 
     place = Placement(device, torch.float32)
     encoder = load_encoder(folder, "image_encoder", CLIPVisionModel, place)
-    try:
-        processor = CLIPImageProcessor.from_pretrained(folder.path / "image_processor")
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
-        raise ModelError(
-            f"the image_processor in {folder.path} cannot be loaded: {error}"
-        ) from error
+    processor = load_image_processor(folder, "image_processor", CLIPImageProcessor)
     pipeline = WanImageToVideoPipeline(
         tokenizer=None,
         text_encoder=None,
@@ -48,5 +44,6 @@ def encode_image(folder: ModelFolder, image: Tensor, device: torch.device) -> Te
         image_processor=processor,
         image_encoder=encoder,
     )
-    states: Tensor = pipeline.encode_image(Image.fromarray(image.cpu().numpy()), device)
-    return states.float().cpu()
+    pictures = [Image.fromarray(image.cpu().numpy()) for image in images]
+    states: Tensor = pipeline.encode_image(pictures, device)
+    return states.float().cpu().flatten(0, 1)[None]

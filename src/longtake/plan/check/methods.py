@@ -31,6 +31,7 @@ def check_method(workload: Workload) -> None:
         _check_seen(forward, workload)
         _check_levels(forward, workload)
         _check_positions(forward, workload)
+        _check_given(forward, workload)
         if not forward.task.runs and workload.spec.experts > 1:
             raise ConfigurationError(
                 f"{forward.task.name} passes finished frames for their keys and values, but "
@@ -138,4 +139,15 @@ def _check_positions(forward: Forward, workload: Workload) -> None:
             f"{forward.task.name} sees latent frame {moved[0].entry.frame} at position "
             f"{moved[0].position}, but kept keys of {workload.spec.name} cannot move along time; "
             f"set moved_sinks: false."
+        )
+
+
+def _check_given(forward: Forward, workload: Workload) -> None:
+    """Refuse windows where other frames stand before given ones, which the model cannot see."""
+    frames = list(forward.window.frames)
+    if workload.spec.start == "given" and frames != sorted(frames):
+        raise ConfigurationError(
+            f"{forward.task.name} of {type(workload.scheduler).__name__} goes on over the video's "
+            f"end at its beginning, but {workload.spec.name} knows given frames as the first of a "
+            f"window only; choose a schedule that does not loop (static, uniform)."
         )

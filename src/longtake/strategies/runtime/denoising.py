@@ -132,7 +132,7 @@ class Denoising:
             frames: The block's latent frames.
             noise: Its starting noise ``(1, C, F, H, W)`` on the device.
         """
-        sampler, latents = self.sampler.start(), self.sampler.first(noise)
+        sampler, latents = self.sampler.start(), self.sampler.first(self._with_image(noise))
         steps = self._holding(frames, noise, sampler)
         return (latents, sampler) if steps is None else (steps.hold(latents), steps)
 
@@ -148,6 +148,13 @@ class Denoising:
         held = None if noise is None else self._holding(frames, noise, sampler)
         return sampler if held is None else held
 
+    def _with_image(self, noise: Tensor) -> Tensor:
+        """Return starting noise with as much of the first given frame as the model asks for."""
+        share = self.backbone.spec.image_in_noise
+        if self.start is None or not share:
+            return noise
+        return torch.lerp(noise, self.start.latents[:, :, :1], share)
+
     def _holding(
         self, frames: FrameRange, noise: Tensor, sampler: BlockSampler
     ) -> KnownFrames | None:
@@ -156,7 +163,9 @@ class Denoising:
         if held is None:
             return None
         places, clean = held
-        share = self.start_noise if self.backbone.spec.timestep == "clip" else 0.0
+        spec = self.backbone.spec
+        clean_seen = spec.timestep == "frame" or spec.start == "given"
+        share = 0.0 if clean_seen else self.start_noise
         return KnownFrames(sampler, places, clean, noise[:, :, list(places)], share)
 
     def begin_at(self, version: int, clean: Tensor, noise: Tensor) -> tuple[Tensor, BlockSampler]:

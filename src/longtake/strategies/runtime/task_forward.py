@@ -153,7 +153,7 @@ class TaskForward:
     def _step(self, task: Task, frames: Frames, tokens: range) -> Any:
         """Return the one noise level of these tokens, or several of them joined."""
         backbone = self._work.backbone
-        if backbone.spec.timestep == "frame":
+        if backbone.spec.timestep == "frame" or backbone.spec.start == "given":
             steps_of = {frame: run.step for run in task.runs for frame in run.frames}
             levels = [self._level(task, frame, steps_of.get(frame)) for frame in frames]
             runs = level_runs(levels, self._tokens, tokens)
@@ -185,6 +185,8 @@ class TaskForward:
             return seen.noised * self._work.backbone.spec.train_timesteps
         if self._work.start is not None and self._work.start.holds(frame):
             return CLEAN
+        if self._work.backbone.spec.timestep == "clip":
+            return self._timestep(task.step)
         if step is not None:
             return self._timestep(step)
         if seen is None:  # left by a pass over finished frames

@@ -132,6 +132,7 @@ def tiny_hunyuan_spec() -> BackboneSpec:
         compression=Compression(temporal=4, spatial=8),
         text_tokens=TOKENS,
         guidance="embedded",
+        start="replaced",
         moves_keys=True,
     )
 

@@ -24,6 +24,8 @@ from longtake.testing.tiny.published_parts import (
     cogvideox,
     hunyuan_video,
     hunyuan_video15,
+    hunyuan_video15_i2v,
+    hunyuan_video_i2v,
     ltx,
     mochi,
     skyreels,
@@ -116,6 +118,11 @@ _LLAMA_AND_CLIP = {
     "tokenizer": _Tokenizer(named="LlamaTokenizerFast", save=save_llama_tokenizer),
     "tokenizer_2": _Tokenizer(named="CLIPTokenizer", save=save_clip_tokenizer),
 }
+_LLAVA_AND_CLIP = _LLAMA_AND_CLIP | {
+    "tokenizer": _Tokenizer(
+        named="LlamaTokenizerFast", save=partial(save_llama_tokenizer, pictures=True)
+    )
+}
 _QWEN_AND_BYT5 = {
     "tokenizer": _Tokenizer(named="Qwen2TokenizerFast", save=save_qwen_tokenizer),
     "tokenizer_2": _Tokenizer(named="ByT5Tokenizer", save=save_byt5_tokenizer),
@@ -139,6 +146,11 @@ _MODELS: Final = {
     "SkyReels-V2-T2V": _Model(
         pipeline="SkyReelsV2Pipeline", tokenizers=_UMT5, parts=partial(skyreels, told_rate=False)
     ),
+    "SkyReels-V2-I2V": _Model(
+        pipeline="SkyReelsV2ImageToVideoPipeline",
+        tokenizers=_UMT5,
+        parts=partial(wan_i2v, kind="SkyReelsV2"),
+    ),
     "SkyReels-V2-DF-1.3B": _Model(
         pipeline="SkyReelsV2DiffusionForcingPipeline",
         tokenizers=_UMT5,
@@ -152,8 +164,29 @@ _MODELS: Final = {
     "HunyuanVideo": _Model(
         pipeline="HunyuanVideoPipeline", tokenizers=_LLAMA_AND_CLIP, parts=hunyuan_video
     ),
+    "HunyuanVideo-I2V": _Model(
+        pipeline="HunyuanVideoImageToVideoPipeline",
+        tokenizers=_LLAVA_AND_CLIP,
+        parts=partial(hunyuan_video_i2v, image_condition_type="token_replace"),
+    ),
+    "HunyuanVideo-I2V-33ch": _Model(
+        pipeline="HunyuanVideoImageToVideoPipeline",
+        tokenizers=_LLAVA_AND_CLIP,
+        parts=partial(
+            hunyuan_video_i2v,
+            image_condition_type="latent_concat",
+            in_channels=33,
+            out_channels=16,
+            guidance_embeds=False,
+        ),
+    ),
     "HunyuanVideo-1.5": _Model(
         pipeline="HunyuanVideo15Pipeline", tokenizers=_QWEN_AND_BYT5, parts=hunyuan_video15
+    ),
+    "HunyuanVideo-1.5-I2V": _Model(
+        pipeline="HunyuanVideo15ImageToVideoPipeline",
+        tokenizers=_QWEN_AND_BYT5,
+        parts=hunyuan_video15_i2v,
     ),
     "CogVideoX-2b": _Model(
         pipeline="CogVideoXPipeline",
@@ -176,6 +209,19 @@ _MODELS: Final = {
             sample_frames=81,
             sample_height=300,
             sample_width=300,
+        ),
+    ),
+    "CogVideoX-5b-I2V": _Model(
+        pipeline="CogVideoXImageToVideoPipeline",
+        tokenizers=_sentencepiece_only(226),
+        parts=partial(
+            cogvideox,
+            rotary=True,
+            in_channels=32,
+            out_channels=16,
+            sample_height=8,
+            sample_width=12,
+            use_learned_positional_embeddings=True,
         ),
     ),
     **{

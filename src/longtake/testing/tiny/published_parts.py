@@ -97,8 +97,14 @@ def wan_two_experts(tokens: Tokens, boundary: float = 0.875, **changes: Any) -> 
     return wan(tokens, boundary_ratio=boundary, **experts)
 
 
-def wan_i2v(tokens: Tokens) -> Parts:
-    """Return Wan 2.1 I2V's: channels for given frames, and cross-attention to CLIP's image."""
+def wan_i2v(tokens: Tokens, kind: str = "Wan", **changes: Any) -> Parts:
+    """Return Wan 2.1 I2V's: channels for given frames, and cross-attention to CLIP's image.
+
+    Args:
+        tokens: Of the tokenizer.
+        kind: ``Wan`` or ``SkyReelsV2``, whose transformer it is.
+        changes: To the transformer's configuration.
+    """
     clip = transformers.CLIPVisionConfig(
         hidden_size=_WIDTH,
         intermediate_size=64,
@@ -110,9 +116,11 @@ def wan_i2v(tokens: Tokens) -> Parts:
         hidden_act="gelu",
     )
     width = 2 * 128
+    channels = {"in_channels": 36, "image_dim": _WIDTH, "added_kv_proj_dim": width}
     return wan(
         tokens,
-        transformer=_wan_transformer(in_channels=36, image_dim=_WIDTH, added_kv_proj_dim=width),
+        3.0 if kind == "Wan" else 1.0,
+        transformer=_wan_transformer(kind, **channels | changes),
         image_encoder=randomize(transformers.CLIPVisionModelWithProjection(clip), 4),
         image_processor=transformers.CLIPImageProcessor(
             size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224}
@@ -126,8 +134,13 @@ def skyreels(tokens: Tokens, *, told_rate: bool) -> Parts:
     return wan(tokens, 1.0, transformer=transformer)
 
 
-def hunyuan_video(tokens: Tokens) -> Parts:
-    """Return HunyuanVideo's: Llama and CLIP, and a guidance scale that is embedded."""
+def hunyuan_video(tokens: Tokens, **changes: Any) -> Parts:
+    """Return HunyuanVideo's: Llama and CLIP, and a guidance scale that is embedded.
+
+    Args:
+        tokens: Of the tokenizers.
+        changes: To the transformer's configuration.
+    """
     llama = transformers.LlamaConfig(
         vocab_size=tokens["tokenizer"],
         hidden_size=_WIDTH,
@@ -152,6 +165,7 @@ def hunyuan_video(tokens: Tokens) -> Parts:
         num_refiner_layers=2,
         text_embed_dim=_WIDTH,
         pooled_projection_dim=_WIDTH,
+        **changes,
     )
     vae = diffusers.AutoencoderKLHunyuanVideo(
         block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
@@ -162,6 +176,31 @@ def hunyuan_video(tokens: Tokens) -> Parts:
         "transformer": randomize(transformer, 0),
         "vae": randomize(vae, 2),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+    }
+
+
+def hunyuan_video_i2v(tokens: Tokens, **changes: Any) -> Parts:
+    """Return HunyuanVideo I2V's: Llava in the place of Llama; ``changes`` as above."""
+    parts, size = hunyuan_video(tokens, **changes), 336
+    eyes = transformers.CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=size,
+        patch_size=14,
+    )
+    llava = transformers.LlavaConfig(
+        vision_config=eyes,
+        text_config=parts["text_encoder"].config,
+        image_token_index=tokens["tokenizer"] - 1,
+        pad_token_id=tokens["tokenizer"] - 3,
+    )
+    return parts | {
+        "text_encoder": randomize(transformers.LlavaForConditionalGeneration(llava), 1),
+        "image_processor": transformers.CLIPImageProcessor(
+            size={"shortest_edge": size}, crop_size={"height": size, "width": size}
+        ),
     }
 
 
@@ -184,7 +223,7 @@ def hunyuan_video15(tokens: Tokens) -> Parts:
         task_type="t2v",
     )
     vae = diffusers.AutoencoderKLHunyuanVideo15(
-        block_out_channels=(16, 16, 32, 32, 32), layers_per_block=1
+        block_out_channels=(16, 16, 32, 64, 64), layers_per_block=1
     )
     return {
         "text_encoder": randomize(transformers.Qwen2_5_VLTextModel(qwen), 1),
@@ -193,6 +232,23 @@ def hunyuan_video15(tokens: Tokens) -> Parts:
         "vae": randomize(vae, 2),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0),
         "guider": diffusers.ClassifierFreeGuidance(guidance_scale=6.0),
+    }
+
+
+def hunyuan_video15_i2v(tokens: Tokens) -> Parts:
+    """Return HunyuanVideo 1.5 I2V's: SigLIP sees the image."""
+    siglip = transformers.SiglipVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=384,
+        patch_size=14,
+    )
+    size = {"height": 384, "width": 384}
+    return hunyuan_video15(tokens) | {
+        "image_encoder": randomize(transformers.SiglipVisionModel(siglip), 4),
+        "feature_extractor": transformers.SiglipImageProcessor(size=size),
     }
 
 

@@ -103,16 +103,19 @@ def save_t5_tokenizer(folder: Path, longest: int, *, extra: int = 100, fast: boo
     return pieces + extra
 
 
-def save_llama_tokenizer(folder: Path) -> int:
+def save_llama_tokenizer(folder: Path, *, pictures: bool = False) -> int:
     """Write the byte-level tokenizer of a Llama 3, under the class name of older Llamas.
 
     Args:
         folder: Where to; it is made.
+        pictures: Whether it is Llava's: the last token stands for a picture, the third last one is
+            padding.
 
     Returns:
         The number of tokens.
     """
-    tokenizer = _byte_level(_LLAMA, digits=3, template=DEFAULT_PROMPT_TEMPLATE["template"])
+    names = (*_LLAMA, "<image>") if pictures else _LLAMA
+    tokenizer = _byte_level(names, digits=3, template=_template(pictures))
     first = tokenizer.token_to_id(_BOS)
     tokenizer.post_processor = processors.Sequence(
         [
@@ -132,7 +135,17 @@ def save_llama_tokenizer(folder: Path) -> int:
         "tokenizer_class": "LlamaTokenizer",
         "use_default_system_prompt": False,
     }
-    return _save_byte_level(folder, tokenizer, _LLAMA, special, config)
+    return _save_byte_level(folder, tokenizer, names, special, config)
+
+
+def _template(pictures: bool) -> str:
+    """Return what HunyuanVideo's pipelines put around a prompt."""
+    if not pictures:
+        return str(DEFAULT_PROMPT_TEMPLATE["template"])
+    # Here, not above: where torchvision is not installed transformers warns of it on import.
+    from diffusers.pipelines.hunyuan_video import pipeline_hunyuan_video_image2video as image2video
+
+    return str(image2video.DEFAULT_PROMPT_TEMPLATE["template"])
 
 
 def save_qwen_tokenizer(folder: Path) -> int:

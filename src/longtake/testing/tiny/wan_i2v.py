@@ -11,7 +11,13 @@ import torch
 from diffusers import WanImageToVideoPipeline
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-from longtake.models import BackboneSpec, ConditioningFrames, ModelFolder, PromptStates
+from longtake.models import (
+    BackboneSpec,
+    ConditioningFrames,
+    ConditioningKind,
+    ModelFolder,
+    PromptStates,
+)
 from longtake.models.wan import WanBackbone
 from longtake.strategies import Communicator, Denoising
 from longtake.testing.tiny.base import (
@@ -44,17 +50,20 @@ TEXT_TOKENS = 512
 """Tokens of a prompt: diffusers' Wan 2.1 I2V takes no other number."""
 
 
-def tiny_wan_i2v_folder(path: Path, *, experts: int = 1, seed: int = 0) -> ModelFolder:
+def tiny_wan_i2v_folder(
+    path: Path, *, experts: int = 1, images: int = 1, seed: int = 0
+) -> ModelFolder:
     """Save a random-weight ``WanImageToVideoPipeline`` as diffusers does, and open it.
 
     Args:
         path: Where to.
         experts: 1 as in Wan 2.1 (with an image encoder), 2 as in Wan 2.2 A14B (without).
+        images: With one expert: 1 as in Wan 2.1 I2V, 2 as in FLF2V.
         seed: Of the weights.
     """
     tokenizer = tiny_tokenizer()
     tokenizer.model_max_length = TEXT_TOKENS
-    image = experts == 1
+    image, count = experts == 1, images if experts == 1 else 0
     pipeline = WanImageToVideoPipeline(
         tokenizer=tokenizer,
         text_encoder=tiny_text_encoder(seed),
@@ -62,8 +71,8 @@ def tiny_wan_i2v_folder(path: Path, *, experts: int = 1, seed: int = 0) -> Model
         scheduler=tiny_scheduler(),
         image_processor=tiny_image_processor() if image else None,
         image_encoder=tiny_image_encoder(seed) if image else None,
-        transformer=tiny_wan_i2v_transformer(seed, image=image),
-        transformer_2=None if image else tiny_wan_i2v_transformer(seed + 1, image=image),
+        transformer=tiny_wan_i2v_transformer(seed, images=count),
+        transformer_2=None if image else tiny_wan_i2v_transformer(seed + 1, images=count),
         boundary_ratio=None if image else BOUNDARY,
     )
     return save_folder(pipeline, path)
@@ -89,42 +98,49 @@ def tiny_image_processor() -> Any:
     return CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=crop)
 
 
-def tiny_wan_i2v_transformer(seed: int = 0, *, image: bool) -> Any:
+def tiny_wan_i2v_transformer(seed: int = 0, *, images: int) -> Any:
     """Return a ``WanTransformer3DModel`` with input channels for given frames.
 
     Args:
         seed: Of the weights.
-        image: Whether its cross-attention reads an encoded image as well.
+        images: How many encoded images its cross-attention reads as well: 0, 1 or 2.
     """
-    further = {"image_dim": IMAGE_DIM, "added_kv_proj_dim": 24} if image else {}
+    further: dict[str, Any] = {}
+    if images:
+        further = {"image_dim": IMAGE_DIM, "added_kv_proj_dim": 24}
+    if images == 2:
+        further["pos_embed_seq_len"] = 2 * IMAGE_TOKENS
     return tiny_wan_transformer(seed, in_channels=CHANNELS + 4 + CHANNELS, **further)
 
 
-def tiny_wan_i2v_spec(experts: int = 1) -> BackboneSpec:
+def tiny_wan_i2v_spec(experts: int = 1, images: int = 1) -> BackboneSpec:
     """Return the spec of ``tiny_wan_i2v_backbone``."""
-    return replace(
-        tiny_wan_spec(experts), name="tiny Wan I2V", start="channels", native=("start", "continue")
+    spec, name = tiny_wan_spec(experts), "tiny Wan I2V" if images == 1 else "tiny Wan FLF2V"
+    native: tuple[ConditioningKind, ...] = (
+        ("start", "continue") if images == 1 else ("start", "end")
     )
+    return replace(spec, name=name, start="channels", native=native, needs_end=images == 2)
 
 
 def tiny_wan_i2v_backbone(
-    layers: Collection[int] = range(LAYERS), experts: int = 1, seed: int = 0
+    layers: Collection[int] = range(LAYERS), experts: int = 1, seed: int = 0, images: int = 1
 ) -> WanBackbone:
     """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
     transformers = [
-        tiny_wan_i2v_transformer(seed + expert, image=experts == 1) for expert in range(experts)
+        tiny_wan_i2v_transformer(seed + expert, images=images if experts == 1 else 0)
+        for expert in range(experts)
     ]
     for transformer in transformers:
         drop_layers(transformer.blocks, layers)
-    return WanBackbone(tiny_wan_i2v_spec(experts), transformers, layers)
+    return WanBackbone(tiny_wan_i2v_spec(experts, images), transformers, layers)
 
 
-def tiny_wan_i2v_prompts(rows: int, seed: int = 0) -> PromptStates:
-    """Return text encoder states of made-up prompts, each with an image of its own."""
+def tiny_wan_i2v_prompts(rows: int, seed: int = 0, images: int = 1) -> PromptStates:
+    """Return text encoder states of made-up prompts, each with an image of its own, or two."""
     generator = torch.Generator().manual_seed(seed)
     return {
         "states": torch.randn(rows, TEXT_TOKENS, TEXT_DIM, generator=generator),
-        "image": torch.randn(rows, IMAGE_TOKENS, IMAGE_DIM, generator=generator),
+        "image": torch.randn(rows, images * IMAGE_TOKENS, IMAGE_DIM, generator=generator),
     }
 
 
@@ -144,11 +160,19 @@ def tiny_start(known: int = 1, described: int = 5, seed: int = 0) -> Conditionin
     )
 
 
+def tiny_ends(latent_frames: int, seed: int = 0) -> ConditioningFrames:
+    """Return a made-up start of a video whose last frame is given too."""
+    start, generator = tiny_start(seed=seed), torch.Generator().manual_seed(seed + 100)
+    end = torch.randn(1, 4 + CHANNELS, 1, HEIGHT, WIDTH, generator=generator)
+    return replace(start, channels_at={latent_frames - 1: end})
+
+
 @torch.no_grad()
 def tiny_wan_i2v_denoising(
     case: TinyCase,
     layers: Collection[int] = range(LAYERS),
     communicator: Communicator | None = None,
+    images: int = 1,
 ) -> Denoising:
     """Return the work of one rank that holds ``layers``. It can be run once.
 
@@ -156,7 +180,12 @@ def tiny_wan_i2v_denoising(
         case: What is denoised; with two scales the model is like Wan 2.2.
         layers: What the strategy asked for on this rank.
         communicator: The ranks of the run; ``None`` for one rank.
+        images: 2 for a model that is given the last frame as well.
     """
-    backbone = tiny_wan_i2v_backbone(layers, len(case.scales), case.seed)
+    backbone = tiny_wan_i2v_backbone(layers, len(case.scales), case.seed, images)
     work = tiny_denoising(case, layers, communicator)
-    return of_backbone(work, backbone, tiny_wan_i2v_prompts(2), start=tiny_start())
+    start = tiny_start()
+    if images == 2:
+        assert case.latent_frames is not None  # an endless video has no last frame
+        start = tiny_ends(case.latent_frames)
+    return of_backbone(work, backbone, tiny_wan_i2v_prompts(2, images=images), start=start)

@@ -20,7 +20,6 @@ from longtake.caches import (
     NoCache,
     SameStepKV,
 )
-from longtake.errors import ModelError
 from longtake.models import (
     AnyBackbone,
     DiffusersSampler,
@@ -146,9 +145,6 @@ def test_the_spec_is_read_from_the_configuration(folder: ModelFolder, tmp_path: 
     assert HunyuanVideoFamily().spec(folder) == expected
     plain = tiny_hunyuan_folder(tmp_path / "plain", guidance_embeds=False)
     assert HunyuanVideoFamily().spec(plain).guidance == "branches"
-    images = tiny_hunyuan_folder(tmp_path / "images", image_condition_type="token_replace")
-    with pytest.raises(ModelError, match=r"an image condition \(token_replace\)"):
-        HunyuanVideoFamily().spec(images)
 
 
 @pytest.mark.parametrize("layers", [range(1), range(1, 3), range(3, 4)], ids=str)

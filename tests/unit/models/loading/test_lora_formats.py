@@ -370,7 +370,7 @@ def test_halves_that_diffusers_has_the_other_way(hunyuan: Path, tmp_path: Path) 
 
 FAMILIES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "wan": ("WanPipeline", tiny_wan_transformer),
-    "wan i2v": ("WanImageToVideoPipeline", lambda: tiny_wan_i2v_transformer(image=True)),
+    "wan i2v": ("WanImageToVideoPipeline", lambda: tiny_wan_i2v_transformer(images=1)),
     "skyreels": ("SkyReelsV2Pipeline", tiny_wan_transformer),
     "hunyuan": ("HunyuanVideoPipeline", tiny_hunyuan_transformer),
     "hunyuan 1.5": ("HunyuanVideo15Pipeline", tiny_hunyuan15_transformer),

@@ -96,7 +96,7 @@ class TestWan21I2VBackbone(BackboneContract):
 
     def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
         seed = 0 if self.experts == 1 or timestep >= BOUNDARY * 1000 else 1
-        transformer = tiny_wan_i2v_transformer(seed, image=self.experts == 1)
+        transformer = tiny_wan_i2v_transformer(seed, images=int(self.experts == 1))
         condition = channels(latents.shape[2]).expand(len(latents), -1, -1, -1, -1)
         out: Tensor = transformer(
             torch.cat([latents, condition], dim=1),
@@ -355,7 +355,11 @@ def test_a_model_that_continues_a_frame_needs_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("component", "changes", "words"),
     [
-        ("transformer", {"pos_embed_seq_len": 514}, "image positions 514"),
+        (
+            "transformer",
+            {"pos_embed_seq_len": 514},
+            "image positions 514, but its image encoder makes 5 tokens",
+        ),
         ("transformer", {"in_channels": 9}, r"transformer of 5 input channels besides 4"),
         ("", {"image_encoder": [None, None]}, "needs an image_encoder"),
     ],
