@@ -16,11 +16,11 @@ from longtake.framework.engine.applied import model_of, settings_of
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.request import Request
 from longtake.models import ModelFolder
+from longtake.plan.cost.memory import RankMemory
 from longtake.plan.cost.simulator import Simulation, bounded, message_bytes, simulate
 from longtake.plan.ir.actions import Kind, Message
 from longtake.plan.ir.schedule import Schedule
 from longtake.plan.layout import Layout
-from longtake.plan.cost.memory import RankMemory
 from longtake.plan.mesh import Axis
 from longtake.plan.search.layouts import warnings_of
 from longtake.plan.workload import Workload

@@ -9,17 +9,20 @@ from typing import Final, Self, final
 from longtake.errors import ConfigurationError
 from longtake.framework.engine.preflight import frame_bytes, held_frames, weight_bytes
 from longtake.framework.engine.resolved_model import ResolvedModel
+from longtake.models.counting import WeightCount
 from longtake.models.decoders.tiles import tile_grid
 from longtake.models.footprint import Footprint, measure
+from longtake.plan.cost.memory import RankMemory, rank_memory
 from longtake.plan.cost.ring_clock import Widest, rundown
 from longtake.plan.cost.simulator import bounded
 from longtake.plan.layout import Layout
-from longtake.plan.cost.memory import RankMemory, rank_memory
 from longtake.plan.workload import Workload
 
 _GIB: Final = 2**30
 _TILE: Final = 256
 """Pixels along the side of a tile that is proposed."""
+_AT_ONCE: Final = 2
+"""Layers on the device where they wait in host memory: one that runs, and the next one."""
 _NAMES: Final = {
     "weights": "weights",
     "kv": "keys and values",
@@ -79,22 +82,49 @@ class RunMemory:
         """
         footprint = self.footprint(workload.height, workload.width)
         weights, known = self._model.count_weights(), played or Played.of(workload)
-        window, frames, found = known.window, known.frames, []
+        window, frames, found = known.window, known.frames, list[RankMemory]()
+        config = self._model.generation_config
         for rank in range(layout.size):
             mesh = rank < layout.mesh.size
-            found.append(
-                rank_memory(
-                    workload,
-                    layout,
-                    rank,
-                    footprint,
-                    window,
-                    weights=weight_bytes(workload, layout, rank, weights) if mesh else 0,
-                    kv=frames * frame_bytes(workload, layout, rank) if mesh else 0,
-                    starts=starts,
-                )
+            kept = frames * frame_bytes(workload, layout, rank) if mesh else 0
+            memory = rank_memory(
+                workload,
+                layout,
+                rank,
+                footprint,
+                window,
+                weights=self._weights(workload, layout, rank, weights) if mesh else 0,
+                kv=kept if config.cache_format == "model" else kept // workload.item_bytes,
+                starts=starts,
             )
+            if config.offload == "layers" and mesh:
+                whole = self._held(workload, layout, rank, weights)
+                memory = replace(memory, host=memory.host + whole)
+            if config.offload != "none":
+                memory = replace(memory, text=0)
+            found.append(memory)
         return found
+
+    def _weights(
+        self, workload: Workload, layout: Layout, rank: int, weights: WeightCount | None
+    ) -> int:
+        """Return the bytes of a rank's weights on its device: of layers that wait, two at once."""
+        whole = self._held(workload, layout, rank, weights)
+        if weights is None or self._model.generation_config.offload != "layers":
+            return whole
+        rest = weights.rest * workload.item_bytes
+        layers = max(1, len(layout.layers(rank)))
+        return rest + (whole - rest) * min(_AT_ONCE, layers) // layers
+
+    def _held(
+        self, workload: Workload, layout: Layout, rank: int, weights: WeightCount | None
+    ) -> int:
+        """Return the bytes of a rank's weights, on its device or in host memory."""
+        whole = weight_bytes(workload, layout, rank, weights)
+        if weights is None or self._model.generation_config.quantization.transformer is None:
+            return whole
+        rest = weights.rest * workload.item_bytes
+        return rest + (whole - rest) // workload.item_bytes
 
     def footprint(self, height: int, width: int) -> Footprint:
         """Return the footprint of the model's parts for a picture of a latent size."""
@@ -107,11 +137,23 @@ class RunMemory:
             )
             height, width = len(rows), len(columns)
         if (height, width) not in self._measured:
-            dtype = model.generation_config.torch_dtype
-            self._measured[height, width] = measure(
-                model.family, model.folder, model.spec, dtype, height, width
-            )
+            self._measured[height, width] = self._measure(height, width)
         return self._measured[height, width]
+
+    def _measure(self, height: int, width: int) -> Footprint:
+        """Return a footprint in the formats of the configuration."""
+        model, config = self._model, self._model.generation_config
+        dtype = config.torch_dtype
+        found = measure(model.family, model.folder, model.spec, dtype, height, width)
+        if config.quantization.text_encoder is not None:
+            found = replace(found, text=found.text // dtype.itemsize)
+        narrower = 1 if config.vae_dtype == "float32" else 2  # a footprint is in fp32
+        return replace(
+            found,
+            decoder=found.decoder // narrower,
+            decoder_state=found.decoder_state // narrower,
+            decoder_peak=found.decoder_peak // narrower,
+        )
 
     def check(self, workload: Workload, layout: Layout, *, starts: bool = False) -> None:
         """Refuse a run that needs more than a device has, before any weight is read.
@@ -171,9 +213,7 @@ class RunMemory:
         compression = self._model.spec.compression
         grid = tile_grid(workload.height, workload.width, _TILE, compression)
         rows, columns = max(grid.tiles, key=lambda one: len(one[0]) * len(one[1]))
-        model = self._model
-        dtype = model.generation_config.torch_dtype
-        tile = measure(model.family, model.folder, model.spec, dtype, len(rows), len(columns))
+        tile = self._measure(len(rows), len(columns))
         state = tile.decoder + len(grid.tiles) * tile.decoder_state
         return replace(memory, vae=state, vae_peak=tile.decoder_peak).running
 

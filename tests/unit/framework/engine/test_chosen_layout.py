@@ -22,6 +22,7 @@ from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.workloads import Workloads, longest
 from longtake.models import Lora, Placement
 from longtake.models.wan.family import WanFamily
+from longtake.plan.cost.memory import RankMemory
 from longtake.plan.cost.profiles import profile
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
@@ -134,6 +135,26 @@ def test_what_does_not_fit_a_rank_is_refused_with_what_would(
     half = memory.peak - memory.weights // 4
     with pytest.raises(ConfigurationError, match="2 pipeline stages in place of 1"):
         chosen_by(generation_config, SingleDevice(), 1, half).check([VIDEO])
+
+
+def test_what_waits_in_host_memory_or_is_kept_in_fewer_bytes_counts_so(
+    generation_config: GenerationConfig,
+) -> None:
+    def memory_of(**changes: Any) -> RankMemory:
+        chosen = chosen_by(replace(generation_config, **changes), SingleDevice(), 1)
+        chosen.check([VIDEO])
+        [memory] = chosen.memory.of(chosen.workload, chosen.layout)
+        return memory
+
+    plain, waiting = memory_of(), memory_of(offload="layers")
+    assert plain.text == plain.host > 0
+    assert (waiting.text, waiting.host) == (0, plain.host + plain.weights)
+    weights = chosen_by(generation_config, SingleDevice(), 1).workloads.model.count_weights()
+    assert weights is not None
+    assert waiting.weights == 4 * (weights.rest + 2 * weights.layers[0])
+    assert memory_of(offload="text_encoder").weights == plain.weights
+    assert memory_of(cache_format="int8").kv == plain.kv // 4
+    assert memory_of(vae_dtype="bfloat16").vae == pytest.approx(plain.vae / 2, abs=2)
 
 
 def test_a_plan_is_printed_without_processes_weights_or_gpus(

