@@ -72,8 +72,8 @@ def check_pictures(request: Request, spec: BackboneSpec, scheduler: BlockSchedul
     first = found[0]
     if spec.start == "given":
         raise ConfigurationError(
-            f"{first.option} is {first.path}, but {spec.name} knows given frames as a video's first "
-            f"ones only; leave it out, or choose a Wan model."
+            f"{first.option} is {first.path}, but {spec.name} knows given frames as the first ones "
+            f"of a video only; leave it out, or choose a Wan model."
         )
     if spec.honours(first.kind) == "refused":
         raise ConfigurationError(
