@@ -149,9 +149,10 @@ class ChosenLayout:
         if self.world_size > 1:  # one device needs no prediction, and this takes about a second
             workload = self.workloads.counted(workload)
             weights = model.count_weights()
-            if weights is not None:
-                layer = max(weights.layers) * workload.item_bytes
-                workload = replace(workload, layer_bytes=layer)
+            if weights is not None and model.generation_config.offload != "layers":
+                packed = model.generation_config.quantization.transformer is not None
+                item = 1 if packed else workload.item_bytes
+                workload = replace(workload, layer_bytes=max(weights.layers) * item)
         layout = choose_decoders(
             self.world_size,
             workload,

@@ -21,8 +21,9 @@ from longtake.plan.workload import Workload
 _GIB: Final = 2**30
 _TILE: Final = 256
 """Pixels along the side of a tile that is proposed."""
-_AT_ONCE: Final = 2
-"""Layers on the device where they wait in host memory: one that runs, and the next one."""
+_AT_ONCE: Final = 3
+"""Layers on the device where they wait in host memory: one that runs, the next one, and the one
+before until its last kernel has run."""
 _NAMES: Final = {
     "weights": "weights",
     "kv": "keys and values",
@@ -108,7 +109,7 @@ class RunMemory:
     def _weights(
         self, workload: Workload, layout: Layout, rank: int, weights: WeightCount | None
     ) -> int:
-        """Return the bytes of a rank's weights on its device: of layers that wait, two at once."""
+        """Return the bytes of a rank's weights on its device: of layers that wait, a few at once."""
         whole = self._held(workload, layout, rank, weights)
         if weights is None or self._model.generation_config.offload != "layers":
             return whole
