@@ -109,7 +109,7 @@ class RunMemory:
     def _weights(
         self, workload: Workload, layout: Layout, rank: int, weights: WeightCount | None
     ) -> int:
-        """Return the bytes of a rank's weights on its device: of layers that wait, a few at once."""
+        """Return the bytes of a rank's weights on its device: few of layers that wait."""
         whole = self._held(workload, layout, rank, weights)
         if weights is None or self._model.generation_config.offload != "layers":
             return whole
