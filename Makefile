@@ -10,7 +10,7 @@ T ?= tests/unit/testing tests/unit/strategies tests/unit/schedulers tests/unit/n
 # make test-kernels K="--kernels aten-default --threads 2" runs a part.
 K ?=
 
-.PHONY: help audit fuzz wheel-check demo test test-kernels test-floors check lint mutants install clean
+.PHONY: help audit faults fuzz wheel-check demo test test-kernels test-floors check lint mutants install clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements.lock
 
 audit: install  ## Ask which of the locked packages have known holes (needs pip-audit, and the network)
 	pip-audit --require-hashes --disable-pip --requirement requirements.lock
+
+faults: install  ## Kill runs at 1,000 points and let them go on: prints the table (FAULTS="--real --points 100")
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults $(FAULTS)
 
 fuzz: install  ## Run hostile input through the command: 10,000 inputs, hours (FUZZ="--count 300 --seed 7")
 	$(BIN)/python tools/fuzz.py $(FUZZ)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, final
 
@@ -31,6 +32,7 @@ from longtake.framework.console.plan_report import report_of, show
 from longtake.framework.data import PromptData
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.engine import Engine
+from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.workloads import Workloads, longest
 from longtake.framework.launch.deterministic import use_full_precision
@@ -130,8 +132,18 @@ class InferenceTrainer(pl.Trainer):
         """
         self._plan = None if path is None else open_plan(path)
 
-    def prepare(self, model: Generator, datamodule: PromptData) -> Engine:
+    def prepare(
+        self,
+        model: Generator,
+        datamodule: PromptData,
+        grown: Callable[[Workloads, Sequence[Request]], Sequence[Request]] | None = None,
+    ) -> Engine:
         """Refuse everything that can be refused, before any weight is read.
+
+        Args:
+            model: How videos are made.
+            datamodule: What to make.
+            grown: Replaces requests for videos that grow by those for the parts by which they do.
 
         Raises:
             LongtakeError: The run cannot work.
@@ -145,7 +157,9 @@ class InferenceTrainer(pl.Trainer):
             device=self.strategy.root_device,
         )
         datamodule.settle(engine.model.defaults)
-        requests = datamodule.requests().items
+        if grown is not None:
+            datamodule.replace(grown(engine.workloads, datamodule.requests().items))
+        requests = datamodule.predict_dataloader().items
         engine.check(requests)
         model.prepare(engine, requests)
         return engine

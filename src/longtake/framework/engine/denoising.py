@@ -40,6 +40,7 @@ def denoising(
         channels=channels,
         height=height,
         width=width,
+        after=0 if request.growth is None else request.growth.frames,
     )
     return Denoising(
         backbone=backbone,

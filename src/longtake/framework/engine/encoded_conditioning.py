@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import final
 
 from longtake.framework.engine.conditioning import kept_frames
 from longtake.framework.engine.conditioning_file import ConditioningFile
+from longtake.framework.engine.journal import Journal
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.timings import Timings
@@ -51,6 +53,9 @@ class EncodedConditioning:
     def _encode(self, request: Request) -> ConditioningFrames:
         assert request.start is not None
         model, count = self._model, kept_frames(request, self._model.spec)
+        if request.growth is not None:
+            seen = model.spec.compression.latent_frames(count)
+            return ConditioningFrames(latents=Journal(Path(request.start).parent).tail(seen))
         file = ConditioningFile(request.start)
         frames = file.last(count, request.height, request.width)
         # Only a model that was made for given frames may want one as it was.

@@ -288,7 +288,7 @@ class Engine:
             return 0
         found: Tensor | None = None
         if self._rank == 0:
-            made = request.index in self._keeper.made()
+            made = request.index in self._keeper.made([request])
             forwards = self.workloads.of(request).forwards
             found = torch.tensor([-1 if made else self._keeper.point(request, forwards)])
         point = int(self._communicator.share(found))

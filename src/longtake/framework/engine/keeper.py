@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import takewhile
 from typing import Any, final
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from longtake.caches import Forward
 from longtake.comm.communicator import Communicator
 from longtake.framework.engine.checked_file import DamagedFile
+from longtake.framework.engine.extension import PART, Extension, saved_in
 from longtake.framework.engine.interval import Interval, SnapshotSeconds
 from longtake.framework.engine.journal import Journal, KeepLatents
 from longtake.framework.engine.request import Request
@@ -36,6 +38,7 @@ class RunKeeper:
         folder: Of the run.
         seconds: Between snapshots.
         resumes: Whether the run may have been begun before; the same on all ranks.
+        extensions: How requests grow, or have grown, by index.
         warn: Gets a sentence on what is damaged, or could not be saved.
     """
 
@@ -45,19 +48,20 @@ class RunKeeper:
         seconds: SnapshotSeconds = "auto",
         *,
         resumes: bool = False,
+        extensions: Mapping[int, Extension] | None = None,
         warn: Callable[[str], None] = _warn,
     ) -> None:
         self.resumes = resumes
+        self._extensions = extensions or {}
         self._folder = folder
         self._seconds = seconds
         self._warn = warn
 
-    def made(self) -> set[int]:
-        """Return the requests that were finished before, according to the run's report."""
+    def made(self, requests: Iterable[Request]) -> set[int]:
+        """Return which requests were finished before, according to the run's report."""
         if not self.resumes:
             return set()
-        requests = earlier_report(self._folder).get("requests", ())
-        return {one["index"] for one in requests if one.get("exit_reason") == "finished"}
+        return finished_requests(self._folder, requests)
 
     def tidy(self, requests: Iterable[Request], keep: KeepLatents) -> None:
         """Remove what requests that are finished need no more, should a process have died at it.
@@ -66,11 +70,39 @@ class RunKeeper:
             requests: Of the run.
             keep: Which blocks' latents stay.
         """
-        made = self.made()
+        requests = list(requests)
+        made = self.made(requests)
         for request in requests:
             if request.index in made:
-                self._files(request).clear()
-                self._journal(request).finish(keep)
+                self.finish(request, keep)
+
+    def finish(self, request: Request, keep: KeepLatents) -> None:
+        """Remove what a request that is finished, and reported as such, needs no more.
+
+        What a part by which it has grown has made joins its journal.
+
+        Args:
+            request: Which one.
+            keep: Which blocks' latents stay.
+
+        Raises:
+            OutputError: The disk refuses.
+        """
+        own = self._folder.path / f"{request.index:04d}"
+        SnapshotFiles(own).clear()
+        journal, extension = Journal(own), self._extensions.get(request.index)
+        part = own / PART
+        if extension is not None and part.is_dir():
+            SnapshotFiles(part).clear()
+            journal.join(
+                Journal(part),
+                first_block=extension.first_block,
+                seen=extension.seen,
+                shift=extension.shift,
+            )
+            with suppress(OSError):  # something of somebody else's is in it
+                part.rmdir()
+        journal.finish(keep)
 
     def point(self, request: Request, forwards: Callable[[], Iterator[Forward]]) -> int:
         """Return the task from which on a request goes on: 0 for one that begins.
@@ -135,10 +167,10 @@ class RunKeeper:
         )
 
     def _files(self, request: Request) -> SnapshotFiles:
-        return SnapshotFiles(self._folder.path / f"{request.index:04d}")
+        return SnapshotFiles(saved_in(self._folder, request))
 
     def _journal(self, request: Request) -> Journal:
-        return Journal(self._folder.path / f"{request.index:04d}")
+        return Journal(saved_in(self._folder, request))
 
 
 def finished_before(forwards: Iterable[Forward], cut: int) -> Iterator[tuple[Task, Run]]:
@@ -146,6 +178,18 @@ def finished_before(forwards: Iterable[Forward], cut: int) -> Iterator[tuple[Tas
     for forward in takewhile(lambda one: one.task.index < cut, forwards):
         for run in forward.task.finished:
             yield forward.task, run
+
+
+def finished_requests(folder: RunFolder, requests: Iterable[Request]) -> set[int]:
+    """Return which requests a run's report calls finished, as long as they are to be now."""
+    frames = {request.index: request.whole_frames for request in requests}
+    return {
+        one["index"]
+        for one in earlier_report(folder).get("requests", ())
+        if one.get("exit_reason") == "finished"
+        and one["index"] in frames
+        and one.get("frames_asked_for") == frames[one["index"]]
+    }
 
 
 def earlier_report(folder: RunFolder) -> dict[str, Any]:
