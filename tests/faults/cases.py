@@ -44,10 +44,12 @@ class Whole:
     Args:
         content: Checksums of its latents and videos, by name.
         seconds: How long it took.
+        out: Its run folder.
     """
 
     content: dict[str, str]
     seconds: float
+    out: Path
 
 
 def options(model: Path, method: str, ranks: int, decode_devices: int = 0) -> list[str]:
@@ -88,7 +90,7 @@ def whole_run(
     """Make an undisturbed run on one rank."""
     ended = run([*options(model, method, 1), "--output", str(out)], out.with_suffix(".log"))
     assert ended.statuses == (0,), ended.said
-    return Whole(content_of(out), ended.seconds)
+    return Whole(content_of(out), ended.seconds, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +152,20 @@ def struck_run(
         ended = run(args, out.with_suffix(".log"), ranks, fault)
         strikes += ended.struck
     assert ended is not None
-    left = [str(path.relative_to(out)) for path in out.rglob("*") if path.name.startswith(".")]
-    left += [str(path.relative_to(out)) for path in out.rglob("snapshots")]
     return Outcome(
         strikes,
         max(ended.statuses),
         content_of(out) == whole.content,
-        tuple(left),
+        left_in(out),
         ended.said,
     )
+
+
+def left_in(out: Path) -> tuple[str, ...]:
+    """Return files of a finished run that nobody needs any more."""
+    left = [path for path in out.rglob("*") if path.name.startswith(".")]
+    left += [*out.rglob("snapshots"), *out.rglob("part")]
+    return tuple(str(path.relative_to(out)) for path in left)
 
 
 def moments(seed: int, count: int, seconds: float) -> list[float]:

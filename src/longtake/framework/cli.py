@@ -43,7 +43,7 @@ from longtake.framework.engine.engine import Engine
 from longtake.framework.engine.inputs import inputs_of
 from longtake.framework.engine.interval import SnapshotSeconds
 from longtake.framework.engine.journal import KeepLatents
-from longtake.framework.engine.keeper import RunKeeper, earlier_report
+from longtake.framework.engine.keeper import KeepSnapshots, RunKeeper, earlier_report
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_folder import CONFIG_HEADER, INPUTS, LAST_ACTIONS, RunFolder
 from longtake.framework.engine.settings import settled_options
@@ -184,6 +184,14 @@ class LongtakeCLI(LightningCLI):
             "all are kept, so that the run can be resumed.",
         )
         parser.add_argument(
+            "--keep_snapshots",
+            type=KeepSnapshots,
+            default="none",
+            help="Which snapshots stay in 0000/kept when a video is finished: none, or extend, the "
+            "one from which --extend makes a longer video bit by bit as if it had been asked for "
+            "at once. Needs --keep_latents all.",
+        )
+        parser.add_argument(
             "--resume",
             type=str | None,
             default=None,
@@ -198,7 +206,7 @@ class LongtakeCLI(LightningCLI):
             help="Make the videos of a finished run longer: its folder, and --data.num_frames N, "
             "which counts the video frames that are there. They stay as they are; what follows is "
             "conditioned on the last 8 latent frames (--keep_latents tail or all), so it is not "
-            "what a longer run makes (docs/resume.md).",
+            "what a longer run makes; with --keep_snapshots extend it is (docs/resume.md).",
         )
         parser.add_argument(
             "--snapshot_seconds",
@@ -249,6 +257,11 @@ class LongtakeCLI(LightningCLI):
         goes_on = resumes and (config.resume != AUTO or folder.holds_run)
         if goes_on and config.overwrite:
             raise ConfigurationError("--resume goes on with a run and --overwrite replaces it.")
+        if config.keep_snapshots == "extend" and config.keep_latents != "all":
+            raise ConfigurationError(
+                f"--keep_snapshots extend keeps where a longer video goes on, which needs the "
+                f"latents before it: --keep_latents is {config.keep_latents}; all does."
+            )
         if self.trainer.is_global_zero:
             folder.check_run() if goes_on else folder.check()
         growth = RunGrowth(
@@ -264,7 +277,11 @@ class LongtakeCLI(LightningCLI):
         for request in requests:
             self.config_init.predict.video.check(request)
         keeper = RunKeeper(
-            folder, config.snapshot_seconds, resumes=resumes, extensions=growth.requests
+            folder,
+            config.snapshot_seconds,
+            resumes=resumes,
+            extensions=growth.requests,
+            keep_snapshots=config.keep_snapshots,
         )
         engine.keep(keeper)
         if goes_on and keeper.made(requests) >= {request.index for request in requests}:

@@ -208,7 +208,8 @@ class Engine:
             return
         cuts: SnapshotCuts | None = None
         if self._keeper is not None:
-            cuts = self._keeper.cuts(request, self._communicator, self.chosen.layout, point)
+            layout = self.chosen.layout
+            cuts = self._keeper.cuts(request, self._communicator, layout, point, self.workloads)
         progress = self._denoise(request, video, cuts, point)
         if not self.is_output:
             yield from self.timings.each("denoise", progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,11 @@ from longtake.framework.engine.checked_file import DamagedFile
 from longtake.framework.engine.extension import PART, Extension, Extensions
 from longtake.framework.engine.inputs import earlier_inputs
 from longtake.framework.engine.journal import TAIL, Journal
-from longtake.framework.engine.keeper import finished_requests
+from longtake.framework.engine.keeper import RunKeeper, finished_requests
+from longtake.framework.engine.longer import is_made_alike
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import RunFolder
+from longtake.framework.engine.snapshot_files import SnapshotFiles
 from longtake.framework.engine.workloads import Workloads
 from longtake.framework.writers.kept import KeptVideo
 
@@ -53,7 +56,13 @@ class ExtensionPlan:
         for request in requests:
             if request.num_frames != before[request.index]:
                 seams = grown[request.index].seams if request.index in grown else ()
-                grown[request.index] = self._extension(request, before[request.index], seams)
+                there = before[request.index]
+                exact = not seams and self._goes_on(request, there)
+                grown[request.index] = (
+                    Extension(frames=there, to=request.num_frames or there, seams=())
+                    if exact
+                    else self._extension(request, there, seams)
+                )
         return Extensions(num_frames=num_frames, requests=grown)
 
     def _lengths(self) -> dict[int, int]:
@@ -91,6 +100,22 @@ class ExtensionPlan:
                 f"--extend {path}: data.num_frames is {min(now for now, _ in lengths)}, and "
                 f"{longest} video frames are there; the next longer video has {more}."
             )
+
+    def _goes_on(self, request: Request, before: int) -> bool:
+        """Whether a snapshot is there from which the longer video is made as if in one go."""
+        shorter = replace(request, num_frames=before)
+        files = SnapshotFiles(self._folder.path / f"{request.index:04d}", "kept")
+        for cut in reversed(files.cuts()):
+            try:
+                files.check(cut)
+                drawn = files.load(cut).facts["queue"]["drawn"]
+                if is_made_alike(self._workloads, shorter, request, cut, drawn):
+                    forwards = self._workloads.of(request).forwards()
+                    RunKeeper(self._folder).check_journal(request, forwards, cut)
+                    return True
+            except DamagedFile as error:
+                sys.stderr.write(f"longtake: warning: {error}\n")
+        return False
 
     def _extension(self, request: Request, before: int, seams: tuple[int, ...]) -> Extension:
         assert request.num_frames is not None

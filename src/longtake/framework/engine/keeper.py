@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import takewhile
-from typing import Any, final
+from typing import Any, Literal, TypeAlias, final
 
 from torch import Tensor
 
@@ -17,13 +17,19 @@ from longtake.framework.engine.checked_file import DamagedFile
 from longtake.framework.engine.extension import PART, Extension, saved_in
 from longtake.framework.engine.interval import Interval, SnapshotSeconds
 from longtake.framework.engine.journal import Journal, KeepLatents
+from longtake.framework.engine.longer import edge_of_longer
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import REPORT, RunFolder
 from longtake.framework.engine.snapshot_cuts import SnapshotCuts
-from longtake.framework.engine.snapshot_files import SnapshotFiles
+from longtake.framework.engine.snapshot_files import FOLDERS, SnapshotFiles
+from longtake.framework.engine.workloads import Workloads
 from longtake.plan.layout import Layout
 from longtake.strategies.runtime.cuts import CutState
 from longtake.task import Run, Task
+
+KeepSnapshots: TypeAlias = Literal["none", "extend"]
+"""Which snapshots stay when a request is finished: ``extend``, the one from which on a longer video
+can be made bit by bit as if it had been asked for at once."""
 
 
 def _warn(sentence: str) -> None:
@@ -39,6 +45,7 @@ class RunKeeper:
         seconds: Between snapshots.
         resumes: Whether the run may have been begun before; the same on all ranks.
         extensions: How requests grow, or have grown, by index.
+        keep_snapshots: Which snapshots stay when a request is finished.
         warn: Gets a sentence on what is damaged, or could not be saved.
     """
 
@@ -49,9 +56,11 @@ class RunKeeper:
         *,
         resumes: bool = False,
         extensions: Mapping[int, Extension] | None = None,
+        keep_snapshots: KeepSnapshots = "none",
         warn: Callable[[str], None] = _warn,
     ) -> None:
         self.resumes = resumes
+        self._keep_snapshots = keep_snapshots
         self._extensions = extensions or {}
         self._folder = folder
         self._seconds = seconds
@@ -90,10 +99,15 @@ class RunKeeper:
         """
         own = self._folder.path / f"{request.index:04d}"
         SnapshotFiles(own).clear()
+        kept = SnapshotFiles(own, "kept")
+        kept.prune(1) if self._keep_snapshots == "extend" else kept.clear()
         journal, extension = Journal(own), self._extensions.get(request.index)
         part = own / PART
+        if extension is not None and not extension.is_exact:
+            kept.clear()  # of a video that ends where this one goes on otherwise
         if extension is not None and part.is_dir():
-            SnapshotFiles(part).clear()
+            for name in FOLDERS:
+                SnapshotFiles(part, name).clear()
             journal.join(
                 Journal(part),
                 first_block=extension.first_block,
@@ -114,12 +128,11 @@ class RunKeeper:
             request: Which one.
             forwards: Gives its schedule anew.
         """
-        files, journal = self._files(request), self._journal(request)
-        for cut in reversed(files.cuts()):
+        files, kept = self._files(request), self._kept(request)
+        for where, cut in [*((files, cut) for cut in reversed(files.cuts())), *_last(kept)]:
             try:
-                files.check(cut)
-                for _, run in finished_before(forwards(), cut):
-                    journal.read(run.block, run.block_frames)
+                where.check(cut)
+                self.check_journal(request, forwards(), cut)
             except DamagedFile as error:
                 self._warn(f"{error} The run goes on from what was saved before.")
                 continue
@@ -128,13 +141,23 @@ class RunKeeper:
         files.clear()
         return 0
 
+    def check_journal(self, request: Request, forwards: Iterable[Forward], cut: int) -> None:
+        """Read the latents of all blocks that are finished before a cut.
+
+        Raises:
+            DamagedFile: They are not what was written.
+        """
+        for _, run in finished_before(forwards, cut):
+            self._journal(request).read(run.block, run.block_frames)
+
     def state(self, request: Request, cut: int) -> CutState:
         """Return what all ranks held of a request at a cut.
 
         Raises:
             DamagedFile: It is not there: this machine does not see the run folder.
         """
-        return self._files(request).load(cut)
+        files = self._files(request)
+        return (files if cut in files.cuts() else self._kept(request)).load(cut)
 
     def latents(self, request: Request, run: Run) -> Tensor:
         """Return a finished block's latents, ``(1, C, F, H, W)`` on the CPU.
@@ -145,7 +168,12 @@ class RunKeeper:
         return self._journal(request).read(run.block, run.block_frames)
 
     def cuts(
-        self, request: Request, communicator: Communicator, layout: Layout, first: int
+        self,
+        request: Request,
+        communicator: Communicator,
+        layout: Layout,
+        first: int,
+        workloads: Workloads,
     ) -> SnapshotCuts:
         """Return where a request is cut, and what saves it there.
 
@@ -154,7 +182,12 @@ class RunKeeper:
             communicator: The ranks of the run.
             layout: Says which of them hold something.
             first: The first task to be done.
+            workloads: Of the run.
         """
+        kept: tuple[int, SnapshotFiles] | None = None
+        if self._keep_snapshots == "extend" and request.num_frames is not None:
+            edge = edge_of_longer(workloads, request)
+            kept = (edge, self._kept(request)) if edge else None
         is_output = communicator.rank == layout.output_rank
         return SnapshotCuts(
             communicator,
@@ -164,13 +197,23 @@ class RunKeeper:
             Interval(self._seconds, layout.mesh.pipe),
             first,
             self._warn,
+            kept,
         )
 
     def _files(self, request: Request) -> SnapshotFiles:
         return SnapshotFiles(saved_in(self._folder, request))
 
+    def _kept(self, request: Request) -> SnapshotFiles:
+        return SnapshotFiles(saved_in(self._folder, request), "kept")
+
     def _journal(self, request: Request) -> Journal:
         return Journal(saved_in(self._folder, request))
+
+
+def _last(files: SnapshotFiles) -> Iterator[tuple[SnapshotFiles, int]]:
+    """Yield snapshots that stay, the last one first."""
+    for cut in reversed(files.cuts()):
+        yield files, cut
 
 
 def finished_before(forwards: Iterable[Forward], cut: int) -> Iterator[tuple[Task, Run]]:

@@ -32,6 +32,7 @@ _SUBFOLDERS: Final = {
     "kept": re.compile(r"\.?\d{8,}-\d{4,}\.safetensors(\.tmp)?"),
     "part/latents": re.compile(r"\.?\d{5,}\.safetensors(\.tmp)?"),
     "part/snapshots": re.compile(r"\.?\d{8,}-\d{4,}\.safetensors(\.tmp)?"),
+    "part/kept": re.compile(r"\.?\d{8,}-\d{4,}\.safetensors(\.tmp)?"),
     "part": re.compile(r"(?!)"),
 }
 
