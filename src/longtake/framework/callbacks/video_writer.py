@@ -15,12 +15,12 @@ from typing_extensions import override
 from longtake.errors import ConfigurationError, OutputError
 from longtake.framework.callbacks.base import VideoHooks
 from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
+from longtake.framework.engine.kept_video import KeptVideo
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.timings import Timings
 from longtake.framework.writers import CRF, FrameWriter, VideoFormat, VideoShape, frame_writer
 from longtake.framework.writers.formats import kept_video
-from longtake.framework.writers.kept import KeptVideo
 from longtake.framework.writers.label import label
 from longtake.strategies import TaskDone
 

@@ -11,10 +11,10 @@ from longtake.framework.engine.extension import Extension, Extensions
 from longtake.framework.engine.extension_plan import ExtensionPlan
 from longtake.framework.engine.inputs import check_inputs
 from longtake.framework.engine.keeper import finished_requests
+from longtake.framework.engine.kept_video import KeptVideo
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import CONFIG, INPUTS, RunFolder
 from longtake.framework.engine.workloads import Workloads
-from longtake.framework.writers.kept import KeptVideo
 
 
 @final

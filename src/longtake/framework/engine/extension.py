@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from longtake.errors import OutputError
+from longtake.framework.engine.kept_video import KeptVideo
 from longtake.framework.engine.request import Growth, PromptAt, Request
 from longtake.framework.engine.run_folder import EXTENSIONS, RunFolder
-from longtake.framework.writers.kept import KeptVideo
 
 _FORMAT: Final = 1
 PART: Final = "part"

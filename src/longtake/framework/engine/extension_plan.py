@@ -14,12 +14,12 @@ from longtake.framework.engine.extension import PART, Extension, Extensions
 from longtake.framework.engine.inputs import earlier_inputs
 from longtake.framework.engine.journal import TAIL, Journal
 from longtake.framework.engine.keeper import RunKeeper, finished_requests
+from longtake.framework.engine.kept_video import KeptVideo
 from longtake.framework.engine.longer import is_made_alike
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.snapshot_files import SnapshotFiles
 from longtake.framework.engine.workloads import Workloads
-from longtake.framework.writers.kept import KeptVideo
 
 
 @final

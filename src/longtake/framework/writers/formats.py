@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from longtake.framework.engine.kept_video import KeptVideo
 from longtake.framework.writers.base import FrameWriter, VideoShape
 from longtake.framework.writers.gif import GifWriter
-from longtake.framework.writers.kept import KeptVideo
 from longtake.framework.writers.mp4 import CRF, Mp4Writer
 from longtake.framework.writers.png import PngWriter, picture_name
 from longtake.framework.writers.webp import WebpWriter

@@ -11,9 +11,9 @@ from typing import Final, final
 import numpy as np
 from typing_extensions import override
 
+from longtake.framework.engine.kept_video import KeptVideo
 from longtake.framework.writers.base import FrameWriter, Picture, VideoShape
 from longtake.framework.writers.fragments import FragmentEncoder
-from longtake.framework.writers.kept import KeptVideo
 
 CRF: Final = 18
 """Quality of H.264 that looks like the original."""
