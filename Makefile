@@ -10,7 +10,7 @@ T ?= tests/unit/testing tests/unit/strategies tests/unit/schedulers tests/unit/n
 # make test-kernels K="--kernels aten-default --threads 2" runs a part.
 K ?=
 
-.PHONY: help audit fuzz wheel-check cuda-rules demo test test-kernels test-floors test-quantize check lint mutants install clean
+.PHONY: help audit faults fuzz wheel-check cuda-rules demo test test-kernels test-floors test-quantize check lint mutants install clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ audit: install  ## Ask which of the locked packages have known holes (needs pip-
 
 cuda-rules: install  ## Run every strategy, mesh and method under CUDA's rules (RULES="--sample 20 --seed 7")
 	OMP_NUM_THREADS=1 $(BIN)/python tools/cuda_rules.py $(RULES)
+
+faults: install  ## Kill runs at 1,000 points and let them go on: prints the table (FAULTS="--real --points 100")
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults $(FAULTS)
 
 fuzz: install  ## Run hostile input through the command: 10,000 inputs, hours (FUZZ="--count 300 --seed 7")
 	$(BIN)/python tools/fuzz.py $(FUZZ)

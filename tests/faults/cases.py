@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,10 +44,12 @@ class Whole:
     Args:
         content: Checksums of its latents and videos, by name.
         seconds: How long it took.
+        out: Its run folder.
     """
 
     content: dict[str, str]
     seconds: float
+    out: Path
 
 
 def options(model: Path, method: str, ranks: int, decode_devices: int = 0) -> list[str]:
@@ -79,11 +81,16 @@ def content_of(out: Path) -> dict[str, str]:
     }
 
 
-def whole_run(model: Path, method: str, out: Path) -> Whole:
+def whole_run(
+    model: Path,
+    method: str,
+    out: Path,
+    run: Callable[[list[str], Path], Ended] = run_forked,
+) -> Whole:
     """Make an undisturbed run on one rank."""
-    ended = run_forked([*options(model, method, 1), "--output", str(out)], out.with_suffix(".log"))
+    ended = run([*options(model, method, 1), "--output", str(out)], out.with_suffix(".log"))
     assert ended.statuses == (0,), ended.said
-    return Whole(content_of(out), ended.seconds)
+    return Whole(content_of(out), ended.seconds, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,7 @@ def struck_run(
     faults: Sequence[tuple[int, Fault]],
     last_ranks: int = 1,
     decode_devices: int = 0,
+    run: Callable[[list[str], Path, int, Fault | None], Ended] = run_forked,
 ) -> Outcome:
     """Run a case, strike it, let it go on, strike it again; at last let it end.
 
@@ -129,6 +137,7 @@ def struck_run(
         faults: Of each process: the number of ranks, and what befalls it.
         last_ranks: Of the process that nothing befalls.
         decode_devices: How many ranks of each process decode, beside the others.
+        run: Runs the command to its end.
     """
     strikes = 0
     ended: Ended | None = None
@@ -140,18 +149,23 @@ def struck_run(
             "--resume",
             "auto",
         ]
-        ended = run_forked(args, out.with_suffix(".log"), ranks, fault)
+        ended = run(args, out.with_suffix(".log"), ranks, fault)
         strikes += ended.struck
     assert ended is not None
-    left = [str(path.relative_to(out)) for path in out.rglob("*") if path.name.startswith(".")]
-    left += [str(path.relative_to(out)) for path in out.rglob("snapshots")]
     return Outcome(
         strikes,
         max(ended.statuses),
         content_of(out) == whole.content,
-        tuple(left),
+        left_in(out),
         ended.said,
     )
+
+
+def left_in(out: Path) -> tuple[str, ...]:
+    """Return files of a finished run that nobody needs any more."""
+    left = [path for path in out.rglob("*") if path.name.startswith(".")]
+    left += [*out.rglob("snapshots"), *out.rglob("part")]
+    return tuple(str(path.relative_to(out)) for path in left)
 
 
 def moments(seed: int, count: int, seconds: float) -> list[float]:

@@ -71,6 +71,7 @@ def run_forked(
     ranks: int = 1,
     fault: Fault | None = None,
     ignored: Sequence[int] = (),
+    patience: float = PATIENCE,
 ) -> Ended:
     """Run the command to its end in forked children.
 
@@ -80,6 +81,7 @@ def run_forked(
         ranks: Number of ranks.
         fault: What befalls it.
         ignored: Signals that it is told to ignore, as ``nohup`` does.
+        patience: Seconds after which it hangs.
 
     Raises:
         AssertionError: It hangs.
@@ -107,7 +109,7 @@ def run_forked(
             struck = True
             targets = children if fault.rank is None else [children[fault.rank]]
             _strike([child for child in targets if child.exitcode is None], fault)
-        if seconds > PATIENCE:
+        if seconds > patience:
             for child in alive:
                 child.kill()
             raise AssertionError(f"{len(alive)} of {ranks} ranks hang: {said(log)}")

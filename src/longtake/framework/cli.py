@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from argparse import SUPPRESS
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -30,18 +31,19 @@ from longtake.framework.callbacks import (
     progress_callback,
 )
 from longtake.framework.console.config_files import check_files, check_groups
+from longtake.framework.console.extend import RunGrowth
 from longtake.framework.console.messages import explain, one_line
 from longtake.framework.console.nulls import check_nulls
 from longtake.framework.console.parser import OneSentenceParser, OptionMistake
-from longtake.framework.console.resume import AUTO, absolute, check_unchanged, resume_arguments
+from longtake.framework.console.resume import AUTO, absolute, resume_arguments
 from longtake.framework.console.trust import HELP, check_classes, restrict, taken
 from longtake.framework.data import PromptData
 from longtake.framework.engine.disk import check_disk
 from longtake.framework.engine.engine import Engine
-from longtake.framework.engine.inputs import check_inputs, inputs_of
+from longtake.framework.engine.inputs import inputs_of
 from longtake.framework.engine.interval import SnapshotSeconds
 from longtake.framework.engine.journal import KeepLatents
-from longtake.framework.engine.keeper import RunKeeper, earlier_report
+from longtake.framework.engine.keeper import KeepSnapshots, RunKeeper, earlier_report
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_folder import CONFIG_HEADER, INPUTS, LAST_ACTIONS, RunFolder
 from longtake.framework.engine.settings import settled_options
@@ -209,12 +211,29 @@ class LongtakeCLI(LightningCLI):
             "all are kept, so that the run can be resumed.",
         )
         parser.add_argument(
+            "--keep_snapshots",
+            type=KeepSnapshots,
+            default="none",
+            help="Which snapshots stay in 0000/kept when a video is finished: none, or extend, the "
+            "one from which --extend makes a longer video bit by bit as if it had been asked for "
+            "at once. Needs --keep_latents all.",
+        )
+        parser.add_argument(
             "--resume",
             type=str | None,
             default=None,
             help="Go on with a run that was ended: its folder, no other option is needed. auto: go "
             "on with the run in --output, or begin it; for command lines that a scheduler starts "
             "again (docs/resume.md).",
+        )
+        parser.add_argument(
+            "--extend",
+            type=str | None,
+            default=None,
+            help="Make the videos of a finished run longer: its folder, and --data.num_frames N, "
+            "which counts the video frames that are there. They stay as they are; what follows is "
+            "conditioned on the last 8 latent frames (--keep_latents tail or all), so it is not "
+            "what a longer run makes; with --keep_snapshots extend it is (docs/resume.md).",
         )
         parser.add_argument(
             "--snapshot_seconds",
@@ -266,18 +285,38 @@ class LongtakeCLI(LightningCLI):
         config = self.config.predict
         self.trainer.follow(config.plan)
         folder = RunFolder(config.output, overwrite=config.overwrite)
-        goes_on = config.resume is not None and (config.resume != AUTO or folder.holds_run)
+        resumes = config.resume is not None or config.extend is not None
+        goes_on = resumes and (config.resume != AUTO or folder.holds_run)
         if goes_on and config.overwrite:
             raise ConfigurationError("--resume goes on with a run and --overwrite replaces it.")
+        if config.keep_snapshots == "extend" and config.keep_latents != "all":
+            raise ConfigurationError(
+                f"--keep_snapshots extend keeps where a longer video goes on, which needs the "
+                f"latents before it: --keep_latents is {config.keep_latents}; all does."
+            )
         if self.trainer.is_global_zero:
             folder.check_run() if goes_on else folder.check()
-        engine = self.trainer.prepare(self.model, self.datamodule)
+        growth = RunGrowth(
+            folder,
+            None if config.extend is None else config.data.num_frames,
+            first=self.trainer.is_global_zero,
+            kept=self.config_init.predict.video.kept,
+        )
+        engine = self.trainer.prepare(
+            self.model, self.datamodule, growth.parts if goes_on else None
+        )
         requests = self.datamodule.requests()
         for request in requests:
             self.config_init.predict.video.check(request)
-        keeper = RunKeeper(folder, config.snapshot_seconds, resumes=config.resume is not None)
+        keeper = RunKeeper(
+            folder,
+            config.snapshot_seconds,
+            resumes=resumes,
+            extensions=growth.requests,
+            keep_snapshots=config.keep_snapshots,
+        )
         engine.keep(keeper)
-        if goes_on and keeper.made() >= {request.index for request in requests}:
+        if goes_on and keeper.made(requests) >= {request.index for request in requests}:
             if self.trainer.is_global_zero:
                 self._folder = folder
                 folder.reopen()  # what it may have left goes
@@ -291,11 +330,12 @@ class LongtakeCLI(LightningCLI):
             return
         for warning in engine.chosen.warnings():
             sys.stderr.write(f"longtake: warning: {warning}\n")
-        self._begin(folder, engine, keeper, goes_on=goes_on)
+        self._begin(folder, engine, keeper, growth if goes_on else None)
         self.trainer.keep_last_actions(folder.path / LAST_ACTIONS)
         name = engine.model.folder.name
+        kept = {index: one.kept for index, one in growth.requests.items() if one.kept is not None}
         video = self.config_init.predict.video
-        video.bind(folder, engine.timings, name, goes_on=goes_on)
+        video.bind(folder, engine.timings, name, goes_on=goes_on, kept=kept)
         earlier = earlier_report(folder) if goes_on else None
         report = ReportWriter(
             folder,
@@ -306,19 +346,21 @@ class LongtakeCLI(LightningCLI):
             earlier,
             video.after_frames,
         )
-        latents = LatentWriter(folder, engine.timings, keep=config.keep_latents)
+        latents = LatentWriter(folder, engine.timings, keep=config.keep_latents, keeper=keeper)
         self.trainer.attach([progress_callback(config.progress), report, latents, *timeline])
 
     def _begin(
-        self, folder: RunFolder, engine: Engine, keeper: RunKeeper, *, goes_on: bool
+        self, folder: RunFolder, engine: Engine, keeper: RunKeeper, growth: RunGrowth | None
     ) -> None:
         """Take the folder; write what the run is, or see that it is the one that was begun."""
-        config, inputs = self.dump_config(engine.model), inputs_of(self.datamodule.requests())
+        seams = {} if growth is None else growth.seams
+        config = self.dump_config(engine.model, seams)
+        inputs = inputs_of(self.datamodule.requests())
         self._folder = folder
-        if goes_on:
-            check_unchanged(folder, config)
-            check_inputs(folder, inputs)
+        if growth is not None:
+            growth.check(config, inputs)
             folder.reopen()
+            growth.commit(config, inputs)
             keeper.tidy(self.datamodule.requests(), self.config.predict.keep_latents)
             return
         work = [engine.workloads.of(request) for request in self.datamodule.requests()]
@@ -329,15 +371,22 @@ class LongtakeCLI(LightningCLI):
         folder.write_json(INPUTS, inputs)
         folder.write_text("config.yaml", config)
 
-    def dump_config(self, model: ResolvedModel) -> str:
+    def dump_config(
+        self, model: ResolvedModel, seams: Mapping[int, Sequence[int]] | None = None
+    ) -> str:
         """Return the resolved configuration as YAML that ``--config`` takes.
 
         With the model's own settings where the user has left them out, so that a rerun makes the
         same video whatever a later version takes. Without ``overwrite``: who runs it again has not
         asked for that. Files are named so that it does not matter from which folder it is run.
+
+        Args:
+            model: Of the run.
+            seams: At how many video frames requests were extended from their tails: a rerun makes
+                something else there, and the text says so.
         """
         config = self.config.predict.clone()
-        config.overwrite, config.resume = False, None
+        config.overwrite, config.resume, config.extend = False, None, None
         for name, value in settled_options(model.settings).items():
             config.model[name] = value
         config.model.flow_shift = model.fixed_flow_shift
@@ -351,7 +400,12 @@ class LongtakeCLI(LightningCLI):
         for keyframe in config.data.keyframes or ():
             keyframe["image"] = absolute(keyframe["image"])
         dumped = self._parser(self.subcommand).dump(config, skip_unset=False)
-        return f"{CONFIG_HEADER} {__version__}\n{dumped}"
+        said = "".join(
+            f"# Request {index} was extended after {', '.join(map(str, frames))} video frames: a "
+            f"rerun makes it in one go, and something else from there on.\n"
+            for index, frames in (seams or {}).items()
+        )
+        return f"{CONFIG_HEADER} {__version__}\n{said}{dumped}"
 
 
 def main(args: list[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
@@ -77,6 +77,7 @@ class PromptData(pl.LightningDataModule):
         super().__init__()
         self._given = PromptOptions(*args, **options)
         self._requests: Requests | None = None
+        self._made: Requests | None = None
         self.settle(Defaults())
 
     def settle(self, defaults: Defaults) -> None:
@@ -86,7 +87,7 @@ class PromptData(pl.LightningDataModule):
             defaults: Of the model; at first, those of a model that says nothing.
         """
         self._defaults = defaults
-        self._requests = None
+        self._requests = self._made = None
 
     @property
     def settled(self) -> dict[str, Any]:
@@ -108,9 +109,13 @@ class PromptData(pl.LightningDataModule):
             )
         return self._requests
 
+    def replace(self, requests: Sequence[Request]) -> None:
+        """Have others made in place of the requests: the parts by which videos grow."""
+        self._made = Requests(tuple(requests))
+
     @override
     def predict_dataloader(self) -> Requests:
-        return self.requests()
+        return self._made or self.requests()
 
     def _lines(self) -> list[dict[str, Any]]:
         prompts = self._given.prompts

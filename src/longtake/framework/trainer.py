@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -139,8 +139,18 @@ class InferenceTrainer(pl.Trainer):
         """
         self._plan = None if path is None else open_plan(path)
 
-    def prepare(self, model: Generator, datamodule: PromptData) -> Engine:
+    def prepare(
+        self,
+        model: Generator,
+        datamodule: PromptData,
+        grown: Callable[[Workloads, Sequence[Request]], Sequence[Request]] | None = None,
+    ) -> Engine:
         """Refuse everything that can be refused, before any weight is read.
+
+        Args:
+            model: How videos are made.
+            datamodule: What to make.
+            grown: Replaces requests for videos that grow by those for the parts by which they do.
 
         Raises:
             LongtakeError: The run cannot work.
@@ -154,7 +164,9 @@ class InferenceTrainer(pl.Trainer):
             device=self.strategy.root_device,
         )
         datamodule.settle(engine.model.defaults)
-        requests = datamodule.requests().items
+        if grown is not None:
+            datamodule.replace(grown(engine.workloads, datamodule.requests().items))
+        requests = datamodule.predict_dataloader().items
         engine.check(requests)
         model.prepare(engine, requests)
         return engine

@@ -23,6 +23,8 @@ class NoiseSource:
         channels: Latent channels ``C``.
         height: Latent height ``H``.
         width: Latent width ``W``.
+        after: Video frames that were there before, of a video that grows: its new part has noise
+            of its own.
     """
 
     seed: int
@@ -30,10 +32,12 @@ class NoiseSource:
     channels: int
     height: int
     width: int
+    after: int = 0
 
     def generator(self, purpose: str, *index: int) -> torch.Generator:
         """Return a CPU generator that is a function of (seed, request, purpose, index) alone."""
-        words = "/".join(map(str, (self.seed, self.request, purpose, *index))).encode()
+        part = (f"after {self.after}",) if self.after else ()
+        words = "/".join(map(str, (self.seed, self.request, *part, purpose, *index))).encode()
         digest = hashlib.blake2b(words, digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 

@@ -9,9 +9,10 @@ from typing_extensions import override
 
 from longtake.framework.callbacks.base import VideoHooks
 from longtake.framework.engine.events import ExitReason, RequestEnded, RequestStarted
+from longtake.framework.engine.extension import saved_in
 from longtake.framework.engine.journal import Journal, KeepLatents
+from longtake.framework.engine.keeper import RunKeeper
 from longtake.framework.engine.run_folder import RunFolder
-from longtake.framework.engine.snapshot_files import SnapshotFiles
 from longtake.framework.engine.timings import Timings
 from longtake.strategies import BlockDone
 
@@ -29,6 +30,7 @@ class LatentWriter(VideoHooks):
         folder: The run's folder.
         timings: Gets the seconds of part ``write``.
         keep: Which blocks' latents stay when the request is finished.
+        keeper: The run's; left out: one of a run that has not been extended.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class LatentWriter(VideoHooks):
         timings: Timings | None = None,
         *,
         keep: KeepLatents = "all",
+        keeper: RunKeeper | None = None,
     ) -> None:
         self._folder = folder
+        self._keeper = keeper or RunKeeper(folder)
         self._timings = timings or Timings()
         self._keep = keep
         self._journal: Journal | None = None
@@ -48,7 +52,8 @@ class LatentWriter(VideoHooks):
         self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestStarted
     ) -> None:
         """Open the request's journal."""
-        self._journal = Journal(self._folder.request_folder(event.request.index))
+        self._folder.request_folder(event.request.index)
+        self._journal = Journal(saved_in(self._folder, event.request))
 
     @override
     def on_block_end(
@@ -66,5 +71,4 @@ class LatentWriter(VideoHooks):
         """Remove what need not be kept of a request that is finished, and reported as such."""
         if self._journal is not None and event.reason is ExitReason.FINISHED:
             with self._timings.part("write"):
-                SnapshotFiles(self._journal.folder.parent).clear()
-                self._journal.finish(self._keep)
+                self._keeper.finish(event.request, self._keep)

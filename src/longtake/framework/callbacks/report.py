@@ -51,11 +51,14 @@ class _Figures:
 
     def as_json(self) -> dict[str, Any]:
         seconds = self.state.seconds if self.seconds is None else self.seconds
+        growth = self.request.growth
+        before = 0 if growth is None else growth.frames
         return {
             "index": self.request.index,
             "exit_reason": None if self.reason is None else self.reason.value,
-            "frames": self.state.frames,
-            "frames_asked_for": self.state.video_frames,
+            "frames": before + self.new_frames,
+            "frames_asked_for": self.request.whole_frames,
+            **({} if growth is None else {"extended_at": list(growth.seams)}),
             "blocks": self.state.blocks_done,
             "tasks": self.state.tasks_done,
             "steps": self.state.steps,
@@ -66,8 +69,14 @@ class _Figures:
             **{name: self.settings[name] for name in _SHOWN if name in self.settings},
             "first_frame_seconds": _rounded(self.state.first_frame_seconds),
             "seconds": _rounded(seconds),
-            "frames_per_second": _rounded(self.state.frames / seconds if seconds > 0 else 0.0),
+            "frames_per_second": _rounded(self.new_frames / seconds if seconds > 0 else 0.0),
         }
+
+    @property
+    def new_frames(self) -> int:
+        """Video frames made, but for those of before with which the part of a video begins."""
+        growth = self.request.growth
+        return max(0, self.state.frames - (0 if growth is None else growth.known))
 
 
 @final

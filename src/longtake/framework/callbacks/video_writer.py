@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Final, Self, final
 
 import lightning.pytorch as pl
@@ -15,11 +16,13 @@ from typing_extensions import override
 from longtake.errors import ConfigurationError, OutputError
 from longtake.framework.callbacks.base import VideoHooks
 from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
+from longtake.framework.engine.kept_video import KeptVideo
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.timings import Timings
 from longtake.framework.engine.worker import Job, Worker
 from longtake.framework.writers import CRF, FrameWriter, VideoFormat, VideoShape, frame_writer
+from longtake.framework.writers.formats import kept_video
 from longtake.framework.writers.label import label
 from longtake.strategies import TaskDone
 
@@ -69,6 +72,8 @@ class VideoWriter(VideoHooks):
         self._worker: Worker | None = None
         self._unflushed = False
         self._goes_on = False
+        self._kept: Mapping[int, KeptVideo] = {}
+        self._known = 0
 
     def check(self, request: Request) -> None:
         """Refuse what the format cannot hold, before anything is made.
@@ -88,8 +93,39 @@ class VideoWriter(VideoHooks):
                 f"at most {MAX_GIF_FPS}."
             )
 
+    def kept(self, folder: Path, frames: int) -> KeptVideo:
+        """Return what stays of a finished video that is to grow.
+
+        Args:
+            folder: Of the request.
+            frames: Video frames that are in it.
+
+        Raises:
+            ConfigurationError: Files of the format cannot grow.
+            OutputError: Somebody has removed or changed it.
+        """
+        if self._format not in ("mp4", "png"):
+            raise ConfigurationError(
+                f"video.format is {self._format}, files of which cannot grow when they are "
+                f"finished; mp4 and png can."
+            )
+        kept = kept_video(self._format, folder, frames)
+        if kept is None:
+            raise OutputError(
+                f"the {self._format} video in {folder} cannot grow: it is not the one of {frames} "
+                f"video frames that the run has left there. Bring it back, or begin a new "
+                f"run."
+            )
+        return kept
+
     def bind(
-        self, folder: RunFolder, timings: Timings, model: str = "", *, goes_on: bool = False
+        self,
+        folder: RunFolder,
+        timings: Timings,
+        model: str = "",
+        *,
+        goes_on: bool = False,
+        kept: Mapping[int, KeptVideo] | None = None,
     ) -> Self:
         """Say where to write, before the run. The options come from YAML, these do not.
 
@@ -98,8 +134,10 @@ class VideoWriter(VideoHooks):
             timings: Gets the seconds of part ``write``.
             model: What files call the model.
             goes_on: Whether files that are there are gone on with.
+            kept: What stays of the files of requests that grow.
         """
         self._model = model
+        self._kept = kept or {}
         self._goes_on = goes_on
         self._folder = folder
         self._timings = timings
@@ -123,19 +161,24 @@ class VideoWriter(VideoHooks):
     ) -> None:
         """Remember the request. The file begins with the first video frames."""
         self._request = event.request
+        self._known = 0 if event.request.growth is None else event.request.growth.known
 
     @override
     def on_frames(
         self, trainer: pl.Trainer, module: pl.LightningModule, event: FramesDecoded
     ) -> None:
-        """Have the video frames written."""
+        """Have the video frames written, but for those that are there already."""
+        frames = event.frames[self._known :]
+        self._known -= len(event.frames) - len(frames)
+        if not len(frames):
+            return
         with self._refusals():
             if self._writer is None:
                 with self._timings.part("write"):
-                    self._writer = self._open(event.frames)
+                    self._writer = self._open(frames)
                 self._worker = Worker("longtake-write", _MOST)
             assert self._worker is not None
-            self._worker.give(self._timed(partial(self._writer.write, event.frames)))
+            self._worker.give(self._timed(partial(self._writer.write, frames)))
         self._unflushed = True
 
     @override
@@ -175,7 +218,13 @@ class VideoWriter(VideoHooks):
         folder = self._folder.request_folder(self._request.index)
         said = label(self._model, self._request.seed) if self._label else ""
         writer = frame_writer(
-            self._format, folder, video, crf=self._crf, label=said, goes_on=self._goes_on
+            self._format,
+            folder,
+            video,
+            crf=self._crf,
+            label=said,
+            goes_on=self._goes_on,
+            kept=self._kept.get(self._request.index),
         )
         writer.open()
         return writer

@@ -9,44 +9,76 @@ from typing import Any, Final
 import yaml
 
 from longtake.errors import ConfigurationError
+from longtake.framework.engine.extension import Extensions
 from longtake.framework.engine.run_folder import CONFIG, RunFolder
 
 RESUME: Final = "--resume"
+EXTEND: Final = "--extend"
+FRAMES: Final = "--data.num_frames"
 AUTO: Final = "auto"
 _FIXED: Final = ("model", "data", "video")
 """Parts of a configuration that make the video what it is; where it is made may change."""
+_LENGTH: Final = FRAMES.removeprefix("--")
 _SHOWN: Final = 8
 
 
 def resume_arguments(args: list[str]) -> list[str]:
-    """Return a command's arguments with what ``--resume RUN`` stands for: the run's own options.
+    """Return a command's arguments with what ``--resume RUN`` or ``--extend RUN`` stands for.
+
+    That is the run's own options.
 
     Args:
-        args: Of the command line; others than those of ``predict --resume RUN`` stay as they are.
+        args: Of the command line; others than those of ``predict`` stay as they are.
 
     Raises:
+        ConfigurationError: A run is to be extended, but not said how far.
         OutputError: There is no run in the folder.
     """
-    run = _value(args, RESUME)
-    if args[:1] != ["predict"] or run is None or run == AUTO:
+    resumed, extended = _value(args, RESUME), _value(args, EXTEND)
+    if args[:1] != ["predict"] or (extended is None and resumed in (None, AUTO)):
         return args
+    if resumed is not None and extended is not None:
+        raise ConfigurationError("--resume goes on with a run and --extend with a finished one.")
+    run = resumed or extended
+    assert run is not None
     folder = RunFolder(run)
     folder.check_is_run()
     config = [] if _value(args, "--config") else ["--config", str(folder.path / CONFIG)]
-    return ["predict", *config, *args[1:], "--output", run]
+    frames = _frames(args, folder) if extended is None else _length(args, run)
+    return ["predict", *config, *args[1:], *frames, "--output", run]
 
 
-def check_unchanged(folder: RunFolder, config: str) -> None:
+def _frames(args: list[str], folder: RunFolder) -> list[str]:
+    """Return the length of a run that was extended, which its config may not say yet."""
+    extensions = Extensions.read(folder)
+    if extensions is None or _value(args, FRAMES) is not None:
+        return []
+    return [FRAMES, str(extensions.num_frames)]
+
+
+def _length(args: list[str], run: str) -> list[str]:
+    if not (_value(args, FRAMES) or "").isdecimal():
+        raise ConfigurationError(
+            f"--extend {run} needs the number of video frames that there are to be in all, those "
+            f"that are there included: {FRAMES} N."
+        )
+    return []
+
+
+def check_unchanged(folder: RunFolder, config: str, num_frames: int | None = None) -> None:
     """Refuse to go on with a run whose video would become another one.
 
     Args:
         folder: The run's.
         config: As it would be written now.
+        num_frames: Of a run that has been extended, or is to be: its length.
 
     Raises:
         ConfigurationError: Names every option that differs, then and now.
     """
     before = _flat(yaml.safe_load((folder.path / CONFIG).read_text(encoding="utf-8")))
+    if num_frames is not None:
+        before[_LENGTH] = num_frames
     now = _flat(yaml.safe_load(config))
     changes = [
         f"{name}: {_said(before, name)} -> {_said(now, name)}"
@@ -59,6 +91,12 @@ def check_unchanged(folder: RunFolder, config: str) -> None:
             f"the run in {folder.path} cannot go on with other options than it was begun with: "
             f"{'; '.join(changes[:_SHOWN])}{more}. Leave them out, or give another --output."
         )
+
+
+def length_of(folder: RunFolder) -> Any:
+    """Return the option ``data.num_frames`` of a run."""
+    config = yaml.safe_load((folder.path / CONFIG).read_text(encoding="utf-8"))
+    return _flat(config).get(_LENGTH)
 
 
 def _said(options: Mapping[str, Any], name: str) -> str:

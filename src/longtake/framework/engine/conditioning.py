@@ -22,6 +22,9 @@ def check_start(request: Request, spec: BackboneSpec) -> None:
     Raises:
         ConfigurationError: Names what was asked for and the nearest valid choice.
     """
+    if request.growth is not None:
+        _check_growth(request, spec)
+        return
     if spec.needs_end and request.end is None:
         raise ConfigurationError(
             f"{spec.name} makes what is between a first and a last picture, but there is no "
@@ -61,6 +64,8 @@ def kept_frames(request: Request, spec: BackboneSpec) -> int:
         ConfigurationError: The file cannot be read, or has not as many as were asked for.
     """
     assert request.start is not None
+    if request.growth is not None:
+        return request.growth.known
     compression, count = spec.compression, ConditioningFile(request.start).count()
     limits = [(count, f"{request.start} has {count} video frame{'' if count == 1 else 's'}")]
     if request.num_frames is not None:
@@ -87,6 +92,24 @@ def kept_frames(request: Request, spec: BackboneSpec) -> int:
             f"data.start_frames is {request.start_frames}, but {reason}; the most is {most}."
         )
     return request.start_frames
+
+
+def _check_growth(request: Request, spec: BackboneSpec) -> None:
+    """Refuse to let a video grow from its tail whose model cannot be given latents alone."""
+    assert request.growth is not None
+    if spec.start == "replaced":
+        return
+    why = (
+        "continues pictures, not latents"
+        if spec.start == "channels"
+        else "cannot be given known frames by longtake yet"
+    )
+    raise ConfigurationError(
+        f"--extend cannot go on from the {request.growth.frames} video frames that are there: "
+        f"{spec.name} {why}. Where it continues pictures, give the video as data.start of another "
+        f"run; a run with --keep_latents all --keep_snapshots extend goes on exactly, with every "
+        f"model."
+    )
 
 
 def _at_most(frames: int, compression: Compression) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from torch import Tensor
 
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.workloads import Workloads
@@ -32,21 +34,11 @@ def denoising(
         start: What is known of the video before it is made.
     """
     model, generation_config = workloads.model, workloads.model.generation_config
-    channels, height, width = workloads.picture(request)
-    latent_frames = workloads.latent_frames(request)
-    source = NoiseSource(
-        seed=request.seed,
-        request=request.index,
-        channels=channels,
-        height=height,
-        width=width,
-    )
+    _, height, width = workloads.picture(request)
     return Denoising(
         backbone=backbone,
         tasks=workloads.tasks(request),
-        noise=generation_config.noise.blocks(
-            source, generation_config.scheduler.blocks(latent_frames)
-        ),
+        noise=noise_of(workloads, request),
         cache=generation_config.cache,
         sampler=workloads.sampler(request),
         guidance=model.guidance,
@@ -59,7 +51,31 @@ def denoising(
         communicator=communicator,
         start=None if workloads.copies_known_frames else start,
         clip=start.latents if start is not None and workloads.copies_known_frames else None,
-        step_noise=DrawnStepNoise(source),
+        step_noise=DrawnStepNoise(_source(workloads, request)),
         start_noise=generation_config.start_noise,
         kept=generation_config.cache_format,
+    )
+
+
+def noise_of(workloads: Workloads, request: Request) -> Iterator[Tensor]:
+    """Return the starting noise of a request's blocks.
+
+    Args:
+        workloads: The run's.
+        request: What to make.
+    """
+    generation_config = workloads.model.generation_config
+    blocks = generation_config.scheduler.blocks(workloads.latent_frames(request))
+    return generation_config.noise.blocks(_source(workloads, request), blocks)
+
+
+def _source(workloads: Workloads, request: Request) -> NoiseSource:
+    channels, height, width = workloads.picture(request)
+    return NoiseSource(
+        seed=request.seed,
+        request=request.index,
+        channels=channels,
+        height=height,
+        width=width,
+        after=0 if request.growth is None else request.growth.frames,
     )

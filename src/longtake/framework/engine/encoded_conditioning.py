@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeAlias, final
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from longtake.framework.engine.conditioning import kept_frames
 from longtake.framework.engine.conditioning_file import ConditioningFile
+from longtake.framework.engine.journal import Journal
 from longtake.framework.engine.pictures import Picture, pictures
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
@@ -56,6 +58,9 @@ class EncodedConditioning:
 
     def _encode(self, request: Request) -> ConditioningFrames:
         model = self._model
+        if request.growth is not None and request.start is not None:
+            seen = model.spec.compression.latent_frames(kept_frames(request, model.spec))
+            return ConditioningFrames(latents=Journal(Path(request.start).parent).tail(seen))
         shown = {
             picture: ConditioningFile(picture.path, picture.option).last(
                 1, request.height, request.width

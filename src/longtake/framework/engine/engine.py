@@ -215,7 +215,8 @@ class Engine:
             return
         cuts: SnapshotCuts | None = None
         if self._keeper is not None:
-            cuts = self._keeper.cuts(request, self._communicator, self.chosen.layout, point)
+            layout = self.chosen.layout
+            cuts = self._keeper.cuts(request, self._communicator, layout, point, self.workloads)
         progress = self._denoise(request, video, cuts, point)
         if not self.is_output:
             yield from self.timings.each("denoise", progress)
@@ -299,7 +300,7 @@ class Engine:
             return 0
         found: Tensor | None = None
         if self._rank == 0:
-            made = request.index in self._keeper.made()
+            made = request.index in self._keeper.made([request])
             forwards = self.workloads.of(request).forwards
             found = torch.tensor([-1 if made else self._keeper.point(request, forwards)])
         point = int(self._communicator.share(found))

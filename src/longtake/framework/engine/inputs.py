@@ -25,23 +25,39 @@ def inputs_of(requests: Iterable[Request]) -> dict[str, Any]:
     return {"format": _FORMAT, "requests": [_request(request) for request in requests]}
 
 
-def check_inputs(folder: RunFolder, inputs: Mapping[str, Any]) -> None:
+def earlier_inputs(folder: RunFolder) -> dict[str, Any]:
+    """Return the inputs that a run was begun with.
+
+    Raises:
+        ConfigurationError: They cannot be read.
+    """
+    try:
+        before: dict[str, Any] = json.loads((folder.path / INPUTS).read_text(encoding="utf-8"))
+        before["format"], before["requests"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"the run in {folder.path} cannot go on: {INPUTS} cannot be read ({error})."
+        ) from error
+    return before
+
+
+def check_inputs(
+    folder: RunFolder, inputs: Mapping[str, Any], lengths: Mapping[int, int] | None = None
+) -> None:
     """Refuse to go on with a run whose inputs have changed since it was begun.
 
     Args:
         folder: Of the run.
         inputs: As they are now.
+        lengths: Video frames of requests that have been extended, or are to be.
 
     Raises:
         ConfigurationError: Names the first request that differs, and how.
     """
-    try:
-        before = json.loads((folder.path / INPUTS).read_text(encoding="utf-8"))
-        then, now = before["requests"], json.loads(json.dumps(inputs))["requests"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(
-            f"the run in {folder.path} cannot go on: {INPUTS} cannot be read ({error})."
-        ) from error
+    before = earlier_inputs(folder)
+    then, now = before["requests"], json.loads(json.dumps(inputs))["requests"]
+    for index, frames in (lengths or {}).items():
+        then[index]["num_frames"] = frames
     if before["format"] != _FORMAT or len(then) != len(now):
         raise ConfigurationError(
             f"the run in {folder.path} cannot go on: it was begun with {len(then)} prompts (format "
@@ -58,7 +74,7 @@ def check_inputs(folder: RunFolder, inputs: Mapping[str, Any]) -> None:
 
 def _request(request: Request) -> dict[str, Any]:
     said = asdict(request)
-    del said["origin"]
+    del said["origin"], said["growth"]
     for name in ("start", "end"):
         if said[name] is not None:
             said[name], said[f"{name}_checksum"] = _file(said[name])

@@ -6,10 +6,16 @@ import re
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, final
 
+import torch
 from torch import Tensor
 
 from longtake.errors import OutputError
-from longtake.framework.engine.checked_file import DamagedFile, load_checked, save_checked
+from longtake.framework.engine.checked_file import (
+    DamagedFile,
+    facts_of,
+    load_checked,
+    save_checked,
+)
 from longtake.task import FrameRange
 
 KeepLatents: TypeAlias = Literal["all", "tail", "none"]
@@ -66,6 +72,53 @@ class Journal:
             return []
         names = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
         return sorted(int(name[1]) for name in names if name)
+
+    def frames(self, block: int) -> FrameRange:
+        """Return a block's latent frames.
+
+        Raises:
+            DamagedFile: It is not there.
+        """
+        start, stop = facts_of(self._path(block))["frames"].split(":")
+        return FrameRange(int(start), int(stop))
+
+    def tail(self, frames: int) -> Tensor:
+        """Return the last latent frames ``(1, C, F, H, W)`` on the CPU.
+
+        Raises:
+            DamagedFile: So many are not there, one after another.
+        """
+        parts: list[Tensor] = []
+        first: int | None = None
+        for block in reversed(self.blocks()):
+            found = self.frames(block)
+            if sum(part.shape[2] for part in parts) >= frames or first not in (None, found.stop):
+                break
+            parts.insert(0, self.read(block, found))
+            first = found.start
+        if sum(part.shape[2] for part in parts) < frames:
+            raise DamagedFile(f"{self.folder} has not the last {frames} latent frames.")
+        return torch.cat(parts, dim=2)[:, :, -frames:]
+
+    def join(self, part: Journal, *, first_block: int, seen: int, shift: int) -> None:
+        """Take over the new blocks of a part by which the video has grown; the part's own go.
+
+        What a process that died has taken over is taken over again.
+
+        Args:
+            part: Its journal.
+            first_block: What the part's block 0 is called here.
+            seen: Latent frames at the part's beginning that are here already.
+            shift: What the part's latent frame 0 is called here.
+        """
+        for block in part.blocks():
+            frames = part.frames(block)
+            if frames.stop > seen:
+                new = FrameRange(max(frames.start, seen), frames.stop)
+                latents = part.read(block, frames)[:, :, new.within(frames)]
+                here = FrameRange(new.start + shift, new.stop + shift)
+                self.append(first_block + block, here, latents)
+        part.finish("none")
 
     def finish(self, keep: KeepLatents) -> None:
         """Remove what need not be kept of a finished request.

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import takewhile
-from typing import Any, final
+from typing import Any, Literal, TypeAlias, final
 
 from torch import Tensor
 
 from longtake.caches import Forward
 from longtake.comm.communicator import Communicator
 from longtake.framework.engine.checked_file import DamagedFile
+from longtake.framework.engine.extension import PART, Extension, saved_in
 from longtake.framework.engine.interval import Interval, SnapshotSeconds
 from longtake.framework.engine.journal import Journal, KeepLatents
+from longtake.framework.engine.longer import edge_of_longer
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import REPORT, RunFolder
 from longtake.framework.engine.snapshot_cuts import SnapshotCuts
-from longtake.framework.engine.snapshot_files import SnapshotFiles
+from longtake.framework.engine.snapshot_files import FOLDERS, SnapshotFiles
+from longtake.framework.engine.workloads import Workloads
 from longtake.plan.layout import Layout
 from longtake.strategies.runtime.cuts import CutState
 from longtake.task import Run, Task
+
+KeepSnapshots: TypeAlias = Literal["none", "extend"]
+"""Which snapshots stay when a request is finished: ``extend``, the one from which on a longer video
+can be made bit by bit as if it had been asked for at once."""
 
 
 def _warn(sentence: str) -> None:
@@ -36,6 +44,8 @@ class RunKeeper:
         folder: Of the run.
         seconds: Between snapshots.
         resumes: Whether the run may have been begun before; the same on all ranks.
+        extensions: How requests grow, or have grown, by index.
+        keep_snapshots: Which snapshots stay when a request is finished.
         warn: Gets a sentence on what is damaged, or could not be saved.
     """
 
@@ -45,19 +55,22 @@ class RunKeeper:
         seconds: SnapshotSeconds = "auto",
         *,
         resumes: bool = False,
+        extensions: Mapping[int, Extension] | None = None,
+        keep_snapshots: KeepSnapshots = "none",
         warn: Callable[[str], None] = _warn,
     ) -> None:
         self.resumes = resumes
+        self._keep_snapshots = keep_snapshots
+        self._extensions = extensions or {}
         self._folder = folder
         self._seconds = seconds
         self._warn = warn
 
-    def made(self) -> set[int]:
-        """Return the requests that were finished before, according to the run's report."""
+    def made(self, requests: Iterable[Request]) -> set[int]:
+        """Return which requests were finished before, according to the run's report."""
         if not self.resumes:
             return set()
-        requests = earlier_report(self._folder).get("requests", ())
-        return {one["index"] for one in requests if one.get("exit_reason") == "finished"}
+        return finished_requests(self._folder, requests)
 
     def tidy(self, requests: Iterable[Request], keep: KeepLatents) -> None:
         """Remove what requests that are finished need no more, should a process have died at it.
@@ -66,11 +79,44 @@ class RunKeeper:
             requests: Of the run.
             keep: Which blocks' latents stay.
         """
-        made = self.made()
+        requests = list(requests)
+        made = self.made(requests)
         for request in requests:
             if request.index in made:
-                self._files(request).clear()
-                self._journal(request).finish(keep)
+                self.finish(request, keep)
+
+    def finish(self, request: Request, keep: KeepLatents) -> None:
+        """Remove what a request that is finished, and reported as such, needs no more.
+
+        What a part by which it has grown has made joins its journal.
+
+        Args:
+            request: Which one.
+            keep: Which blocks' latents stay.
+
+        Raises:
+            OutputError: The disk refuses.
+        """
+        own = self._folder.path / f"{request.index:04d}"
+        SnapshotFiles(own).clear()
+        kept = SnapshotFiles(own, "kept")
+        kept.prune(1) if self._keep_snapshots == "extend" else kept.clear()
+        journal, extension = Journal(own), self._extensions.get(request.index)
+        part = own / PART
+        if extension is not None and not extension.is_exact:
+            kept.clear()  # of a video that ends where this one goes on otherwise
+        if extension is not None and part.is_dir():
+            for name in FOLDERS:
+                SnapshotFiles(part, name).clear()
+            journal.join(
+                Journal(part),
+                first_block=extension.first_block,
+                seen=extension.seen,
+                shift=extension.shift,
+            )
+            with suppress(OSError):  # something of somebody else's is in it
+                part.rmdir()
+        journal.finish(keep)
 
     def point(self, request: Request, forwards: Callable[[], Iterator[Forward]]) -> int:
         """Return the task from which on a request goes on: 0 for one that begins.
@@ -82,12 +128,11 @@ class RunKeeper:
             request: Which one.
             forwards: Gives its schedule anew.
         """
-        files, journal = self._files(request), self._journal(request)
-        for cut in reversed(files.cuts()):
+        files, kept = self._files(request), self._kept(request)
+        for where, cut in [*((files, cut) for cut in reversed(files.cuts())), *_last(kept)]:
             try:
-                files.check(cut)
-                for _, run in finished_before(forwards(), cut):
-                    journal.read(run.block, run.block_frames)
+                where.check(cut)
+                self.check_journal(request, forwards(), cut)
             except DamagedFile as error:
                 self._warn(f"{error} The run goes on from what was saved before.")
                 continue
@@ -96,13 +141,23 @@ class RunKeeper:
         files.clear()
         return 0
 
+    def check_journal(self, request: Request, forwards: Iterable[Forward], cut: int) -> None:
+        """Read the latents of all blocks that are finished before a cut.
+
+        Raises:
+            DamagedFile: They are not what was written.
+        """
+        for _, run in finished_before(forwards, cut):
+            self._journal(request).read(run.block, run.block_frames)
+
     def state(self, request: Request, cut: int) -> CutState:
         """Return what all ranks held of a request at a cut.
 
         Raises:
             DamagedFile: It is not there: this machine does not see the run folder.
         """
-        return self._files(request).load(cut)
+        files = self._files(request)
+        return (files if cut in files.cuts() else self._kept(request)).load(cut)
 
     def latents(self, request: Request, run: Run) -> Tensor:
         """Return a finished block's latents, ``(1, C, F, H, W)`` on the CPU.
@@ -113,7 +168,12 @@ class RunKeeper:
         return self._journal(request).read(run.block, run.block_frames)
 
     def cuts(
-        self, request: Request, communicator: Communicator, layout: Layout, first: int
+        self,
+        request: Request,
+        communicator: Communicator,
+        layout: Layout,
+        first: int,
+        workloads: Workloads,
     ) -> SnapshotCuts:
         """Return where a request is cut, and what saves it there.
 
@@ -122,7 +182,12 @@ class RunKeeper:
             communicator: The ranks of the run.
             layout: Says which of them hold something.
             first: The first task to be done.
+            workloads: Of the run.
         """
+        kept: tuple[int, SnapshotFiles] | None = None
+        if self._keep_snapshots == "extend" and request.num_frames is not None:
+            edge = edge_of_longer(workloads, request)
+            kept = (edge, self._kept(request)) if edge else None
         is_output = communicator.rank == layout.output_rank
         return SnapshotCuts(
             communicator,
@@ -132,13 +197,23 @@ class RunKeeper:
             Interval(self._seconds, layout.mesh.pipe),
             first,
             self._warn,
+            kept,
         )
 
     def _files(self, request: Request) -> SnapshotFiles:
-        return SnapshotFiles(self._folder.path / f"{request.index:04d}")
+        return SnapshotFiles(saved_in(self._folder, request))
+
+    def _kept(self, request: Request) -> SnapshotFiles:
+        return SnapshotFiles(saved_in(self._folder, request), "kept")
 
     def _journal(self, request: Request) -> Journal:
-        return Journal(self._folder.path / f"{request.index:04d}")
+        return Journal(saved_in(self._folder, request))
+
+
+def _last(files: SnapshotFiles) -> Iterator[tuple[SnapshotFiles, int]]:
+    """Yield snapshots that stay, the last one first."""
+    for cut in reversed(files.cuts()):
+        yield files, cut
 
 
 def finished_before(forwards: Iterable[Forward], cut: int) -> Iterator[tuple[Task, Run]]:
@@ -146,6 +221,18 @@ def finished_before(forwards: Iterable[Forward], cut: int) -> Iterator[tuple[Tas
     for forward in takewhile(lambda one: one.task.index < cut, forwards):
         for run in forward.task.finished:
             yield forward.task, run
+
+
+def finished_requests(folder: RunFolder, requests: Iterable[Request]) -> set[int]:
+    """Return which requests a run's report calls finished, as long as they are to be now."""
+    frames = {request.index: request.whole_frames for request in requests}
+    return {
+        one["index"]
+        for one in earlier_report(folder).get("requests", ())
+        if one.get("exit_reason") == "finished"
+        and one["index"] in frames
+        and one.get("frames_asked_for") == frames[one["index"]]
+    }
 
 
 def earlier_report(folder: RunFolder) -> dict[str, Any]:

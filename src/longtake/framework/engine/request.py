@@ -79,6 +79,22 @@ class VideoOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """What is there of a video that grows by a request.
+
+    Args:
+        frames: Video frames that are there.
+        known: The last of them, with which the request begins: they are known in latents, decoded
+            again, and not written again.
+        seams: At how many video frames it was extended from its tail: those before, and this.
+    """
+
+    frames: int
+    known: int
+    seams: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request(VideoOptions):
     """One video to make: its options, none of them left to the model, and its prompts.
 
@@ -86,6 +102,8 @@ class Request(VideoOptions):
         prompts: Prompts along the video, in the order of time, the first one at 0 seconds.
         index: Number of the request in the run; names its output folder.
         origin: Where it was asked for (a file and line), for error messages.
+        growth: Of a part by which a finished video grows: what is there of it. Its ``start`` is the
+            journal of that video then.
 
     Raises:
         ConfigurationError: There is no prompt, one is empty, or the schedule does not start at 0
@@ -102,6 +120,14 @@ class Request(VideoOptions):
     keyframes: tuple[Keyframe, ...] = ()  # type: ignore[assignment]
     index: int = 0
     origin: str = ""
+    growth: Growth | None = None
+
+    @property
+    def whole_frames(self) -> int | None:
+        """Video frames of the whole video, also of one that grows by this request."""
+        if self.growth is None or self.num_frames is None:
+            return self.num_frames
+        return self.growth.frames - self.growth.known + self.num_frames
 
     def __post_init__(self) -> None:
         where = self.origin or f"prompt {self.index} in data.prompts"

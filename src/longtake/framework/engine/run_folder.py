@@ -17,6 +17,8 @@ from longtake.paths import expanded
 CONFIG: Final = "config.yaml"
 REPORT: Final = "report.json"
 INPUTS: Final = "inputs.json"
+EXTENSIONS: Final = "extensions.json"
+"""How a finished run has grown, or grows."""
 LAST_ACTIONS: Final = "last_actions.txt"
 """What every rank did when the run failed."""
 CONFIG_HEADER: Final = "# The resolved configuration of a run of longtake"
@@ -27,6 +29,11 @@ _SUBFOLDERS: Final = {
     "frames": re.compile(r"\.?frame_\d{6,}\.png(\.tmp)?"),
     "latents": re.compile(r"\.?\d{5,}\.safetensors(\.tmp)?"),
     "snapshots": re.compile(r"\.?\d{8,}-\d{4,}\.safetensors(\.tmp)?"),
+    "kept": re.compile(r"\.?\d{8,}-\d{4,}\.safetensors(\.tmp)?"),
+    "part/latents": re.compile(r"\.?\d{5,}\.safetensors(\.tmp)?"),
+    "part/snapshots": re.compile(r"\.?\d{8,}-\d{4,}\.safetensors(\.tmp)?"),
+    "part/kept": re.compile(r"\.?\d{8,}-\d{4,}\.safetensors(\.tmp)?"),
+    "part": re.compile(r"(?!)"),
 }
 
 
@@ -144,7 +151,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
-            for name in (CONFIG, REPORT, LAST_ACTIONS, INPUTS):
+            for name in (CONFIG, REPORT, LAST_ACTIONS, INPUTS, EXTENSIONS):
                 (self.path / name).unlink(missing_ok=True)
                 temporary_name(self.path / name).unlink(missing_ok=True)
             for folder in self._numbered():

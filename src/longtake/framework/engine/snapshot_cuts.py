@@ -39,6 +39,8 @@ class SnapshotCuts(Cuts):
         interval: Between snapshots.
         first: The first task to be done.
         warn: Gets a sentence on a snapshot that could not be saved.
+        kept: The task before which the request is cut in any case, and where what is held there
+            stays; the same on all ranks.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class SnapshotCuts(Cuts):
         interval: Interval,
         first: int,
         warn: Callable[[str], None],
+        kept: tuple[int, SnapshotFiles] | None = None,
     ) -> None:
         self._communicator = communicator
+        self._kept = kept
         self._ranks = ranks
         self._files = files
         self._journal = journal
@@ -75,6 +79,8 @@ class SnapshotCuts(Cuts):
         task = (time.perf_counter() - self._since) / self._tasks if self._tasks else None
         ahead = self._interval.tasks(task, self._taking, self._writing)
         self._target = _NEVER if ahead is None else self._done + ahead
+        if self._kept is not None and self._done < self._kept[0]:
+            self._target = min(self._target, self._kept[0])
         self._tasks, self._since = 0, time.perf_counter()
         self._communicator.announce_cut(number, self._target)
 
@@ -113,6 +119,8 @@ class SnapshotCuts(Cuts):
         start = time.perf_counter()
         try:
             self._files.save(state, self._communicator.rank, self._ranks)
+            if self._kept is not None and state.index == self._kept[0]:
+                self._files.link(state.index, self._communicator.rank, self._kept[1])
             if self._journal is not None:
                 self._files.prune()
         except LongtakeError as error:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, final
+from typing import Final, Literal, TypeAlias, final, get_args
 
 from torch import Tensor
 from typing_extensions import override
 
+from longtake.errors import OutputError
 from longtake.framework.engine.checked_file import (
     DamagedFile,
     check,
@@ -19,9 +21,12 @@ from longtake.framework.engine.checked_file import (
     read_tensor,
     save_checked,
 )
+from longtake.framework.engine.run_folder import replacing
 from longtake.strategies.runtime.cuts import CutState
 
 _NAME: Final = re.compile(r"\.?(\d{8,})-(\d{4,})\.safetensors(\.tmp)?")
+FolderName: TypeAlias = Literal["snapshots", "kept"]
+FOLDERS: Final[tuple[FolderName, ...]] = get_args(FolderName)
 KEPT: Final = 2
 """Snapshots that stay: the last one, and the one before, should the last one be damaged."""
 
@@ -34,10 +39,11 @@ class SnapshotFiles:
 
     Args:
         folder: Of the request.
+        name: Of the folder in it: ``kept`` for the one from which a longer video can be made.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "snapshots"
+    def __init__(self, folder: Path, name: FolderName = "snapshots") -> None:
+        self.folder = folder / name
 
     def save(self, state: CutState, rank: int, ranks: int) -> None:
         """Write what one rank held.
@@ -79,11 +85,29 @@ class SnapshotFiles:
             where.update(dict.fromkeys(names_of(path), path))
         return CutState(index=cut, tensors=_Tensors(where), facts=facts)
 
-    def prune(self) -> None:
-        """Remove all but the last snapshots."""
+    def link(self, cut: int, rank: int, into: SnapshotFiles) -> None:
+        """Have what one rank held at a cut stay elsewhere as well; it takes no further room.
+
+        Raises:
+            OutputError: The disk refuses.
+        """
+        path = into._path(cut, rank)
+        try:
+            into.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                os.link(self._path(cut, rank), temporary)
+        except OSError as error:
+            raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
+
+    def prune(self, last: int = KEPT) -> None:
+        """Remove all but the last snapshots.
+
+        Args:
+            last: How many stay.
+        """
         complete = self.cuts()
-        if len(complete) >= KEPT:
-            self._remove(cut for cut in self._found() if cut < complete[-KEPT])
+        if len(complete) >= last:
+            self._remove(cut for cut in self._found() if cut < complete[-last])
 
     def forget_after(self, cut: int) -> None:
         """Remove what was saved after a cut from which the request goes on."""

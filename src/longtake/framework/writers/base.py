@@ -54,14 +54,15 @@ class FrameWriter(ABC):
         path: The file, or the folder, to write.
         video: What the video frames are like.
         label: What the file says of itself, where the format has room for it; "": nothing.
+        first: Video frames that are there already, of a video that grows.
     """
 
-    def __init__(self, path: Path, video: VideoShape, *, label: str = "") -> None:
+    def __init__(self, path: Path, video: VideoShape, *, label: str = "", first: int = 0) -> None:
         self.path = path
         self.label = label
         self.video = video
-        self.frames = 0
-        """Video frames written so far."""
+        self.frames = first
+        """Video frames that are there so far."""
 
     @abstractmethod
     def open(self) -> None:

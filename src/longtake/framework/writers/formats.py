@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from longtake.framework.engine.kept_video import KeptVideo
 from longtake.framework.writers.base import FrameWriter, VideoShape
 from longtake.framework.writers.gif import GifWriter
 from longtake.framework.writers.mp4 import CRF, Mp4Writer
-from longtake.framework.writers.png import PngWriter
+from longtake.framework.writers.png import PngWriter, picture_name
 from longtake.framework.writers.webp import WebpWriter
 
 VideoFormat: TypeAlias = Literal["mp4", "gif", "webp", "png"]
@@ -22,6 +23,7 @@ def frame_writer(
     crf: int = CRF,
     label: str = "",
     goes_on: bool = False,
+    kept: KeptVideo | None = None,
 ) -> FrameWriter:
     """Return the writer of a format; it is not open yet.
 
@@ -32,13 +34,34 @@ def frame_writer(
         crf: Quality of ``mp4``.
         label: What the file says of itself; "": nothing.
         goes_on: Whether a file that is there is gone on with, by ``mp4``; others begin anew.
+        kept: What stays of a video that grows: of ``mp4`` or ``png``.
     """
     match format:
         case "mp4":
-            return Mp4Writer(folder / "video.mp4", video, crf=crf, label=label, goes_on=goes_on)
+            return Mp4Writer(
+                folder / "video.mp4", video, crf=crf, label=label, goes_on=goes_on, kept=kept
+            )
         case "gif":
             return GifWriter(folder / "video.gif", video, label=label)
         case "webp":
             return WebpWriter(folder / "video.webp", video, label=label)
         case "png":
-            return PngWriter(folder / "frames", video, label=label)
+            first = 0 if kept is None else kept.frames
+            return PngWriter(folder / "frames", video, label=label, first=first)
+
+
+def kept_video(format: VideoFormat, folder: Path, frames: int) -> KeptVideo | None:
+    """Return what stays of a finished video that is to grow; ``None``: it is not there, or changed.
+
+    Args:
+        format: ``mp4`` or ``png``.
+        folder: Of the request.
+        frames: Video frames that are in it.
+    """
+    if format == "mp4":
+        kept = KeptVideo.of(folder / "video.mp4")
+        return kept if kept is not None and kept.frames == frames else None
+    named = (folder / "frames" / picture_name(number) for number in range(frames))
+    if not all(path.exists() for path in named):
+        return None
+    return KeptVideo(frames=frames, bytes=0, fragments=0, checksum="")

@@ -11,6 +11,7 @@ from typing import Final, final
 import numpy as np
 from typing_extensions import override
 
+from longtake.framework.engine.kept_video import KeptVideo
 from longtake.framework.writers.base import FrameWriter, Picture, VideoShape
 from longtake.framework.writers.fragments import FragmentEncoder
 
@@ -35,6 +36,7 @@ class Mp4Writer(FrameWriter):
         preset: x264's preset: faster ones give larger files.
         label: The file's comment.
         goes_on: Whether a file that is there is gone on with.
+        kept: What stays of a file that grows; the first video frame that is written comes after it.
     """
 
     def __init__(
@@ -46,22 +48,36 @@ class Mp4Writer(FrameWriter):
         preset: str = "medium",
         label: str = "",
         goes_on: bool = False,
+        kept: KeptVideo | None = None,
     ) -> None:
-        super().__init__(path, video, label=label)
+        super().__init__(path, video, label=label, first=0 if kept is None else kept.frames)
         self._encoder = FragmentEncoder(video, crf, preset, label)
-        self._goes_on = goes_on
+        self._goes_on = goes_on or kept is not None
+        self._kept = kept
         self._file = -1
-        self._stop = 0
-        self._number = 0
+        self._stop = 0 if kept is None else kept.bytes
+        self._number = 0 if kept is None else kept.fragments
+        self._begins = self.frames
         self._pictures: list[Picture] = []
         self._flushed = 0
         self._digest = hashlib.blake2b()
 
     @override
     def open(self) -> None:
-        """Begin the file, or open the one that is gone on with."""
+        """Begin the file, or open the one that is gone on with.
+
+        Raises:
+            OSError: What was to stay of it is not there.
+        """
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if self._goes_on else os.O_TRUNC)
         self._file = os.open(self.path, flags, 0o644)
+        if self._kept is None:
+            return
+        digest = self._kept.digest(self._file)
+        if digest is None:
+            os.close(self._file)
+            raise OSError(errno.EIO, f"{self.path.name} is not any more what is to grow")
+        self._digest = digest
 
     @override
     def write_picture(self, picture: Picture) -> None:
@@ -72,7 +88,8 @@ class Mp4Writer(FrameWriter):
         self._pictures.append(picture.copy())
         if len(self._pictures) == self.video.fps:
             self._finish_fragment()
-            self._number, self._pictures, self._flushed = self._number + 1, [], 0
+            self._number, self._begins = self._number + 1, self._begins + len(self._pictures)
+            self._pictures, self._flushed = [], 0
 
     @override
     def flush(self) -> None:
@@ -124,8 +141,7 @@ class Mp4Writer(FrameWriter):
 
     def _fragment(self) -> bytes:
         """Return what has not been written: the header as well, if nothing has."""
-        first = self._number * self.video.fps
-        header, fragment = self._encoder.encode(self._pictures, self._number, first)
+        header, fragment = self._encoder.encode(self._pictures, self._number, self._begins)
         return header + fragment if self._number == 0 else fragment
 
     def _put(self, data: bytes) -> int:

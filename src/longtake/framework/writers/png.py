@@ -13,6 +13,11 @@ from longtake.framework.writers.base import FrameWriter, Picture
 from longtake.framework.writers.label import xmp
 
 
+def picture_name(frame: int) -> str:
+    """Return the name of a video frame's file."""
+    return f"frame_{frame:06d}.png"
+
+
 @final
 class PngWriter(FrameWriter):
     """Writes ``frame_000000.png``, ``frame_000001.png``, ...: exact pixels, in constant memory.
@@ -32,7 +37,7 @@ class PngWriter(FrameWriter):
     @override
     def write_picture(self, picture: Picture) -> None:
         """Write the next video frame."""
-        path = self.path / f"frame_{self.frames:06d}.png"
+        path = self.path / picture_name(self.frames)
         temporary = temporary_name(path)
         Image.fromarray(picture).save(temporary, format="PNG", pnginfo=self._info())
         temporary.replace(path)
