@@ -101,7 +101,7 @@ def _check_growth(request: Request, spec: BackboneSpec) -> None:
         return
     why = (
         "continues pictures, not latents"
-        if spec.start == "channels"
+        if spec.needs_start
         else "cannot be given known frames by longtake yet"
     )
     raise ConfigurationError(
