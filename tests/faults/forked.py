@@ -6,12 +6,13 @@ Each rank is a child, as torchrun would start it.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
@@ -39,6 +40,7 @@ class Fault:
         rank: To which rank; ``None``: to all.
         said: What the run must have said before.
         times: How often it is sent, one after another.
+        deed: What is done in place of it.
     """
 
     after: float
@@ -46,6 +48,7 @@ class Fault:
     rank: int | None = None
     said: str = ""
     times: int = 1
+    deed: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ def run_forked(
     fault: Fault | None = None,
     ignored: Sequence[int] = (),
     patience: float = PATIENCE,
+    largest: int | None = None,
+    unheard: Sequence[int] = (),
 ) -> Ended:
     """Run the command to its end in forked children.
 
@@ -82,6 +87,8 @@ def run_forked(
         fault: What befalls it.
         ignored: Signals that it is told to ignore, as ``nohup`` does.
         patience: Seconds after which it hangs.
+        largest: Bytes that a file may have; more are refused, as on a full disk.
+        unheard: Descriptors of streams whose reader has gone away: 1, 2.
 
     Raises:
         AssertionError: It hangs.
@@ -90,8 +97,9 @@ def run_forked(
     context = get_context("forkserver")
     context.set_forkserver_preload(["tests.faults.forked"])
     port, start, struck = _free_port(), time.monotonic(), False
+    around = _Around(tuple(ignored), largest, tuple(unheard))
     children = [
-        context.Process(target=_be_rank, args=(list(args), str(log), rank, ranks, port, ignored))
+        context.Process(target=_be_rank, args=(list(args), str(log), rank, ranks, port, around))
         for rank in range(ranks)
     ]
     for child in children:
@@ -118,7 +126,32 @@ def run_forked(
     return Ended(statuses, said(log), seconds, struck)
 
 
+@dataclass(frozen=True)
+class _Around:
+    """What a process finds; see ``run_forked``."""
+
+    ignored: tuple[int, ...]
+    largest: int | None
+    unheard: tuple[int, ...]
+
+    def settle(self) -> None:
+        """Have it so."""
+        for number in self.ignored:
+            signal.signal(number, signal.SIG_IGN)
+        if self.largest is not None:
+            _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.largest, most))
+        for descriptor in self.unheard:
+            reader, writer = os.pipe()
+            os.close(reader)
+            os.dup2(writer, descriptor)
+            os.close(writer)
+
+
 def _strike(children: Sequence[Any], fault: Fault) -> None:
+    if fault.deed is not None:
+        fault.deed()
+        return
     for _ in range(fault.times):
         for child in children:
             with suppress(ProcessLookupError):
@@ -127,7 +160,7 @@ def _strike(children: Sequence[Any], fault: Fault) -> None:
 
 
 def _be_rank(
-    args: list[str], log: str, rank: int, ranks: int, port: int, ignored: Sequence[int]
+    args: list[str], log: str, rank: int, ranks: int, port: int, around: _Around
 ) -> NoReturn:
     status = 1
     try:
@@ -138,8 +171,7 @@ def _be_rank(
         for other in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(other, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number in ignored:
-            signal.signal(number, signal.SIG_IGN)
+        around.settle()
         torch.set_num_threads(1)
         if ranks > 1:
             os.environ.update(
