@@ -68,7 +68,7 @@ def test_with_decode_ranks(decoders: int) -> None:
         (ContextWindows(), NoCache()),
         (Autoregressive(3), RollingKV(6)),
     ],
-    ids=repr,
+    ids=lambda one: type(one).__name__,
 )
 def test_other_methods(scheduler: BlockScheduler, cache: FeatureCache) -> None:
     compare(replace(WORKLOAD, scheduler=scheduler, cache=cache), 2)
