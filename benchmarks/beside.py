@@ -136,7 +136,7 @@ def main() -> None:
 def serve(frames: int) -> None:
     """Make the demonstration as the command line does, at each line of input."""
     import longtake  # noqa: F401 - before PyTorch, so that threads sleep where they wait
-    from longtake.framework.cli import main as longtake_main
+    from longtake.framework.main import main as longtake_main
     from longtake.framework.trainer import InferenceTrainer
 
     lightning: Any = InferenceTrainer.mro()[1]  # its method: the parser reads the subclass's

@@ -30,7 +30,7 @@ def main() -> None:
             _quiet_imports()
             # Imports take seconds, a fifth of which goes into looking for garbage: there is little.
             gc.disable()
-            from longtake.framework.cli import main as run
+            from longtake.framework.main import main as run
 
             gc.freeze()
             gc.enable()

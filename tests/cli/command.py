@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from longtake.framework.cli import main
+from longtake.framework.main import main
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 COMMAND = [sys.executable, "-m", "longtake"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from longtake.framework.cli import main
+from longtake.framework.main import main
 
 GOLDEN = Path(__file__).parent / "golden" / "predict.yaml"
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from longtake import __version__
-from longtake.framework.cli import main
+from longtake.framework.main import main
 from tests.cli.command import COMMAND, run
 
 ASKED = """

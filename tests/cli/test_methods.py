@@ -11,9 +11,9 @@ import pytest
 from typing_extensions import override
 
 import longtake.schedulers
-from longtake.framework.cli import main
 from longtake.framework.console import methods_report
 from longtake.framework.console.methods_report import Method, lines_of, schedulers, show
+from longtake.framework.main import main
 from longtake.plan.cost.methods import MethodCost
 from longtake.schedulers import Autoregressive, BlockScheduler
 from longtake.task import FrameRange, Task, Video

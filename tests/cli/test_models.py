@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from longtake.framework.cli import main
 from longtake.framework.console.models_report import lines_of, show
+from longtake.framework.main import main
 from longtake.models import Defaults, ModelCard, registered
 from tests.cli.command import frame_count, predict
 

@@ -266,7 +266,7 @@ def test_when_a_rank_dies_all_of_them_end_and_say_why(
 FAILING = """
 import sys
 from longtake.framework.callbacks import LongtakeCallback
-from longtake.framework.cli import main
+from longtake.framework.main import main
 
 class Fails(LongtakeCallback):
     def on_action_end(self, trainer, module, event):

@@ -21,7 +21,7 @@ from typing import Any, Final, NoReturn
 
 import torch
 
-from longtake.framework.cli import main
+from longtake.framework.main import main
 
 PATIENCE: Final = 120.0
 """Seconds after which a run hangs."""

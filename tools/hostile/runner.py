@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from longtake.comm.launchers import is_first_here
-from longtake.framework.cli import main
+from longtake.framework.main import main
 from longtake.framework.trainer import InferenceTrainer
 
 INPUTS: Final = "in"

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hostile.schema import Option, options
-from longtake.framework.cli import main
+from longtake.framework.main import main
 from longtake.testing.tiny.base import tiny_wan_folder
 
 SMALL: Final = (

@@ -1,7 +1,7 @@
 """The engine and, around it, the only place that imports Lightning.
 
 What is exported here needs no Lightning: a video from Python is ``Engine(...).generate(request)``.
-The command line is ``longtake.framework.cli``.
+The command line is ``longtake.framework.cli``, entered by ``longtake.framework.main``.
 """
 
 from longtake.framework.engine.engine import Engine

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-import traceback
-import warnings
 from argparse import SUPPRESS
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, final
 
 import torch
-import torch.distributed as dist
-import transformers
 import yaml
-from huggingface_hub.utils.tqdm import enable_progress_bars
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from typing_extensions import override
 
 from longtake import __version__
 from longtake.commands import DESCRIPTION, NAME
-from longtake.errors import ConfigurationError, LongtakeError, RankFailure
+from longtake.errors import ConfigurationError, LongtakeError
 from longtake.framework.callbacks import (
     LatentWriter,
     ReportWriter,
@@ -30,13 +24,13 @@ from longtake.framework.callbacks import (
     VideoWriter,
     progress_callback,
 )
-from longtake.framework.console.config_files import check_files, check_groups
+from longtake.framework.console.config_files import check_groups
 from longtake.framework.console.extend import RunGrowth
-from longtake.framework.console.messages import explain, one_line
+from longtake.framework.console.messages import explain
 from longtake.framework.console.nulls import check_nulls
 from longtake.framework.console.parser import OneSentenceParser, OptionMistake
 from longtake.framework.console.resume import AUTO, absolute, resume_arguments
-from longtake.framework.console.trust import HELP, check_classes, restrict, taken
+from longtake.framework.console.trust import HELP, check_classes, restrict
 from longtake.framework.data import PromptData
 from longtake.framework.engine.disk import check_disk
 from longtake.framework.engine.engine import Engine
@@ -47,16 +41,10 @@ from longtake.framework.engine.keeper import KeepSnapshots, RunKeeper, earlier_r
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_folder import CONFIG_HEADER, INPUTS, LAST_ACTIONS, RunFolder
 from longtake.framework.engine.settings import settled_options
-from longtake.framework.exit_status import ExitStatus
-from longtake.framework.launch.interrupt import Interrupted
-from longtake.framework.launch.meeting import CalledOff
-from longtake.framework.launch.processes import leave
-from longtake.framework.launch.refusal import call_off, refuse, refuse_machine
 from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer
 from longtake.models.trust import plugins_allowed
 from longtake.plan.cost.profiles import match_name
-from longtake.ready_configs import with_files
 
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
@@ -72,8 +60,6 @@ FILES = (
 """Options that may name a file or folder."""
 ALONE = ("models", "configs", "methods", "convert", "doctor")
 """Commands that take no model, no data and no devices."""
-TRACEBACK = "LONGTAKE_TRACEBACK"
-"""The variable that has the way to an error printed as well, for those who write plug-ins."""
 
 
 @final
@@ -408,63 +394,6 @@ class LongtakeCLI(LightningCLI):
         return f"{CONFIG_HEADER} {__version__}\n{said}{dumped}"
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the command line.
-
-    Exit status: see :class:`longtake.framework.exit_status.ExitStatus`.
-
-    Args:
-        args: Arguments; ``None`` for those of the process.
-    """
-    quiet()
-    status: int
-    try:
-        status = run(args)
-    except Interrupted as interrupt:
-        status = ExitStatus.after(interrupt.signal)
-    except KeyboardInterrupt:
-        status = ExitStatus.INTERRUPTED
-    except CalledOff:
-        status = ExitStatus.MISTAKE
-    except LongtakeError as error:
-        if os.environ.get(TRACEBACK):
-            traceback.print_exc()
-        failed = isinstance(error, RankFailure)
-        status = ExitStatus.FAILED if failed else ExitStatus.MISTAKE
-        refuse(one_line(str(error)), error.code)
-    except Exception as error:
-        if not dist.is_initialized():
-            if refuse_machine(error):
-                raise SystemExit(ExitStatus.MISTAKE) from error
-            call_off()
-            raise
-        traceback.print_exc()
-        status = ExitStatus.FAILED
-    if dist.is_initialized():
-        leave(status)  # the ranks have not parted in good order: threads may hang in the transport
-    if status:
-        raise SystemExit(status)
-
-
-def run(args: list[str] | None) -> int:
-    """Run a subcommand, and return its exit status."""
-    args = with_files(ordered(taken(sys.argv[1:] if args is None else args, os.environ)))
-    check_files(args)
-    cli = LongtakeCLI(args)
-    cli.trainer.join()
-    return ExitStatus.after(cli.model.stop.signal) if cli.model.cut_short else ExitStatus.DONE
-
-
-def ordered(args: list[str]) -> list[str]:
-    """Put the command before its ``--config``, where that came first."""
-    for place, arg in enumerate(args):
-        if arg in LongtakeCLI.subcommands():
-            before = args[:place]
-            files = bool(before) and before[0].partition("=")[0] in ("--config", "-c")
-            return [arg, *before, *args[place + 1 :]] if files else args
-    return args
-
-
 def gathered(args: list[str]) -> list[str]:
     """Make a repeated ``--model.lora`` add to a list, where each would replace the one before."""
     found: list[str] = []
@@ -473,14 +402,3 @@ def gathered(args: list[str]) -> list[str]:
         again = name == LORA and any(before.partition("=")[0] == LORA for before in found)
         found.append(f"{name}+{equals}{value}" if again else arg)
     return found
-
-
-def quiet() -> None:
-    """Silence what libraries say about hardware that is not there and progress that is ours."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    transformers.utils.logging.disable_progress_bar()
-    enable_progress_bars()  # transformers has switched off those of downloads as well
-    for name in ("lightning.pytorch", "lightning.fabric", "diffusers", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # PIL warns of damaged files, which are refused, or shown as far as they can be.
-    warnings.filterwarnings("ignore", module=r"(lightning|diffusers|transformers|torch|PIL)\b.*")

@@ -18,11 +18,11 @@ import pytest
 import longtake.framework
 from longtake.errors import ConfigurationError
 from longtake.framework.callbacks import VideoWriter
-from longtake.framework.cli import main
 from longtake.framework.data import PromptData, PromptOptions
 from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.preflight import check_modules
 from longtake.framework.engine.request import Request, VideoOptions
+from longtake.framework.main import main
 from longtake.framework.module import Generator
 from longtake.framework.trainer import InferenceTrainer
 from longtake.framework.writers import Mp4Writer, VideoShape, frame_writer

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from longtake.framework.cli import main
+from longtake.framework.main import main
 from longtake.models.loading import weights
 from longtake.testing.tiny.base import tiny_wan_folder
 

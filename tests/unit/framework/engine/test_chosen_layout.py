@@ -15,11 +15,11 @@ from typing_extensions import override
 
 from longtake.errors import ConfigurationError
 from longtake.framework import GenerationConfig, PromptAt, Request
-from longtake.framework.cli import main
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.engine import Engine
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.workloads import Workloads, longest
+from longtake.framework.main import main
 from longtake.models import Lora, Placement
 from longtake.models.wan.family import WanFamily
 from longtake.plan.cost.memory import RankMemory

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from longtake.framework.cli import main
+from longtake.framework.main import main
 from longtake.testing.tiny.base import tiny_wan_folder
 
 

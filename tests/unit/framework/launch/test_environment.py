@@ -15,10 +15,10 @@ from longtake.comm.launchers import (
     tasks_per_node,
 )
 from longtake.errors import ConfigurationError
-from longtake.framework.cli import ordered
 from longtake.framework.launch.environment import cluster_environment
 from longtake.framework.launch.processes import _check_command
 from longtake.framework.launch.slurm import SlurmStep
+from longtake.framework.main import ordered
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}
 JOB = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_JOB_NAME": "video"}

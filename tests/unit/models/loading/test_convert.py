@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from longtake.errors import LongtakeError, ModelError, OutputError
-from longtake.framework.cli import main
+from longtake.framework.main import main
 from longtake.models.loading import convert as conversion
 from longtake.models.loading.convert import convert
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from longtake.caches import NoCache
 from longtake.errors import ModelError
 from longtake.framework import Engine, GenerationConfig, PromptAt, Request
-from longtake.framework.cli import main
+from longtake.framework.main import main
 from longtake.framework.module import Generator
 from longtake.models import Lora, Placement, open_folder
 from longtake.models.loading.lora import file as lora_file

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from longtake.errors import ModelError
 from longtake.framework import GenerationConfig
-from longtake.framework.cli import main
 from longtake.framework.engine.resolved_model import ResolvedModel
+from longtake.framework.main import main
 from longtake.models import Lora, Placement, open_folder
 from longtake.models.loading.weights import load_module
 from longtake.testing.tiny.base import tiny_wan_folder

@@ -21,7 +21,7 @@ from longtake.caches import (
     unread_entries,
 )
 from longtake.errors import ConfigurationError
-from longtake.framework.cli import main
+from longtake.framework.main import main
 from longtake.models import BackboneSpec
 from longtake.plan.check.methods import check_method, first_tasks, unread
 from longtake.schedulers import (
