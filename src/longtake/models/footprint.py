@@ -39,6 +39,7 @@ class Footprint:
 
     Args:
         text: Of all text encoders' weights, in the dtype of the run.
+        text_embeddings: Of those, the tables of words, which are never quantized.
         start: Of what encodes given frames: the VAE's encoder and image encoders, in fp32.
         decoder: Of the VAE's decoder, in fp32.
         decoder_state: What it keeps between latent frames, of one tile.
@@ -47,6 +48,7 @@ class Footprint:
     """
 
     text: int
+    text_embeddings: int
     start: int
     decoder: int
     decoder_state: int
@@ -77,6 +79,13 @@ def measure(
     parts = {part: _sizes(folder, part) for part in folder.weighted}
     vae = parts.pop("vae", {})
     text = sum(sum(sizes.values()) for part, sizes in parts.items() if part.startswith("text"))
+    words = sum(
+        size
+        for part, sizes in parts.items()
+        if part.startswith("text")
+        for name, size in sizes.items()
+        if "embed" in name or "shared" in name
+    )
     image = sum(sum(sizes.values()) for part, sizes in parts.items() if part.startswith("image"))
     encoder = _without(vae, ("decoder", "post_quant_conv"))
     pixels = height * width * spec.compression.spatial**2 * spec.compression.temporal
@@ -85,6 +94,7 @@ def measure(
     ordinary = float(_WIDTHS * spec.model_dim * dtype.itemsize)
     return Footprint(
         text=text * dtype.itemsize,
+        text_embeddings=words * dtype.itemsize,
         start=(image + encoder) * _FP32,
         decoder=_without(vae, ("encoder", "quant_conv")) * _FP32,
         decoder_state=state,

@@ -68,8 +68,8 @@ class ModelFamily(ABC):
         Args:
             folder: The pipeline folder.
             device: Where it decodes.
-            dtype: Of its weights, and so of what it computes. Runs use the default; in float64
-                it is seen whether two ways to decode differ in more than their rounding.
+            dtype: Of its weights, and so of what it computes. Runs use ``model.vae_dtype``; in
+                float64 it is seen whether two ways to decode differ in more than their rounding.
         """
 
     @abstractmethod

@@ -160,7 +160,7 @@ def _ranks(
     chosen: ChosenLayout, request: Request, workload: Workload, simulation: Simulation | None
 ) -> Iterator[Row]:
     layout, known = chosen.layout, chosen.workloads.model.count_weights() is not None
-    starts = request.start is not None
+    starts = request.encodes_frames
     for rank, memory in enumerate(chosen.memory.of(chosen.workload, layout, starts=starts)):
         share: Row = {"stage": "decode", "layers": "", "branches": ""}
         if rank < layout.mesh.size:

@@ -80,7 +80,7 @@ class ChosenLayout:
             with naming(request):
                 workload = self.workloads.of(request)
                 self.strategy.check(self.layout, workload)
-                self.memory.check(workload, self.layout, starts=request.start is not None)
+                self.memory.check(workload, self.layout, starts=request.encodes_frames)
         self._checked.update(requests)
 
     def join(self, communicator: Communicator) -> None:

@@ -81,7 +81,7 @@ def compare(
         except ConfigurationError as error:
             found.append(Choice(strategy="any", options={}, cache=cache, refusal=str(error)))
             continue
-        found += _of_cache(workload, memory, devices, starts=request.start is not None)
+        found += _of_cache(workload, memory, devices, starts=request.encodes_frames)
     return sorted(found, key=lambda one: (bool(one.refusal), -one.pace))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Self, final
 
+from longtake.caches import kept_bytes
 from longtake.errors import ConfigurationError
 from longtake.framework.engine.preflight import frame_bytes, held_frames, weight_bytes
 from longtake.framework.engine.resolved_model import ResolvedModel
@@ -85,6 +86,7 @@ class RunMemory:
         weights, known = self._model.count_weights(), played or Played.of(workload)
         window, frames, found = known.window, known.frames, list[RankMemory]()
         config = self._model.generation_config
+        per_number = kept_bytes(config.cache_format, workload.item_bytes, workload.spec.head_dim)
         for rank in range(layout.size):
             mesh = rank < layout.mesh.size
             kept = frames * frame_bytes(workload, layout, rank) if mesh else 0
@@ -95,7 +97,7 @@ class RunMemory:
                 footprint,
                 window,
                 weights=self._weights(workload, layout, rank, weights) if mesh else 0,
-                kv=kept if config.cache_format == "model" else kept // workload.item_bytes,
+                kv=int(kept * per_number / workload.item_bytes),
                 starts=starts,
             )
             if config.offload == "layers" and mesh:
@@ -147,7 +149,8 @@ class RunMemory:
         dtype = config.torch_dtype
         found = measure(model.family, model.folder, model.spec, dtype, height, width)
         if config.quantization.text_encoder is not None:
-            found = replace(found, text=found.text // dtype.itemsize)
+            linear = found.text - found.text_embeddings
+            found = replace(found, text=found.text_embeddings + linear // dtype.itemsize)
         narrower = 1 if config.vae_dtype == "float32" else 2  # a footprint is in fp32
         return replace(
             found,

@@ -144,6 +144,11 @@ class Request(VideoOptions):
         """Whether anything of the video is given."""
         return bool(self.start is not None or self.end is not None or self.keyframes)
 
+    @property
+    def encodes_frames(self) -> bool:
+        """Whether given frames are encoded: a video that grows has the latents of its tail."""
+        return self.shows_given_frames and self.growth is None
+
     def prompt_at(self, seconds: float) -> str:
         """Return the prompt that holds ``seconds`` into the video."""
         return next(prompt.text for prompt in reversed(self.prompts) if prompt.at <= seconds)

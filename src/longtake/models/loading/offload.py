@@ -30,10 +30,11 @@ class _Brought:
 class LayerStream:
     """Gives a transformer's layers their weights when they are called, and takes them away again.
 
-    At most two layers are on the device: the one that computes, and the next one, which is copied
-    meanwhile on a stream of its own. Layers are expected in order, again and again, as a schedule
-    calls them; any other order is slower, not wrong. Nothing waits on the host: the computing
-    stream waits for an event behind the copy.
+    At most three layers are on the device: the one that computes, the next one, which is copied
+    meanwhile on a stream of its own, and the one before until its last kernel has run. Layers are
+    expected in order, again and again, as a schedule calls them; any other order is slower, not
+    wrong. The computing stream waits for an event behind the copy. The host runs no further ahead
+    than a layer: otherwise it would ask for the memory of all of them before any has run.
 
     A backbone may call parts of a layer alone (to project a prompt, say): the whole layer comes.
 
@@ -48,12 +49,13 @@ class LayerStream:
         self._copies = torch.Stream(device=device) if device.type == "cuda" else None
         self._here: tuple[int, _Brought] | None = None
         self._next: tuple[int, _Brought] | None = None
+        self._passed: torch.Event | None = None
         for index, layer in enumerate(layers):
             home: _Weights = {}
             for part in layer.modules():
                 for name, parameter in part.named_parameters(recurse=False):
                     if self._copies is not None:
-                        parameter = _pinned(parameter)
+                        parameter = nn.Parameter(parameter.data.pin_memory(), requires_grad=False)
                         part._parameters[name] = parameter
                     home[part, name] = parameter
                 part.register_forward_pre_hook(partial(self._need, index))
@@ -72,9 +74,19 @@ class LayerStream:
         if brought.ready is not None:
             torch.accelerator.current_stream(self._device).wait_event(brought.ready)
         _give(brought.weights)
-        self._here = index, brought
+        self._here, self._next = (index, brought), None
+        self._keep_pace()
         following = (index + 1) % len(self._at_home)
-        self._next = following, self._bring(following)
+        if following != index:
+            self._next = following, self._bring(following)
+
+    def _keep_pace(self) -> None:
+        """Wait until the layer before the last one has run: its memory is free then."""
+        if self._copies is None:
+            return
+        if self._passed is not None:
+            self._passed.synchronize()
+        self._passed = torch.accelerator.current_stream(self._device).record_event()
 
     def _bring(self, index: int) -> _Brought:
         """Copy a layer's weights to the device, beside what computes there."""
@@ -87,7 +99,8 @@ class LayerStream:
             ready = self._copies.record_event()
         for parameter in weights.values():
             # Its memory is not given to the next copy before what computes with it is done.
-            parameter.data.record_stream(computing)
+            for tensor in _plain(parameter.data):
+                tensor.record_stream(computing)
         return _Brought(weights, ready)
 
 
@@ -101,8 +114,9 @@ def _moved(parameter: nn.Parameter, device: torch.device) -> nn.Parameter:
     return nn.Parameter(moved, requires_grad=False)
 
 
-def _pinned(parameter: nn.Parameter) -> nn.Parameter:
-    """Return it in memory that the device reads by itself; packed weights stay where they are."""
-    if type(parameter.data) is not Tensor:
-        return parameter
-    return nn.Parameter(parameter.data.pin_memory(), requires_grad=False)
+def _plain(tensor: Tensor) -> list[Tensor]:
+    """Return the tensors that hold memory: a quantized one has its numbers and its scales."""
+    if type(tensor) is Tensor:
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
+    return [getattr(tensor, name) for name in names]

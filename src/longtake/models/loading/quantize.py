@@ -20,10 +20,15 @@ def layers_of(transformer: nn.Module) -> dict[str, nn.Module]:
     return {
         f"{name}.{place}": layer
         for name, part in transformer.named_children()
-        if isinstance(part, nn.ModuleList)
+        if isinstance(part, nn.ModuleList) and _alike(part)
         for place, layer in part.named_children()
         if next(layer.parameters(), None) is not None
     }
+
+
+def _alike(layers: nn.ModuleList) -> bool:
+    """Whether a list is one of layers: of one class, but for those that are not here."""
+    return len({type(one) for one in layers if next(one.parameters(), None) is not None}) == 1
 
 
 def layer_linears(transformer: nn.Module, fp32: Collection[str] = ()) -> set[str]:

@@ -107,6 +107,7 @@ def _fill(
             component, ours, changes, replace(place, device=torch.device(device)), fp32, packed
         )
     module.load_state_dict(state, assign=True)
+    state.clear()  # layers that are pinned, one by one, need not be there twice
     if layers:
         LayerStream(list(layers.values()), place.device)
 

@@ -47,6 +47,7 @@ def _card(model: str, *examples: str, steps: int, guidance: float) -> ModelCard:
         model=model,
         examples=examples,
         start="optional",
+        native=("start",),
         guidance="branches",
         timestep="frame",
         native_frames=21,
@@ -93,7 +94,7 @@ class LTXConditionFamily(ModelFamily):
 
     @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
-        return LTXFamily().spec(folder)
+        return replace(LTXFamily().spec(folder), native=self.card(folder).native)
 
     @override
     def load_backbone(

@@ -101,5 +101,6 @@ def test_a_plan_counts_what_is_held_as_it_is_held(config: GenerationConfig) -> N
     assert plain.weights == 4 * (sum(count.layers) + count.rest)
     assert streamed.weights == 4 * (sum(count.layers) * 3 // 4 + count.rest)
     assert (streamed.text, streamed.host) == (0, plain.text + plain.weights)
-    assert packed.kv == plain.kv // 4
+    head_dim = Engine(config, SingleDevice()).model.spec.head_dim
+    assert packed.kv == int(plain.kv * (1 + 2 / head_dim) / 4)  # a byte, and exponents of two
     assert packed.vae == pytest.approx(plain.vae / 2, abs=8)

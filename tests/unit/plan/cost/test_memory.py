@@ -35,7 +35,13 @@ VIDEO = Request(
     seed=0,
 )
 FOOTPRINT = Footprint(
-    text=5_000, start=700, decoder=300, decoder_state=40, decoder_peak=60, activation=10.0
+    text=5_000,
+    text_embeddings=1_000,
+    start=700,
+    decoder=300,
+    decoder_state=40,
+    decoder_peak=60,
+    activation=10.0,
 )
 TOKENS = 30 * 52
 """Of a latent frame at 480p."""
