@@ -29,7 +29,7 @@ def test_every_family_is_listed_with_what_it_takes(capsys: pytest.CaptureFixture
     for pipeline in registered():
         assert any(f" pipeline={pipeline} " in line for line in lines), pipeline
     assert (
-        "event=model pipeline=HunyuanVideoPipeline made_from=text start=replacement "
+        "event=model pipeline=HunyuanVideoPipeline made_from=text,image,video start=replacement "
         "end=replacement keyframes=replacement continue=replacement guidance=either "
         "timestep_per=clip native_frames=33 decoder=overlap axes=layers,cfg,ulysses,ring "
         "licence=tencent-hunyuan-community height=720 width=1280 num_frames=129 fps=24 steps=50 "
@@ -65,7 +65,11 @@ GOES_ON = "start=native end=replacement keyframes=replacement continue=native"
         ("HunyuanVideo 1.5 I2V", TRAINED),
         ("SkyReels-V2, image to video", TRAINED),
         ("Wan 2.1 I2V", GOES_ON),
-        ("Wan 2.2 I2V A14B", GOES_ON),
+        ("Wan 2.2 I2V A14B", "start=native end=native keyframes=replacement continue=native"),
+        ("Wan 2.1 FLF2V", "start=native end=native keyframes=replacement continue=replacement"),
+        ("HunyuanVideo", HELD),
+        ("HunyuanVideo I2V", "start=native end=refused keyframes=refused continue=replacement"),
+        ("HunyuanVideo I2V, 33 channels", TRAINED),
         ("Open-Sora-Plan 1.3 I2V", GOES_ON),
         ("SkyReels-V2, diffusion forcing", GOES_ON),
     ],

@@ -228,7 +228,10 @@ class HunyuanVideoFamily(ModelFamily):
         if not spec.needs_start:
             return None
         latents = torch.empty(1, spec.channels, 1, height, width)
-        return ConditioningFrames(latents=latents, channels=image_channels(latents))
+        told = spec.start == "channels"
+        return ConditioningFrames(
+            latents=latents, channels=image_channels(latents) if told else None
+        )
 
     @override
     def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:

@@ -61,11 +61,12 @@ def tiny_hunyuan_i2v_backbone(
     return HunyuanVideoBackbone(tiny_hunyuan_i2v_spec(condition), transformer, layers)
 
 
-def tiny_hunyuan_start(seed: int = 0) -> ConditioningFrames:
+def tiny_hunyuan_start(condition: str, seed: int = 0) -> ConditioningFrames:
     """Return a made-up start of one latent frame."""
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(1, CHANNELS, 1, HEIGHT, WIDTH, generator=generator)
-    return ConditioningFrames(latents=latents, channels=image_channels(latents))
+    told = condition == "latent_concat"
+    return ConditioningFrames(latents=latents, channels=image_channels(latents) if told else None)
 
 
 @torch.no_grad()
@@ -88,4 +89,4 @@ def tiny_hunyuan_i2v_denoising(
     work = tiny_hunyuan_denoising(case, layers, communicator)
     backbone = tiny_hunyuan_i2v_backbone(condition, layers, case.seed)
     prompts = tiny_hunyuan_prompts(work.guidance.branches)
-    return of_backbone(work, backbone, prompts, start=start or tiny_hunyuan_start())
+    return of_backbone(work, backbone, prompts, start=start or tiny_hunyuan_start(condition))

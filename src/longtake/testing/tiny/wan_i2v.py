@@ -116,9 +116,11 @@ def tiny_wan_i2v_transformer(seed: int = 0, *, images: int) -> Any:
 def tiny_wan_i2v_spec(experts: int = 1, images: int = 1) -> BackboneSpec:
     """Return the spec of ``tiny_wan_i2v_backbone``."""
     spec, name = tiny_wan_spec(experts), "tiny Wan I2V" if images == 1 else "tiny Wan FLF2V"
-    native: tuple[ConditioningKind, ...] = (
-        ("start", "continue") if images == 1 else ("start", "end")
-    )
+    native: tuple[ConditioningKind, ...] = ("start", "continue")
+    if images == 2:
+        native = ("start", "end")
+    elif experts == 2:
+        native = ("start", "end", "continue")
     return replace(spec, name=name, start="channels", native=native, needs_end=images == 2)
 
 

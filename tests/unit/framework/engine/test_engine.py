@@ -159,8 +159,9 @@ def test_prompts_and_steps_are_conditioned_once_whatever_the_length(
         for _ in engine.generate(request):
             pass
     assert calls == {
-        "condition_text": 1 + 2, "condition_step": 2 * STEPS, "encode_text": 1,
-        "load_backbone": 2,  # once on the meta device, in preflight
+        # Of each one is on the meta device, in preflight: memory is measured.
+        "condition_text": 1 + 1 + 2, "condition_step": 1 + 2 * STEPS, "encode_text": 1,
+        "load_backbone": 3,  # two on the meta device: checked, and measured
     }  # fmt: skip
 
 

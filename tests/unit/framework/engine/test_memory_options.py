@@ -11,11 +11,8 @@ import torch
 from longtake.errors import ConfigurationError
 from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.framework.engine.generation_config import Quantization
-from longtake.framework.engine.memory import RunMemory
-from longtake.models import Placement, open_folder
-from longtake.models.counting import count_weights
+from longtake.models import Placement
 from longtake.models.loading import quantize
-from longtake.plan.cost.memory import RankMemory
 from longtake.schedulers import FifoQueue
 from longtake.strategies import BlockDone, SingleDevice
 from longtake.testing.tiny.base import tiny_wan_folder
@@ -80,27 +77,3 @@ def test_quantizing_without_the_library_is_refused_at_once(
     monkeypatch.setattr(quantize, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=r"pip install 'longtake\[quantize\]'"):
         Engine(replace(config, quantize="int8"), SingleDevice())
-
-
-def test_a_plan_counts_what_is_held_as_it_is_held(config: GenerationConfig) -> None:
-    """fp32 as the dtype: a byte in place of four, three of four layers, and no text encoder."""
-
-    def memory(**options: Any) -> RankMemory:
-        engine = Engine(replace(config, **options), SingleDevice())
-        workload = engine.workloads.of(VIDEO)
-        layout = SingleDevice().layout(1, workload)
-        [found] = RunMemory(engine.model).of(workload, layout)
-        return found
-
-    plain, streamed, packed = (
-        memory(),
-        memory(offload="layers"),
-        memory(cache_format="int8", vae_dtype="bfloat16"),
-    )
-    count = count_weights(open_folder(config.pipeline), ["transformer"], 4)
-    assert plain.weights == 4 * (sum(count.layers) + count.rest)
-    assert streamed.weights == 4 * (sum(count.layers) * 3 // 4 + count.rest)
-    assert (streamed.text, streamed.host) == (0, plain.text + plain.weights)
-    head_dim = Engine(config, SingleDevice()).model.spec.head_dim
-    assert packed.kv == int(plain.kv * (1 + 2 / head_dim) / 4)  # a byte, and exponents of two
-    assert packed.vae == pytest.approx(plain.vae / 2, abs=8)

@@ -148,7 +148,8 @@ def test_a_finished_request_is_not_made_again(
     generation_config: GenerationConfig, tmp_path: Path
 ) -> None:
     RunFolder(tmp_path).write_json(
-        "report.json", {"requests": [{"index": 0, "exit_reason": "finished"}]}
+        "report.json",
+        {"requests": [{"index": 0, "exit_reason": "finished", "frames_asked_for": 61}]},
     )
     assert run(generation_config, tmp_path, resumes=True) == []
 

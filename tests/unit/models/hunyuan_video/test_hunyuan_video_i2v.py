@@ -80,7 +80,7 @@ class TestLatentConcatBackbone(BackboneContract):
 
     def start(self) -> ConditioningFrames:
         """Alike in all frames, as the suite wants it."""
-        start = tiny_hunyuan_start()
+        start = tiny_hunyuan_start("latent_concat")
         assert start.channels is not None
         return replace(start, channels=start.channels[:, :, :1])
 
@@ -129,7 +129,7 @@ def test_a_given_frame_is_replaced_as_diffusers_does(frames: int) -> None:
 def test_a_queue_of_blocks_sees_the_image(condition: str, cache: FeatureCache) -> None:
     videos = []
     for seed in (0, 1):
-        start = tiny_hunyuan_start(seed)
+        start = tiny_hunyuan_start(condition, seed)
         work = tiny_hunyuan_i2v_denoising(
             TinyCase(cache=cache, scales=(1.0,)), condition=condition, start=start
         )

@@ -25,7 +25,7 @@ INSTEAD = {
     "LTXImageToVideoPipeline": ["has the weights of LTXPipeline too", "image or video to video"],
     "HunyuanVideoImageToVideoPipeline": [
         "pipeline is HunyuanVideoPipeline (",
-        "from an image, HunyuanVideo15ImageToVideoPipeline (image to video",
+        "from an image, HunyuanVideoImageToVideoPipeline (image or video to video",
     ],
     "HunyuanVideoFramepackPipeline": ["FramePack", "pipeline is HunyuanVideoPipeline ("],
     "HunyuanSkyreelsImageToVideoPipeline": [
