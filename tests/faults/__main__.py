@@ -61,7 +61,7 @@ def main() -> int:
     parser.add_argument("--real", action="store_true", help="start the command as a user does")
     given = parser.parse_args()
     run = run_real if given.real else partial(run_forked, patience=PATIENCE)
-    table, failures = Table(given.every), 0
+    table = Table(given.every)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         model = tiny_wan_folder(base / "tiny").path

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from types import GeneratorType
 from typing import Any, final
 
 import lightning.pytorch as pl
 import torch
 from typing_extensions import override
 
+from longtake.errors import LongtakeError
 from longtake.framework.callbacks.base import dispatch, dispatch_failure
 from longtake.framework.engine.engine import Engine
 from longtake.framework.engine.events import (
@@ -117,10 +120,15 @@ class Generator(pl.LightningModule):
                     if self.stop.signal is not None:
                         self._engine().communicator.ask_to_stop(self.stop.signal)
                     self._emit(event)
-        except BaseException:
+        except BaseException as error:
             if self._open is not None:
                 callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
                 dispatch_failure(callbacks, self.trainer, self, self._open)
+            alone = self._engine().chosen.world_size == 1
+            if alone and isinstance(error, Exception) and isinstance(events, GeneratorType):
+                # Of a callback's error the engine hears now, not when the interpreter ends.
+                with suppress(LongtakeError):  # the first error is the one to be shown
+                    events.close()
             raise
 
     def _note(self, event: Event) -> None:

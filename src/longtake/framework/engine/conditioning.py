@@ -46,7 +46,9 @@ def check_start(request: Request, spec: BackboneSpec) -> None:
 
 def other_rate(request: Request) -> str | None:
     """Return a warning where a start is played at another rate than its own; else ``None``."""
-    rate = None if request.start is None else ConditioningFile(request.start).rate()
+    if request.start is None or request.growth is not None:
+        return None  # no file is read
+    rate = ConditioningFile(request.start).rate()
     if not rate or abs(rate / Fraction(request.fps) - 1) < _SAME_RATE:
         return None
     times = float(rate) / request.fps

@@ -58,15 +58,17 @@ class EncodedConditioning:
 
     def _encode(self, request: Request) -> ConditioningFrames:
         model = self._model
-        if request.growth is not None and request.start is not None:
-            seen = model.spec.compression.latent_frames(kept_frames(request, model.spec))
-            return ConditioningFrames(latents=Journal(Path(request.start).parent).tail(seen))
         shown = {
             picture: ConditioningFile(picture.path, picture.option).last(
                 1, request.height, request.width
             )[0]
             for picture in pictures(request, model.spec.compression)
         }
+        if request.growth is not None and request.start is not None:
+            seen = model.spec.compression.latent_frames(kept_frames(request, model.spec))
+            tail = ConditioningFrames(latents=Journal(Path(request.start).parent).tail(seen))
+            with reading(f"the encoder of the model in {model.folder.path}"):
+                return replace(tail, keyframes=self._stills(shown))
         with reading(f"the encoder of the model in {model.folder.path}"):
             start = self._start(request, shown)
             held = self._stills({one: pixels for one, pixels in shown.items() if self._holds(one)})

@@ -231,6 +231,10 @@ class Engine:
                     yield from self._videos.finish()
             except BaseException:  # also where nobody wants more of it
                 decoding.close()
+                if self.chosen.world_size == 1:  # others would be told of an end
+                    progress.close()  # now, when threads can still save what is in flight
+                    if cuts is not None:
+                        cuts.flush()
                 raise
         if cuts is not None:
             cuts.flush()

@@ -70,6 +70,7 @@ class Extension:
             prompts=(first, *later),
             start=str(folder.path / f"{request.index:04d}" / "latents"),
             start_frames=self.known,
+            keyframes=(),  # all of them are in what is there
             growth=Growth(frames=self.frames, known=self.known, seams=self.seams),
         )
 

@@ -55,8 +55,10 @@ class ExtensionPlan:
         grown = {} if earlier is None else dict(earlier.requests)
         for request in requests:
             if request.num_frames != before[request.index]:
-                seams = grown[request.index].seams if request.index in grown else ()
                 there = before[request.index]
+                seams = grown[request.index].seams if request.index in grown else ()
+                # One that was written down, and never came about, is no seam yet.
+                seams = tuple(seam for seam in seams if seam < there)
                 exact = not seams and self._goes_on(request, there)
                 grown[request.index] = (
                     Extension(frames=there, to=request.num_frames or there, seams=())

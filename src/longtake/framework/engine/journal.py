@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, final
 
@@ -72,6 +73,11 @@ class Journal:
             return []
         names = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
         return sorted(int(name[1]) for name in names if name)
+
+    def forget_others(self, stay: Set[int]) -> None:
+        """Remove all blocks but some."""
+        for block in set(self.blocks()) - stay:
+            self._path(block).unlink(missing_ok=True)
 
     def frames(self, block: int) -> FrameRange:
         """Return a block's latent frames.

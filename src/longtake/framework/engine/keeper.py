@@ -137,8 +137,11 @@ class RunKeeper:
                 self._warn(f"{error} The run goes on from what was saved before.")
                 continue
             files.forget_after(cut)
+            before = finished_before(forwards(), cut)
+            self._journal(request).forget_others({run.block for _, run in before})
             return cut
         files.clear()
+        self._journal(request).forget_others(set())
         return 0
 
     def check_journal(self, request: Request, forwards: Iterable[Forward], cut: int) -> None:

@@ -66,6 +66,8 @@ def is_made_alike(
         cut: Index of the task at the cut.
         drawn: Blocks whose noise has been drawn before it.
     """
+    if shorter.end is not None:
+        return False  # it stands elsewhere in the longer one
     known = [
         None if one.start is None else kept_frames(one, workloads.model.spec)
         for one in (shorter, longer)

@@ -147,7 +147,7 @@ class Request(VideoOptions):
     @property
     def encodes_frames(self) -> bool:
         """Whether given frames are encoded: a video that grows has the latents of its tail."""
-        return self.shows_given_frames and self.growth is None
+        return self.shows_given_frames if self.growth is None else self.end is not None
 
     def prompt_at(self, seconds: float) -> str:
         """Return the prompt that holds ``seconds`` into the video."""

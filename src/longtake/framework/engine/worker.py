@@ -69,8 +69,12 @@ class Worker:
         while self._error is None and not done():
             self._changed.wait()
         error, self._error = self._error, None
-        if error is not None:
-            raise error
+        try:
+            if error is not None:
+                raise error
+        finally:
+            # What an error's frames hold is let go with it: they must not hold the error.
+            del error
 
     def _run(self) -> None:
         while self._do_next():
@@ -99,4 +103,5 @@ class Worker:
                 self._error = error
                 self._jobs.clear()
             self._changed.notify_all()
+        error = None  # see _wait_until
         return True

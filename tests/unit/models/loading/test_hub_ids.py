@@ -23,14 +23,10 @@ INSTEAD = {
     "LTX2Pipeline": ["video and sound in two streams", "pipeline is LTXPipeline (text, image or"],
     "LTX2ImageToVideoPipeline": ["pipeline is LTXPipeline (text, image or video to video"],
     "LTXImageToVideoPipeline": ["has the weights of LTXPipeline too", "image or video to video"],
-    "HunyuanVideoImageToVideoPipeline": [
-        "pipeline is HunyuanVideoPipeline (",
-        "from an image, HunyuanVideoImageToVideoPipeline (image or video to video",
-    ],
     "HunyuanVideoFramepackPipeline": ["FramePack", "pipeline is HunyuanVideoPipeline ("],
     "HunyuanSkyreelsImageToVideoPipeline": [
         "pipeline is HunyuanVideoPipeline (",
-        "from an image, HunyuanVideo15ImageToVideoPipeline (image to video",
+        "from an image, HunyuanVideoImageToVideoPipeline (image",
     ],
     "CogVideoXVideoToVideoPipeline": ["CogVideoXPipeline (text, image or video to video"],
     "SkyReelsV2DiffusionForcingImageToVideoPipeline": [
