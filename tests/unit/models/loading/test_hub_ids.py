@@ -26,7 +26,7 @@ INSTEAD = {
     "HunyuanVideoFramepackPipeline": ["FramePack", "pipeline is HunyuanVideoPipeline ("],
     "HunyuanSkyreelsImageToVideoPipeline": [
         "pipeline is HunyuanVideoPipeline (",
-        "from an image, HunyuanVideoImageToVideoPipeline (image",
+        "HunyuanVideoImageToVideoPipeline (image to video",
     ],
     "CogVideoXVideoToVideoPipeline": ["CogVideoXPipeline (text, image or video to video"],
     "SkyReelsV2DiffusionForcingImageToVideoPipeline": [
