@@ -8,7 +8,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
@@ -18,7 +18,12 @@ from typing import Any, Final, TypeVar, final
 import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from typing_extensions import override
 
+from longtake.comm.gloo import GlooTransport
+from longtake.comm.p2p import Channel
+from longtake.comm.rank_group import RankGroup
+from longtake.comm.transport import Transport
 from longtake.plan.ir.actions import CHANNELS
 from longtake.strategies import Communicator
 
@@ -170,25 +175,75 @@ def _serve(
     torch.set_num_threads(threads)
     faulthandler.register(signal.SIGUSR1, stacks.fileno())
     communicator: Communicator | None = None
+    transport = _KeptGroups()
     while True:
         try:
             workload = pipe.recv_bytes()
         except EOFError:
             return
         try:
-            communicator = communicator or _connect(rank, world_size, port, timeout)
+            if communicator is None:
+                communicator = _connect(rank, world_size, port, timeout, transport)
             function, args = _unpack(workload)
             reply = _pack((True, function(communicator, *args)))
+            transport.release_others()
         except BaseException:
             reply = _pack((False, traceback.format_exc()))
         pipe.send_bytes(reply)
 
 
-def _connect(rank: int, world_size: int, port: int, timeout: float) -> Communicator:
+@final
+class _KeptGroups(Transport):
+    """Gloo, which knows its process groups from those that a function makes for itself.
+
+    Those are destroyed when it has ended. Each has threads that look for messages all the time:
+    hundreds of them take the cores.
+    """
+
+    name = "gloo"
+
+    def __init__(self) -> None:
+        self._gloo = GlooTransport()
+        self._kept: set[dist.ProcessGroup] = set()
+
+    @override
+    def channel(self) -> Channel:
+        return self._gloo.channel()
+
+    @override
+    def group(self, ranks: Sequence[int]) -> RankGroup | None:
+        before = _process_groups()
+        made = self._gloo.group(ranks)
+        self._kept |= _process_groups() - before
+        return made
+
+    @override
+    def abort(self) -> None:
+        self._gloo.abort()
+
+    def keep_all(self) -> None:
+        """Keep all process groups that there are."""
+        self._kept |= _process_groups()
+
+    def release_others(self) -> None:
+        """Destroy the process groups that are not kept. Every rank calls it."""
+        for group in _process_groups() - self._kept:
+            dist.destroy_process_group(group)
+
+
+def _process_groups() -> set[dist.ProcessGroup]:
+    return set(dist.distributed_c10d._world.pg_map)
+
+
+def _connect(
+    rank: int, world_size: int, port: int, timeout: float, transport: _KeptGroups
+) -> Communicator:
     store = TCPStore("127.0.0.1", port, is_master=False)
     limit = timedelta(seconds=timeout)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=limit)
-    return Communicator.connect(torch.device("cpu"), CHANNELS, _STALL)
+    made = Communicator.connect(torch.device("cpu"), CHANNELS, _STALL, transport=lambda: transport)
+    transport.keep_all()
+    return made
 
 
 # Not by the pipe's own way, which hands tensors over in shared memory of a rank that may die.
