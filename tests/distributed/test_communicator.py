@@ -65,6 +65,19 @@ def test_rank_0_decides(ranks: int) -> None:
         assert rank_pool(ranks).run(agree, values) == [values[0]] * ranks
 
 
+def agree_anew(communicator: Communicator, values: list[bool]) -> bool:
+    other = Communicator.connect(torch.device("cpu"), CHANNELS, timedelta(seconds=30))
+    try:
+        return other.agree(values[communicator.rank])
+    finally:
+        other.close()
+
+
+def test_a_communicator_hears_nothing_of_an_earlier_one() -> None:
+    assert rank_pool(2).run(agree, [True, True]) == [True, True]
+    assert rank_pool(2).run(agree_anew, [False, False]) == [False, False]
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_tensors_of_rank_0_arrive_bit_by_bit(ranks: int) -> None:
     for found in rank_pool(ranks).run(share, TENSORS):

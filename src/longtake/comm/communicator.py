@@ -120,7 +120,9 @@ class Communicator:
             for kind, on_host in kinds.items()
         }
         dist.barrier(host)
-        store = PrefixStore("longtake/communicator", store)
+        # Each is made by all ranks, equally often; the words of an earlier one are not for it.
+        number = store.add(f"longtake/communicators/{rank}", 1)
+        store = PrefixStore(f"longtake/communicator/{number}", store)
         return cls(rank, world_size, device, channels, host, store, watch, made, activity)
 
     def check(self, waiting_for: str) -> None:
