@@ -34,7 +34,9 @@ def packaged() -> set[str]:
         ["git", "ls-files", "src/longtake"], cwd=ROOT, check=True, capture_output=True, text=True
     )
     found = {name.removeprefix("src/") for name in listed.stdout.splitlines()}
-    return found | {f"{CONFIGS}/{file.name}" for file in (ROOT / "configs").glob("*.yaml")}
+    configs = ROOT / "configs"
+    files = (file for file in configs.rglob("*") if file.is_file())
+    return found | {f"{CONFIGS}/{file.relative_to(configs).as_posix()}" for file in files}
 
 
 def build(into: Path) -> tuple[Path, Path]:
