@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 
 _Weights: TypeAlias = dict[tuple[nn.Module, str], nn.Parameter]
+_PAUSE: Final = 1e-4
+"""Seconds between two looks at whether a layer has run: other threads go on meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,8 @@ class LayerStream:
         """Wait until the layer before the last one has run: its memory is free then."""
         if self._copies is None:
             return
-        if self._passed is not None:
-            self._passed.synchronize()
+        while self._passed is not None and not self._passed.query():
+            time.sleep(_PAUSE)
         self._passed = torch.accelerator.current_stream(self._device).record_event()
 
     def _bring(self, index: int) -> _Brought:
