@@ -68,7 +68,7 @@ class Extension:
             request,
             num_frames=self.known + self.to - self.frames,
             prompts=(first, *later),
-            start=str(folder.path / f"{request.index:04d}" / "latents"),
+            start=str(folder.path_of(request.index) / "latents"),
             start_frames=self.known,
             keyframes=(),  # all of them are in what is there
             growth=Growth(frames=self.frames, known=self.known, seams=self.seams),
@@ -143,5 +143,5 @@ class Extensions:
 
 def saved_in(folder: RunFolder, request: Request) -> Path:
     """Return the folder of a request's journal and snapshots."""
-    own = folder.path / f"{request.index:04d}"
+    own = folder.path_of(request.index)
     return own if request.growth is None else own / PART

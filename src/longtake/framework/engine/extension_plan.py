@@ -88,7 +88,7 @@ class ExtensionPlan:
                 f"{len(requests)}."
             )
         made = [replace(one, num_frames=before[one.index]) for one in requests]
-        left = any((path / f"{one.index:04d}" / PART).exists() for one in requests)
+        left = any((self._folder.path_of(one.index) / PART).exists() for one in requests)
         if left or finished_requests(self._folder, made) != before.keys():
             raise ConfigurationError(
                 f"--extend {path}: the run is not finished; --resume {path} goes on with it, and "
@@ -106,7 +106,7 @@ class ExtensionPlan:
     def _goes_on(self, request: Request, before: int) -> bool:
         """Whether a snapshot is there from which the longer video is made as if in one go."""
         shorter = replace(request, num_frames=before)
-        files = SnapshotFiles(self._folder.path / f"{request.index:04d}", "kept")
+        files = SnapshotFiles(self._folder.path_of(request.index), "kept")
         for cut in reversed(files.cuts()):
             try:
                 files.check(cut)
@@ -121,7 +121,7 @@ class ExtensionPlan:
 
     def _extension(self, request: Request, before: int, seams: tuple[int, ...]) -> Extension:
         assert request.num_frames is not None
-        own = self._folder.path / f"{request.index:04d}"
+        own = self._folder.path_of(request.index)
         compression = self._workloads.model.spec.compression
         there = compression.latent_frames(before)
         added = compression.latent_frames(request.num_frames) - there

@@ -97,7 +97,7 @@ class RunKeeper:
         Raises:
             OutputError: The disk refuses.
         """
-        own = self._folder.path / f"{request.index:04d}"
+        own = self._folder.path_of(request.index)
         SnapshotFiles(own).clear()
         kept = SnapshotFiles(own, "kept")
         kept.prune(1) if self._keep_snapshots == "extend" else kept.clear()

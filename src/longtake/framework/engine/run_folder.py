@@ -207,13 +207,24 @@ class RunFolder:
         """Let other runs have the folder."""
         self._lock.release()
 
+    def path_of(self, index: int) -> Path:
+        """Return the folder of a request, which may not exist yet.
+
+        Args:
+            index: Number of the request in the run.
+        """
+        return self.path / f"{index:04d}"
+
     def request_folder(self, index: int) -> Path:
         """Return the folder of a request, which exists afterwards.
 
         Args:
             index: Number of the request in the run.
+
+        Raises:
+            OutputError: The disk refuses.
         """
-        folder = self.path / f"{index:04d}"
+        folder = self.path_of(index)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
