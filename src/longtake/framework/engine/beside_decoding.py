@@ -11,19 +11,14 @@ from typing import Final, final
 import torch
 from typing_extensions import override
 
-from longtake.comm.device_queue import HostCopies
-from longtake.framework.engine.decoding import Decoded, DecodedVideo, Decoding, emitted_by
-from longtake.framework.engine.timings import Timings
+from longtake.framework.engine.decoding import LOOK, Decoded, DecodedVideo, Decoding, emitted_by
 from longtake.framework.engine.worker import Job, Worker
-from longtake.models import AnyDecoder
 from longtake.plan.ir.actions import Decode, Finish
 from longtake.plan.ir.run import BetweenTasks
 from longtake.plan.layout import Layout
 from longtake.strategies import BlockDone
 from longtake.task import Task
 
-_LOOK: Final = 0.02
-"""Seconds for which a thread with nothing else to do waits for the other at a time."""
 _ITEMS: Final = 32
 """Video frames that are not taken yet, with the actions that made them: 16 latent frames' worth."""
 _BLOCKS: Final = 2
@@ -38,22 +33,12 @@ class BesideDecoding(Decoding):
     They are yielded as soon as they are asked for, which is between tasks.
 
     Args:
-        decoder: The VAE's decoder.
+        video: Decodes it, in the thread.
         layout: Of one rank.
-        timings: Gets the seconds of part ``decode``.
-        latent_frames: Of the whole video; ``None`` for an endless one.
-        copies: From the decoder's device to the host.
     """
 
-    def __init__(
-        self,
-        decoder: AnyDecoder,
-        layout: Layout,
-        timings: Timings,
-        latent_frames: int | None,
-        copies: HostCopies,
-    ) -> None:
-        self._video = DecodedVideo(decoder, timings, latent_frames, copies)
+    def __init__(self, video: DecodedVideo, layout: Layout) -> None:
+        self._video = video
         self._between = BetweenTasks(layout)
         self._worker = Worker("longtake-decode", _BLOCKS + 1)
         self._decoded: queue.Queue[Decoded | BaseException | None] = queue.Queue(_ITEMS)
@@ -87,7 +72,7 @@ class BesideDecoding(Decoding):
             self._give(lambda: None, list(self._between.end()))
         while self._open:
             try:
-                item = self._decoded.get(patient, _LOOK)
+                item = self._decoded.get(patient, LOOK)
             except queue.Empty:
                 break
             match item:
@@ -135,5 +120,5 @@ class BesideDecoding(Decoding):
         """Hand an item over as soon as there is room, unless nobody wants it any more."""
         while not self._given_up:
             with suppress(queue.Full):
-                self._decoded.put(item, timeout=_LOOK)
+                self._decoded.put(item, timeout=LOOK)
                 return

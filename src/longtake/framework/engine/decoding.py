@@ -27,8 +27,8 @@ from longtake.task import Task
 
 Decoded: TypeAlias = ActionDone | FramesDecoded
 """Frames, and what this rank did for them."""
-_LOOK: Final = 0.02
-"""Seconds for which a rank with nothing else to do waits for frames at a time."""
+LOOK: Final = 0.02
+"""Seconds for which a rank or thread with nothing else to do waits for another at a time."""
 
 
 class Decoding(ABC):
@@ -136,22 +136,12 @@ class OwnDecoding(Decoding):
     """Decodes on this rank: a latent frame after each task where other ranks wait for this one.
 
     Args:
-        decoder: The VAE's decoder.
+        video: Decodes it.
         layout: Says whether other ranks wait.
-        timings: Gets the seconds of part ``decode``.
-        latent_frames: Of the whole video; ``None`` for an endless one.
-        copies: From the decoder's device to the host.
     """
 
-    def __init__(
-        self,
-        decoder: AnyDecoder,
-        layout: Layout,
-        timings: Timings,
-        latent_frames: int | None,
-        copies: HostCopies,
-    ) -> None:
-        self._video = DecodedVideo(decoder, timings, latent_frames, copies)
+    def __init__(self, video: DecodedVideo, layout: Layout) -> None:
+        self._video = video
         self._between = BetweenTasks(layout)
         self._ended = self._done = False
 
@@ -260,7 +250,7 @@ class GroupDecoding(Decoding):
     def some(self, *, patient: bool = False) -> Iterator[Decoded]:
         while self._collected:
             with self._timings.part("decode"):
-                if not self._frames.arrived(_LOOK if patient else 0.0):
+                if not self._frames.arrived(LOOK if patient else 0.0):
                     return
                 frames = self._frames.receive()
             if frames is None:  # that was the last part of a message

@@ -15,7 +15,7 @@ from longtake.comm.device_queue import HostCopies, settle
 from longtake.framework.engine.beside_decoding import BesideDecoding
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.decode_group import DecodeGroup
-from longtake.framework.engine.decoding import Decoding, OwnDecoding
+from longtake.framework.engine.decoding import DecodedVideo, Decoding, OwnDecoding
 from longtake.framework.engine.denoising import denoising
 from longtake.framework.engine.encoded_conditioning import EncodedConditioning
 from longtake.framework.engine.encoded_prompts import EncodedPrompts
@@ -322,7 +322,7 @@ class Engine:
         # A GPU has no cores to spare: there the VAE's memory would come on top of the layers'.
         on_spare_cores = self.model.place.device.type == "cpu" and layout.mesh.size == 1
         own = BesideDecoding if on_spare_cores else OwnDecoding
-        return own(self._load_decoder(), layout, self.timings, frames, self._copies)
+        return own(DecodedVideo(self._load_decoder(), self.timings, frames, self._copies), layout)
 
     def _denoise(
         self, request: Request, video: int, cuts: SnapshotCuts | None, point: int

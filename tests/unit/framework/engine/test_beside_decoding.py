@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from longtake.comm.device_queue import HostCopies
 from longtake.framework.engine.beside_decoding import BesideDecoding
-from longtake.framework.engine.decoding import Decoded
+from longtake.framework.engine.decoding import Decoded, DecodedVideo
 from longtake.framework.engine.events import FramesDecoded
 from longtake.framework.engine.timings import Timings
 from longtake.models import VideoDecoder
@@ -78,7 +78,8 @@ def block(number: int, frames: int = BLOCK) -> tuple[Task, BlockDone]:
 
 def decoding_with(decoder: GatedDecoder) -> BesideDecoding:
     copies = HostCopies(torch.device("cpu"))
-    return BesideDecoding(decoder, Layout.serial(4, 1), Timings(), None, copies)
+    video = DecodedVideo(decoder, Timings(), None, copies)
+    return BesideDecoding(video, Layout.serial(4, 1))
 
 
 def levels(items: Iterator[Decoded]) -> Iterator[int]:
