@@ -134,11 +134,7 @@ class RunMemory:
         model, compression = self._model, self._model.spec.compression
         tile = model.generation_config.vae_tile
         if tile is not None:
-            rows, columns = max(
-                tile_grid(height, width, tile, compression).tiles,
-                key=lambda one: len(one[0]) * len(one[1]),
-            )
-            height, width = len(rows), len(columns)
+            height, width = tile_grid(height, width, tile, compression).largest
         if (height, width) not in self._measured:
             self._measured[height, width] = self._measure(height, width)
         return self._measured[height, width]
@@ -216,8 +212,7 @@ class RunMemory:
         """Return what a rank would need if it decoded in tiles."""
         compression = self._model.spec.compression
         grid = tile_grid(workload.height, workload.width, _TILE, compression)
-        rows, columns = max(grid.tiles, key=lambda one: len(one[0]) * len(one[1]))
-        tile = self._measure(len(rows), len(columns))
+        tile = self._measure(*grid.largest)
         state = tile.decoder + len(grid.tiles) * tile.decoder_state
         return replace(memory, vae=state, vae_peak=tile.decoder_peak).running
 

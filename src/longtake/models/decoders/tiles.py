@@ -47,6 +47,12 @@ class TileGrid:
         return list(product(self._spans(self.height), self._spans(self.width)))
 
     @property
+    def largest(self) -> tuple[int, int]:
+        """Latent height and width of the largest tile."""
+        rows, columns = max(self.tiles, key=lambda tile: len(tile[0]) * len(tile[1]))
+        return len(rows), len(columns)
+
+    @property
     def overhead(self) -> float:
         """How much is decoded, as a multiple of the picture."""
         areas = [len(rows) * len(columns) for rows, columns in self.tiles]
