@@ -44,7 +44,9 @@ def resume_arguments(args: list[str]) -> list[str]:
     folder = RunFolder(run)
     folder.check_is_run()
     config = [] if _value(args, "--config") else ["--config", str(folder.path / CONFIG)]
-    frames = _frames(args, folder) if extended is None else _length(args, run)
+    if extended is not None:
+        _check_length(args, extended)
+    frames = _frames(args, folder)
     return ["predict", *config, *args[1:], *frames, "--output", run]
 
 
@@ -56,13 +58,12 @@ def _frames(args: list[str], folder: RunFolder) -> list[str]:
     return [FRAMES, str(extensions.num_frames)]
 
 
-def _length(args: list[str], run: str) -> list[str]:
+def _check_length(args: list[str], run: str) -> None:
     if not (_value(args, FRAMES) or "").isdecimal():
         raise ConfigurationError(
             f"--extend {run} needs the number of video frames that there are to be in all, those "
             f"that are there included: {FRAMES} N."
         )
-    return []
 
 
 def check_unchanged(folder: RunFolder, config: str, num_frames: int | None = None) -> None:

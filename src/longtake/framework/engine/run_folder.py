@@ -25,14 +25,17 @@ CONFIG_HEADER: Final = "# The resolved configuration of a run of longtake"
 """First words of the config that longtake writes, by which it knows its own."""
 _REQUEST: Final = re.compile(r"\d{4,}")
 _FILES: Final = re.compile(r"\.?(video\.(mp4|gif|webp)|timeline\.(svg|txt))(\.tmp)?")
+_SNAPSHOTS: Final = re.compile(r"\.?\d{8,}-\d{4,}\.safetensors(\.tmp)?")
+_SAVED: Final = {
+    "latents": re.compile(r"\.?\d{5,}\.safetensors(\.tmp)?"),
+    "snapshots": _SNAPSHOTS,
+    "kept": _SNAPSHOTS,
+}
+"""Of a request, and of a part by which it grows."""
 _SUBFOLDERS: Final = {
     "frames": re.compile(r"\.?frame_\d{6,}\.png(\.tmp)?"),
-    "latents": re.compile(r"\.?\d{5,}\.safetensors(\.tmp)?"),
-    "snapshots": re.compile(r"\.?\d{8,}-\d{4,}\.safetensors(\.tmp)?"),
-    "kept": re.compile(r"\.?\d{8,}-\d{4,}\.safetensors(\.tmp)?"),
-    "part/latents": re.compile(r"\.?\d{5,}\.safetensors(\.tmp)?"),
-    "part/snapshots": re.compile(r"\.?\d{8,}-\d{4,}\.safetensors(\.tmp)?"),
-    "part/kept": re.compile(r"\.?\d{8,}-\d{4,}\.safetensors(\.tmp)?"),
+    **_SAVED,
+    **{f"part/{name}": pattern for name, pattern in _SAVED.items()},
     "part": re.compile(r"(?!)"),
 }
 
