@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 
 from longtake.errors import ConfigurationError
 from longtake.framework.engine.comparison import Choice
+from longtake.framework.engine.run_folder import replacing
 from longtake.plan.mesh import Axis
 from longtake.tables import Cell, Format, show_rows
 
@@ -61,10 +61,9 @@ def save(path: Path, config: Mapping[str, Any], best: Choice) -> None:
     cache = content.get("model", {}).get("cache")
     if not isinstance(cache, dict) or cache["class_path"].split(".")[-1] != _cache(best):
         content["model"] = {**content.get("model", {}), "cache": _cache(best)}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-        temporary.rename(path)
+        with replacing(path) as temporary:
+            temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"--save is {path}, which cannot be written: {error}") from error
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from longtake.errors import ConfigurationError, OutputError
+from longtake.framework.engine.run_folder import replacing
 from longtake.paths import expanded
 from longtake.plan.errors import PlanError
 from longtake.plan.ir.plan_file import PlanFile, read_plan, write_plan
@@ -50,9 +51,8 @@ def save_plan(path: Path, layout: Layout, workload: Workload, schedule: Schedule
         )
     streams = compile_run(layout, replace(workload, requests=1), schedule)
     lines = "\n".join(write_plan(layout, workload.latent_frames, streams)) + "\n"
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(lines, encoding="utf-8")
-        partial.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(lines, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"the plan cannot be written to {path}: {error}.") from error
