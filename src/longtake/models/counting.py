@@ -16,26 +16,23 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from longtake.models.base import AnyBackbone, Grid, LayerContext, Operand, Placement
+from longtake.models.base import AnyBackbone, Grid, Operand, Placement
 from longtake.models.flops import Flops
 from longtake.models.layers.kernel import attention_kernel, made
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.guard import reading
 from longtake.models.loading.headers import read_headers
+from longtake.models.meta_inputs import META, decode_until_frames, forward_inputs
 from longtake.models.registry import ModelFamily
 from longtake.models.spec import BackboneSpec
 from longtake.task import FrameRange
 
 NO_FLOPS: Final = Flops(embed=0.0, layer=0.0, attention=0.0, head=0.0, decode=0.0)
 """Where nothing is to be predicted."""
-_META: Final = torch.device("meta")
-"""A device like any other to the models: they must put everything where their weights are."""
 _POSITIONS: Final = 8
 """Height and width of the latents that are decoded."""
 _SETTLED: Final = 2
 """How many times video frames come before they do as they will from then on."""
-_PATIENCE: Final = 64
-"""Latent frames that a decoder may hold back before it is given up."""
 _PER_PIXEL: Final = 8e6
 """Operations of a VAE per pixel of the video, where it cannot be counted: Wan's."""
 
@@ -117,20 +114,11 @@ class NothingPadded(TorchFunctionMode):
 def _count_backbone(
     family: ModelFamily, folder: ModelFolder, spec: BackboneSpec, grid: Grid
 ) -> _Backbone:
-    place = Placement(_META, torch.float32)
+    place = Placement(META, torch.float32)
     with reading(f"the transformer of the model in {folder.path}"):
         backbone = family.load_backbone(folder, spec, range(spec.layers), place)
-    with _META:
-        start = family.blank_start(folder, spec, grid.height, grid.width)
-        prompts = family.blank_prompts(folder, spec) | (start.prompt_rows(1) if start else {})
-        latents = torch.empty(1, spec.channels, len(grid.frames), grid.height, grid.width)
-    context: LayerContext[Any, Any] = LayerContext(
-        text=backbone.condition_text(prompts),
-        step=backbone.condition_step(float(spec.train_timesteps - 1), guidance=1.0),
-        rotary=None if backbone.positions is None else backbone.positions.table(grid),
-        kernel=attention_kernel,
-        text_tokens=spec.text_tokens,
-        start=start,
+    latents, context = forward_inputs(
+        family, folder, backbone, grid, attention_kernel, torch.float32
     )
     hidden, embed = _counted(lambda: backbone.embed(latents, grid, context))
     tokens = len(grid.frames) * spec.tokens_per_frame(grid.height, grid.width)
@@ -169,21 +157,13 @@ def _count_decoder(family: ModelFamily, folder: ModelFolder, spec: BackboneSpec)
     back. What spatial tiles compute twice is left out.
     """
     with reading(f"the vae of the model in {folder.path}"):
-        decoder = family.load_decoder(folder, _META)
+        decoder = family.load_decoder(folder, META)
     state = decoder.start()
-    frame = torch.empty(1, spec.channels, 1, _POSITIONS, _POSITIONS, device=_META)
-
-    def until_frames_come() -> int:
-        """Decode until video frames come; return how many latent frames that took."""
-        for count in range(1, _PATIENCE + 1):
-            if sum(len(pictures) for pictures in decoder.decode(state, frame)):
-                return count
-        raise RuntimeError("the decoder holds everything back")
-
+    frame = torch.empty(1, spec.channels, 1, _POSITIONS, _POSITIONS, device=META)
     for _ in range(_SETTLED):
-        until_frames_come()
+        decode_until_frames(decoder, state, frame)
     with FlopCounterMode(display=False) as counter:
-        frames = until_frames_come()
+        frames = decode_until_frames(decoder, state, frame)
     return float(counter.get_total_flops()) / frames / _POSITIONS**2
 
 
@@ -266,7 +246,7 @@ def tensor_sizes(folder: ModelFolder, component: str) -> dict[str, int]:
     if model_class is None or folder.holds(component):
         headers = read_headers(folder, component)
         return {key: math.prod(header.shape) for key, header in headers.items()}
-    with reading(f"the {component} of the model in {folder.path}"), _META:
+    with reading(f"the {component} of the model in {folder.path}"), META:
         if library is diffusers:
             model = model_class.from_config(folder.config(component))
         else:

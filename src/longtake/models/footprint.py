@@ -11,22 +11,20 @@ import torch
 from torch import Tensor
 
 from longtake.errors import ModelError
-from longtake.models.base import Grid, LayerContext, Operand, Placement
+from longtake.models.base import Grid, Operand, Placement
 from longtake.models.counting import NothingPadded, tensor_sizes
 from longtake.models.layers.kernel import made
 from longtake.models.loading.folder import ModelFolder
+from longtake.models.meta_inputs import META, decode_until_frames, forward_inputs
 from longtake.models.peak import FusedAttention, PeakMemory
 from longtake.models.registry import ModelFamily
 from longtake.models.spec import BackboneSpec
 from longtake.task import FrameRange
 
-_META: Final = torch.device("meta")
 _FP32: Final = 4
 """Bytes of a number of the VAE and of image encoders."""
 _DECODED: Final = 4
 """Times that video frames come from a decoder before its state has its full size."""
-_PATIENCE: Final = 64
-"""Latent frames that a decoder may hold back before it is given up."""
 _WIDTHS: Final = 14
 """Hidden states' worth of numbers that an ordinary layer has at once, where it cannot be run."""
 _CHANNELS: Final = 96
@@ -129,23 +127,9 @@ def _layer(
     """Return a layer's peak per token, at a size at which what is not per token is small."""
     grid = Grid.of(FrameRange(0, spec.native_frames), height=60, width=104)
     ends = {0, spec.layers - 1}  # of models with two kinds of layers, one of each
-    backbone = family.load_backbone(folder, spec, sorted(ends), Placement(_META, dtype))
-    with _META:
-        start = family.blank_start(folder, spec, grid.height, grid.width)
-        prompts = family.blank_prompts(folder, spec) | (start.prompt_rows(1) if start else {})
-        latents = torch.empty(1, spec.channels, len(grid.frames), grid.height, grid.width)
-    prompts = {
-        name: rows.to(dtype) if rows.is_floating_point() else rows for name, rows in prompts.items()
-    }
-    context: LayerContext[Any, Any] = LayerContext(
-        text=backbone.condition_text(prompts),
-        step=backbone.condition_step(float(spec.train_timesteps - 1), guidance=1.0),
-        rotary=None if backbone.positions is None else backbone.positions.table(grid),
-        kernel=_kernel,
-        text_tokens=spec.text_tokens,
-        start=start,
-    )
-    hidden = backbone.embed(latents.to(dtype), grid, context)
+    backbone = family.load_backbone(folder, spec, sorted(ends), Placement(META, dtype))
+    latents, context = forward_inputs(family, folder, backbone, grid, _kernel, dtype)
+    hidden = backbone.embed(latents, grid, context)
     peak = 0
     for index in ends:
         with PeakMemory() as memory:
@@ -170,15 +154,11 @@ def _decoder(
     family: ModelFamily, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
 ) -> tuple[int, int]:
     """Return the bytes of a decoder's state, and the most that it has besides."""
-    decoder = family.load_decoder(folder, _META)
-    frame = torch.empty(1, spec.channels, 1, height, width, device=_META)
+    decoder = family.load_decoder(folder, META)
+    frame = torch.empty(1, spec.channels, 1, height, width, device=META)
     with PeakMemory() as memory:
         state = decoder.start()
         for _ in range(_DECODED):
             memory.begin()
-            for _ in range(_PATIENCE):
-                if sum(len(pictures) for pictures in decoder.decode(state, frame)):
-                    break
-            else:
-                raise RuntimeError("the decoder holds everything back")
+            decode_until_frames(decoder, state, frame)
     return memory.live, memory.peak - memory.live
