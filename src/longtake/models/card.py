@@ -57,9 +57,13 @@ class ModelCard:
         """How given frames are honoured, by kind; ``None``: not known."""
         if self.start is None:
             return dict.fromkeys(KINDS)
-        encodes = self.start != "none"
-        native = (*self.native, "start") if self.start == "always" else self.native
         return {
-            kind: honoured(kind, encodes=encodes, native=native, first_only=self.first_only)
+            kind: honoured(
+                kind,
+                encodes=self.start != "none",
+                native=self.native,
+                always=self.start == "always",
+                first_only=self.first_only,
+            )
             for kind in KINDS
         }

@@ -20,6 +20,7 @@ def honoured(
     *,
     encodes: bool,
     native: Collection[ConditioningKind],
+    always: bool = False,
     first_only: bool = False,
 ) -> Honoured:
     """Return how a model honours frames of a kind.
@@ -28,8 +29,10 @@ def honoured(
         kind: Which.
         encodes: Whether the family can encode frames.
         native: Kinds that the model was trained with.
+        always: Whether the model cannot do without a start, which is then one that it was trained
+            with.
         first_only: Whether the model knows given frames as a video's first ones only.
     """
     if not encodes or (first_only and kind in ("end", "keyframes")):
         return "refused"
-    return "native" if kind in native else "replacement"
+    return "native" if kind in native or (always and kind == "start") else "replacement"

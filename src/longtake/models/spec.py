@@ -184,11 +184,11 @@ class BackboneSpec:
 
     def honours(self, kind: ConditioningKind) -> Honoured:
         """Return how given frames of a kind are honoured."""
-        native = (*self.native, "start") if self.needs_start else self.native
         return honoured(
             kind,
             encodes=self.start != "refused",
-            native=native,
+            native=self.native,
+            always=self.needs_start,
             first_only=self.start == "given",
         )
 

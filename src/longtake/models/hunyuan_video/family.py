@@ -28,6 +28,7 @@ from longtake.models.hunyuan_video.encoder import HunyuanVideoEncoder
 from longtake.models.hunyuan_video.image_channels import image_channels
 from longtake.models.hunyuan_video.lora_names import LORA_NAMES
 from longtake.models.hunyuan_video.picture_prompts import (
+    TEXT_TOKENS,
     blank_prompt,
     encode_beside_pictures,
     text_tokens,
@@ -40,8 +41,6 @@ from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
 
-_TEXT_TOKENS = 256
-"""Tokens of a prompt, padding included: what the pipeline asks for."""
 _IMAGE: Final = "HunyuanVideoImageToVideoPipeline"
 _STARTS: Final[dict[str | None, Literal["replaced", "given", "channels"]]] = {
     None: "replaced",
@@ -137,7 +136,7 @@ class HunyuanVideoFamily(ModelFamily):
             ),
             moves_keys=True,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
-            text_tokens=text_tokens(condition) if image else _TEXT_TOKENS,
+            text_tokens=text_tokens(condition) if image else TEXT_TOKENS,
             guidance="embedded" if config["guidance_embeds"] else "branches",
             start=_STARTS[condition],
             native=self.card(folder).native,
@@ -184,7 +183,7 @@ class HunyuanVideoFamily(ModelFamily):
 
         def encode(pipeline: Any, batch: list[str]) -> PromptStates:
             states, pooled, mask = pipeline.encode_prompt(
-                batch, device=place.device, max_sequence_length=_TEXT_TOKENS
+                batch, device=place.device, max_sequence_length=TEXT_TOKENS
             )
             return {"states": states, "pooled": pooled, "mask": mask.bool()}
 
@@ -240,9 +239,9 @@ class HunyuanVideoFamily(ModelFamily):
         _, width = prompt_shape(folder)
         _, pooled = prompt_shape(folder, "text_encoder_2")
         return {
-            "states": torch.empty(1, _TEXT_TOKENS, width),
+            "states": torch.empty(1, TEXT_TOKENS, width),
             "pooled": torch.empty(1, pooled),
-            "mask": torch.ones(1, _TEXT_TOKENS, dtype=torch.bool),
+            "mask": torch.ones(1, TEXT_TOKENS, dtype=torch.bool),
         }
 
     @override

@@ -18,7 +18,7 @@ from longtake.models.loading.encoders import load_image_processor
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.text import encode_with_pipeline, join_prompts
 
-_TEXT_TOKENS: Final = 256
+TEXT_TOKENS: Final = 256
 """Tokens of a prompt, padding included: what the pipeline asks for."""
 _CUT: Final = 4
 """Tokens after the prompt, the assistant's header, that the pipeline cuts out."""
@@ -36,7 +36,7 @@ def text_tokens(condition: str) -> int:
     Args:
         condition: How the transformer is told of the picture (``image_condition_type``).
     """
-    return _IMAGE_TOKENS // _EVERY[condition] + _TEXT_TOKENS - _CUT
+    return _IMAGE_TOKENS // _EVERY[condition] + TEXT_TOKENS - _CUT
 
 
 def encode_beside_pictures(
@@ -75,7 +75,7 @@ def encode_beside_pictures(
             _black() if picture is None else Image.fromarray(picture.cpu().numpy()),
             [prompt],
             device=place.device,
-            max_sequence_length=_TEXT_TOKENS,
+            max_sequence_length=TEXT_TOKENS,
             image_embed_interleave=_EVERY[condition],
         )
         return {"states": states, "pooled": pooled, "mask": mask.bool()}
