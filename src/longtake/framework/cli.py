@@ -6,6 +6,7 @@ import os
 import sys
 from argparse import SUPPRESS
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -141,17 +142,9 @@ class LongtakeCLI(LightningCLI):
         """Do what takes no devices; keep a plan's trainer from looking for those it plans for."""
         config = self.config.get(self.subcommand)
         check_classes(config)
-        if self.subcommand in ("models", "methods", "doctor"):
-            getattr(InferenceTrainer, self.subcommand)()
-            raise SystemExit(0)
-        if self.subcommand == "configs":
-            InferenceTrainer.configs(config.format)
-            raise SystemExit(0)
-        if self.subcommand == "convert":
-            given = self.config.convert
-            InferenceTrainer.convert(
-                given.file, given.output, given.key, given.text_encoder, given.vae
-            )
+        if self.subcommand in ALONE:
+            command = getattr(InferenceTrainer, self.subcommand)
+            command(**{name: config[name] for name in signature(command).parameters})
             raise SystemExit(0)
         check_groups(config)
         check_nulls(self._parser(self.subcommand), config)
