@@ -7,8 +7,7 @@ import sys
 from argparse import SUPPRESS
 from collections.abc import Mapping, Sequence
 from inspect import signature
-from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
 import yaml
@@ -31,14 +30,13 @@ from longtake.framework.console.messages import explain
 from longtake.framework.console.nulls import check_nulls
 from longtake.framework.console.parser import OneSentenceParser, OptionMistake
 from longtake.framework.console.resume import AUTO, absolute, resume_arguments
+from longtake.framework.console.run_options import add_run_options
 from longtake.framework.console.trust import HELP, check_classes, restrict
 from longtake.framework.data import PromptData
 from longtake.framework.engine.disk import check_disk
 from longtake.framework.engine.engine import Engine
 from longtake.framework.engine.inputs import inputs_of
-from longtake.framework.engine.interval import SnapshotSeconds
-from longtake.framework.engine.journal import KeepLatents
-from longtake.framework.engine.keeper import KeepSnapshots, RunKeeper, earlier_report
+from longtake.framework.engine.keeper import RunKeeper, earlier_report
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_folder import CONFIG_HEADER, INPUTS, LAST_ACTIONS, RunFolder
 from longtake.framework.engine.settings import settled_options
@@ -171,75 +169,7 @@ class LongtakeCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run-wide switches."""
         parser.epilog = HELP
-        parser.add_argument(
-            "--output",
-            type=Path,
-            default=Path("out"),
-            help="Folder that the run writes into: 0000/video.mp4 and so on per request, "
-            "config.yaml, report.json.",
-        )
-        parser.add_argument(
-            "--overwrite", type=bool, default=False, help="Replace an earlier run in --output."
-        )
-        parser.add_argument(
-            "--keep_latents",
-            type=KeepLatents,
-            default="none",
-            help="Which finished blocks' latents stay in 0000/latents/<block>.safetensors when a "
-            "video is finished: all, none, or tail, those of its last 8 latent frames. Until then "
-            "all are kept, so that the run can be resumed.",
-        )
-        parser.add_argument(
-            "--keep_snapshots",
-            type=KeepSnapshots,
-            default="none",
-            help="Which snapshots stay in 0000/kept when a video is finished: none, or extend, the "
-            "one from which --extend makes a longer video bit by bit as if it had been asked for "
-            "at once. Needs --keep_latents all.",
-        )
-        parser.add_argument(
-            "--resume",
-            type=str | None,
-            default=None,
-            help="Go on with a run that was ended: its folder, no other option is needed. auto: go "
-            "on with the run in --output, or begin it; for command lines that a scheduler starts "
-            "again (docs/resume.md).",
-        )
-        parser.add_argument(
-            "--extend",
-            type=str | None,
-            default=None,
-            help="Make the videos of a finished run longer: its folder, and --data.num_frames N, "
-            "which counts the video frames that are there. They stay as they are; what follows is "
-            "conditioned on the last 8 latent frames (--keep_latents tail or all), so it is not "
-            "what a longer run makes; with --keep_snapshots extend it is (docs/resume.md).",
-        )
-        parser.add_argument(
-            "--snapshot_seconds",
-            type=SnapshotSeconds,
-            default="auto",
-            help="Seconds between snapshots of what is in flight, from which a run goes on; auto: "
-            "so many that they take at most a hundredth of the time; never: it begins anew.",
-        )
-        parser.add_argument(
-            "--progress",
-            type=Literal["auto", "none", "plain", "rich"],
-            default="auto",
-            help="How to show progress: rich on a terminal, plain lines of key=value elsewhere.",
-        )
-        parser.add_argument(
-            "--timeline",
-            type=bool,
-            default=False,
-            help="Write what every rank did when: 0000/timeline.svg and 0000/timeline.txt.",
-        )
-        parser.add_argument(
-            "--plan",
-            type=Path | None,
-            default=None,
-            help="Do what this file says, every rank's actions one after another, in place of what "
-            "the strategy would: longtake plan --actions FILE writes such a file.",
-        )
+        add_run_options(parser)
         parser.add_lightning_class_args(VideoWriter, "video")
 
     def _release(self) -> None:
