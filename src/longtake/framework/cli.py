@@ -196,13 +196,7 @@ class LongtakeCLI(LightningCLI):
         folder = RunFolder(config.output, overwrite=config.overwrite)
         resumes = config.resume is not None or config.extend is not None
         goes_on = resumes and (config.resume != AUTO or folder.holds_run)
-        if goes_on and config.overwrite:
-            raise ConfigurationError("--resume goes on with a run and --overwrite replaces it.")
-        if config.keep_snapshots == "extend" and config.keep_latents != "all":
-            raise ConfigurationError(
-                f"--keep_snapshots extend keeps where a longer video goes on, which needs the "
-                f"latents before it: --keep_latents is {config.keep_latents}; all does."
-            )
+        _check_together(config, goes_on)
         if self.trainer.is_global_zero:
             folder.check_run() if goes_on else folder.check()
         growth = RunGrowth(
@@ -227,10 +221,7 @@ class LongtakeCLI(LightningCLI):
         engine.keep(keeper)
         if goes_on and keeper.made(requests) >= {request.index for request in requests}:
             if self.trainer.is_global_zero:
-                self._folder = folder
-                folder.reopen()  # what it may have left goes
-                keeper.tidy(requests, config.keep_latents)
-                sys.stderr.write(f"longtake: the run in {folder.path} is finished.\n")
+                self._tidy(folder, keeper)
             raise SystemExit(0)
         ranks = lambda: engine.communicator  # noqa: E731
         timeline = [TimelineWriter(folder, ranks)] if config.timeline else []
@@ -241,22 +232,27 @@ class LongtakeCLI(LightningCLI):
             sys.stderr.write(f"longtake: warning: {warning}\n")
         self._begin(folder, engine, keeper, growth if goes_on else None)
         self.trainer.keep_last_actions(folder.path / LAST_ACTIONS)
-        name = engine.model.folder.name
         kept = {index: one.kept for index, one in growth.requests.items() if one.kept is not None}
         video = self.config_init.predict.video
-        video.bind(folder, engine.timings, name, goes_on=goes_on, kept=kept)
-        earlier = earlier_report(folder) if goes_on else None
+        video.bind(folder, engine.timings, engine.model.folder.name, goes_on=goes_on, kept=kept)
         report = ReportWriter(
             folder,
             engine.timings,
             config.progress,
             engine.workloads,
             ranks,
-            earlier,
+            earlier_report(folder) if goes_on else None,
             video.after_frames,
         )
         latents = LatentWriter(folder, engine.timings, keep=config.keep_latents, keeper=keeper)
         self.trainer.attach([progress_callback(config.progress), report, latents, *timeline])
+
+    def _tidy(self, folder: RunFolder, keeper: RunKeeper) -> None:
+        """Remove what a run may have left that is finished."""
+        self._folder = folder
+        folder.reopen()
+        keeper.tidy(self.datamodule.requests(), self.config.predict.keep_latents)
+        sys.stderr.write(f"longtake: the run in {folder.path} is finished.\n")
 
     def _begin(
         self, folder: RunFolder, engine: Engine, keeper: RunKeeper, growth: RunGrowth | None
@@ -315,6 +311,22 @@ class LongtakeCLI(LightningCLI):
             for index, frames in (seams or {}).items()
         )
         return f"{CONFIG_HEADER} {__version__}\n{said}{dumped}"
+
+
+def _check_together(config: Any, goes_on: bool) -> None:
+    """Refuse run options that contradict each other.
+
+    Args:
+        config: Of ``predict``.
+        goes_on: Whether a run that is there goes on.
+    """
+    if goes_on and config.overwrite:
+        raise ConfigurationError("--resume goes on with a run and --overwrite replaces it.")
+    if config.keep_snapshots == "extend" and config.keep_latents != "all":
+        raise ConfigurationError(
+            f"--keep_snapshots extend keeps where a longer video goes on, which needs the "
+            f"latents before it: --keep_latents is {config.keep_latents}; all does."
+        )
 
 
 def gathered(args: list[str]) -> list[str]:
