@@ -78,6 +78,22 @@ def test_a_communicator_hears_nothing_of_an_earlier_one() -> None:
     assert rank_pool(2).run(agree_anew, [False, False]) == [False, False]
 
 
+def fail_anew(communicator: Communicator) -> str:
+    """Let another communicator of this rank fail; return what the pool's own one hears of it."""
+    other = Communicator.connect(torch.device("cpu"), CHANNELS, timedelta(seconds=30))
+    other.fail("the disk is full")
+    with pytest.raises(RankFailure, match="the disk is full"):
+        other.check("wait")
+    other.close()
+    time.sleep(1.2)  # two beats
+    communicator.check("go on")
+    return "goes on"
+
+
+def test_a_communicator_does_not_fail_with_a_later_one() -> None:
+    assert rank_pool(2).run(fail_anew) == ["goes on"] * 2
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_tensors_of_rank_0_arrive_bit_by_bit(ranks: int) -> None:
     for found in rank_pool(ranks).run(share, TENSORS):

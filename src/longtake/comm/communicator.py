@@ -108,8 +108,12 @@ class Communicator:
         rank, world_size = dist.get_rank(), dist.get_world_size()
         store = dist.distributed_c10d._get_default_store()
         activity = Activity(limits)
-        watch = Watchdog(store, rank, world_size, stall.total_seconds(), abandon, activity, report)
         try:
+            # Each is made by all ranks, equally often; the words of an earlier one are not for it.
+            number = store.add(f"longtake/communicators/{rank}", 1)
+            own = PrefixStore(f"longtake/communicator/{number}", store)
+            seconds = stall.total_seconds()
+            watch = Watchdog(own, rank, world_size, seconds, abandon, activity, report)
             watch.start()  # groups that do not come about hang
         except dist.DistError as error:
             raise RankFailure(f"rank {rank} has met the others, but one has gone since.") from error
@@ -120,10 +124,7 @@ class Communicator:
             for kind, on_host in kinds.items()
         }
         dist.barrier(host)
-        # Each is made by all ranks, equally often; the words of an earlier one are not for it.
-        number = store.add(f"longtake/communicators/{rank}", 1)
-        store = PrefixStore(f"longtake/communicator/{number}", store)
-        return cls(rank, world_size, device, channels, host, store, watch, made, activity)
+        return cls(rank, world_size, device, channels, host, own, watch, made, activity)
 
     def check(self, waiting_for: str) -> None:
         """Refuse to wait on when another rank is gone.
