@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final, NoReturn, Self, final
 
@@ -20,6 +20,7 @@ from longtake.comm.host_channel import HostChannel
 from longtake.comm.host_messages import gather, share
 from longtake.comm.p2p import TIMEOUT, Channel, Delivery
 from longtake.comm.rank_group import RankGroup
+from longtake.comm.run_store import RunStore
 from longtake.comm.transport import Transport
 from longtake.comm.watchdog import Watchdog
 from longtake.errors import RankFailure
@@ -67,7 +68,7 @@ class Communicator:
         self.transport = transport or GlooTransport()
         self.activity = activity or Activity()
         self._host = host
-        self._store = store
+        self._store = None if store is None else RunStore(store, rank, self.check)
         self._watch = watch
         self._requests = 0
         self._agreed = 0
@@ -264,26 +265,19 @@ class Communicator:
             tasks: How many.
             of: What of them ends there: ``TASKS`` themselves, or ``BLOCKS`` that they finish.
         """
-        if self._store is not None:
-            self._store.set(f"end/{self._requests}/{of}", str(tasks))
+        self._say(f"end/{self._requests}/{of}", str(tasks), "say where the request ends")
 
     def announced_end(self, of: str = TASKS) -> int | None:
         """Return after how many tasks the current request ends, if rank 0 has ended it early."""
-        key = f"end/{self._requests}/{of}"
-        if self._store is None or not self._store.check([key]):
-            return None
-        return int(self._store.get(key).decode())
+        return self._number(f"end/{self._requests}/{of}", "hear where the request ends")
 
     def ask_to_stop(self, signal: int) -> None:
         """Ask rank 0 to end the run: a signal has come to this rank, perhaps to it alone."""
-        if self._store is not None:
-            self._store.set("stop", str(signal))
+        self._say("stop", str(signal), "ask rank 0 to end the run")
 
     def asked_to_stop(self) -> int | None:
         """Return the signal for which another rank has asked to end the run, if one has."""
-        if self._store is None or not self._store.check(["stop"]):
-            return None
-        return int(self._store.get("stop").decode())
+        return self._number("stop", "hear whether the run is to end")
 
     def announce_cut(self, number: int, index: int) -> None:
         """Announce where the current request is cut next (rank 0).
@@ -292,8 +286,7 @@ class Communicator:
             number: Of the cuts before.
             index: The first task that may stand behind it.
         """
-        if self._store is not None:
-            self._store.set(f"cut/{self._requests}/{number}", str(index))
+        self._say(f"cut/{self._requests}/{number}", str(index), "say where the request is cut")
 
     def announced_cut(self, number: int) -> int | None:
         """Return where the current request is cut next; ``None``: it is ended before.
@@ -307,14 +300,17 @@ class Communicator:
             RankFailure: Another rank is gone.
         """
         assert self._store is not None
-        key = f"cut/{self._requests}/{number}"
-        while not self._store.check([key]):
-            if self.announced_end() is not None:
-                return None
-            self.check("hear where the request is cut")
-            with suppress(dist.DistError):  # not yet, or the store is gone: then ``check`` says so
-                self._store.wait([key], timedelta(seconds=_LOOK))
-        return int(self._store.get(key).decode())
+        cut, end = f"cut/{self._requests}/{number}", f"end/{self._requests}/{TASKS}"
+        word = self._store.wait(cut, "hear where the request is cut", unless=end)
+        return None if word is None else int(word)
+
+    def _say(self, key: str, word: str, purpose: str) -> None:
+        if self._store is not None:
+            self._store.say(key, word, purpose)
+
+    def _number(self, key: str, purpose: str) -> int | None:
+        word = None if self._store is None else self._store.heard(key, purpose)
+        return None if word is None else int(word)
 
     def channel(self) -> Channel:
         """Make a channel for tensors on the device. Collective."""
@@ -334,13 +330,11 @@ class Communicator:
         self._agreed += 1
         key = f"agreed/{self._agreed}"
         if self.rank == 0:
-            self._store.set(key, str(int(value)))
+            self._store.say(key, str(int(value)), "decide")
             return value
-        while True:
-            self.check("hear from rank 0")
-            with suppress(dist.DistError):  # not yet, or the store is gone: then ``check`` says so
-                self._store.wait([key], timedelta(seconds=_LOOK))
-                return bool(int(self._store.get(key)))
+        word = self._store.wait(key, "hear from rank 0")
+        assert word is not None
+        return bool(int(word))
 
     def share(self, tensor: Tensor | None) -> Tensor:
         """Return rank 0's ``tensor`` (any shape and dtype, on the CPU) on every rank. Collective.
@@ -365,7 +359,11 @@ class Communicator:
         """Give up every transfer, without waiting for that: the process is about to leave."""
         threading.Thread(target=self.transport.abort, name="longtake-abort", daemon=True).start()
 
-    def close(self) -> None:
-        """Leave in good order, or at least say no more; not collective, and never waits."""
+    def close(self, patience: float = 0.0) -> None:
+        """Leave in good order, or at least say no more; not collective.
+
+        Args:
+            patience: Seconds for which rank 0 waits for the others; see ``Watchdog.close``.
+        """
         if self._watch is not None:
-            self._watch.close()
+            self._watch.close(patience)

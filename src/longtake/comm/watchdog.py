@@ -14,6 +14,10 @@ from longtake.comm.activity import Activity, Overdue
 
 _BEAT: Final = 0.5
 """Seconds between two signs of life."""
+_HEARD: Final = 2.0
+"""Seconds in which every rank hears what has been told."""
+_LOOK: Final = 0.05
+"""Seconds after which rank 0 looks whether it is the last one."""
 _GONE: Final = "gone"
 """The last sign of a rank that has ended well."""
 _NOTHING: Final = "nothing"
@@ -120,14 +124,34 @@ class Watchdog:
             ]
         return []
 
-    def close(self) -> None:
-        """Stop watching, and leave in good order."""
+    def close(self, patience: float = 0.0) -> None:
+        """Stop watching, and leave in good order: rank 0, which may keep the store, as the last.
+
+        With the store goes what the others have yet to hear: where the run ends, and why.
+
+        Args:
+            patience: Seconds for which rank 0 waits for the others; no longer than they need to
+                hear of it where one of them is gone.
+        """
+        until, bereft = time.monotonic() + patience, False
+        while self._rank == 0 and time.monotonic() < until and not self._is_last():
+            if not bereft and self._found() is not None:
+                until, bereft = min(until, time.monotonic() + _HEARD), True
+            time.sleep(_LOOK)
         self._closed.set()
         self._thread.join(timeout=2 * _BEAT)
         if self._thread.is_alive():
             return  # the store does not answer
         with suppress(RuntimeError, OSError):  # the store's rank may have ended first
             self._store.set(f"beat/{self._rank}", _GONE)
+
+    def _is_last(self) -> bool:
+        """Whether all other ranks have left in good order."""
+        try:
+            beats = self._store.multi_get([f"beat/{one}" for one in range(1, self._world_size)])
+        except (RuntimeError, OSError):
+            return True  # a launcher has kept the store, and is gone
+        return all(beat.decode() == _GONE for beat in beats)
 
     def _run(self) -> None:
         beats, heard, heard_at = 0, "", time.monotonic()

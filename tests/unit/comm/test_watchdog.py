@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from longtake.comm import activity as module
+from longtake.comm import watchdog
 from longtake.comm.activity import Activity, Limits
 from longtake.comm.watchdog import Watchdog
 
@@ -106,3 +109,32 @@ def test_what_everyone_did_last_is_told() -> None:
         "rank 0: compute block 3, step 4",
         "rank 1: receive hop of block 3, step 4 from rank 0",
     ]
+
+
+def watches(count: int) -> list[Watchdog]:
+    """Return the watchdogs of some ranks, which watch."""
+    store = HashStore()
+    made = [Watchdog(store, rank, count, 60.0) for rank in range(count)]
+    for watch in made:
+        watch.start()
+    return made
+
+
+def test_rank_0_leaves_as_the_last() -> None:
+    first, *others = watches(3)
+    leaving = threading.Thread(target=first.close, args=(60.0,))
+    leaving.start()
+    for other in others:
+        leaving.join(0.1)
+        assert leaving.is_alive(), "rank 0 has left before another one"
+        other.close()
+    leaving.join(10.0)
+    assert not leaving.is_alive()
+
+
+def test_rank_0_waits_for_nobody_who_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "_HEARD", 0.1)
+    first, other = watches(2)
+    first.fail("rank 1 is gone")
+    first.close(60.0)
+    other.close()

@@ -62,8 +62,9 @@ class Interrupted(KeyboardInterrupt):
 def stop_on_interrupt(flag: StopFlag, *, silent: bool = False) -> Iterator[None]:
     """Turn the first of ``SIGNALS`` into ``flag``; a Ctrl-C after it interrupts at once.
 
-    A run that was told to ignore SIGHUP (``nohup``) goes on ignoring it. Outside the main thread
-    signals cannot be handled, and are left alone.
+    A run that was told to ignore SIGHUP (``nohup``) goes on ignoring it. A signal that has ended
+    the run, and for which the script has no handler of its own, is ignored from then on. Outside
+    the main thread signals cannot be handled, and are left alone.
 
     Args:
         flag: What is set.
@@ -94,4 +95,6 @@ def stop_on_interrupt(flag: StopFlag, *, silent: bool = False) -> Iterator[None]
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # A scheduler's next SIGTERM must not kill the process while it leaves with its status.
+            repeated = number == flag.signal and handler is signal.SIG_DFL
+            signal.signal(number, signal.SIG_IGN if repeated else handler)

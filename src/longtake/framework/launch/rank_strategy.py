@@ -31,6 +31,8 @@ ObjectT = TypeVar("ObjectT")
 
 _CONNECTED: Final = timedelta(minutes=1)
 """By then ranks that have met are connected, or cannot be."""
+_PARTING: Final = 600.0
+"""Seconds for which rank 0 waits for the others to have saved what they hold."""
 
 
 @final
@@ -62,6 +64,7 @@ class RankStrategy(ParallelStrategy):
         self._store: Store | None = None
         self._meetings = 0
         self._failed = False
+        self._patience = _PARTING
 
     @property
     def communicator(self) -> Communicator:
@@ -106,7 +109,7 @@ class RankStrategy(ParallelStrategy):
         """Take the device, and meet the other ranks."""
         super().setup_environment()
         self.set_world_ranks()
-        self._failed = False
+        self._failed, self._patience = False, _PARTING
         environment = self.cluster_environment
         assert environment is not None
         self._meet(environment.main_address, environment.main_port)
@@ -172,6 +175,8 @@ class RankStrategy(ParallelStrategy):
     def on_exception(self, exception: BaseException) -> None:
         """Tell the other ranks why they cannot go on."""
         self._failed = True
+        if isinstance(exception, KeyboardInterrupt):
+            self._patience = 0.0  # a second order: at once
         if self._communicator is not None and not isinstance(exception, RankFailure):
             with suppress(RuntimeError, OSError):  # the error on its way is the one to show
                 self._communicator.fail(_said(exception))
@@ -179,10 +184,10 @@ class RankStrategy(ParallelStrategy):
 
     @override
     def teardown(self) -> None:
-        """Leave the others. Never waits for them: they may be gone."""
+        """Leave the others, rank 0 as the last; nobody waits for one that is gone."""
         assert self.accelerator is not None
         if self._communicator is not None:
-            self._communicator.close()
+            self._communicator.close(self._patience)
             if self._failed:
                 self._communicator.abort()
             else:
