@@ -41,7 +41,7 @@ from longtake.caches import SameStepKV
 from longtake.framework.callbacks.base import LongtakeCallback
 from longtake.framework.data import PromptData
 from longtake.framework.engine.events import FramesDecoded
-from longtake.framework.module import Generator
+from longtake.framework.module import VideoModule
 from longtake.framework.trainer import InferenceTrainer
 from longtake.models import (
     AnyBackbone,
@@ -242,11 +242,11 @@ def _report(
     print(table(header, rows))
 
 
-def _framework(options: argparse.Namespace) -> tuple[Callable[[], Tensor], Generator]:
+def _framework(options: argparse.Namespace) -> tuple[Callable[[], Tensor], VideoModule]:
     """Return what makes the video with longtake, and its module, which loads in the first run."""
     collect = Collect()
     trainer = InferenceTrainer(accelerator="cpu", callbacks=[collect])
-    model = Generator(
+    model = VideoModule(
         options.pipeline,
         scheduler=FifoQueue(BLOCK, BLOCK),
         cache=SameStepKV(),

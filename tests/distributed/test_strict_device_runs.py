@@ -25,7 +25,7 @@ from longtake.framework.data import PromptData
 from longtake.framework.engine.journal import Journal
 from longtake.framework.engine.keeper import RunKeeper
 from longtake.framework.engine.run_folder import RunFolder
-from longtake.framework.module import Generator
+from longtake.framework.module import VideoModule
 from longtake.framework.trainer import InferenceTrainer
 from longtake.plan.ir.actions import CHANNELS
 from longtake.strategies import BlockDone, Communicator, SingleDevice, TaskDone
@@ -205,7 +205,7 @@ def predicted(communicator: Communicator, library: Path, model: Path, scratch: P
     trainer = InferenceTrainer(accelerator=cast(Any, StrictAccelerator()))
     # Lightning takes a device that it does not know for a CPU.
     cast(Any, trainer.strategy)._root_device = device
-    generator = Generator(pipeline=str(model), steps=2, dtype="float32")
+    generator = VideoModule(pipeline=str(model), steps=2, dtype="float32")
     data = PromptData("red shape", num_frames=21, height=32, width=48)
     engine = trainer.prepare(generator, data)
     folder = RunFolder(scratch)

@@ -40,7 +40,7 @@ from longtake.framework.engine.keeper import RunKeeper, earlier_report
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_folder import CONFIG_HEADER, INPUTS, LAST_ACTIONS, RunFolder
 from longtake.framework.engine.settings import settled_options
-from longtake.framework.module import Generator
+from longtake.framework.module import VideoModule
 from longtake.framework.trainer import InferenceTrainer
 from longtake.models.trust import plugins_allowed
 from longtake.plan.cost.profiles import match_name
@@ -66,7 +66,7 @@ class LongtakeCLI(LightningCLI):
     """Builds the parser from the classes' signatures and docstrings, and runs a subcommand."""
 
     trainer: InferenceTrainer
-    model: Generator
+    model: VideoModule
     datamodule: PromptData
     _folder: RunFolder | None = None
     _planned_for: str = "auto"
@@ -75,7 +75,7 @@ class LongtakeCLI(LightningCLI):
         restrict(plugins=plugins_allowed(os.environ))
         try:
             super().__init__(
-                Generator,
+                VideoModule,
                 PromptData,
                 trainer_class=InferenceTrainer,
                 save_config_callback=None,

@@ -30,11 +30,11 @@ from longtake.strategies import ActionDone
 
 
 @final
-class Generator(pl.LightningModule):
+class VideoModule(pl.LightningModule):
     """How videos are made: the model, the schedule of its blocks, the sampler.
 
-    ``Generator(pipeline="demo", steps=8)`` takes the fields of ``GenerationConfig``, which are the
-    options ``model.*`` of the command line.
+    ``VideoModule(pipeline="demo", steps=8)`` takes the fields of ``GenerationConfig``, which are
+    the options ``model.*`` of the command line.
     """
 
     @options_of(GenerationConfig)
@@ -150,5 +150,5 @@ class Generator(pl.LightningModule):
 
     def _engine(self) -> Engine:
         if self.engine is None:
-            raise RuntimeError("Generator runs under InferenceTrainer.predict, which prepares it")
+            raise RuntimeError("VideoModule runs under InferenceTrainer.predict, which prepares it")
         return self.engine

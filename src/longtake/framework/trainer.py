@@ -43,7 +43,7 @@ from longtake.framework.launch.deterministic import use_full_precision
 from longtake.framework.launch.environment import cluster_environment
 from longtake.framework.launch.interrupt import Interrupted, stop_on_interrupt
 from longtake.framework.launch.rank_strategy import RankStrategy
-from longtake.framework.module import Generator
+from longtake.framework.module import VideoModule
 from longtake.models import Placement, open_for_plan
 from longtake.models.loading.convert import convert
 from longtake.models.open_sora_plan import convert_folder
@@ -141,7 +141,7 @@ class InferenceTrainer(pl.Trainer):
 
     def prepare(
         self,
-        model: Generator,
+        model: VideoModule,
         datamodule: PromptData,
         grown: Callable[[Workloads, Sequence[Request]], Sequence[Request]] | None = None,
     ) -> Engine:
@@ -187,7 +187,7 @@ class InferenceTrainer(pl.Trainer):
 
     @override
     def predict(  # type: ignore[override]
-        self, model: Generator, datamodule: PromptData
+        self, model: VideoModule, datamodule: PromptData
     ) -> None:
         """Make the videos.
 
@@ -217,7 +217,7 @@ class InferenceTrainer(pl.Trainer):
 
     def plan(
         self,
-        model: Generator,
+        model: VideoModule,
         datamodule: PromptData,
         profile: str | None = None,
         actions: Path | None = None,

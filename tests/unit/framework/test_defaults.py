@@ -12,7 +12,7 @@ import pytest
 from longtake.caches import NextBlockKV
 from longtake.framework.data import PromptOptions
 from longtake.framework.engine.generation_config import GenerationConfig
-from longtake.framework.module import Generator
+from longtake.framework.module import VideoModule
 from longtake.framework.trainer import InferenceTrainer
 from longtake.noise import SharedPool
 from longtake.plan.cost import simulator as simulate
@@ -118,10 +118,10 @@ def test_options(function: Callable[..., Any], defaults: dict[str, Any]) -> None
 
 
 def test_options_of_a_model() -> None:
-    """``Generator`` and the command line take them from here."""
+    """``VideoModule`` and the command line take them from here."""
     given = defaults_of(GenerationConfig)
     assert {name: given[name] for name in MODEL} == MODEL
-    config = Generator(pipeline="demo").generation_config
+    config = VideoModule(pipeline="demo").generation_config
     assert {name: getattr(config, name) for name in MODEL} == MODEL
     assert (config.variant, config.revision, config.lora) == (None, None, None)
     assert isinstance(config.noise, SharedPool)

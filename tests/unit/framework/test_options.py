@@ -23,7 +23,7 @@ from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.preflight import check_modules
 from longtake.framework.engine.request import Request, VideoOptions
 from longtake.framework.main import main
-from longtake.framework.module import Generator
+from longtake.framework.module import VideoModule
 from longtake.framework.trainer import InferenceTrainer
 from longtake.framework.writers import Mp4Writer, VideoShape, frame_writer
 from longtake.framework.writers.fragments import FragmentEncoder
@@ -99,7 +99,7 @@ def test_no_option_is_declared_twice_in_a_group() -> None:
 def test_the_command_line_has_these_options_and_no_others(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert (declared(Generator), declared(PromptData)) == (set(), set()), "they hand options on"
+    assert (declared(VideoModule), declared(PromptData)) == (set(), set()), "they hand options on"
     with pytest.raises(SystemExit):
         main(["predict", "--print_config"])
     shown = capsys.readouterr().out
@@ -129,7 +129,7 @@ def test_an_option_is_explained_once(group: str) -> None:
     """In the docstring of the class that it is written in, which ``--help`` shows."""
     explained = Counter(
         name
-        for found in (*CLASSES[group], Generator, PromptData, Request)
+        for found in (*CLASSES[group], VideoModule, PromptData, Request)
         for name in re.findall(r"^    +(\w+): ", inspect.getdoc(found) or "", re.MULTILINE)
         if name in options(group)
     )

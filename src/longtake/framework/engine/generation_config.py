@@ -40,7 +40,7 @@ class Quantization:
 class GenerationConfig:
     """Options ``model.*``: how videos are made.
 
-    Each is written here alone: ``Generator`` takes these fields, and ``--help`` these texts.
+    Each is written here alone: ``VideoModule`` takes these fields, and ``--help`` these texts.
 
     Args:
         pipeline: The model: a diffusers folder, a hub id, or ``demo`` (bundled; its sizes are in

@@ -24,7 +24,7 @@ from longtake.caches import NoCache
 from longtake.errors import ModelError
 from longtake.framework import Engine, GenerationConfig, PromptAt, Request
 from longtake.framework.main import main
-from longtake.framework.module import Generator
+from longtake.framework.module import VideoModule
 from longtake.models import Lora, Placement, open_folder
 from longtake.models.loading.lora import file as lora_file
 from longtake.models.loading.weights import load_module
@@ -407,7 +407,7 @@ def test_the_command_line_takes_one_or_several(
     several = printed("[{path: a, scale: 0.5}, {path: b, component: transformer_2}]")
     expected = "  lora:\n  - path: a\n    scale: 0.5\n    component: transformer\n"
     assert expected in several
-    assert Generator("demo", lora="a").generation_config.loras == (Lora(path="a"),)
+    assert VideoModule("demo", lora="a").generation_config.loras == (Lora(path="a"),)
     with pytest.raises(SystemExit) as ended:
         main(["predict", "--model.pipeline", str(path), "--data.prompts", "x", "--output",
               str(path / "out"), "--model.lora", "./none"])  # fmt: skip
