@@ -1,11 +1,18 @@
-"""A video from Python: what ``longtake predict`` does, without the command line."""
+"""A video from Python: what ``longtake predict`` does, without the command line and Lightning."""
 
 from pathlib import Path
 
-from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
-from longtake.framework.writers import VideoShape, frame_writer
-from longtake.schedulers import FifoQueue
-from longtake.strategies import SingleDevice
+from longtake.api import (
+    Engine,
+    FifoQueue,
+    FramesDecoded,
+    GenerationConfig,
+    PromptAt,
+    Request,
+    SingleDevice,
+    VideoShape,
+    frame_writer,
+)
 
 generation_config = GenerationConfig(
     pipeline="demo", scheduler=FifoQueue(8, 8), steps=16, guidance_scale=2.0, dtype="float32"

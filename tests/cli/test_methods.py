@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 from typing_extensions import override
 
 import longtake.schedulers
-from longtake.framework.console import methods_report
+from longtake import plugins
 from longtake.framework.console.methods_report import Method, lines_of, schedulers, show
 from longtake.framework.main import main
 from longtake.plan.cost.methods import MethodCost
@@ -58,8 +58,8 @@ def test_every_scheduler_is_listed_with_what_it_is_for(capsys: pytest.CaptureFix
 
 
 def test_a_plug_in_is_listed_though_it_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("silent", f"{__name__}:Silent", methods_report.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(methods_report, "entry_points", lambda **_: [point])
+    point = EntryPoint("silent", f"{__name__}:Silent", "longtake.schedulers.v1")
+    monkeypatch.setattr(plugins, "entry_points", lambda: EntryPoints([point]))
     assert "Silent" in [scheduler.__name__ for scheduler in schedulers()]
     assert list(lines_of([Method(scheduler=Silent)])) == ["event=method scheduler=Silent"]
 

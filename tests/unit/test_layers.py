@@ -13,6 +13,7 @@ PACKAGE: Final = Path(__file__).parents[2] / "src" / "longtake"
 LAYERS: Final = (
     ("commands",),
     ("errors", "paths", "tables"),
+    ("plugins",),
     ("ready_configs",),
     ("threads",),
     ("task",),
@@ -26,6 +27,7 @@ LAYERS: Final = (
     ("framework",),
     ("demo",),
     ("testing",),
+    ("api",),
 )
 """Packages and modules of ``longtake``, lowest first. A module imports from its own and lower
 ones."""

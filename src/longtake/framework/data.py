@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, final, get_args, get_origin, get_type_hints
 
@@ -14,7 +15,14 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError, nearest
-from longtake.framework.engine.request import Keyframe, PromptAt, Request, VideoOptions, settled
+from longtake.framework.engine.request import (
+    Keyframe,
+    PromptAt,
+    Request,
+    VideoOptions,
+    prompt_schedule,
+    settled,
+)
 from longtake.framework.options import options_of
 from longtake.models import Defaults
 from longtake.paths import expanded
@@ -75,7 +83,8 @@ class PromptData(pl.LightningDataModule):
     @options_of(PromptOptions)
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
-        self._given = PromptOptions(*args, **options)
+        given = PromptOptions(*args, **options)
+        self._given = replace(given, prompts=_listed(given.prompts))
         self._requests: Requests | None = None
         self._made: Requests | None = None
         self.settle(Defaults())
@@ -161,6 +170,29 @@ class PromptData(pl.LightningDataModule):
         if not isinstance(prompt, str):
             return Request(index=index, prompts=tuple(prompt), **settings)
         return Request(index=index, prompts=(PromptAt(text=prompt),), **settings)
+
+
+def _listed(prompts: Any) -> list[str | list[PromptAt]] | str | None:
+    """Return prompts in the form of YAML, in whichever Python has given them.
+
+    Raises:
+        ConfigurationError: They are no texts and no schedules.
+    """
+    match prompts:
+        case None:
+            return None
+        case str() as text:
+            return text
+        case PathLike():
+            return str(Path(prompts))
+        case PromptAt():
+            return [[prompts]]
+        case Iterable() if not isinstance(prompts, Mapping | bytes):
+            return [one if isinstance(one, str) else list(prompt_schedule(one)) for one in prompts]
+    raise ConfigurationError(
+        f"data.prompts is {prompts!r}, of type {type(prompts).__name__}; give a text, a list of "
+        f"texts and schedules (lists of PromptAt), or a .txt or .jsonl file."
+    )
 
 
 def _kind_of(path: Path) -> str | None:

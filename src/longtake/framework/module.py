@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 from typing_extensions import override
 
-from longtake.errors import LongtakeError
+from longtake.errors import ConfigurationError, LongtakeError
 from longtake.framework.callbacks.base import dispatch, dispatch_failure
 from longtake.framework.engine.engine import Engine
 from longtake.framework.engine.events import (
@@ -150,5 +150,8 @@ class VideoModule(pl.LightningModule):
 
     def _engine(self) -> Engine:
         if self.engine is None:
-            raise RuntimeError("VideoModule runs under InferenceTrainer.predict, which prepares it")
+            raise ConfigurationError(
+                "the VideoModule has not been prepared: it runs under InferenceTrainer.predict, "
+                "not under another trainer."
+            )
         return self.engine

@@ -17,7 +17,7 @@ from typing_extensions import override
 from longtake.comm.choice import TransportName, check_transport
 from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
-from longtake.framework.callbacks.base import LongtakeCallback, VideoHooks
+from longtake.framework.callbacks.base import LongtakeCallback, VideoHooks, listens
 from longtake.framework.console.comparison_report import save as save_choice
 from longtake.framework.console.comparison_report import show as show_comparison
 from longtake.framework.console.conversion_report import show as show_converted
@@ -187,7 +187,7 @@ class InferenceTrainer(pl.Trainer):
 
     @override
     def predict(  # type: ignore[override]
-        self, model: VideoModule, datamodule: PromptData
+        self, model: VideoModule, datamodule: PromptData | None = None
     ) -> None:
         """Make the videos.
 
@@ -197,7 +197,11 @@ class InferenceTrainer(pl.Trainer):
         Args:
             model: How videos are made.
             datamodule: What to make.
+
+        Raises:
+            LongtakeError: The run cannot work, or would leave nothing.
         """
+        datamodule = self._checked(model, datamodule)
         model.stop.clear()
         engine = model.engine or self.prepare(model, datamodule)
         if isinstance(self.strategy, RankStrategy):
@@ -214,6 +218,27 @@ class InferenceTrainer(pl.Trainer):
         except BaseException:
             self.join(failed=True)
             raise
+
+    def _checked(self, model: object, datamodule: object) -> PromptData:
+        """Refuse what only a script can get wrong; return what to make."""
+        if not isinstance(model, VideoModule):
+            raise ConfigurationError(
+                f"predict was given a {type(model).__name__}; it makes videos with a VideoModule, "
+                f'such as VideoModule("demo").'
+            )
+        if not isinstance(datamodule, PromptData):
+            given = "nothing" if datamodule is None else f"a {type(datamodule).__name__}"
+            raise ConfigurationError(
+                f"predict was given {given} to make; give it a PromptData, such as "
+                f'PromptData(prompts=["a bird"], num_frames=81).'
+            )
+        if not listens(self.callbacks):  # type: ignore[attr-defined]
+            raise ConfigurationError(
+                "no callback takes what predict makes, so it would be lost: give "
+                'InferenceTrainer(callbacks=[VideoWriter().to("out/birds")]), or a '
+                "LongtakeCallback of your own."
+            )
+        return datamodule
 
     def plan(
         self,

@@ -6,7 +6,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -23,9 +22,7 @@ from longtake.models.loading.lora import NameTable
 from longtake.models.similar import instead_of
 from longtake.models.spec import BackboneSpec
 from longtake.models.trust import plugins_allowed
-
-ENTRY_POINT_GROUP = "longtake.models"
-"""Packages name modules in this entry-point group; importing one registers its families."""
+from longtake.plugins import plug_ins
 
 
 class ModelFamily(ABC):
@@ -289,5 +286,4 @@ def family_of(folder: ModelFolder) -> ModelFamily:
 
 @cache
 def _load_plug_ins() -> None:
-    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
-        entry_point.load()
+    plug_ins("models")  # importing their modules registers their families

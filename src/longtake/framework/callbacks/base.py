@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 import lightning.pytorch as pl
@@ -55,11 +56,22 @@ class VideoHooks(pl.Callback):
 
 
 class LongtakeCallback(VideoHooks):
-    """The base of callbacks that a config may name: ``trainer.callbacks`` takes its subclasses.
+    """The base of callbacks that scripts and configs give: ``trainer.callbacks`` takes them.
 
-    longtake's own writers and displays subclass ``VideoHooks``: they are made from a run's folder
+    longtake's own reports and displays subclass ``VideoHooks``: they are made from a run's folder
     and ranks, which no config can give.
     """
+
+
+def listens(callbacks: Sequence[pl.Callback]) -> bool:
+    """Whether any of them does something at a moment of a video."""
+    hooks = [name for name in vars(VideoHooks) if name.startswith("on_")]
+    return any(
+        getattr(type(callback), name) is not getattr(VideoHooks, name)
+        for callback in callbacks
+        if isinstance(callback, VideoHooks)
+        for name in hooks
+    )
 
 
 def dispatch(

@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError, OutputError
-from longtake.framework.callbacks.base import VideoHooks
+from longtake.framework.callbacks.base import LongtakeCallback
 from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
 from longtake.framework.engine.kept_video import KeptVideo
 from longtake.framework.engine.request import Request
@@ -35,7 +35,7 @@ _MOST: Final = 16
 
 
 @final
-class VideoWriter(VideoHooks):
+class VideoWriter(LongtakeCallback):
     """Writes each request's video frames as they are decoded, in constant memory.
 
     Colors are converted, and the file is written, in a thread beside the run, which waits for it
@@ -66,6 +66,8 @@ class VideoWriter(VideoHooks):
         self._label = label
         self._model = ""
         self._folder: RunFolder | None = None
+        self._new: RunFolder | None = None
+        """The folder, where this writer is to make it."""
         self._timings = Timings()
         self._request: Request | None = None
         self._writer: FrameWriter | None = None
@@ -142,6 +144,34 @@ class VideoWriter(VideoHooks):
         self._folder = folder
         self._timings = timings
         return self
+
+    def to(self, folder: str | Path, *, overwrite: bool = False) -> Self:
+        """Say where to write, in a script: ``VideoWriter().to("out/birds")``.
+
+        Args:
+            folder: Made when the run begins; each request gets a numbered folder in it.
+            overwrite: Whether an earlier run there may be replaced.
+        """
+        self._folder = self._new = RunFolder(folder, overwrite=overwrite)
+        return self
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take the folder, before weights are read; on the rank that the video comes out of."""
+        if not trainer.is_global_zero:
+            return
+        if self._folder is None:
+            raise ConfigurationError(
+                'the VideoWriter has no folder to write to: VideoWriter().to("out/birds").'
+            )
+        if self._new is not None:
+            self._new.create()
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the folder to others."""
+        if self._new is not None:
+            self._new.release()
 
     def after_frames(self, job: Job) -> None:
         """Do something as soon as all video frames so far are in the file.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TypeAlias
 
 from jsonargparse import ArgumentParser
@@ -16,14 +16,13 @@ from rich.table import Table
 import longtake.schedulers
 from longtake.caches import FeatureCache
 from longtake.framework.console.lines import Value, line_of
+from longtake.models.trust import plugins_allowed
 from longtake.plan.cost.methods import MethodCost, method_cost
+from longtake.plugins import plug_ins
 from longtake.schedulers import BlockScheduler, MethodCard
 
 Row: TypeAlias = dict[str, Value]
 """A line of the table: value by column."""
-
-ENTRY_POINT_GROUP = "longtake.schedulers"
-"""Packages name their schedulers' classes in this entry-point group, to have them listed."""
 
 _CAPTION = (
     "In latent frames, without guidance (which doubles the passes), of a video of 255 (a clip: of "
@@ -50,7 +49,8 @@ def schedulers() -> list[type[BlockScheduler]]:
     """Return longtake's schedulers and those of installed plug-ins, by name."""
     own = [getattr(longtake.schedulers, name) for name in longtake.schedulers.__all__]
     found = [one for one in own if issubclass(one, BlockScheduler) and one is not BlockScheduler]
-    found += [entry_point.load() for entry_point in entry_points(group=ENTRY_POINT_GROUP)]
+    if plugins_allowed(os.environ):
+        found += plug_ins("schedulers")
     return sorted(found, key=lambda scheduler: scheduler.__name__)
 
 

@@ -109,6 +109,20 @@ class ChosenLayout:
         communicator.make_groups(layout.groups)
         self._settled = workload, self.strategy.connected(layout, workload, communicator)
 
+    def check_joined(self, communicator: Communicator) -> None:
+        """Refuse to begin with several ranks that nothing connects.
+
+        Raises:
+            ConfigurationError: Says what connects them.
+        """
+        if communicator.world_size != self.world_size:
+            raise ConfigurationError(
+                f"this engine is one of {self.world_size} ranks, but it has been joined with "
+                f"{communicator.world_size - 1} others: call engine.join(communicator) on every "
+                f"rank, between check and load, or run it under "
+                f"InferenceTrainer(devices={self.world_size}), which does."
+            )
+
     def counted_workload(self) -> Workload:
         """Return ``workload`` with its operations counted, also where the layout did not need
         them.

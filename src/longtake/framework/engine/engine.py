@@ -159,6 +159,7 @@ class Engine:
             ModelError: A tensor is missing or misshapen.
         """
         self.check(requests)
+        self.chosen.check_joined(self._communicator)
         with self.timings.part("load"):
             self._weights.make_ready()
         with self.timings.part("text"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -99,7 +99,8 @@ class Request(VideoOptions):
     """One video to make: its options, none of them left to the model, and its prompts.
 
     Args:
-        prompts: Prompts along the video, in the order of time, the first one at 0 seconds.
+        prompts: Prompts along the video, in the order of time, the first one at 0 seconds. A text
+            alone, or a sequence of one, is taken for a prompt that holds all along.
         index: Number of the request in the run; names its output folder.
         origin: Where it was asked for (a file and line), for error messages.
         growth: Of a part by which a finished video grows: what is there of it. Its ``start`` is the
@@ -130,6 +131,7 @@ class Request(VideoOptions):
         return self.growth.frames - self.growth.known + self.num_frames
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "prompts", prompt_schedule(self.prompts))
         where = self.origin or f"prompt {self.index} in data.prompts"
         times = [prompt.at for prompt in self.prompts]
         if not times or times[0] != 0 or times != sorted(set(times)):
@@ -152,6 +154,31 @@ class Request(VideoOptions):
     def prompt_at(self, seconds: float) -> str:
         """Return the prompt that holds ``seconds`` into the video."""
         return next(prompt.text for prompt in reversed(self.prompts) if prompt.at <= seconds)
+
+
+def prompt_schedule(given: str | PromptAt | Sequence[str | PromptAt]) -> tuple[PromptAt, ...]:
+    """Return the prompts of one video, in whichever form Python has given them.
+
+    Raises:
+        ConfigurationError: They are something else, or several texts that say no time.
+    """
+    each: tuple[str | PromptAt, ...]
+    if isinstance(given, str | PromptAt) or not isinstance(given, Iterable):
+        each = (given,)
+    else:
+        each = tuple(given)
+    for one in each:
+        if not isinstance(one, str | PromptAt):
+            raise ConfigurationError(
+                f"a prompt is {one!r}, of type {type(one).__name__}; it is a text, or PromptAt("
+                f'at=0.0, text="...").'
+            )
+    if len(each) > 1 and any(isinstance(one, str) for one in each):
+        raise ConfigurationError(
+            f"one video has {len(each)} prompts, but not all say from when on they hold: give each "
+            f'as PromptAt(at=seconds, text="..."), or ask for {len(each)} videos.'
+        )
+    return tuple(PromptAt(text=one) if isinstance(one, str) else one for one in each)
 
 
 def settled(options: Mapping[str, Any], defaults: Defaults) -> dict[str, Any]:
