@@ -207,7 +207,7 @@ def _work(
         {"states": torch.zeros(2, size.tokens, size.text, device=device)}
     )
     queue = FifoQueue(*cut)
-    source = NoiseSource(seed=0, request=0, channels=16, height=size.height, width=size.width)
+    source = NoiseSource(seed=0, channels=16, height=size.height, width=size.width)
     return Denoising(
         backbone=backbone,
         tasks=queue.tasks(Video(_frames(cut), STEPS)),

@@ -111,7 +111,7 @@ def _latents(folder: ModelFolder, options: argparse.Namespace) -> Iterator[Tenso
 
     spec = family_of(folder).spec(folder)
     side = options.size // spec.compression.spatial
-    source = NoiseSource(seed=0, request=0, channels=spec.channels, height=side, width=side)
+    source = NoiseSource(seed=0, channels=spec.channels, height=side, width=side)
     total = spec.compression.latent_frames(options.frames[0])
     for block, first in enumerate(range(0, total, BLOCK)):
         yield source.normal(min(BLOCK, total - first), "latents", block)

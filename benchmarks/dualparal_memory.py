@@ -100,7 +100,7 @@ def measure(communicator: Communicator, path: str) -> Memory:
         )
     )
     queue, frames = FifoQueue(BLOCK, BLOCK), BLOCK * (BLOCKS + 1)
-    source = NoiseSource(seed=0, request=0, channels=spec.channels, height=SIDE, width=SIDE)
+    source = NoiseSource(seed=0, channels=spec.channels, height=SIDE, width=SIDE)
     work = Denoising(
         backbone=backbone,
         tasks=queue.tasks(Video(frames, STEPS)),

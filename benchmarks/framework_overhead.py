@@ -105,7 +105,7 @@ class Script:
         self.levels = [
             model.backbone.condition_step(float(t), SCALE) for t in model.scheduler.timesteps
         ]
-        source = NoiseSource(seed=SEED, request=0, channels=spec.channels, height=side, width=side)
+        source = NoiseSource(seed=SEED, channels=spec.channels, height=side, width=side)
         self.noise = SharedPool().blocks(source, self.cuts)
         self.latents: dict[int, Tensor] = {}
         self.samplers: dict[int, Any] = {}

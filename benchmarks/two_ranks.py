@@ -187,7 +187,7 @@ def denoising(
     """Return the work of one rank, which runs its own layers only."""
     backbone, prompts = backbone_of(size), prompts_of(tokens)
     text = lru_cache(lambda branches: backbone.condition_text({"states": prompts[list(branches)]}))
-    source = NoiseSource(seed=0, request=0, channels=CHANNELS, height=size.height, width=size.width)
+    source = NoiseSource(seed=0, channels=CHANNELS, height=size.height, width=size.width)
     return Denoising(
         backbone=backbone,
         tasks=workload.tasks(),

@@ -176,7 +176,7 @@ class TestDrifting(NoiseInitContract):
 
 
 def test_noise_drifts_on_from_block_to_block() -> None:
-    source = NoiseSource(seed=0, request=0, channels=4, height=64, width=64)
+    source = NoiseSource(seed=0, channels=4, height=64, width=64)
     blocks = own_noise.Drifting(0.5).blocks(source, FifoQueue(3, 2).blocks(14))
     frames = torch.cat(list(blocks), dim=2)[0].transpose(0, 1).flatten(1)
     # 16,384 numbers a frame: the deviation of a correlation is 0.008.

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, final, get_args, get_origin, get_type_hints
+from secrets import randbits
+from typing import Any, Final, Literal, final, get_args, get_origin, get_type_hints
 
 import lightning.pytorch as pl
 from typing_extensions import override
@@ -31,6 +32,7 @@ _VIDEO_OPTIONS = get_type_hints(VideoOptions)
 _LINE_KEYS: dict[str, Any] = {
     "prompt": str | list,
     **_VIDEO_OPTIONS,
+    "seed": int,  # null is the run's to draw: config.yaml has no place for one of a line
     "keyframes": list | None,
 }
 """What a line of a JSONL file may set, and its type."""
@@ -38,6 +40,8 @@ _SCHEDULE = re.compile(r"""\s*\[*\s*\{\s*["']?(at|text)["']?\s*:""")
 """How a prompt schedule begins that has been read as a text."""
 _LIST = re.compile(r"\s*\[.*,.*\]\s*", re.DOTALL)
 """A list that has been read as a text: not all of it are texts or schedules."""
+_SEED_BITS: Final = 32
+"""Of a seed that is drawn: short enough to be typed."""
 _NO_PROMPT_FILES = {".json", ".csv", ".tsv", ".yaml", ".yml", ".md", ".text"}
 """Endings by which a user means a file, of a kind that prompts are not read from."""
 
@@ -84,7 +88,9 @@ class PromptData(pl.LightningDataModule):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
         given = PromptOptions(*args, **options)
-        self._given = replace(given, prompts=_listed(given.prompts))
+        # Ranks of one run draw each its own: the output rank's alone makes noise, and is recorded.
+        seed = randbits(_SEED_BITS) if given.seed is None else given.seed
+        self._given = replace(given, prompts=_listed(given.prompts), seed=seed)
         self._requests: Requests | None = None
         self._made: Requests | None = None
         self.settle(Defaults())

@@ -6,20 +6,26 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from longtake.task import FrameRange
 
+_STREAM: Final = 0
+"""Where a request's index once stood: a run's first video keeps its noise."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseSource:
     """Where the random numbers of one request come from: always the CPU, never a rank.
 
+    They do not depend on which request of a run it is: a line of a batch can be made again alone,
+    and two prompts can be compared on one noise.
+
     Args:
         seed: The request's seed.
-        request: Index of the request, so that equal seeds still give different videos.
         channels: Latent channels ``C``.
         height: Latent height ``H``.
         width: Latent width ``W``.
@@ -28,16 +34,15 @@ class NoiseSource:
     """
 
     seed: int
-    request: int
     channels: int
     height: int
     width: int
     after: int = 0
 
     def generator(self, purpose: str, *index: int) -> torch.Generator:
-        """Return a CPU generator that is a function of (seed, request, purpose, index) alone."""
+        """Return a CPU generator that is a function of (seed, purpose, index) alone."""
         part = (f"after {self.after}",) if self.after else ()
-        words = "/".join(map(str, (self.seed, self.request, *part, purpose, *index))).encode()
+        words = "/".join(map(str, (self.seed, _STREAM, *part, purpose, *index))).encode()
         digest = hashlib.blake2b(words, digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
@@ -50,7 +55,7 @@ class NoiseSource:
 class NoiseInit(ABC):
     """Gives every block its starting noise.
 
-    A function of (seed, request, block) and of how the video is cut: never of rank, device or
+    A function of (seed, block) and of how the video is cut: never of rank, device or
     the number of devices.
     """
 

@@ -44,7 +44,7 @@ class StepNoise(ABC):
 
 @final
 class DrawnStepNoise(StepNoise):
-    """Standard normal noise, a function of (seed, request, block, version).
+    """Standard normal noise, a function of (seed, block, version).
 
     Args:
         source: Where random numbers come from.

@@ -9,6 +9,7 @@ import pytest
 from longtake.errors import ConfigurationError
 from longtake.framework import PromptAt
 from longtake.framework.data import PromptData
+from longtake.framework.engine.request import repeated
 
 CASES = Path(__file__).parents[2] / "cases"
 
@@ -108,3 +109,29 @@ def test_a_number_among_prompts_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"prompt 1 is .*1917.*numbers in quotes"):
         data.requests()
     assert texts(PromptData(["[wide shot] a cat", "[wide shot]"]))[0] == [(0, "[wide shot] a cat")]
+
+
+def test_a_seed_that_is_left_open_is_drawn_once_for_the_run() -> None:
+    drawn = [PromptData(["a", "b"], seed=None) for _ in range(3)]
+    seeds = {request.seed for data in drawn for request in data.requests()}
+    assert len(seeds) == 3, "two draws of 32 bits were equal, or one run has several seeds"
+    for data in drawn:
+        assert {data.settled["seed"]} == {request.seed for request in data.requests()}
+
+
+def test_a_line_cannot_have_its_seed_drawn(tmp_path: Path) -> None:
+    """A rerun from config.yaml would draw another one."""
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "a bird", "seed": null}\n')
+    with pytest.raises(ConfigurationError, match=r"line 1: seed cannot be None"):
+        PromptData(str(file)).requests()
+
+
+def test_requests_for_the_same_video_are_said() -> None:
+    requests = PromptData(["a", "b", "a", "a"], seed=4).requests()
+    said = repeated(requests)
+    assert [line.partition(",")[0] for line in said] == [
+        "request 2 asks for the same video as request 0",
+        "request 3 asks for the same video as request 0",
+    ]
+    assert not repeated(PromptData(["a", "b"]).requests())

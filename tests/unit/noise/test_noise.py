@@ -10,7 +10,7 @@ from longtake.schedulers import FifoQueue
 from longtake.task import FrameRange
 from longtake.testing.contracts import NoiseInitContract
 
-SOURCE = NoiseSource(seed=3, request=0, channels=2, height=3, width=4)
+SOURCE = NoiseSource(seed=3, channels=2, height=3, width=4)
 
 
 class TestIndependent(NoiseInitContract):

@@ -11,7 +11,7 @@ from longtake.framework.engine.conditioning import check_start, other_rate
 from longtake.framework.engine.memory import RunMemory
 from longtake.framework.engine.pictures import check_pictures
 from longtake.framework.engine.preflight import check_request, check_schedule, naming
-from longtake.framework.engine.request import Request
+from longtake.framework.engine.request import Request, repeated
 from longtake.framework.engine.workloads import Workloads, longest
 from longtake.plan.check.methods import check_method, unread
 from longtake.plan.cost.simulator import bounded, simulate
@@ -155,7 +155,7 @@ class ChosenLayout:
         rates = dict.fromkeys(
             filter(None, map(other_rate, checked))
         )  # a start for many is said once
-        return [*self.workloads.model.skipped, *unread(self.workload), *rates]
+        return [*self.workloads.model.skipped, *unread(self.workload), *rates, *repeated(checked)]
 
     def _lay_out(self, request: Request, requests: int) -> tuple[Workload, Layout]:
         model, workload = self.workloads.model, self.workloads.of(request)

@@ -73,7 +73,6 @@ def _source(workloads: Workloads, request: Request) -> NoiseSource:
     channels, height, width = workloads.picture(request)
     return NoiseSource(
         seed=request.seed,
-        request=request.index,
         channels=channels,
         height=height,
         width=width,

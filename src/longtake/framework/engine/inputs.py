@@ -13,7 +13,8 @@ from longtake.errors import ConfigurationError
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import INPUTS, RunFolder
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+"""1: noise depended on which request of the run it was."""
 
 
 def inputs_of(requests: Iterable[Request]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from longtake.errors import ConfigurationError
@@ -50,13 +50,15 @@ class VideoOptions:
         height: Height in pixels; left out: the model's own.
         width: Width in pixels; left out: the model's own.
         fps: Video frames per second; left out: the model's own.
-        seed: Of the starting noise; the same seed gives the same video on any device count.
+        seed: Of the starting noise; the same prompt and seed give the same video, alone or in a
+            batch, on any device count. ``null`` draws one for the run, which ``config.yaml`` and
+            ``report.json`` say.
         negative_prompt: What guidance steers away from; left out: the model's own, which for most
             is none.
         start: File that the video starts from: an image (PNG, JPEG, WebP), which becomes its
-            first frame, or a video, which it continues: the new video begins with the last
-            frames of that one, decoded from the model's latents. Cropped around the center to
-            the shape of ``height`` and ``width``, and resized.
+            first frame, or a video or a folder of frames, which it continues: the new video begins
+            with the last frames of that one, at ``fps``, decoded from the model's latents. Cropped
+            around the center to the shape of ``height`` and ``width``, and resized.
         start_frames: How many of the last frames of a video in ``start`` are kept: 1, 5, 9, ...
             with a VAE of 4 video frames per latent frame. Left out: 8 latent frames' worth (29),
             or as many as there are.
@@ -70,7 +72,7 @@ class VideoOptions:
     height: int | None = None
     width: int | None = None
     fps: int | None = None
-    seed: int = 0
+    seed: int | None = 0
     negative_prompt: str | None = None
     start: str | None = None
     start_frames: int | None = None
@@ -117,6 +119,7 @@ class Request(VideoOptions):
     height: int
     width: int
     fps: int = 16
+    seed: int = 0
     negative_prompt: str = ""
     keyframes: tuple[Keyframe, ...] = ()  # type: ignore[assignment]
     index: int = 0
@@ -179,6 +182,21 @@ def prompt_schedule(given: str | PromptAt | Sequence[str | PromptAt]) -> tuple[P
             f'as PromptAt(at=seconds, text="..."), or ask for {len(each)} videos.'
         )
     return tuple(PromptAt(text=one) if isinstance(one, str) else one for one in each)
+
+
+def repeated(requests: Iterable[Request]) -> list[str]:
+    """Return a warning for each request that asks for the same video as an earlier one."""
+    first: dict[Request, Request] = {}
+    warnings = []
+    for request in requests:
+        same = first.setdefault(replace(request, index=0, origin=""), request)
+        if same is not request:
+            warnings.append(
+                f"request {request.index} asks for the same video as request {same.index}, with "
+                f"seed {request.seed}: it is made twice; a line of a .jsonl file may have a seed "
+                f"of its own."
+            )
+    return warnings
 
 
 def settled(options: Mapping[str, Any], defaults: Defaults) -> dict[str, Any]:

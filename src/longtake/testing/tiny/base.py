@@ -304,7 +304,7 @@ def tiny_denoising(
         prompts = split_prompts(states)
         return backbone.condition_text(join_prompts([prompts[branch] for branch in branches]))
 
-    source = NoiseSource(seed=case.seed, request=0, channels=CHANNELS, height=HEIGHT, width=WIDTH)
+    source = NoiseSource(seed=case.seed, channels=CHANNELS, height=HEIGHT, width=WIDTH)
     return Denoising(
         backbone=backbone,
         tasks=case.workload.tasks(),

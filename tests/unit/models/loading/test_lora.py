@@ -130,7 +130,7 @@ def test_weights_are_those_of_the_fused_pipeline(path: Path, tmp_path: Path, sca
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_a_video_is_that_of_the_fused_pipeline(path: Path, tmp_path: Path, guidance: float) -> None:
     scheduler = FullSequence()
-    source = NoiseSource(seed=0, request=0, channels=CHANNELS, height=4, width=6)
+    source = NoiseSource(seed=0, channels=CHANNELS, height=4, width=6)
     noise = next(iter(Independent().blocks(source, scheduler.blocks(3))))
     high, low = (saved(random_lora(*LINEAR, seed=seed), tmp_path / f"{seed}") for seed in range(2))
     pipeline = fused(path, high, 0.3)

@@ -181,7 +181,6 @@ def noise_of(folder: ModelFolder, generation_config: GenerationConfig) -> Tensor
     spec = family_of(folder).spec(folder)
     source = NoiseSource(
         seed=0,
-        request=0,
         channels=spec.channels,
         height=HEIGHT // spec.compression.spatial,
         width=WIDTH // spec.compression.spatial,
