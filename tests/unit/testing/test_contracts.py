@@ -224,7 +224,7 @@ def test_noise_from_the_global_generator_is_found() -> None:
     with pytest.raises(AssertionError, match="global generator moved"):
         Suite().test_torch_global_generator_is_neither_read_nor_moved()
     with pytest.raises(AssertionError, match="not repeatable"):
-        Suite().test_noise_is_a_function_of_seed_request_and_block()
+        Suite().test_noise_is_a_function_of_seed_and_block()
 
 
 def test_a_cache_that_leaves_what_nobody_reads_is_found() -> None:
