@@ -20,8 +20,8 @@ demo: install  ## Make a one-minute video with the bundled model
 	@echo "The video is out/demo/0000/video.mp4"
 
 test: install  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/cli
-	$(BIN)/python -m pytest --ignore tests/unit --ignore tests/cli
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 15 tests/unit tests/cli
+	$(BIN)/python -m pytest --durations 15 --ignore tests/unit --ignore tests/cli
 
 test-kernels: install  ## Run the tests that compare bits under other kernels, with 1 and 2 threads
 	$(BIN)/python tools/test_kernels.py $(K)
