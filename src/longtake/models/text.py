@@ -13,6 +13,7 @@ from longtake.models.base import Placement, PromptStates
 from longtake.models.loading.encoders import load_encoder
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.tokenizers import load_tokenizer
+from longtake.models.truncation import telling
 
 PromptT = TypeVar("PromptT")
 """A prompt, or a prompt and what is encoded with it."""
@@ -51,7 +52,7 @@ def encode_with_pipeline(
     for name, encoder_class in encoders.items():
         parts[name] = load_encoder(folder, name, encoder_class, place)
         tokenizer = name.replace("text_encoder", "tokenizer")
-        parts[tokenizer] = load_tokenizer(folder, tokenizer)
+        parts[tokenizer] = telling(load_tokenizer(folder, tokenizer), name, folder.report)
     pipeline = pipeline_class(**parts)
     with torch.no_grad():
         batches = [

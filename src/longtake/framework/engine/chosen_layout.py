@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import final
 
 from longtake.errors import ConfigurationError, NoPlan
-from longtake.framework.engine.conditioning import check_start, other_rate
+from longtake.framework.engine.conditioning import check_start, lower_rate
 from longtake.framework.engine.memory import RunMemory
 from longtake.framework.engine.pictures import check_pictures
 from longtake.framework.engine.preflight import check_request, check_schedule, naming
@@ -153,7 +153,7 @@ class ChosenLayout:
         """Return the warnings that need no prediction of the run."""
         checked = sorted(self._checked, key=lambda request: request.index)
         rates = dict.fromkeys(
-            filter(None, map(other_rate, checked))
+            filter(None, map(lower_rate, checked))
         )  # a start for many is said once
         return [*self.workloads.model.skipped, *unread(self.workload), *rates, *repeated(checked)]
 

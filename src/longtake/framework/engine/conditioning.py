@@ -12,7 +12,7 @@ from longtake.models import BackboneSpec, Compression
 
 KEPT: Final = 8
 """Latent frames of a video that are kept where the user names no number: a usual block."""
-_SAME_RATE: Final = 0.01
+_LOWER: Final = 0.99
 """Of a rate: 23.976 and 24 frames a second are the same here."""
 
 
@@ -44,18 +44,23 @@ def check_start(request: Request, spec: BackboneSpec) -> None:
         )
 
 
-def other_rate(request: Request) -> str | None:
-    """Return a warning where a start is played at another rate than its own; else ``None``."""
+def start_file(request: Request) -> ConditioningFile:
+    """Return what a request starts from, at its own frame rate."""
+    assert request.start is not None
+    return ConditioningFile(request.start, fps=Fraction(request.fps))
+
+
+def lower_rate(request: Request) -> str | None:
+    """Return a warning where a start has too few frames for the rate; else ``None``."""
     if request.start is None or request.growth is not None:
         return None  # no file is read
-    rate = ConditioningFile(request.start).rate()
-    if not rate or abs(rate / Fraction(request.fps) - 1) < _SAME_RATE:
+    rate = start_file(request).rate()
+    if not rate or rate > request.fps * _LOWER:
         return None
-    times = float(rate) / request.fps
-    pace = f"{times:.3g} times slower" if times > 1 else f"{1 / times:.3g} times faster"
     return (
         f"data.start is {request.start}, a video of {float(rate):.5g} frames a second, but "
-        f"data.fps is {request.fps}: its frames are kept one by one, and shown {pace}."
+        f"data.fps is {request.fps}: some of its frames are taken several times, and what is made "
+        f"may move in jerks as well; data.fps {round(rate)} would take each once."
     )
 
 
@@ -68,7 +73,7 @@ def kept_frames(request: Request, spec: BackboneSpec) -> int:
     assert request.start is not None
     if request.growth is not None:
         return request.growth.known
-    compression, count = spec.compression, ConditioningFile(request.start).count()
+    compression, count = spec.compression, start_file(request).count()
     limits = [(count, f"{request.start} has {count} video frame{'' if count == 1 else 's'}")]
     if request.num_frames is not None:
         made = f"data.num_frames is {request.num_frames}, some of which are to be made"

@@ -2,77 +2,75 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import Any, Final, final
+from functools import cached_property
+from pathlib import Path
+from typing import final
 
-import av
 import numpy as np
 import torch
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from longtake.errors import ConfigurationError
+from longtake.framework.engine.folder_source import FolderSource
+from longtake.framework.engine.frame_source import FrameSource, picks, rate_of
+from longtake.framework.engine.picture_source import IMAGES, PictureSource
+from longtake.framework.engine.video_source import VideoSource
 from longtake.paths import expanded
 
-_IMAGES: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""What PIL reads."""
-_ANIMATIONS: Final = ("PNG", "WEBP", "GIF")
-"""Of which several pictures are a video; those of a JPEG or TIFF are other pictures, or pages."""
-_MOST: Final = 80_000_000
-"""Pixels of a picture: twice as many as 8K video has; PIL warns of more."""
-_HDR: Final = {16: "PQ", 18: "HLG"}
-"""Transfer characteristics, by the numbers of H.273, of which 8 bits and no tone mapping show a
-dull picture."""
+_HEIF = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc")
+"""How the files of phones begin, of which a video decoder would show one tile."""
 
 
 @final
 class ConditioningFile:
-    """The video frames of a file. PIL reads images, PyAV everything else.
+    """The video frames of a file or folder, as a viewer shows them.
 
     Args:
-        path: The file.
+        path: The file, or a folder of frames.
         option: What it was given for, in refusals.
+        fps: Video frames per second that a video is to be taken at: its frames are picked by their
+            times. ``None``: one by one. A folder's, which have no times, always are.
 
     Raises:
         ConfigurationError: It is missing, or its first frame cannot be decoded.
     """
 
-    def __init__(self, path: str, option: str = "data.start") -> None:
+    def __init__(self, path: str, option: str = "data.start", fps: Fraction | None = None) -> None:
         self._path = expanded(path)
         self._option = option
-        if self._path.is_dir():
-            raise ConfigurationError(
-                f"{option} is {path}, a folder; folders of frames are not read: give its last "
-                f"picture, or a video (video.mp4)."
-            )
-        if not self._path.is_file():
+        self._fps = fps
+        if not self._path.exists():
             raise ConfigurationError(f"{option} is {path}, but there is no such file.")
         with self._reading():
-            self._is_image = self._identify()
-        self._check()
+            self._source = _source_of(self._path)
+            refusal = self._source.check()
+        if refusal is not None:
+            raise ConfigurationError(f"{option} is {self._path}, {refusal}.")
         with self._reading():
-            next(self._frames())
+            next(iter(self._source.read((0,))))
+
+    @cached_property
+    def _picked(self) -> Sequence[int]:
+        """The pictures that are its video frames, by number; some of them several times."""
+        with self._reading():
+            times = None if self._fps is None else self._source.times()
+            if times is None or self._fps is None:
+                return range(self._source.count())
+            return picks(times, self._fps)
 
     def count(self) -> int:
-        """Return how many video frames there are. Of a video the packets are counted."""
-        with self._reading():
-            if self._is_image:
-                with self._image() as image:
-                    return int(getattr(image, "n_frames", 1)) if _moves(image) else 1
-            with av.open(str(self._path)) as container:
-                packets = container.demux(video=0)
-                return sum(1 for packet in packets if packet.size and not packet.is_discard)
+        """Return how many video frames there are."""
+        return len(self._picked)
 
     def rate(self) -> Fraction | None:
         """Return how many frames a second a video shows; ``None``: a picture, or not said."""
-        if self._is_image:
-            return None
-        with self._reading(), av.open(str(self._path)) as container:
-            average: Fraction | None = container.streams.video[0].average_rate
-            return average
+        with self._reading():
+            times = self._source.times()
+        return None if times is None else rate_of(times)
 
     def last(self, frames: int, height: int, width: int) -> Tensor:
         """Decode the last frames, in memory that does not grow with the file.
@@ -91,8 +89,12 @@ class ConditioningFile:
             ConfigurationError: Fewer can be decoded.
         """
         size, method = (width, height), Image.Resampling.LANCZOS
-        fitted = [ImageOps.fit(frame, size, method) for frame in self._last(frames)]
-        return torch.from_numpy(np.stack([np.asarray(frame) for frame in fitted]))
+        wanted = self._picked[-frames:]
+        fitted = {
+            number: np.asarray(ImageOps.fit(image, size, method))
+            for number, image in self._read(wanted)
+        }
+        return torch.from_numpy(np.stack([fitted[number] for number in wanted]))
 
     def original(self, frames: int) -> Tensor:
         """Decode the first of the last frames as it is, neither cropped nor resized.
@@ -104,64 +106,24 @@ class ConditioningFile:
             ``(height, width, 3)`` uint8 RGB, of the file's size.
 
         Raises:
-            ConfigurationError: Fewer can be decoded.
+            ConfigurationError: It cannot be decoded.
         """
-        return torch.from_numpy(np.array(self._last(frames)[0]))
+        ((_, image),) = self._read(self._picked[-frames:][:1])
+        return torch.from_numpy(np.array(image))
 
-    def _last(self, frames: int) -> deque[Image.Image]:
+    def _read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Image.Image]]:
+        """Decode pictures by number, each once."""
+        missing = set(wanted)
         with self._reading():
-            kept = deque(self._frames(), maxlen=frames)
-        if len(kept) < frames:
+            for number, image in self._source.read(missing):
+                yield number, image
+                missing.discard(number)
+        if missing:
             raise ConfigurationError(
-                f"{self._option} is {self._path}, of which {frames} video frames are to be kept, "
-                f"but only {len(kept)} can be decoded; the file seems to be damaged."
+                f"{self._option} is {self._path}, of which {len(set(wanted))} video frames are to "
+                f"be kept, but only {len(set(wanted)) - len(missing)} can be decoded; the file "
+                f"seems to be damaged."
             )
-        return kept
-
-    def _check(self) -> None:
-        """Refuse what would be too large to decode, or shown as nobody has seen it."""
-        with self._reading():
-            if self._is_image:
-                with self._image() as image:
-                    size, transfer = image.size, 0
-            else:
-                with av.open(str(self._path)) as container:
-                    shown = container.streams.video[0].codec_context
-                    size, transfer = (shown.width, shown.height), int(shown.color_trc or 0)
-        if size[0] * size[1] > _MOST:
-            raise ConfigurationError(
-                f"{self._option} is {self._path}, of {size[0]} x {size[1]} pixels, more than the "
-                f"{_MOST:,} that are read; make it smaller."
-            )
-        if transfer in _HDR:
-            raise ConfigurationError(
-                f"{self._option} is {self._path}, an HDR video ({_HDR[transfer]}); longtake reads "
-                f"those of standard range: convert it with a tone mapping first."
-            )
-
-    def _image(self) -> Image.Image:
-        return Image.open(self._path, formats=_IMAGES)
-
-    def _identify(self) -> bool:
-        """Return whether PIL knows the file."""
-        try:
-            with self._image():
-                return True
-        except UnidentifiedImageError:
-            return False
-
-    def _frames(self) -> Iterator[Image.Image]:
-        if self._is_image:
-            with self._image() as image:
-                for frame in ImageSequence.Iterator(image) if _moves(image) else (image,):
-                    yield _as_shown(ImageOps.exif_transpose(frame))
-        else:
-            with av.open(str(self._path)) as container:
-                pixel = container.streams.video[0].sample_aspect_ratio
-                for picture in container.decode(video=0):
-                    # Counterclockwise, as PIL turns; a viewer turns it after it has stretched it.
-                    shown = _stretched(picture.to_image(), pixel)
-                    yield shown.rotate(picture.rotation, expand=True)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -174,42 +136,15 @@ class ConditioningFile:
             ) from error
 
 
-def _moves(image: Image.Image) -> bool:
-    """Whether the pictures of a file are a video."""
-    return image.format in _ANIMATIONS
-
-
-def _as_shown(image: Image.Image) -> Image.Image:
-    """Return a picture in RGB as a viewer shows it.
-
-    What is transparent stands before white. Gray of 16 bits runs from black at 0 to white at
-    65,535, of floating-point numbers from 0 to 1.
-    """
-    if image.mode == "F":
-        levels = np.asarray(image, np.float64) * 255
-        return Image.fromarray(_rounded(levels)).convert("RGB")
-    if image.mode.startswith("I"):
-        return Image.fromarray(_rounded(np.asarray(image, np.float64) / 257)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _rounded(levels: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return levels.round().clip(0, 255).astype(np.uint8)
-
-
-def _stretched(image: Image.Image, pixel: Fraction | None) -> Image.Image:
-    """Return a picture with square pixels.
-
-    Args:
-        image: As it is stored.
-        pixel: Width of a pixel by its height; ``None`` or 0: not known, square.
-    """
-    if not pixel or pixel == 1:
-        return image
-    width, height = image.size
-    size = (round(width * pixel), height) if pixel > 1 else (width, round(height / pixel))
-    return image.resize(size, Image.Resampling.LANCZOS)
+def _source_of(path: Path) -> FrameSource:
+    """Return what reads a path: PIL what it knows, PyAV every other file."""
+    if path.is_dir():
+        return FolderSource(path)
+    with path.open("rb") as file:
+        if file.read(12)[4:] in _HEIF:
+            raise ValueError("HEIC is not read; convert it to JPEG or PNG")
+    try:
+        with Image.open(path, formats=IMAGES):
+            return PictureSource(path)
+    except UnidentifiedImageError:
+        return VideoSource(path)

@@ -10,7 +10,7 @@ from typing import TypeAlias, final
 import torch
 from torch import Tensor
 
-from longtake.framework.engine.conditioning import kept_frames
+from longtake.framework.engine.conditioning import kept_frames, start_file
 from longtake.framework.engine.conditioning_file import ConditioningFile
 from longtake.framework.engine.journal import Journal
 from longtake.framework.engine.pictures import Picture, pictures
@@ -81,7 +81,7 @@ class EncodedConditioning:
             size = (request.height, request.width)
             height, width = (pixels // spec.compression.spatial for pixels in size)
             return ConditioningFrames(latents=torch.empty(1, spec.channels, 0, height, width))
-        count, file = kept_frames(request, spec), ConditioningFile(request.start)
+        count, file = kept_frames(request, spec), start_file(request)
         frames = file.last(count, request.height, request.width)
         original = file.original(count) if spec.needs_start else None
         if spec.start != "channels":

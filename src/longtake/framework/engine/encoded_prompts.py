@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any, TypeAlias, final
 
 from torch import Tensor
@@ -22,8 +25,8 @@ from longtake.models.text import (
 )
 from longtake.strategies import Communicator
 
-_Picture: TypeAlias = tuple[str, int]
-"""A file that a video starts from, and how many of its last frames are kept."""
+_Picture: TypeAlias = tuple[str, int, int]
+"""A file that a video starts from, its frames per second, and how many of the last are kept."""
 
 
 @final
@@ -85,18 +88,23 @@ class EncodedPrompts:
         pictures = [None if picture is None else opened[picture] for _, picture in prompts]
         with reading(f"the text encoder of the model in {model.folder.path}"):
             place = model.generation_config.text_place(model.place)
-            return model.family.encode_text_with_pictures(model.folder, texts, pictures, place)
+            folder = replace(model.folder, report=_warn)
+            return model.family.encode_text_with_pictures(folder, texts, pictures, place)
 
     def _picture(self, request: Request) -> _Picture | None:
         """Return what the text encoder sees beside the request's prompts, if it sees pictures."""
         if request.start is None or not self._model.spec.reads_picture:
             return None
-        return request.start, kept_frames(request, self._model.spec)
+        return request.start, request.fps, kept_frames(request, self._model.spec)
 
     def _wrapped(self, text: str) -> str:
         return self._model.settings.prompt_template.replace("{}", text)
 
 
+def _warn(sentence: str) -> None:
+    sys.stderr.write(f"longtake: warning: {sentence}\n")
+
+
 def _opened(picture: _Picture) -> Tensor:
-    path, kept = picture
-    return ConditioningFile(path).original(kept)
+    path, fps, kept = picture
+    return ConditioningFile(path, fps=Fraction(fps)).original(kept)

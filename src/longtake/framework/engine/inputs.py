@@ -12,6 +12,7 @@ from typing import Any, Final
 from longtake.errors import ConfigurationError
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import INPUTS, RunFolder
+from longtake.paths import expanded
 
 _FORMAT: Final = 2
 """1: noise depended on which request of the run it was."""
@@ -85,7 +86,17 @@ def _request(request: Request) -> dict[str, Any]:
 
 
 def _file(name: str) -> tuple[str, str]:
-    """Return a file's absolute path and the checksum of what is in it."""
-    path = Path(name).expanduser().absolute()
+    """Return the absolute path of a file, or of a folder of files, and its checksum."""
+    path = expanded(name).absolute()
+    if not path.is_dir():
+        return str(path), _checksum(path)
+    digest = hashlib.blake2b()
+    for inside in sorted(path.iterdir()):
+        if not inside.name.startswith("."):
+            digest.update(f"{inside.name}\0{_checksum(inside)}\0".encode())
+    return str(path), digest.hexdigest()
+
+
+def _checksum(path: Path) -> str:
     with path.open("rb") as file:
-        return str(path), hashlib.file_digest(file, "blake2b").hexdigest()
+        return hashlib.file_digest(file, "blake2b").hexdigest()

@@ -38,7 +38,7 @@ class ModelFolder:
         index: The content of ``model_index.json``.
         hub: Where the weights may still have to be fetched from; ``None`` for a local folder.
         loras: What is merged into its transformers when they are read.
-        report: Called with a sentence about what of a LoRA is skipped.
+        report: Called with a sentence about what of a LoRA or of a prompt is skipped.
         variant: Which weight files are read where a component has them: ``fp16``, say.
         weights: A file or folder that the transformer is read from, in place of the folder's own.
         weights_2: The same, of the second expert.

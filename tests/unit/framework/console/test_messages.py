@@ -107,7 +107,7 @@ def refused(
         (("--data.prompts", "null"), "data.prompts is empty"),
         (("--model.start_noise", "1.5"), "start_noise is 1.5, but it is a share: choose 0 to 1"),
         (("--data.start", "none.png"), "data.start is none.png, but there is no such file"),
-        (("--data.start", "pyproject.toml"), "cannot be read as an image (PNG, JPEG, WebP) or a"),
+        (("--data.start", "pyproject.toml"), "pyproject.toml, which holds no video"),
         (("--data.start", "docs/demo.gif", "--data.start_frames", "6"), "nearest are 5 and 9"),
         (("--data.start", "docs/demo.gif", "--data.start_frames", "85"), "the most is 77"),
         (("--data.prompts", " "), "prompt 0 in data.prompts is empty"),

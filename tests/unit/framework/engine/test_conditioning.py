@@ -295,7 +295,7 @@ def test_the_end_of_a_video_is_kept(files: Path, name: str) -> None:
     ("name", "words"),
     [
         ("none.png", "but there is no such file"),
-        ("", "a folder; folders of frames are not read"),
+        ("", "a folder in which clip.mp4 is no picture"),
         ("note.txt", "cannot be read as an image"),
         ("half.png", "cannot be read as an image"),
         ("half.mp4", "cannot be read as an image"),
@@ -484,8 +484,3 @@ def test_pixels_that_are_not_square_are_stretched() -> None:
     count = file.count()
     height, width, _ = file.original(count).shape
     assert (width, height) == (320, 96)
-
-
-def test_a_folder_of_frames_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"a folder; folders of frames are not read"):
-        ConditioningFile(str(tmp_path))

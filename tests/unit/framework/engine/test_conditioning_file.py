@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import struct
+import wave
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageCms
 
 from longtake.errors import ConfigurationError
 from longtake.framework import PromptAt, Request
-from longtake.framework.engine.conditioning import other_rate
+from longtake.framework.engine.conditioning import lower_rate
 from longtake.framework.engine.conditioning_file import ConditioningFile
+from longtake.framework.engine.frame_source import picks
+from longtake.framework.engine.inputs import inputs_of
+from longtake.framework.writers import PngWriter, VideoShape
 
 CASES = Path(__file__).parents[3] / "cases"
 
@@ -23,23 +29,6 @@ def _request(**options: Any) -> Request:
     return Request(
         prompts=(PromptAt(text="red"),), num_frames=37, height=32, width=48, seed=0, **options
     )
-
-
-@pytest.mark.parametrize(
-    ("file", "words"),
-    [("fps60.mp4", "of 60 frames a second"), ("fps30.mp4", "and shown 1.88 times slower")],
-)
-def test_another_frame_rate_is_said(file: str, words: str) -> None:
-    start = str(CASES / "start-other-frame-rate" / file)
-    said = other_rate(_request(start=start, fps=16))
-    assert said is not None
-    assert words in said
-
-
-def test_its_own_frame_rate_is_not_worth_a_word() -> None:
-    start = str(CASES / "start-other-frame-rate" / "fps30.mp4")
-    assert other_rate(_request(start=start, fps=30)) is None
-    assert other_rate(_request(start=None, fps=30)) is None
 
 
 @pytest.mark.parametrize(
@@ -110,3 +99,231 @@ def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(tmp_path: P
     Image.new("1", (10_000, 8_500)).save(file)
     with pytest.raises(ConfigurationError, match="10000 x 8500 pixels, more than the"):
         ConditioningFile(str(file))
+
+
+def write_video(
+    file: Path, frames: list[np.ndarray[Any, Any]], rate: Fraction | int, codec: str = "libx264"
+) -> None:
+    """Write pictures as a video whose every frame is as good as lossless."""
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options={"crf": "1"})
+        height, width, _ = frames[0].shape
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def gray(level: int, height: int = 32, width: int = 48) -> np.ndarray[Any, Any]:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def brightness(file: ConditioningFile, frames: int) -> list[float]:
+    return [float(frame.float().mean()) for frame in file.last(frames, 32, 48)]
+
+
+# When each frame is shown.
+
+
+@pytest.mark.parametrize(("file", "rate"), [("fps60.mp4", 60), ("fps30.mp4", 30)])
+def test_frames_are_picked_at_the_rate_of_the_new_video(file: str, rate: int) -> None:
+    """Of 60 frames a second, each 6 brighter than the one before, every 3.75th is kept at 16."""
+    path = str(CASES / "start-other-frame-rate" / file)
+    every = ConditioningFile(path)
+    count = every.count()
+    levels = brightness(every, count)
+    step = (levels[-1] - levels[0]) / (count - 1)
+    picked = ConditioningFile(path, fps=Fraction(16))
+    assert picked.rate() == rate
+    assert picked.count() == int((count - 1) / rate * 16 + 0.5) + 1
+    found = brightness(picked, picked.count())
+    assert found[-1] == levels[-1], "it goes on from the last frame"
+    for back, level in enumerate(reversed(found)):
+        assert abs(levels[-1] - back * step * rate / 16 - level) <= step / 2 + 1, back
+
+
+def test_gaps_between_frames_are_shown_as_long_as_they_last() -> None:
+    path = str(CASES / "start-other-frame-rate" / "vfr.mp4")
+    with av.open(path) as container:
+        decoded = list(container.decode(video=0))
+    shown = [(float(frame.time or 0), frame.to_ndarray(format="gray").mean()) for frame in decoded]
+    picked = ConditioningFile(path, fps=Fraction(16))
+    found = brightness(picked, picked.count())
+    last = shown[-1][0]
+    for back, level in enumerate(reversed(found)):
+        moment = last - back / 16
+        near = [now for time, now in shown if time <= moment + 1 / 32]
+        assert abs(level - near[-1]) <= 8, moment
+
+
+def test_nearly_equal_rates_take_each_frame_once() -> None:
+    for own, wanted in ((Fraction(24000, 1001), 24), (24, Fraction(24000, 1001)), (16, 16)):
+        times = tuple(round(Fraction(n) / own, 3) for n in range(200))  # as a container rounds them
+        assert picks(times, Fraction(wanted)) == list(range(200))
+
+
+def test_a_slower_video_repeats_frames_and_that_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "slow.mp4"
+    write_video(file, [gray(20 * n) for n in range(9)], rate=8)
+    picked = ConditioningFile(str(file), fps=Fraction(16))
+    assert picked.count() == 17
+    levels = brightness(picked, 4)
+    assert levels[-1] - levels[-2] > 15
+    assert abs(levels[-2] - levels[-3]) < 2
+    said = lower_rate(_request(start=str(file), fps=16))
+    assert said is not None
+    assert "a video of 8 frames a second, but data.fps is 16" in said
+    assert lower_rate(_request(start=str(file), fps=8)) is None
+    assert lower_rate(_request(start=None, fps=30)) is None
+
+
+def test_an_animation_is_played_as_long_as_its_pictures_say(tmp_path: Path) -> None:
+    file = tmp_path / "a.webp"
+    pictures = [Image.fromarray(gray(60 * n)) for n in range(4)]
+    pictures[0].save(
+        file, save_all=True, append_images=pictures[1:], lossless=True, duration=[250, 500, 250, 1]
+    )
+    read = ConditioningFile(str(file), fps=Fraction(4))
+    assert brightness(read, read.count()) == [0, 60, 60, 120, 180]
+
+
+# Which colors.
+
+
+@pytest.mark.parametrize(
+    ("size", "tag", "full", "rgb"),
+    [
+        ((64, 64), None, False, (254, 0, 0)),
+        ((1280, 64), None, False, (255, 24, 0)),
+        ((64, 578), None, False, (255, 24, 0)),
+        ((1280, 64), 6, False, (254, 0, 0)),
+        ((64, 64), 1, False, (255, 24, 0)),
+        ((64, 64), 9, False, (255, 10, 0)),
+        ((64, 64), 6, True, (238, 14, 14)),
+    ],
+)
+def test_colors_follow_the_tags_and_without_them_the_size(
+    tmp_path: Path, size: tuple[int, int], tag: int | None, full: bool, rgb: tuple[int, ...]
+) -> None:
+    """Y, U, V of 81, 90, 240: what they are in RGB is worked out by hand from H.273."""
+    file = tmp_path / "color.mkv"
+    frame = av.VideoFrame(*size, "yuv420p")
+    for plane, level in zip(frame.planes, (81, 90, 240), strict=True):
+        plane.update(bytes([level]) * plane.buffer_size)
+    with av.open(str(file), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=8, options={"crf": "0"})
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        if tag is not None:
+            stream.codec_context.colorspace = frame.colorspace = tag
+        if full:
+            stream.codec_context.color_range = frame.color_range = 2
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    shown = ConditioningFile(str(file)).original(1)[10, 10].tolist()
+    assert max(abs(a - b) for a, b in zip(shown, rgb, strict=True)) <= 2, shown
+
+
+def test_a_color_profile_is_applied(tmp_path: Path) -> None:
+    """Full green of a profile whose green and red are swapped is red."""
+    file = tmp_path / "profile.png"
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, green = profile.index(b"rXYZ"), profile.index(b"gXYZ")
+    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
+    Image.new("RGB", (16, 16), (0, 255, 0)).save(file, icc_profile=bytes(profile))
+    red_pixel = ConditioningFile(str(file)).original(1)[0, 0].tolist()
+    assert red_pixel[0] > 250
+    assert max(red_pixel[1:]) < 5
+    Image.new("RGB", (16, 16), (0, 255, 0)).save(file, icc_profile=b"broken")
+    assert ConditioningFile(str(file)).original(1)[0, 0].tolist() == [0, 255, 0]
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_avif_is_read(tmp_path: Path, pictures: int) -> None:
+    file = tmp_path / "a.avif"
+    first, *others = (Image.fromarray(gray(40 * n)) for n in range(pictures))
+    first.save(file, save_all=True, append_images=others, quality=100, duration=125)
+    read = ConditioningFile(str(file), fps=Fraction(8))
+    assert brightness(read, read.count()) == pytest.approx([40 * n for n in range(pictures)], abs=3)
+
+
+def test_pictures_of_phones_are_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "a.heic"
+    file.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(ConfigurationError, match="HEIC is not read; convert it to JPEG or PNG"):
+        ConditioningFile(str(file))
+
+
+def test_a_file_without_a_video_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.wav"
+    with wave.open(str(file), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(bytes(1600))
+    with pytest.raises(ConfigurationError, match="which holds no video"):
+        ConditioningFile(str(file))
+
+
+# Folders of frames.
+
+
+def test_a_folder_of_frames_is_read_in_the_order_of_numbers(tmp_path: Path) -> None:
+    for n in range(1, 13):
+        Image.fromarray(gray(20 * n)).save(tmp_path / f"f{n}.png")
+    (tmp_path / ".DS_Store").write_text("")
+    read = ConditioningFile(str(tmp_path), fps=Fraction(16))
+    assert read.count() == 12
+    assert read.rate() is None
+    assert brightness(read, 5) == [20.0 * n for n in range(8, 13)]
+
+
+def test_frames_that_longtake_has_written_are_continued(tmp_path: Path) -> None:
+    """The run's folder, and that of its request, name what is meant in them."""
+    frames = torch.stack([torch.from_numpy(gray(30 * n)) for n in range(5)])
+    folder = tmp_path / "0000" / "frames"
+    folder.parent.mkdir()
+    with PngWriter(folder, VideoShape(height=32, width=48, fps=8)) as writer:
+        writer.write(frames)
+    assert torch.equal(ConditioningFile(str(folder)).last(5, 32, 48), frames)
+    for path in (tmp_path, tmp_path / "0000"):
+        with pytest.raises(
+            ConfigurationError, match=r"a run's folder; give the video itself, .*frames"
+        ):
+            ConditioningFile(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (None, "a folder without a picture"),
+        ("notes.txt", "notes.txt is no picture; a folder of frames holds nothing else"),
+        ("b.png", "b.png has 16 x 16 pixels and a.png 48 x 32; frames of one video have one size"),
+        ("large.png", "large.png is of 10000 x 8500 pixels, more than the"),
+    ],
+)
+def test_a_folder_that_is_no_video_is_refused(tmp_path: Path, name: str | None, words: str) -> None:
+    if name is not None:
+        Image.fromarray(gray(0)).save(tmp_path / "a.png")
+    match name:
+        case "notes.txt":
+            (tmp_path / name).write_text("x")
+        case "b.png":
+            Image.new("RGB", (16, 16)).save(tmp_path / name)
+        case "large.png":
+            Image.new("1", (10_000, 8_500)).save(tmp_path / name)
+    with pytest.raises(ConfigurationError, match=words):
+        ConditioningFile(str(tmp_path))
+
+
+def test_a_folder_has_a_checksum_of_all_that_is_read_of_it(tmp_path: Path) -> None:
+    def checksum() -> str:
+        (said,) = inputs_of([_request(start=str(tmp_path), fps=8)])["requests"]
+        return str(said["start_checksum"])
+
+    for n in range(2):
+        Image.fromarray(gray(9 * n)).save(tmp_path / f"{n}.png")
+    first = checksum()
+    (tmp_path / ".hidden").write_text("")
+    assert checksum() == first
+    Image.fromarray(gray(1)).save(tmp_path / "1.png")
+    assert checksum() != first

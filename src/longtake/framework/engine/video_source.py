@@ -1,0 +1,120 @@
+"""Video source: the frames of a video, read with PyAV, with the times that the container gives."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final, final
+
+import av
+from PIL import Image
+from typing_extensions import override
+
+from longtake.framework.engine.frame_source import FrameSource, FrameTimes, too_large
+
+_HDR: Final = {16: "PQ", 18: "HLG"}
+"""Transfer characteristics, by the numbers of H.273, of which 8 bits and no tone mapping show a
+dull picture."""
+_UNTAGGED: Final = 2
+"""The matrix of H.273 that says nothing."""
+_BT709: Final = 1
+_HD: Final = (1280, 577)
+"""Width and height from which on players take an untagged video for BT.709, else for BT.601."""
+
+
+@final
+class VideoSource(FrameSource):
+    """Frames of the first video of a file.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @override
+    def check(self) -> str | None:
+        with av.open(str(self._path)) as container:
+            if not container.streams.video:
+                return "which holds no video"
+            stream = container.streams.video[0]
+            shown, pixel = stream.codec_context, stream.sample_aspect_ratio
+            if refusal := too_large(_square((shown.width, shown.height), pixel)):
+                return refusal
+            transfer = int(shown.color_trc or 0)
+        if transfer in _HDR:
+            return (
+                f"an HDR video ({_HDR[transfer]}); longtake reads those of standard range: convert "
+                f"it with a tone mapping first"
+            )
+        return None
+
+    @override
+    def count(self) -> int:
+        return len(self._stamps()[0])
+
+    @override
+    def times(self) -> FrameTimes | None:
+        stamps, base, rate = self._stamps()
+        known = [stamp for stamp in stamps if stamp is not None]
+        if len(set(known)) == len(stamps):
+            return tuple(stamp * base for stamp in sorted(known))
+        return None if not rate else tuple(Fraction(n) / rate for n in range(len(stamps)))
+
+    @override
+    def read(self, wanted: Collection[int]) -> Iterator[tuple[int, Image.Image]]:
+        stamps = self._stamps()[0]
+        known = sorted({stamp for stamp in stamps if stamp is not None})
+        numbers = {stamp: number for number, stamp in enumerate(known)}
+        if len(known) != len(stamps):
+            numbers = {}  # by their places
+        with av.open(str(self._path)) as container:
+            pixel = container.streams.video[0].sample_aspect_ratio
+            for place, frame in enumerate(container.decode(video=0)):
+                number = place if frame.pts is None else numbers.get(frame.pts, place)
+                if number not in wanted:
+                    continue
+                # Counterclockwise, as PIL turns; a viewer turns it after it has stretched it.
+                shown = _stretched(_rgb(frame), pixel)
+                yield number, shown.rotate(frame.rotation, expand=True)
+
+    def _stamps(self) -> tuple[list[int | None], Fraction, Fraction | None]:
+        """Return the time stamps of all frames, as stored, their unit, and the average rate.
+
+        Of packets, which takes no decoding; without those that are not to be shown.
+        """
+        with av.open(str(self._path)) as container:
+            stream = container.streams.video[0]
+            packets = container.demux(video=0)
+            found = [packet.pts for packet in packets if packet.size and not packet.is_discard]
+            rate: Fraction | None = stream.average_rate
+            return found, stream.time_base or Fraction(1), rate
+
+
+def _rgb(frame: Any) -> Image.Image:
+    """Return a frame in RGB: by its own matrix and range, or by those that players assume."""
+    hd = frame.width >= _HD[0] or frame.height >= _HD[1]
+    if frame.colorspace == _UNTAGGED and hd:
+        frame = frame.reformat(format="rgb24", src_colorspace=_BT709)
+    image: Image.Image = frame.to_image()
+    return image
+
+
+def _square(size: tuple[int, int], pixel: Fraction | None) -> tuple[int, int]:
+    """Return the size of a picture with square pixels.
+
+    Args:
+        size: Width and height as stored.
+        pixel: Width of a pixel by its height; ``None`` or 0: not known, square.
+    """
+    width, height = size
+    if not pixel or pixel == 1:
+        return size
+    return (round(width * pixel), height) if pixel > 1 else (width, round(height / pixel))
+
+
+def _stretched(image: Image.Image, pixel: Fraction | None) -> Image.Image:
+    size = _square(image.size, pixel)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
