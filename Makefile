@@ -90,8 +90,10 @@ audit: install  ## Ask which of the locked packages have known holes (needs pip-
 cuda-rules: install  ## Run every strategy, mesh and method under CUDA's rules (RULES="--sample 20 --seed 7")
 	OMP_NUM_THREADS=1 $(BIN)/python tools/cuda_rules.py $(RULES)
 
-faults: install  ## Kill runs at 1,000 points and let them go on: prints the table (FAULTS="--real --points 100")
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults $(FAULTS)
+faults: install  ## Kill runs at 1,000 points and the command at 100: prints two tables, goes on where it was stopped
+	@mkdir -p .work
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --log .work/faults.jsonl $(FAULTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --log .work/faults.jsonl --real $(FAULTS)
 
 fuzz: install  ## Run hostile input through the command: 10,000 inputs, hours (FUZZ="--count 300 --seed 7")
 	$(BIN)/python tools/fuzz.py $(FUZZ)

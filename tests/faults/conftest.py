@@ -6,6 +6,7 @@ import pytest
 
 from longtake.testing.tiny.base import tiny_wan_folder
 from tests.faults.cases import METHODS, Whole, whole_run
+from tests.faults.forked import start_server
 
 
 @pytest.fixture(scope="session")
@@ -18,4 +19,5 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Whole]:
     """Return the undisturbed runs, by method."""
     folder = tmp_path_factory.mktemp("whole")
+    start_server()
     return {method: whole_run(model, method, folder / method) for method in METHODS}

@@ -1,4 +1,4 @@
-"""Real runs: the command as a user starts it, killed by the id of its process."""
+"""Real runs: the command as a user starts it, killed by the id of one of its processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.faults.forked import Ended, Fault, said
 PATIENCE: Final = 1200.0
 """Seconds after which a run hangs."""
 PARTING: Final = 60.0
-"""Seconds in which processes of a run whose first one was killed must have ended."""
+"""Seconds in which the other processes of a killed run must have ended."""
 
 
 def run_real(args: Sequence[str], log: Path, ranks: int = 1, fault: Fault | None = None) -> Ended:
@@ -27,12 +27,12 @@ def run_real(args: Sequence[str], log: Path, ranks: int = 1, fault: Fault | None
         args: Of the command, which starts the processes of the other ranks itself.
         log: File for what it says; replaced.
         ranks: Number of ranks, which ``args`` say as well.
-        fault: What befalls its first process; the others must end by themselves.
+        fault: What befalls the first process, or the one of another rank once it is there; the
+            others must end by themselves.
 
     Raises:
         AssertionError: It hangs, or leaves a process.
     """
-    del ranks
     start, struck = time.monotonic(), False
     out = args[args.index("--output") + 1]
     with log.open("w") as file:
@@ -42,7 +42,7 @@ def run_real(args: Sequence[str], log: Path, ranks: int = 1, fault: Fault | None
             seconds = time.monotonic() - start
             if fault is not None and not struck and seconds > fault.after:
                 struck = True
-                process.send_signal(fault.signal)
+                _strike(process.pid, out, fault, ranks)
             if seconds > PATIENCE:
                 process.kill()
                 process.wait()
@@ -51,16 +51,29 @@ def run_real(args: Sequence[str], log: Path, ranks: int = 1, fault: Fault | None
     until = time.monotonic() + PARTING
     while left := processes_of(out):
         if time.monotonic() > until:
-            for number in left:
-                with suppress(ProcessLookupError):
-                    os.kill(number, signal.SIGKILL)
+            _kill(left, signal.SIGKILL)
             raise AssertionError(f"the run has left processes {left}: {said(log)}")
         time.sleep(0.05)
     return Ended((process.returncode,), said(log), seconds, struck)
 
 
+def _strike(first: int, out: str, fault: Fault, ranks: int) -> None:
+    """Strike a process: the others are its copies, started in the order of their ranks."""
+    others = [number for number in processes_of(out) if number != first]
+    if fault.rank and len(others) == ranks - 1:
+        _kill([others[fault.rank - 1]], fault.signal)
+    else:
+        _kill([first], fault.signal)
+
+
+def _kill(processes: Sequence[int], number: signal.Signals) -> None:
+    for one in processes:
+        with suppress(ProcessLookupError):
+            os.kill(one, number)
+
+
 def processes_of(word: str) -> list[int]:
-    """Return the processes that live and have a word among their arguments."""
+    """Return the processes that live and have a word among their arguments, in ascending order."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -68,4 +81,4 @@ def processes_of(word: str) -> list[int]:
         with suppress(OSError):
             if word.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
-    return found
+    return sorted(found)
