@@ -61,6 +61,19 @@ def options(model: Path, method: str, ranks: int, decode_devices: int = 0) -> li
         ranks: Of the run.
         decode_devices: How many of them decode.
     """
+    return [
+        *("predict", "--model.pipeline", str(model), *COMMON, *METHODS[method]),
+        *devices(ranks, decode_devices),
+    ]
+
+
+def devices(ranks: int, decode_devices: int = 0) -> list[str]:
+    """Return the options that say where a run runs.
+
+    Args:
+        ranks: Of the run.
+        decode_devices: How many of them decode.
+    """
     devices = ["--trainer.devices", str(ranks)]
     if ranks - decode_devices == 1:
         devices += ["--trainer.strategy", "SingleDevice"]
@@ -69,12 +82,13 @@ def options(model: Path, method: str, ranks: int, decode_devices: int = 0) -> li
         devices += ["--trainer.strategy", "DualParal", "--trainer.strategy.guidance", "together"]
         devices += ["--trainer.strategy.cfg", "1", "--trainer.strategy.decode_devices"]
         devices += [str(decode_devices)]
-    return ["predict", "--model.pipeline", str(model), *COMMON, *METHODS[method], *devices]
+    return devices
 
 
 def content_of(out: Path) -> dict[str, str]:
     """Return the checksums of a run's latents and videos."""
-    paths = [*out.glob("*/latents/*.safetensors"), *out.glob("*/video.mp4")]
+    names = ("latents/*.safetensors", "video.mp4", "frames/*.png")
+    paths = [path for name in names for path in out.glob(f"*/{name}")]
     return {
         str(path.relative_to(out)): hashlib.blake2b(path.read_bytes()).hexdigest()
         for path in sorted(paths)

@@ -14,15 +14,15 @@ import pytest
 from longtake.framework.engine.journal import Journal
 from longtake.framework.engine.run_folder import EXTENSIONS
 from tests.cli.command import run_here
-from tests.faults.cases import METHODS, Whole, content_of, left_in, options
+from tests.faults.cases import METHODS, Whole, content_of, devices, left_in, options
 from tests.faults.forked import Ended, Fault, run_forked
 
 LONGER, LONGEST = 65, 81
 
 
-def extend(out: Path, frames: int, fault: Fault | None = None, *more: str) -> Ended:
-    args = ["predict", "--extend", str(out), "--data.num_frames", str(frames), *more]
-    return run_forked(args, out.with_suffix(".log"), 1, fault)
+def extend(out: Path, frames: int, fault: Fault | None = None, ranks: int = 1) -> Ended:
+    args = ["predict", "--extend", str(out), "--data.num_frames", str(frames), *devices(ranks)]
+    return run_forked(args, out.with_suffix(".log"), ranks, fault)
 
 
 def finished(whole: Whole, out: Path) -> Path:
@@ -117,6 +117,44 @@ def test_with_a_kept_snapshot_it_grows_as_if_made_in_one_go(
     ended = extend(out, LONGEST)
     assert ended.statuses == (0,), ended.said
     assert content_of(out) == content_of(tmp_path / "longest")
+
+
+def test_several_ranks_make_a_run_grow_as_one_does(whole: dict[str, Whole], tmp_path: Path) -> None:
+    one, two = finished(whole["queue"], tmp_path / "1"), finished(whole["queue"], tmp_path / "2")
+    assert extend(one, LONGER).statuses == (0,)
+    ended = extend(two, LONGER, ranks=2)
+    assert set(ended.statuses) == {0}, ended.said
+    assert content_of(two) == content_of(one)
+    assert not left_in(two)
+
+
+def test_a_folder_of_pictures_grows(model: Path, tmp_path: Path) -> None:
+    short = [*options(model, "queue", 1), "--keep_snapshots", "extend", "--video.format", "png"]
+    out, longer, log = tmp_path / "out", tmp_path / "longer", tmp_path / "log"
+    assert run_forked([*short, "--output", str(out)], log).statuses == (0,)
+    whole = run_forked([*short, "--data.num_frames", str(LONGER), "--output", str(longer)], log)
+    assert whole.statuses == (0,), whole.said
+    tail = shutil.copytree(out, tmp_path / "tail")
+    before = content_of(out)
+
+    struck = extend(out, LONGER, Fault(0.6 * whole.seconds, rank=0), ranks=2)
+    if struck.struck and (out / EXTENSIONS).exists():
+        ended = run_forked(["predict", "--resume", str(out)], log)
+    else:
+        ended = extend(out, LONGER)
+    assert ended.statuses == (0,), ended.said
+    assert content_of(out) == content_of(longer)
+    assert not left_in(out)
+
+    for request in tail.glob("0*"):
+        shutil.rmtree(request / "kept")
+    ended = extend(tail, LONGER, ranks=2)
+    assert set(ended.statuses) == {0}, ended.said
+    assert "from its tail" in ended.said
+    grown = content_of(tail)
+    assert {name: one for name, one in grown.items() if name in before} == before
+    assert len(list(tail.glob("0001/frames/*.png"))) == LONGER
+    assert not left_in(tail)
 
 
 def test_what_cannot_be_extended_is_refused(

@@ -243,6 +243,7 @@ class LongtakeCLI(LightningCLI):
             ranks,
             earlier_report(folder) if goes_on else None,
             video.after_frames,
+            lambda: video.there,
         )
         latents = LatentWriter(folder, engine.timings, keep=config.keep_latents, keeper=keeper)
         self.trainer.attach([progress_callback(config.progress), report, latents, *timeline])

@@ -41,7 +41,7 @@ def main(args: list[str] | None = None) -> None:
     try:
         status = run(args)
     except Interrupted as interrupt:
-        status = ExitStatus.after(interrupt.signal)
+        leave(ExitStatus.after(interrupt.signal))  # past threads that still write or decode
     except KeyboardInterrupt:
         status = ExitStatus.INTERRUPTED
     except CalledOff:

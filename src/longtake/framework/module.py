@@ -120,6 +120,8 @@ class VideoModule(pl.LightningModule):
                     if self.stop.signal is not None:
                         self._engine().communicator.ask_to_stop(self.stop.signal)
                     self._emit(event)
+        except KeyboardInterrupt:  # at once: callbacks hear of it by ``on_exception``
+            raise
         except BaseException as error:
             if self._open is not None:
                 callbacks = self.trainer.callbacks  # type: ignore[attr-defined]

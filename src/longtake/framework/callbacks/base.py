@@ -47,7 +47,10 @@ class VideoHooks(pl.Callback):
     def on_request_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestEnded
     ) -> None:
-        """Called once per started request, also when it is stopped or fails."""
+        """Called once per started request, also when it is stopped or fails.
+
+        But not when a second Ctrl-C ends the process at once: then comes ``on_exception`` alone.
+        """
 
     def on_action_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, event: ActionDone

@@ -48,6 +48,8 @@ class _Figures:
     settings: Applied
     seconds: float | None = None
     reason: ExitReason | None = None
+    there: int | None = None
+    """Video frames in the file of a request that has failed."""
 
     def as_json(self) -> dict[str, Any]:
         seconds = self.state.seconds if self.seconds is None else self.seconds
@@ -56,7 +58,7 @@ class _Figures:
         return {
             "index": self.request.index,
             "exit_reason": None if self.reason is None else self.reason.value,
-            "frames": before + self.new_frames,
+            "frames": before + self.new_frames if self.there is None else self.there,
             "frames_asked_for": self.request.whole_frames,
             **({} if growth is None else {"extended_at": list(growth.seams)}),
             "blocks": self.state.blocks_done,
@@ -97,6 +99,7 @@ class ReportWriter(VideoHooks):
         earlier: The report of an earlier process, where the run goes on.
         after_frames: Does something as soon as the video frames so far are in the file: what a
             report of a run that goes on says is made, is there.
+        there: Says how many video frames are in the file of the last request, where it has failed.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class ReportWriter(VideoHooks):
         communicator: Callable[[], Communicator] = Communicator.alone,
         earlier: Mapping[str, Any] | None = None,
         after_frames: Callable[[Job], None] = _at_once,
+        there: Callable[[], int] | None = None,
     ) -> None:
         self._folder = folder
         self._communicator = communicator
@@ -116,6 +120,7 @@ class ReportWriter(VideoHooks):
         self._workloads = workloads
         self._earlier = dict(earlier or {})
         self._after_frames = after_frames
+        self._there = there
         self._due = False
         self._start = time.perf_counter()
         self._requests: list[_Figures] = []
@@ -186,12 +191,14 @@ class ReportWriter(VideoHooks):
             return  # every rank hears of the error; one of them reports it
         interrupted = isinstance(exception, KeyboardInterrupt)
         self._error = f"{type(exception).__name__}: {exception}"
-        for figures in self._requests:
-            if figures.reason is None:
-                figures.seconds = figures.state.seconds
-                figures.reason = ExitReason.FAILED
+        reason = ExitReason.STOPPED if interrupted else ExitReason.FAILED
+        for figures in self._requests[-1:]:
+            if figures.reason in (None, ExitReason.FAILED):
+                figures.seconds = figures.seconds or figures.state.seconds
+                figures.reason = reason
+                figures.there = None if self._there is None else self._there()
         with suppress(OutputError):  # the error that ended the run is the one to show
-            self._finish(pl_module, ExitReason.STOPPED if interrupted else ExitReason.FAILED)
+            self._finish(pl_module, reason)
 
     def _finish(self, module: pl.LightningModule, reason: ExitReason) -> None:
         self._reason = reason

@@ -76,6 +76,12 @@ class VideoWriter(LongtakeCallback):
         self._goes_on = False
         self._kept: Mapping[int, KeptVideo] = {}
         self._known = 0
+        self._last: FrameWriter | None = None
+
+    @property
+    def there(self) -> int:
+        """Video frames of the last request that are in its file, as far as is known."""
+        return 0 if self._last is None else self._last.there
 
     def check(self, request: Request) -> None:
         """Refuse what the format cannot hold, before anything is made.
@@ -190,7 +196,7 @@ class VideoWriter(LongtakeCallback):
         self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestStarted
     ) -> None:
         """Remember the request. The file begins with the first video frames."""
-        self._request = event.request
+        self._request, self._last = event.request, None
         self._known = 0 if event.request.growth is None else event.request.growth.known
 
     @override
@@ -205,7 +211,7 @@ class VideoWriter(LongtakeCallback):
         with self._refusals():
             if self._writer is None:
                 with self._timings.part("write"):
-                    self._writer = self._open(frames)
+                    self._writer = self._last = self._open(frames)
                 self._worker = Worker("longtake-write", _MOST)
             assert self._worker is not None
             self._worker.give(self._timed(partial(self._writer.write, frames)))
@@ -237,8 +243,15 @@ class VideoWriter(LongtakeCallback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Finish the file, should an error have come between."""
-        self._abandon()
+        """Finish the file, should an error have come between.
+
+        A second Ctrl-C is no error: what waits to be written is forgotten, as a kill would do it.
+        """
+        if isinstance(exception, KeyboardInterrupt) and self._worker is not None:
+            self._worker.drop()
+            self._worker = self._writer = None
+        else:
+            self._abandon()
 
     def _open(self, frames: Tensor) -> FrameWriter:
         if self._folder is None or self._request is None:

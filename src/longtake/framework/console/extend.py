@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -15,6 +16,16 @@ from longtake.framework.engine.kept_video import KeptVideo
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import CONFIG, INPUTS, RunFolder
 from longtake.framework.engine.workloads import Workloads
+
+EXACTLY = "from its kept snapshot: as if it had been made in one go"
+FROM_TAIL = (
+    "from its tail, for which there is no kept snapshot: what is new differs from a longer run's "
+    "(docs/resume.md)"
+)
+
+
+def _way(extension: Extension) -> str:
+    return EXACTLY if extension.is_exact else FROM_TAIL
 
 
 @final
@@ -105,6 +116,9 @@ class RunGrowth:
             return
         if self._num_frames is not None:
             self._settled.write(self._folder)
+            for index, one in self.requests.items():
+                if one.to == self._num_frames:
+                    sys.stderr.write(f"longtake: request {index} grows {_way(one)}\n")
         if length_of(self._folder) != self._settled.num_frames:
             self._folder.write_json(INPUTS, inputs)
             self._folder.write_text(CONFIG, config)

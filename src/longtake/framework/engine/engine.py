@@ -230,6 +230,8 @@ class Engine:
                 yield from self._videos.leave(request, reason, decoding)
                 if self._group is None:
                     yield from self._videos.finish()
+            except KeyboardInterrupt:  # a second order: nothing is waited for
+                raise
             except BaseException:  # also where nobody wants more of it
                 decoding.close()
                 if self.chosen.world_size == 1:  # others would be told of an end
@@ -349,9 +351,11 @@ class Engine:
                     # So that its time counts as denoising, not as decoding.
                     settle(self.model.place.device)
                 yield done
-        finally:
-            if isinstance(progress, Generator):
-                progress.close()  # now, not when it is collected: other ranks wait for it
+        except BaseException as error:
+            # Now, not when it is collected: other ranks wait for it. But not at a second Ctrl-C.
+            if isinstance(progress, Generator) and not isinstance(error, KeyboardInterrupt):
+                progress.close()
+            raise
 
     def _started(self, request: Request, point: int, blocks_before: int) -> RequestStarted:
         return RequestStarted(

@@ -192,6 +192,8 @@ class RunKeeper:
             edge = edge_of_longer(workloads, request)
             kept = (edge, self._kept(request)) if edge else None
         is_output = communicator.rank == layout.output_rank
+        if kept is not None and first and is_output:
+            self._keep_again(request, *kept)
         return SnapshotCuts(
             communicator,
             layout.mesh.size,
@@ -202,6 +204,14 @@ class RunKeeper:
             self._warn,
             kept,
         )
+
+    def _keep_again(self, request: Request, edge: int, kept: SnapshotFiles) -> None:
+        """Have the snapshot stay from which a longer video is made, should a process have died at
+        that.
+        """
+        files = self._files(request)
+        if edge not in kept.cuts() and edge in files.cuts():
+            files.link_all(edge, kept)
 
     def _files(self, request: Request) -> SnapshotFiles:
         return SnapshotFiles(saved_in(self._folder, request))

@@ -99,6 +99,11 @@ class SnapshotFiles:
         except OSError as error:
             raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
 
+    def link_all(self, cut: int, into: SnapshotFiles) -> None:
+        """Have what all ranks held at a cut stay elsewhere as well; see ``link``."""
+        for rank in range(len(self._paths(cut))):
+            self.link(cut, rank, into)
+
     def prune(self, last: int = KEPT) -> None:
         """Remove all but the last snapshots.
 

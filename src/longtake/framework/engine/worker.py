@@ -64,6 +64,14 @@ class Worker:
         if self._thread is not None:
             self._thread.join()
 
+    def drop(self) -> None:
+        """Forget the jobs but for the one that is under way, and wait for none."""
+        with self._changed:
+            self._closed = True
+            while len(self._jobs) > 1:
+                self._jobs.pop()
+            self._changed.notify_all()
+
     def _wait_until(self, done: Callable[[], bool]) -> None:
         """Wait, with the lock, until something is so; raise what a job has raised before."""
         while self._error is None and not done():

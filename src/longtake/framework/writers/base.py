@@ -62,7 +62,9 @@ class FrameWriter(ABC):
         self.label = label
         self.video = video
         self.frames = first
-        """Video frames that are there so far."""
+        """Video frames that have been written so far, with those that were there."""
+        self.there = first
+        """Those that whoever looks finds; set by each format when they are."""
 
     @abstractmethod
     def open(self) -> None:

@@ -93,3 +93,4 @@ class GifWriter(FrameWriter):
             if self.label:
                 label_gif(temporary_name(self.path), self.label)
             commit(temporary_name(self.path), self.path)
+            self.there = self.frames

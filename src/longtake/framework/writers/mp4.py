@@ -97,10 +97,11 @@ class Mp4Writer(FrameWriter):
         if len(self._pictures) == self._flushed:
             return
         fragment = self._fragment()
-        if os.fstat(self._file).st_size > self._stop + len(fragment):
-            return  # an earlier process has come further: what it wrote plays
-        self._put(fragment)
-        self._flushed = len(self._pictures)
+        # Where an earlier process has come further, what it wrote plays.
+        if os.fstat(self._file).st_size <= self._stop + len(fragment):
+            self._put(fragment)
+            self._flushed = len(self._pictures)
+        self.there = self._begins + len(self._pictures)
 
     @override
     def abandon(self) -> None:
@@ -126,6 +127,7 @@ class Mp4Writer(FrameWriter):
         fragment = self._fragment()
         self._digest.update(fragment)
         self._stop += self._put(fragment)
+        self.there = self._begins + len(self._pictures)
 
     def _check(self) -> None:
         """Refuse to call a file finished that somebody has removed, replaced or changed."""

@@ -41,6 +41,7 @@ class PngWriter(FrameWriter):
         temporary = temporary_name(path)
         Image.fromarray(picture).save(temporary, format="PNG", pnginfo=self._info())
         temporary.replace(path)
+        self.there = self.frames + 1
 
     def _info(self) -> PngInfo | None:
         if not self.label:

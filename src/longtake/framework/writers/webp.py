@@ -69,3 +69,4 @@ class WebpWriter(FrameWriter):
             if self.label:
                 label_webp(temporary_name(self.path), self.label)
             commit(temporary_name(self.path), self.path)
+            self.there = self.frames

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 import threading
@@ -182,7 +183,7 @@ def test_each_request_has_its_own_video(folder: RunFolder) -> None:
 def test_an_exception_between_events_finishes_the_video(folder: RunFolder) -> None:
     writer = VideoWriter().bind(folder, Timings())
     emit([writer], iter([started(), *block_events(0)]))
-    writer.on_exception(TRAINER, MODULE, KeyboardInterrupt())
+    writer.on_exception(TRAINER, MODULE, ValueError("out of luck"))
     assert levels(folder.path / "0000" / "video.mp4") == expected_levels(1)
 
 
@@ -283,6 +284,43 @@ def test_a_report_says_only_what_is_in_the_file(folder: RunFolder) -> None:
         made.gate.set()
         emit([writer, report], iter([RequestEnded(request(), ExitReason.STOPPED)]))
     assert read_report(folder)["frames"] == FRAMES_PER_BLOCK
+
+
+def test_a_second_ctrl_c_waits_for_nothing_and_the_report_says_what_is_there(
+    folder: RunFolder,
+) -> None:
+    writer = VideoWriter().bind(folder, Timings())
+    report = ReportWriter(folder, Timings(), "none", None, there=lambda: writer.there)
+    with writing_to(folder) as made:
+        emit([writer, report], iter([started(), *block_events(0), *block_events(1)]))
+        for callback in (writer, report):  # while the first picture cannot be written
+            callback.on_exception(TRAINER, MODULE, KeyboardInterrupt())
+        (thread,) = (one for one in threading.enumerate() if one.name == "longtake-write")
+        made.gate.set()
+        thread.join()
+    assert made.frames == 1, "what was under way is written, and nothing else"
+    assert not made.flushed
+    assert not made.ended
+    content = read_report(folder)
+    assert (content["exit_reason"], content["frames"]) == ("stopped", 0)
+    assert content["requests"][0]["exit_reason"] == "stopped"
+
+
+def test_a_report_of_a_full_disk_says_what_is_there(folder: RunFolder) -> None:
+    writer = VideoWriter().bind(folder, Timings())
+    report = ReportWriter(folder, Timings(), "none", None, there=lambda: writer.there)
+    emit([writer, report], iter([started(), *block_events(0)]))
+    written = threading.Event()
+    writer.after_frames(written.set)
+    assert written.wait(30)
+    full = mock.patch.object(os, "pwrite", side_effect=OSError(28, "No space left on device"))
+    more = iter([*block_events(1), *block_events(2), RequestEnded(request(), ExitReason.STOPPED)])
+    with full, pytest.raises(OutputError) as refused:
+        emit([writer, report], more)
+    for callback in (writer, report):
+        callback.on_exception(TRAINER, MODULE, refused.value)
+    video = folder.path / "0000" / "video.mp4"
+    assert read_report(folder)["frames"] == len(levels(video)) == FRAMES_PER_BLOCK
 
 
 def test_video_options_come_from_yaml(folder: RunFolder) -> None:

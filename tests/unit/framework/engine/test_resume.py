@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -22,9 +23,9 @@ from longtake.framework import (
 )
 from longtake.framework.engine.interval import SHORTEST, Interval
 from longtake.framework.engine.journal import Journal
-from longtake.framework.engine.keeper import RunKeeper
+from longtake.framework.engine.keeper import KeepSnapshots, RunKeeper
 from longtake.framework.engine.run_folder import RunFolder
-from longtake.framework.engine.snapshot_files import SnapshotFiles
+from longtake.framework.engine.snapshot_files import FOLDERS, SnapshotFiles
 from longtake.schedulers import FifoQueue
 from longtake.strategies import BlockDone, SingleDevice, TaskDone
 from longtake.testing.tiny.base import tiny_wan_folder
@@ -58,10 +59,14 @@ def run(
     resumes: bool = False,
     said: list[str] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    seconds: float = 1e-9,
+    keep_snapshots: KeepSnapshots = "none",
 ) -> list[Event]:
     """Make the video in a run folder; call ``each`` after every task with their number."""
     warn = said.append if said is not None else pytest.fail
-    keeper = RunKeeper(RunFolder(folder), 1e-9, resumes=resumes, warn=warn)
+    keeper = RunKeeper(
+        RunFolder(folder), seconds, resumes=resumes, keep_snapshots=keep_snapshots, warn=warn
+    )
     engine = Engine(generation_config, SingleDevice())
     engine.keep(keeper)
     events: list[Event] = []
@@ -142,6 +147,22 @@ def test_a_damaged_snapshot_or_block_costs_what_came_after_it(
         assert torch.equal(frames_of(events), undisturbed)
         started = next(event for event in events if isinstance(event, RequestStarted))
         assert (started.tasks_before == 0) == (cut == 0)
+
+
+def test_a_snapshot_that_is_to_stay_stays_though_the_run_died_as_soon_as_it_was_saved(
+    generation_config: GenerationConfig, undisturbed: Tensor, tmp_path: Path
+) -> None:
+    with mock.patch.object(SnapshotFiles, "link"):  # the run dies before
+        run(generation_config, tmp_path, seconds=1e9, keep_snapshots="extend")
+    saved, kept = (SnapshotFiles(tmp_path / "0000", name) for name in FOLDERS)
+    assert not kept.cuts()
+    again = run(generation_config, tmp_path, resumes=True, seconds=1e9, keep_snapshots="extend")
+    started = next(event for event in again if isinstance(event, RequestStarted))
+    (edge,) = kept.cuts()
+    assert edge in saved.cuts()
+    assert started.tasks_before >= edge > 0
+    kept.check(edge)
+    assert torch.equal(frames_of(again), undisturbed)
 
 
 def test_a_finished_request_is_not_made_again(
