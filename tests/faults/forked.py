@@ -13,8 +13,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from multiprocessing import connection, get_context
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -25,6 +27,7 @@ import torch
 
 from longtake.framework.engine.memory import RunMemory
 from longtake.framework.main import main
+from longtake.strategies import Communicator
 
 PATIENCE: Final = 120.0
 """Seconds after which a run hangs."""
@@ -80,6 +83,7 @@ def run_forked(
     patience: float = PATIENCE,
     largest: int | None = None,
     unheard: Sequence[int] = (),
+    stall: float | None = None,
 ) -> Ended:
     """Run the command to its end in forked children.
 
@@ -92,6 +96,7 @@ def run_forked(
         patience: Seconds after which it hangs.
         largest: Bytes that a file may have; more are refused, as on a full disk.
         unheard: Descriptors of streams whose reader has gone away: 1, 2.
+        stall: Seconds without a sign of life after which a rank counts as stalled.
 
     Raises:
         AssertionError: It hangs.
@@ -99,7 +104,7 @@ def run_forked(
     log.unlink(missing_ok=True)
     context = _context()
     port, start, struck = _free_port(), time.monotonic(), False
-    around = _Around(tuple(ignored), largest, tuple(unheard))
+    around = _Around(tuple(ignored), largest, tuple(unheard), stall)
     children = [
         context.Process(target=_be_rank, args=(list(args), str(log), rank, ranks, port, around))
         for rank in range(ranks)
@@ -148,6 +153,7 @@ class _Around:
     ignored: tuple[int, ...]
     largest: int | None
     unheard: tuple[int, ...]
+    stall: float | None
 
     def settle(self) -> None:
         """Have it so."""
@@ -161,6 +167,13 @@ class _Around:
             os.close(reader)
             os.dup2(writer, descriptor)
             os.close(writer)
+
+    def impatient(self) -> AbstractContextManager[object]:
+        """Have ranks count as stalled after other than the usual seconds, where that is asked."""
+        if self.stall is None:
+            return nullcontext()
+        connect = partial(Communicator.connect, stall=timedelta(seconds=self.stall))
+        return mock.patch.object(Communicator, "connect", connect)
 
 
 def _strike(children: Sequence[Any], fault: Fault) -> None:
@@ -199,7 +212,8 @@ def _be_rank(
                 MASTER_PORT=str(port),
                 TORCHELASTIC_RUN_ID="faults",
             )
-        with mock.patch.object(RunMemory, "check"):  # half the time of such a short run
+        # A third of the time of such a short run, in which nothing is read or written.
+        with mock.patch.object(RunMemory, "check"), around.impatient():
             main(args)
         status = 0
     except SystemExit as end:
