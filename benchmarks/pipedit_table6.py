@@ -54,6 +54,7 @@ from longtake.plan.search.meshes import Asked
 from longtake.strategies import SequenceParallel
 
 SCHEDULE = SequenceParallel().actions
+CLOCK = SequenceParallel().clock
 DEVICES, STEPS, MOST_DECODERS = 8, (10, 30, 50), 3
 PUBLISHED: Final = {
     (OPEN_SORA_PLAN, "A6000"): {
@@ -134,7 +135,7 @@ def layout_of(model: str, gpu: str, size: tuple[int, int], decoders: int) -> Lay
     if model == OPEN_SORA_PLAN and not decoders:
         asked = replace(asked, ring=1, ulysses=DEVICES)
     workload = workload_of(model, gpu, size, steps=2)
-    best = choose(DEVICES - decoders, replace(workload, requests=1), SCHEDULE, asked).best
+    best = choose(DEVICES - decoders, replace(workload, requests=1), CLOCK, asked).best
     return replace(best.layout, decoders=decoders)
 
 

@@ -41,6 +41,7 @@ from longtake.testing.tiny.base import (
 from longtake.testing.window import Run
 
 SCHEDULE = SequenceParallel().actions
+CLOCK = SequenceParallel().clock
 
 ROUNDING = 1e-5
 """Shares of tokens and heads change operand shapes, and a ring the order of summing; a few steps
@@ -177,7 +178,7 @@ def chunks_on(hardware: Hardware) -> int:
     """Return how many chunks are chosen for a long clip on two devices."""
     case = TinyCase(heads=8, scheduler=FullSequence(), latent_frames=200)
     layout = Layout(mesh=Mesh(ulysses=2), stages=(range(4),), batches=(range(2),))
-    return choose_chunks(layout, replace(case.workload, hardware=hardware), SCHEDULE).chunks
+    return choose_chunks(layout, replace(case.workload, hardware=hardware), CLOCK).chunks
 
 
 def test_chunks_are_taken_where_they_are_predicted_to_win() -> None:
@@ -187,7 +188,7 @@ def test_chunks_are_taken_where_they_are_predicted_to_win() -> None:
     assert chunks_on(replace(slow, latency=1.0)) == 1, "more messages cost more"
     assert chunks_on(replace(slow, bandwidth=1e13)) == 1, "nothing to hide"
     alone = Layout.serial(4, 2)
-    assert choose_chunks(alone, TinyCase().workload, SCHEDULE) == alone
+    assert choose_chunks(alone, TinyCase().workload, CLOCK) == alone
 
 
 def links_of_one_rank(communicator: Communicator, layout: Layout) -> Links:

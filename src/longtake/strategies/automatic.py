@@ -8,6 +8,7 @@ from typing import Final, Literal, final
 from typing_extensions import override
 
 from longtake.caches import Forward
+from longtake.plan.cost.ring_clock import RingClock
 from longtake.plan.ir.actions import Action
 from longtake.plan.layout import Layout
 from longtake.plan.search.in_flight import of_workload
@@ -39,6 +40,10 @@ class Automatic(ParallelStrategy):
     @override
     def alternatives(self, world_size: int, workload: Workload) -> list[Layout]:
         return strategy_for(workload).alternatives(world_size, workload)
+
+    @override
+    def clock(self, workload: Workload) -> RingClock:
+        return RingClock(workload, self.actions)
 
     @override
     def actions(

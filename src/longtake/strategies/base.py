@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 from longtake.caches import Forward
 from longtake.comm.communicator import Communicator
 from longtake.errors import NoPlan
+from longtake.plan.cost.simulator import Simulation, simulate
 from longtake.plan.ir.actions import Action
 from longtake.plan.layout import Layout
 from longtake.plan.workload import Workload
@@ -107,6 +108,20 @@ class ParallelStrategy(ABC):
             f"the strategy {type(self).__name__} runs without a plan: it gives no actions, so "
             f"there is nothing to simulate, draw or check."
         )
+
+    def clock(self, workload: Workload) -> Callable[[Layout], Simulation]:
+        """Return what tells how long a run takes in any layout; by default all actions are played.
+
+        A strategy whose actions follow a recurrence overrides it: playing takes a second for a
+        few thousand actions.
+
+        Args:
+            workload: What is made; finite.
+
+        Raises:
+            NoPlan: When it is called: the strategy gives no actions.
+        """
+        return lambda layout: simulate(layout, workload, self.actions)
 
     def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
         """Run every task and yield progress; by default ``actions``, one after another.

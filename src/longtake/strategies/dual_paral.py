@@ -19,12 +19,13 @@ from typing import Literal, final
 from typing_extensions import override
 
 from longtake.caches import Forward
-from longtake.plan.cost.ring_clock import UNDER_WAY
+from longtake.plan.cost.ring_clock import UNDER_WAY, RingClock
 from longtake.plan.ir.actions import Action
 from longtake.plan.ir.rank_role import RankRole
 from longtake.plan.ir.schedule import TaskActions, post_ahead
 from longtake.plan.layout import Layout
 from longtake.plan.search.meshes import Asked
+from longtake.plan.workload import Workload
 from longtake.strategies.planned import PlannedStrategy, given
 
 
@@ -82,6 +83,10 @@ class DualParal(PlannedStrategy):
             together=None if self.guidance == "auto" else self.guidance == "together",
             split=self.split,
         )
+
+    @override
+    def clock(self, workload: Workload) -> RingClock:
+        return RingClock(workload, self.actions)
 
     @override
     def actions(

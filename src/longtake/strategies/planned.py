@@ -44,11 +44,11 @@ class PlannedStrategy(ParallelStrategy):
 
     @override
     def layout(self, world_size: int, workload: Workload) -> Layout:
-        return choose(world_size, workload, self.actions, self.asked()).best.layout
+        return choose(world_size, workload, self.clock, self.asked()).best.layout
 
     @override
     def alternatives(self, world_size: int, workload: Workload) -> list[Layout]:
-        choice = choose(world_size, workload, self.actions, self.asked())
+        choice = choose(world_size, workload, self.clock, self.asked())
         return [candidate.layout for candidate in choice.candidates]
 
 

@@ -11,6 +11,7 @@ from typing_extensions import override
 from longtake.caches import Forward
 from longtake.comm.bandwidth import measure_links
 from longtake.comm.communicator import Communicator
+from longtake.plan.cost.ring_clock import RingClock
 from longtake.plan.ir.actions import Action
 from longtake.plan.layout import Layout
 from longtake.plan.search.layouts import choose_chunks
@@ -72,6 +73,10 @@ class SequenceParallel(PlannedStrategy):
         )
 
     @override
+    def clock(self, workload: Workload) -> RingClock:
+        return RingClock(workload, self.actions)
+
+    @override
     def actions(
         self,
         forwards: Iterable[Forward],
@@ -95,4 +100,4 @@ class SequenceParallel(PlannedStrategy):
             latency=links.latency,
             hiding=links.hiding,
         )
-        return choose_chunks(layout, replace(workload, hardware=hardware), self.actions)
+        return choose_chunks(layout, replace(workload, hardware=hardware), self.clock)

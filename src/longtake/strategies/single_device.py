@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from longtake.caches import Forward
 from longtake.errors import ConfigurationError
+from longtake.plan.cost.ring_clock import RingClock
 from longtake.plan.ir.actions import Action
 from longtake.plan.ir.rank_role import RankRole
 from longtake.plan.ir.schedule import TaskActions
@@ -69,6 +70,10 @@ class SingleDevice(ParallelStrategy):
             yield from parts.compute(here.branches)
             yield from parts.combine()
             yield from parts.advance()
+
+    @override
+    def clock(self, workload: Workload) -> RingClock:
+        return RingClock(workload, self.actions)
 
     @override
     def run(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -17,9 +17,8 @@ from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.request import Request
 from longtake.models import ModelFolder
 from longtake.plan.cost.memory import RankMemory
-from longtake.plan.cost.simulator import Simulation, bounded, message_bytes, simulate
+from longtake.plan.cost.simulator import Simulation, bounded, message_bytes
 from longtake.plan.ir.actions import Kind, Message
-from longtake.plan.ir.schedule import Schedule
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Axis
 from longtake.plan.search.layouts import warnings_of
@@ -57,16 +56,17 @@ def report_of(chosen: ChosenLayout, request: Request) -> PlanReport:
     """
     layout = chosen.layout
     workload = replace(bounded(chosen.counted_workload()), requests=max(1, layout.decoders))
-    schedule = chosen.strategy.actions
+    clock = chosen.strategy.clock
+    time = clock(workload)
     simulation: Simulation | None = None
     warnings, choices = chosen.always(), chosen.alternatives()
     try:
-        simulation = simulate(layout, workload, schedule)
-        warnings += warnings_of(workload, layout, simulation, schedule)
+        simulation = time(layout)
+        warnings += warnings_of(workload, layout, simulation, clock)
     except NoPlan as error:
         warnings.append(str(error))
         choices = []
-    others = _alternatives(choices, workload, layout, schedule) if len(choices) > 1 else ()
+    others = _alternatives(choices, layout, time) if len(choices) > 1 else ()
     return PlanReport(
         figures=_figures(chosen.workload, workload, layout, simulation),
         settings={**model_of(chosen.workloads.model), **settings_of(chosen.workloads, request)},
@@ -199,10 +199,10 @@ def _memory(memory: RankMemory, *, known: bool) -> Row:
 
 
 def _alternatives(
-    layouts: Sequence[Layout], workload: Workload, chosen: Layout, schedule: Schedule
+    layouts: Sequence[Layout], chosen: Layout, time: Callable[[Layout], Simulation]
 ) -> Iterator[Row]:
     for layout in layouts:
-        simulation = simulate(layout, workload, schedule)
+        simulation = time(layout)
         yield {
             **_mesh(layout),
             **_times(simulation),

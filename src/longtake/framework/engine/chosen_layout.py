@@ -14,7 +14,7 @@ from longtake.framework.engine.preflight import check_request, check_schedule, n
 from longtake.framework.engine.request import Request, repeated
 from longtake.framework.engine.workloads import Workloads, longest
 from longtake.plan.check.methods import check_method, unread
-from longtake.plan.cost.simulator import bounded, simulate
+from longtake.plan.cost.simulator import bounded
 from longtake.plan.layout import Layout
 from longtake.plan.search.decoders import choose_decoders, with_co_attention
 from longtake.plan.search.layouts import warnings_of
@@ -142,12 +142,12 @@ class ChosenLayout:
         found = self.always()
         if self.world_size == 1:
             return found
-        schedule = self.strategy.actions
+        clock, workload = self.strategy.clock, bounded(self.workload)
         try:
-            simulation = simulate(self.layout, bounded(self.workload), schedule)
+            simulation = clock(workload)(self.layout)
         except NoPlan:
             return found
-        return [*found, *warnings_of(self.workload, self.layout, simulation, schedule)]
+        return [*found, *warnings_of(self.workload, self.layout, simulation, clock)]
 
     def always(self) -> list[str]:
         """Return the warnings that need no prediction of the run."""
@@ -172,7 +172,7 @@ class ChosenLayout:
             workload,
             self.strategy.decode_devices,
             lambda ranks: self.strategy.layout(ranks, workload),
-            self.strategy.actions,
+            self.strategy.clock,
         )
         if self.strategy.aco:
             text = workload.spec.text_tokens > 0

@@ -14,7 +14,8 @@ from longtake.framework.engine.preflight import held_frames
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.workloads import Workloads
 from longtake.plan.check.methods import check_method
-from longtake.plan.cost.ring_clock import Rundown, ring_time, rundown
+from longtake.plan.cost.ring_clock import ring_time
+from longtake.plan.cost.rundown import Rundown, rundown
 from longtake.plan.cost.simulator import ENOUGH_BLOCKS, bounded
 from longtake.plan.layout import Layout
 from longtake.plan.search.decoders import most_decoders
@@ -186,7 +187,7 @@ def _timed(
         "first": timed.first_block,
         "pace": frames / seconds,
         "idle": timed.idle,
-        "sent": timed.sent / _blocks(first),
+        "sent": (sum(timed.sent_bytes) + sum(timed.exchanged_bytes)) / _blocks(first),
     }
 
 

@@ -14,7 +14,7 @@ from longtake.models.counting import WeightCount
 from longtake.models.decoders.tiles import tile_grid
 from longtake.models.footprint import Footprint, measure
 from longtake.plan.cost.memory import RankMemory, rank_memory
-from longtake.plan.cost.ring_clock import Widest, rundown
+from longtake.plan.cost.rundown import Widest, rundown
 from longtake.plan.cost.simulator import bounded
 from longtake.plan.layout import Layout
 from longtake.plan.workload import Workload

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from longtake.models.footprint import Footprint
-from longtake.plan.cost.ring_clock import Widest
+from longtake.plan.cost.rundown import Widest
 from longtake.plan.cost.simulator import bounded, message_bytes
 from longtake.plan.ir.actions import Kind, Message
 from longtake.plan.layout import Layout

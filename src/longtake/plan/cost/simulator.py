@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Final
+from typing import Final, TypeAlias
 
 from longtake.plan.check.replay import Link, replay
 from longtake.plan.cost.sequence import attention_share, exchange_seconds, layer_bytes
@@ -70,6 +70,10 @@ class Simulation:
         for link, count in self.link_bytes.items():
             sent[link.source] += count
         return tuple(sent)
+
+
+Clock: TypeAlias = Callable[[Workload], Callable[[Layout], Simulation]]
+"""``ParallelStrategy.clock``: of a finite workload, what a run takes in any layout."""
 
 
 def simulate(layout: Layout, workload: Workload, schedule: Schedule) -> Simulation:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from longtake.errors import ConfigurationError
-from longtake.plan.cost.simulator import ENOUGH_BLOCKS, bounded, compute_seconds, simulate
+from longtake.plan.cost.simulator import ENOUGH_BLOCKS, Clock, bounded, compute_seconds
 from longtake.plan.ir.rank_role import RankRole
-from longtake.plan.ir.schedule import Schedule, TaskActions
+from longtake.plan.ir.schedule import TaskActions
 from longtake.plan.layout import Layout
 from longtake.plan.search.layouts import CLOSE, FEW_BLOCKS
 from longtake.plan.workload import Workload
@@ -24,7 +24,7 @@ def choose_decoders(
     workload: Workload,
     asked: int | Literal["auto"],
     layout_of: Callable[[int], Layout],
-    schedule: Schedule,
+    clock: Clock,
 ) -> Layout:
     """Return the best layout of those with a number of decode ranks that is worth weighing.
 
@@ -35,7 +35,7 @@ def choose_decoders(
         workload: What is to be made, and on what.
         asked: Decode ranks, or ``auto``.
         layout_of: Lays out so many ranks as a mesh.
-        schedule: The strategy's.
+        clock: The strategy's.
 
     Raises:
         ConfigurationError: What is given is impossible; names what is possible.
@@ -50,7 +50,8 @@ def choose_decoders(
     requests = min(workload.requests, ENOUGH_TURNS * layouts[-1].decoders)
     blocks = max(FEW_BLOCKS, ENOUGH_BLOCKS // requests)
     workload = replace(bounded(workload, blocks), requests=requests)
-    spans = [simulate(layout, workload, schedule).makespan for layout in layouts]
+    time = clock(workload)
+    spans = [time(layout).makespan for layout in layouts]
     enough = CLOSE * min(spans)
     return next(one for one, span in zip(layouts, spans, strict=True) if span <= enough)
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final
 
-from longtake.plan.cost.simulator import ENOUGH_BLOCKS, Simulation, bounded, simulate
-from longtake.plan.ir.schedule import Schedule
+from longtake.plan.cost.simulator import ENOUGH_BLOCKS, Clock, Simulation, bounded
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.plan.search.in_flight import of_workload
@@ -67,9 +66,7 @@ ANYTHING: Final = Asked()
 """Stages and guidance to be chosen, tokens not shared."""
 
 
-def choose(
-    world_size: int, workload: Workload, schedule: Schedule, asked: Asked = ANYTHING
-) -> Choice:
+def choose(world_size: int, workload: Workload, clock: Clock, asked: Asked = ANYTHING) -> Choice:
     """Simulate every candidate and return the best.
 
     Layouts whose weights do not fit into a device are left out, unless none fits. Of those that
@@ -79,7 +76,7 @@ def choose(
     Args:
         world_size: Number of devices; all are used.
         workload: What is to be made, and on what.
-        schedule: The strategy's.
+        clock: The strategy's.
         asked: What is given.
 
     Raises:
@@ -90,7 +87,8 @@ def choose(
     deepest = max(layout.mesh.pipe for layout in layouts)
     # Without stages nothing fills and drains, and every block is like the others.
     workload = bounded(workload, max(ENOUGH_BLOCKS, 2 * deepest) if deepest > 1 else FEW_BLOCKS)
-    weighed = tuple(Candidate(layout, simulate(layout, workload, schedule)) for layout in layouts)
+    time = clock(workload)
+    weighed = tuple(Candidate(layout, time(layout)) for layout in layouts)
     enough = CLOSE * min(candidate.simulation.makespan for candidate in weighed)
     best = min(
         (candidate for candidate in weighed if candidate.simulation.makespan <= enough),
@@ -131,24 +129,25 @@ def candidates(world_size: int, workload: Workload, asked: Asked = ANYTHING) -> 
                 yield Layout(mesh=mesh, stages=stages, batches=batches, chunks=chunks)
 
 
-def choose_chunks(layout: Layout, workload: Workload, schedule: Schedule) -> Layout:
+def choose_chunks(layout: Layout, workload: Workload, clock: Clock) -> Layout:
     """Return a layout with the number of chunks that is fastest; 1 where that is as good.
 
     Args:
         layout: Which rank holds and runs what.
         workload: What is to be made; its hardware says how fast the links are.
-        schedule: The strategy's.
+        clock: The strategy's.
     """
     workload = bounded(workload, FEW_BLOCKS)
+    time = clock(workload)
     weighed = [replace(layout, chunks=chunks) for chunks in _chunks(layout.mesh, workload, None)]
-    makespans = [simulate(one, workload, schedule).makespan for one in weighed]
+    makespans = [time(one).makespan for one in weighed]
     if makespans[0] <= CLOSE * min(makespans):
         return weighed[0]
     return weighed[makespans.index(min(makespans))]
 
 
 def warnings_of(
-    workload: Workload, layout: Layout, simulation: Simulation, schedule: Schedule
+    workload: Workload, layout: Layout, simulation: Simulation, clock: Clock
 ) -> list[str]:
     """Return what the user might want to change: a sentence each, with numbers and a remedy.
 
@@ -156,7 +155,7 @@ def warnings_of(
         workload: What is to be made, and on what.
         layout: Which rank holds and runs what.
         simulation: What the run would take with it.
-        schedule: The strategy's.
+        clock: The strategy's.
     """
     stages = layout.mesh.pipe
     in_flight = of_workload(workload, stages) if stages > 1 else 1.0
@@ -165,7 +164,7 @@ def warnings_of(
     few = workload.blocks_in_flight == workload.steps
     why = f", one block for each of the {workload.steps} steps" if few else ""
     degrees = Asked(ring=layout.mesh.ring, ulysses=layout.mesh.ulysses)
-    weighed = choose(layout.mesh.size, workload, schedule, degrees).candidates
+    weighed = choose(layout.mesh.size, workload, clock, degrees).candidates
     least = min(weighed, key=lambda one: one.simulation.idle)
     remedy = "a longer video, more steps, a smaller stride or fewer devices would help"
     if least.simulation.idle < simulation.idle - 0.01:

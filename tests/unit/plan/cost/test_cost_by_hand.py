@@ -51,6 +51,7 @@ from longtake.strategies import DualParal
 from longtake.task import FrameRange
 
 SCHEDULE = DualParal().actions
+CLOCK = DualParal().clock
 
 TOGETHER, APART = (range(2),), (range(1), range(1, 2))
 SPEC = BackboneSpec(

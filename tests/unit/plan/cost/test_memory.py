@@ -16,7 +16,7 @@ from longtake.models import Placement, open_for_plan
 from longtake.models.footprint import Footprint
 from longtake.plan.cost.memory import rank_memory
 from longtake.plan.cost.profiles import profile
-from longtake.plan.cost.ring_clock import Widest, rundown
+from longtake.plan.cost.rundown import Widest, rundown
 from longtake.plan.cost.simulator import bounded
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.unit.plan.cost.test_cost_by_hand import JOB, SCHEDULE, SLOW, SPEC, TOGETHER
+from tests.unit.plan.cost.test_cost_by_hand import CLOCK, JOB, SLOW, SPEC, TOGETHER
 
 from longtake.errors import ConfigurationError
 from longtake.models.flops import Flops
@@ -140,7 +140,7 @@ def test_layouts_whose_weights_do_not_fit_are_left_out() -> None:
     # A device has 1,000 bytes, 900 of them for layers: 6 of 150 fit, 6 of 151 do not.
     for layer_bytes, stages in ((150.0, {1, 2}), (150.1, {2}), (300.0, {2}), (300.1, {1, 2})):
         workload = replace(JOB, layer_bytes=layer_bytes)
-        found = choose(2, workload, SCHEDULE, Asked()).candidates
+        found = choose(2, workload, CLOCK, Asked()).candidates
         assert {one.layout.mesh.pipe for one in found} == stages, layer_bytes
 
 
@@ -166,7 +166,7 @@ def test_what_is_exact_wins_unless_it_is_two_percent_slower(launch: float, exact
     """
     hardware = replace(SLOW, launch=launch * 13.8, latency=0.0, bandwidth=float("inf"))
     workload = replace(JOB, flops=LINEAR, hardware=hardware, steps=1)
-    choice = choose(2, workload, SCHEDULE, Asked(stages=2))
+    choice = choose(2, workload, CLOCK, Asked(stages=2))
     spans = [one.simulation.makespan / 13.8 for one in choice.candidates]
     assert spans == pytest.approx([2 * (1 + launch), 3 * (0.5 + launch)])
     assert choice.best.is_exact is exact
@@ -175,11 +175,11 @@ def test_what_is_exact_wins_unless_it_is_two_percent_slower(launch: float, exact
 def test_chunks_are_taken_where_they_win_by_two_percent() -> None:
     layout = Layout(mesh=Mesh(ulysses=2), stages=(range(6),), batches=TOGETHER)
     # 1 chunk: 2 latencies of 0.25 s; 2 chunks: 5, and what they hide is little: they lose.
-    assert choose_chunks(layout, JOB, SCHEDULE).chunks == 1
+    assert choose_chunks(layout, JOB, CLOCK).chunks == 1
     # Without latency and launch, slow links: bytes take 2,944 s of which 2 chunks hide almost
     # all of the result and as much of the rest as projections take.
     links = replace(SLOW, latency=0.0, launch=0.0, bandwidth=1.0, hiding=1.0)
-    assert choose_chunks(layout, replace(JOB, hardware=links), SCHEDULE).chunks == 2
+    assert choose_chunks(layout, replace(JOB, hardware=links), CLOCK).chunks == 2
 
 
 @pytest.mark.parametrize(("bandwidth", "chunks"), [(60_720.0, 1), (19_831.0, 2)])
@@ -194,12 +194,12 @@ def test_heads_are_attended_at_once_unless_parts_win_by_two_percent(
     links = replace(SLOW, bandwidth=bandwidth, latency=0.0, launch=0.0, hiding=1.0)
     workload = replace(JOB, flops=LINEAR, hardware=links)
     asked = Asked(stages=1, cfg=1, ulysses=2, together=True, chunks=None)
-    choice = choose(2, workload, SCHEDULE, asked)
+    choice = choose(2, workload, CLOCK, asked)
     spans = [one.simulation.makespan for one in choice.candidates]
     whole = 2.4 + 2944 / bandwidth
     assert spans[0] / spans[1] == pytest.approx(whole / (whole - 1472 / bandwidth), abs=1e-3)
     assert choice.best.layout.chunks == chunks
-    assert choose_chunks(choice.candidates[0].layout, workload, SCHEDULE).chunks == chunks
+    assert choose_chunks(choice.candidates[0].layout, workload, CLOCK).chunks == chunks
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_places_of_ranks() -> None:
 def test_layouts_are_weighed_on_32_blocks_and_without_stages_on_4() -> None:
     # 3 channels of 4 x 6 numbers of 4 bytes a frame, in both steps; the first block has 3 frames.
     long = replace(JOB, latent_frames=1001)
-    staged = choose(2, long, SCHEDULE, Asked(stages=2)).best.simulation
+    staged = choose(2, long, CLOCK, Asked(stages=2)).best.simulation
     assert staged.link_bytes[Link(1, 0, Kind.GUIDED)] == (3 + 31 * 2) * 288 * 2
-    flat = choose(2, long, SCHEDULE, Asked(stages=1, cfg=2)).best.simulation
+    flat = choose(2, long, CLOCK, Asked(stages=1, cfg=2)).best.simulation
     assert flat.link_bytes[Link(1, 0, Kind.PREDICTION)] == (3 + 3 * 2) * 288 * 2

@@ -23,6 +23,7 @@ from longtake.strategies import DualParal
 from longtake.strategies.dual_paral import ring_schedule
 
 SCHEDULE = DualParal().actions
+CLOCK = DualParal().clock
 ONE_BY_ONE = Asked(cfg=1, together=True)
 
 
@@ -35,11 +36,11 @@ def decoding_job(
 
 
 def lay_out(workload: Workload, ranks: int, asked: Asked = ONE_BY_ONE) -> Layout:
-    return choose(ranks, workload, SCHEDULE, asked).best.layout
+    return choose(ranks, workload, CLOCK, asked).best.layout
 
 
 def choose_for(workload: Workload, ranks: int) -> Layout:
-    return choose_decoders(ranks, workload, "auto", partial(lay_out, workload), SCHEDULE)
+    return choose_decoders(ranks, workload, "auto", partial(lay_out, workload), CLOCK)
 
 
 def test_the_balance_of_the_paper() -> None:
@@ -87,11 +88,11 @@ def test_decode_ranks_share_the_tiles_of_one_video() -> None:
 def test_given_degrees_leave_no_rank_to_decode() -> None:
     workload = decoding_job(500.0)
     asked = replace(ONE_BY_ONE, stages=2)
-    layout = choose_decoders(2, workload, "auto", lambda n: lay_out(workload, n, asked), SCHEDULE)
+    layout = choose_decoders(2, workload, "auto", lambda n: lay_out(workload, n, asked), CLOCK)
     assert (layout.decoders, layout.mesh.pipe) == (0, 2)
     asked = replace(ONE_BY_ONE, stages=4)
     with pytest.raises(ConfigurationError, match="stages 4 with cfg 1 is impossible on 2"):
-        choose_decoders(2, workload, "auto", lambda n: lay_out(workload, n, asked), SCHEDULE)
+        choose_decoders(2, workload, "auto", lambda n: lay_out(workload, n, asked), CLOCK)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_impossible_numbers_are_refused(
 ) -> None:
     workload = decoding_job(10.0, requests)
     with pytest.raises(ConfigurationError, match=message):
-        choose_decoders(ranks, workload, decoders, partial(lay_out, workload), SCHEDULE)
+        choose_decoders(ranks, workload, decoders, partial(lay_out, workload), CLOCK)
 
 
 @pytest.mark.parametrize("ranks", [1, 3])

@@ -39,6 +39,7 @@ FREE = Hardware(
 )
 
 SCHEDULE = DualParal().actions
+CLOCK = DualParal().clock
 
 
 def workload_of(latent_frames: int | None, steps: int = 50, layers: int = 32) -> Workload:
@@ -56,16 +57,16 @@ def workload_of(latent_frames: int | None, steps: int = 50, layers: int = 32) ->
 
 def test_a_minute_on_eight_devices() -> None:
     workload = workload_of(257)
-    best = choose(8, workload, SCHEDULE).best
+    best = choose(8, workload, CLOCK).best
     # The paper's idle share with 8 devices, 50 steps and 32 blocks.
     assert best.simulation.idle <= 55 / (55 + 50 * 32)
     # Guidance on devices of its own is not 2 % faster than 8 stages of half the weights each.
     assert (best.layout.mesh.pipe, best.layout.batches) == (8, APART)
-    assert warnings_of(workload, best.layout, best.simulation, SCHEDULE) == []
+    assert warnings_of(workload, best.layout, best.simulation, CLOCK) == []
 
 
 def test_five_blocks_on_eight_devices() -> None:
-    choice = choose(8, workload_of(48), SCHEDULE)
+    choice = choose(8, workload_of(48), CLOCK)
     assert choice.best.simulation.idle <= 0.10
     assert (choice.best.layout.mesh.cfg, choice.best.layout.mesh.pipe) == (2, 4)
     assert [(one.layout.mesh.cfg, one.layout.batches) for one in choice.candidates] == [
@@ -76,23 +77,22 @@ def test_five_blocks_on_eight_devices() -> None:
 
 
 def test_what_is_exact_is_preferred_where_it_is_as_fast() -> None:
-    best = choose(2, workload_of(None), SCHEDULE).best
+    best = choose(2, workload_of(None), CLOCK).best
     assert best.is_exact
     assert best.layout.mesh.pipe == 2
-    assert choose(1, workload_of(48), SCHEDULE).best.layout.batches == TOGETHER
+    assert choose(1, workload_of(48), CLOCK).best.layout.batches == TOGETHER
 
 
 def test_micro_tasks_that_cost_too_much_are_not_chosen() -> None:
     workload = workload_of(257)
     slow = replace(workload, hardware=replace(FREE, launch=1e-2))
-    assert choose(8, slow, SCHEDULE, Asked(cfg=1)).best.layout.batches == TOGETHER
+    assert choose(8, slow, CLOCK, Asked(cfg=1)).best.layout.batches == TOGETHER
 
 
 def test_what_is_given_is_kept() -> None:
     workload = workload_of(48, steps=8)
     assert (
-        choose(8, workload, SCHEDULE, Asked(stages=8, together=True)).best.layout.batches
-        == TOGETHER
+        choose(8, workload, CLOCK, Asked(stages=8, together=True)).best.layout.batches == TOGETHER
     )
     assert {layout.mesh.cfg for layout in candidates(8, workload, Asked(cfg=2))} == {2}
     (only,) = candidates(4, workload, Asked(split=[6, 8, 9, 9], together=False))
@@ -120,7 +120,7 @@ def test_impossible_degrees_are_refused_with_the_possible_ones(
 ) -> None:
     workload = replace(workload_of(48), branches=branches)
     with pytest.raises(ConfigurationError, match=words):
-        choose(world_size, workload, SCHEDULE, Asked(**given))  # type: ignore[arg-type]
+        choose(world_size, workload, CLOCK, Asked(**given))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -136,14 +136,14 @@ def test_impossible_degrees_are_refused_with_the_possible_ones(
 def test_a_layout_that_idles_is_told(latent_frames: int, steps: int, words: str) -> None:
     workload = workload_of(latent_frames, steps)
     layout = next(iter(candidates(8, workload)))
-    (warning,) = warnings_of(workload, layout, simulate(layout, workload, SCHEDULE), SCHEDULE)
+    (warning,) = warnings_of(workload, layout, simulate(layout, workload, SCHEDULE), CLOCK)
     assert words in warning
 
 
 def test_where_nothing_idles_less_the_remedy_is_another_video() -> None:
     workload = replace(workload_of(24), branches=1)
     layout = next(iter(candidates(4, workload)))
-    (warning,) = warnings_of(workload, layout, simulate(layout, workload, SCHEDULE), SCHEDULE)
+    (warning,) = warnings_of(workload, layout, simulate(layout, workload, SCHEDULE), CLOCK)
     assert "a longer video, more steps, a smaller stride or fewer devices would help" in warning
 
 
@@ -192,7 +192,7 @@ def test_the_output_ranks_decoding_counts() -> None:
     uneven = split_layers_for_decoding(decoding, 3, TOGETHER)
     assert [len(stage) for stage in uneven] == [2, 5, 5]
     # Which one is better depends on the video: both are simulated.
-    weighed = choose(3, decoding, SCHEDULE, Asked(together=True))
+    weighed = choose(3, decoding, CLOCK, Asked(together=True))
     assert len(weighed.candidates) == 2
     assert weighed.best.simulation.makespan <= 1.02 * min(
         one.simulation.makespan for one in weighed.candidates
