@@ -73,6 +73,8 @@ class LongtakeCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         restrict(plugins=plugins_allowed(os.environ))
+        args = gathered(resume_arguments(args))
+        self._asked = next(iter(args), "")
         try:
             super().__init__(
                 VideoModule,
@@ -88,7 +90,7 @@ class LongtakeCLI(LightningCLI):
                 },
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
-                args=gathered(resume_arguments(args)),
+                args=args,
             )
         finally:
             self._release()
@@ -105,9 +107,12 @@ class LongtakeCLI(LightningCLI):
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
+        parser = self.init_parser(**kwargs)
+        if self._asked in self.subcommands() and subcommand != self._asked:
+            return parser  # which nobody will ask: a command's options take time to put together
         if subcommand not in ALONE:
             return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        parser = self.init_parser(**kwargs)  # no model, no data, no devices
+        # No model, no data, no devices.
         self.add_default_arguments_to_parser(parser)
         parser.add_method_arguments(klass, subcommand, as_group=False, as_positional=True)
         return parser

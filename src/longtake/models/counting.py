@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import diffusers
@@ -57,7 +58,12 @@ class _Backbone:
 
 
 def count_flops(
-    family: ModelFamily, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
+    family: ModelFamily,
+    folder: ModelFolder,
+    spec: BackboneSpec,
+    height: int,
+    width: int,
+    weights: WeightCount | None = None,
 ) -> Flops:
     """Count floating-point operations on the meta device.
 
@@ -73,10 +79,13 @@ def count_flops(
         spec: Of the backbone.
         height: Latent height ``H``.
         width: Latent width ``W``.
+        weights: Of the transformers: layers that have as many are counted once. ``None``: each
+            layer is counted.
     """
     grid = Grid.of(FrameRange(0, spec.native_frames), height=height, width=width)
+    alike = range(spec.layers) if weights is None else weights.layers
     backbone = _counted_or(
-        lambda: _count_backbone(family, folder, spec, grid), _estimate_backbone(spec)
+        lambda: _count_backbone(family, folder, spec, grid, alike), _estimate_backbone(spec)
     )
     decode = _counted_or(lambda: _count_decoder(family, folder, spec), _estimate_decoder(spec))
     return Flops(
@@ -112,23 +121,28 @@ class NothingPadded(TorchFunctionMode):
 
 
 def _count_backbone(
-    family: ModelFamily, folder: ModelFolder, spec: BackboneSpec, grid: Grid
+    family: ModelFamily,
+    folder: ModelFolder,
+    spec: BackboneSpec,
+    grid: Grid,
+    alike: Sequence[int],
 ) -> _Backbone:
-    place = Placement(META, torch.float32)
+    place, kinds = Placement(META, torch.float32), Counter(alike)
+    first = {kind: alike.index(kind) for kind in kinds}  # a layer of each kind
+    needed = sorted({*first.values(), 0, spec.layers - 1})
     with reading(f"the transformer of the model in {folder.path}"):
-        backbone = family.load_backbone(folder, spec, range(spec.layers), place)
+        backbone = family.load_backbone(folder, spec, needed, place)
     latents, context = forward_inputs(
         family, folder, backbone, grid, attention_kernel, torch.float32
     )
     hidden, embed = _counted(lambda: backbone.embed(latents, grid, context))
     tokens = len(grid.frames) * spec.tokens_per_frame(grid.height, grid.width)
 
-    def through(states: Tensor) -> Tensor:
-        for index in range(spec.layers):
-            states = backbone.layer(index, states, context, _no_attention)
-        return states
-
-    hidden, layers = _counted(lambda: through(hidden))
+    layers = 0.0
+    for kind, count in kinds.items():
+        layer = partial(backbone.layer, first[kind], hidden, context, _no_attention)
+        hidden, flops = _counted(layer)
+        layers += count * flops
     _, head = _counted(lambda: backbone.head(hidden[:, :tokens], grid, context))
     return _Backbone(
         embed=embed / tokens,

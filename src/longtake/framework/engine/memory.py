@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Self, final
 
-from longtake.caches import kept_bytes
+from longtake.caches import FeatureCache, kept_bytes
 from longtake.errors import ConfigurationError
 from longtake.framework.engine.preflight import frame_bytes, held_frames, weight_bytes
 from longtake.framework.engine.resolved_model import ResolvedModel
@@ -18,6 +18,8 @@ from longtake.plan.cost.rundown import Widest, rundown
 from longtake.plan.cost.simulator import bounded
 from longtake.plan.layout import Layout
 from longtake.plan.workload import Workload
+from longtake.schedulers import BlockScheduler
+from longtake.task import Video
 
 _GIB: Final = 2**30
 _TILE: Final = 256
@@ -65,6 +67,7 @@ class RunMemory:
     def __init__(self, model: ResolvedModel) -> None:
         self._model = model
         self._measured: dict[tuple[int, int], Footprint] = {}
+        self._played: dict[tuple[BlockScheduler, FeatureCache, Video], Played] = {}
 
     def of(
         self,
@@ -83,7 +86,7 @@ class RunMemory:
             played: Of the workload; ``None``: its schedule is played now.
         """
         footprint = self.footprint(workload.height, workload.width)
-        weights, known = self._model.count_weights(), played or Played.of(workload)
+        weights, known = self._model.count_weights(), played or self._play(workload)
         window, frames, found = known.window, known.frames, list[RankMemory]()
         config = self._model.generation_config
         per_number = kept_bytes(config.cache_format, workload.item_bytes, workload.spec.head_dim)
@@ -107,6 +110,13 @@ class RunMemory:
                 memory = replace(memory, text=0)
             found.append(memory)
         return found
+
+    def _play(self, workload: Workload) -> Played:
+        """Return what a schedule says, which is played once."""
+        key = workload.scheduler, workload.cache, workload.video
+        if key not in self._played:
+            self._played[key] = Played.of(workload)
+        return self._played[key]
 
     def _weights(
         self, workload: Workload, layout: Layout, rank: int, weights: WeightCount | None

@@ -58,7 +58,9 @@ class Workloads:
         if workload.flops != NO_FLOPS:
             return workload
         model, height, width = self.model, workload.height, workload.width
-        flops = count_flops(model.family, model.folder, model.spec, height, width)
+        flops = count_flops(
+            model.family, model.folder, model.spec, height, width, model.count_weights()
+        )
         overhead = self._tiles(height, width).overhead
         return replace(workload, flops=replace(flops, decode=flops.decode * overhead))
 

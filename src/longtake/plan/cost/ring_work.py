@@ -36,8 +36,7 @@ class RingWork:
 
     def __init__(self, layout: Layout, workload: Workload, tasks: Rundown) -> None:
         self._layout, self._workload, self._tasks = layout, workload, tasks
-        counts = Counter(step.shape for step in tasks.steps)
-        self._counts = {shape: count * workload.requests for shape, count in counts.items()}
+        self._counts = [count * workload.requests for count in tasks.counts]
         self._computed = [self._computing(forward) for forward in tasks.shapes]
         self.seconds = [
             [
@@ -67,13 +66,12 @@ class RingWork:
     def link_bytes(self) -> dict[Link, int]:
         """Return what goes over each link, blocks and frames to and from decode ranks included."""
         found: Counter[Link] = Counter()
-        for shape, count in self._counts.items():
+        for shape, count in enumerate(self._counts):
             for link, size in self._messages(shape):
                 found[link] += count * size
         layout, output = self._layout, self._layout.output_rank
-        finished = [frames for step in self._tasks.steps for frames in step.finished]
         for request in range(self._workload.requests if layout.decoders else 0):
-            decoders = layout.decode_ranks(request)
+            decoders, finished = layout.decode_ranks(request), self._tasks.finished
             for rank in decoders:
                 sizes = (block_bytes(layout, self._workload, frames) for frames in finished)
                 found[Link(output, rank, Kind.BLOCK)] += sum(sizes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -59,6 +59,17 @@ class Rundown:
 
     steps: tuple[Step, ...]
     shapes: tuple[Forward, ...]
+
+    @property
+    def counts(self) -> list[int]:
+        """How many tasks have each shape."""
+        found = Counter(step.shape for step in self.steps)
+        return [found[shape] for shape in range(len(self.shapes))]
+
+    @property
+    def finished(self) -> list[int]:
+        """Latent frames of each finished block."""
+        return [frames for step in self.steps for frames in step.finished]
 
     @property
     def widest(self) -> Widest:

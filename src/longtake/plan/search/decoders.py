@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from longtake.errors import ConfigurationError
+from longtake.plan.cost.rundown import rundown
 from longtake.plan.cost.simulator import ENOUGH_BLOCKS, Clock, bounded, compute_seconds
 from longtake.plan.ir.rank_role import RankRole
 from longtake.plan.ir.schedule import TaskActions
@@ -154,11 +155,9 @@ def layouts_with_decoders(
 def seconds_of(workload: Workload) -> tuple[float, float]:
     """Return how long one device would decode and denoise one of the workload's videos."""
     serial = Layout.serial(workload.spec.layers, workload.branches)
-    here, decode, denoise = RankRole.of(serial, 0), 0.0, 0.0
-    for forward in workload.forwards():
+    here, denoise, tasks = RankRole.of(serial, 0), 0.0, rundown(workload)
+    for count, forward in zip(tasks.counts, tasks.shapes, strict=True):
         compute = TaskActions(forward, here).own_compute(range(workload.branches))
-        denoise += compute_seconds(serial, workload, compute)
-        for run in forward.task.finished:
-            frames = len(run.block_frames)
-            decode += frames * workload.flops.decode / workload.hardware.convolution
+        denoise += count * compute_seconds(serial, workload, compute)
+    decode = sum(tasks.finished) * workload.flops.decode / workload.hardware.convolution
     return decode, denoise

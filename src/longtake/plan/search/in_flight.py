@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from longtake.caches import Forward
+from longtake.plan.cost.rundown import Rundown, rundown
 from longtake.plan.cost.simulator import ENOUGH_BLOCKS, bounded
 from longtake.plan.workload import Workload
 
 
-def tasks_in_flight(forwards: Iterable[Forward]) -> float:
+def tasks_in_flight(tasks: Rundown) -> float:
     """Return how many tasks are under way at once, in the mean, however many stages there are.
 
     A task begins no sooner than the one before it in serial order, and not before the sampler
@@ -20,18 +18,13 @@ def tasks_in_flight(forwards: Iterable[Forward]) -> float:
     may be independent, and blocks may wait for each other.
 
     Args:
-        forwards: Of a video, finite.
+        tasks: Of a video.
     """
-    stepped: dict[int, int] = {}  # a latent frame, to the time of its last sampler step
-    count = start = 0
-    for forward in forwards:
-        count += 1
-        waited_for = [stepped.get(f, 0) for frames, _ in forward.latents for f in frames.each]
-        start = max(start, *waited_for) if waited_for else start
-        for run in forward.task.runs:
-            if run.advances:
-                stepped.update(dict.fromkeys(run.block_frames.each, start + 1))
-    return count / (start + 1)
+    starts: list[int] = []
+    for step in tasks.steps:
+        before = starts[-1] if starts else 0
+        starts.append(before if step.waits < 0 else max(before, starts[step.waits] + 1))
+    return len(starts) / (starts[-1] + 1)
 
 
 def of_workload(workload: Workload, stages: int) -> float:
@@ -41,4 +34,4 @@ def of_workload(workload: Workload, stages: int) -> float:
         workload: Of a video of any length, or an endless one.
         stages: Pipeline stages that are to be filled.
     """
-    return tasks_in_flight(bounded(workload, max(ENOUGH_BLOCKS, 4 * stages)).forwards())
+    return tasks_in_flight(rundown(bounded(workload, max(ENOUGH_BLOCKS, 4 * stages))))

@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 from typing import Self
 
 from longtake.errors import ConfigurationError
+from longtake.plan.cost.rundown import rundown
 from longtake.plan.cost.simulator import bounded
 from longtake.plan.workload import Workload
 
@@ -155,17 +156,15 @@ class Means:
         """Play a workload's first blocks."""
         workload = bounded(workload)
         flops, tokens = workload.flops, workload.tokens_per_frame
-        layer = embed = head = decode = 0.0
-        tasks = 0
-        for forward in workload.forwards():
-            tasks += 1
+        tasks, layer, embed, head = rundown(workload), 0.0, 0.0, 0.0
+        for count, forward in zip(tasks.counts, tasks.shapes, strict=True):
             window, own = forward.window, len(forward.task.own)
             queries = workload.window_tokens(len(window.frames))
             keys = workload.window_tokens(len(window.frames) + len(window.reads))
-            layer += (flops.layer + flops.attention * keys) * queries
-            embed += flops.embed * len(window.frames) * tokens
-            head += flops.head * own * tokens
-            decode += flops.decode * sum(len(run.block_frames) for run in forward.task.finished)
-        scale = 1 / (tasks * workload.hardware.matmul)
-        decode /= tasks * workload.hardware.convolution
+            layer += count * (flops.layer + flops.attention * keys) * queries
+            embed += count * flops.embed * len(window.frames) * tokens
+            head += count * flops.head * own * tokens
+        scale = 1 / (len(tasks.steps) * workload.hardware.matmul)
+        decode = flops.decode * sum(tasks.finished)
+        decode /= len(tasks.steps) * workload.hardware.convolution
         return cls(layer * scale, embed * scale, head * scale, decode)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from longtake.caches import FeatureCache, NextBlockKV, NoCache, RollingKV, SameStepKV, forwards
+from longtake.caches import FeatureCache, NextBlockKV, NoCache, RollingKV, SameStepKV
+from longtake.plan.cost.rundown import Rundown, rundown
 from longtake.plan.search.in_flight import of_workload, tasks_in_flight
 from longtake.schedulers import (
     Autoregressive,
@@ -23,8 +24,12 @@ from longtake.schedulers import (
 from longtake.strategies.automatic import Automatic, strategy_for
 from longtake.strategies.dual_paral import DualParal
 from longtake.strategies.sequence_parallel import SequenceParallel
-from longtake.task import Video
 from longtake.testing.tiny.base import TinyCase
+
+
+def walked(scheduler: BlockScheduler, cache: FeatureCache, frames: int, steps: int) -> Rundown:
+    workload = replace(TinyCase().workload, scheduler=scheduler, cache=cache)
+    return rundown(replace(workload, latent_frames=frames, steps=steps))
 
 
 @pytest.mark.parametrize(
@@ -64,16 +69,15 @@ def test_tasks_over_the_longest_chain(
     tasks: int,
     time: int,
 ) -> None:
-    found = list(forwards(scheduler.tasks(Video(frames, steps)), cache))
-    assert len(found) == tasks
+    found = walked(scheduler, cache, frames, steps)
+    assert len(found.steps) == tasks
     assert tasks_in_flight(found) == pytest.approx(tasks / time)
 
 
 def test_entries_make_nobody_wait_but_latents_do() -> None:
     """Diffusion forcing: kept keys let the next block follow, recomputed frames do not."""
-    tasks = list(DiffusionForcing(2, 2, 6).tasks(Video(6, 4)))
-    kept = tasks_in_flight(forwards(tasks, RollingKV(6)))
-    recomputed = tasks_in_flight(forwards(tasks, NoCache()))
+    kept = tasks_in_flight(walked(DiffusionForcing(2, 2, 6), RollingKV(6), 6, 4))
+    recomputed = tasks_in_flight(walked(DiffusionForcing(2, 2, 6), NoCache(), 6, 4))
     assert kept > 1.5
     assert recomputed < kept
 
