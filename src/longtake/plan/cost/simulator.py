@@ -61,7 +61,8 @@ class Simulation:
         """Share of each rank's time in which it waits."""
         if not self.makespan:
             return tuple(0.0 for _ in self.busy)
-        return tuple(1 - busy / self.makespan for busy in self.busy)
+        # Sums in another order than the clock may be larger by the last bit.
+        return tuple(max(0.0, 1 - busy / self.makespan) for busy in self.busy)
 
     @property
     def sent_bytes(self) -> tuple[int, ...]:
