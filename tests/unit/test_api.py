@@ -203,7 +203,7 @@ def test_a_script_that_leaves_something_out_is_told(
 
 
 def test_a_writer_without_a_folder_is_refused() -> None:
-    trainer = InferenceTrainer(accelerator="cpu", callbacks=[VideoWriter()])
+    trainer = InferenceTrainer(accelerator="cpu")
     with pytest.raises(ConfigurationError, match="VideoWriter has no folder"):
         VideoWriter().setup(trainer, VideoModule("demo"), "predict")
 
@@ -220,10 +220,10 @@ def test_a_module_that_nobody_has_prepared_says_so() -> None:
         VideoModule("demo").on_predict_epoch_end()
 
 
-# Lightning advises to use srun, where a machine has it, and calls what torch will rename.
-@pytest.mark.filterwarnings("ignore:The `srun` command", "ignore:.*LeafSpec:FutureWarning")
+# Lightning advises this and that, and calls what torch will rename; the command silences it.
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore:.*LeafSpec:FutureWarning")
 def test_a_video_from_a_script(tmp_path: Path) -> None:
-    writer = VideoWriter("gif").to(tmp_path / "out")
-    trainer = InferenceTrainer(accelerator="cpu", callbacks=[writer])
+    trainer = InferenceTrainer(accelerator="cpu")
+    trainer.attach([VideoWriter("gif").to(tmp_path / "out")])
     trainer.predict(VideoModule("demo", **CLIP), PromptData(prompts=PROMPT, **SIZE))
     assert (tmp_path / "out" / "0000" / "video.gif").stat().st_size > 100

@@ -176,7 +176,7 @@ class InferenceTrainer(pl.Trainer):
         strategy = self._given or (SingleDevice() if self.ranks == 1 else Automatic())
         return strategy if self._plan is None else FromPlan(strategy, self._plan)
 
-    def attach(self, callbacks: list[VideoHooks]) -> None:
+    def attach(self, callbacks: Sequence[VideoHooks]) -> None:
         """Add callbacks after those that are there."""
         self.callbacks.extend(callbacks)  # type: ignore[attr-defined]
 
@@ -234,9 +234,9 @@ class InferenceTrainer(pl.Trainer):
             )
         if not listens(self.callbacks):  # type: ignore[attr-defined]
             raise ConfigurationError(
-                "no callback takes what predict makes, so it would be lost: give "
-                'InferenceTrainer(callbacks=[VideoWriter().to("out/birds")]), or a '
-                "LongtakeCallback of your own."
+                "no callback takes what predict makes, so it would be lost: "
+                'trainer.attach([VideoWriter().to("out/birds")]), or a LongtakeCallback of your '
+                "own."
             )
         return datamodule
 

@@ -61,8 +61,8 @@ class VideoHooks(pl.Callback):
 class LongtakeCallback(VideoHooks):
     """The base of callbacks that scripts and configs give: ``trainer.callbacks`` takes them.
 
-    longtake's own reports and displays subclass ``VideoHooks``: they are made from a run's folder
-    and ranks, which no config can give.
+    longtake's own writers and displays subclass ``VideoHooks``: they are made from a run's folder
+    and ranks, which no config can give (a script attaches them: ``trainer.attach``).
     """
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError, OutputError
-from longtake.framework.callbacks.base import LongtakeCallback
+from longtake.framework.callbacks.base import VideoHooks
 from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
 from longtake.framework.engine.kept_video import KeptVideo
 from longtake.framework.engine.request import Request
@@ -35,7 +35,7 @@ _MOST: Final = 16
 
 
 @final
-class VideoWriter(LongtakeCallback):
+class VideoWriter(VideoHooks):
     """Writes each request's video frames as they are decoded, in constant memory.
 
     Colors are converted, and the file is written, in a thread beside the run, which waits for it
