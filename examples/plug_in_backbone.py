@@ -13,20 +13,17 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-import longtake.models as lm
-from longtake.models import ModelFolder as Folder
-from longtake.models import Placement
-from longtake.models.layers.patches import unpatchify
-from longtake.models.loading.weights import load_module
+import longtake.api as lt
+from longtake.api import ModelFolder as Folder
 from sketch_dit import CHANNELS, LETTERS, PIXELS, SketchDiT, SketchVAE
 
-Condition = lm.Condition[Tensor, Tensor]
-Prompts = lm.PromptStates
+Condition = lt.Condition[Tensor, Tensor]
+Prompts = lt.PromptStates
 
 
 @final
-class SketchBackbone(lm.Backbone[Tensor, Tensor]):
-    def __init__(self, spec: lm.BackboneSpec, dit: SketchDiT) -> None:
+class SketchBackbone(lt.Backbone[Tensor, Tensor]):
+    def __init__(self, spec: lt.BackboneSpec, dit: SketchDiT) -> None:
         super().__init__(spec, positions=None)
         self._dit = dit
 
@@ -34,28 +31,31 @@ class SketchBackbone(lm.Backbone[Tensor, Tensor]):
         return cast(Tensor, self._dit.text(prompts["letters"]).mean(1, keepdim=True))
 
     def condition_step(self, timestep: float, guidance: float) -> Tensor:
-        return cast(Tensor, self._dit.time(torch.full((1, 1, 1), timestep / 1000)))
+        share = torch.full((1, 1, 1), timestep / 1000)
+        return cast(Tensor, self._dit.time(share.to(self._dit.time.weight)))
 
-    def embed(self, latents: Tensor, grid: lm.Grid, condition: Condition) -> Tensor:
-        frames = torch.tensor(grid.positions) % 64
+    def embed(self, latents: Tensor, grid: lt.Grid, condition: Condition) -> Tensor:
+        weight = self._dit.patch.weight  # where everything is, and in which dtype
+        frames = torch.tensor(grid.positions, device=weight.device) % 64
         positions = self._dit.frame(frames).repeat_interleave(grid.height * grid.width, 0)
-        return cast(Tensor, positions + self._dit.patch(latents.flatten(2).transpose(1, 2)))
+        tokens = latents.to(weight).flatten(2).transpose(1, 2)
+        return cast(Tensor, positions + self._dit.patch(tokens))
 
     def layer(
         self,
         index: int,
         hidden: Tensor,
-        context: lm.LayerContext[Tensor, Tensor],
-        attend: lm.Attend,
+        context: lt.LayerContext[Tensor, Tensor],
+        attend: lt.Attend,
     ) -> Tensor:
         return cast(Tensor, self._dit.layers[index](hidden, context.text + context.step, attend))
 
-    def head(self, hidden: Tensor, grid: lm.Grid, condition: Condition) -> Tensor:
-        return unpatchify(self._dit.head(hidden), grid, self.spec)
+    def head(self, hidden: Tensor, grid: lt.Grid, condition: Condition) -> Tensor:
+        return lt.unpatchify(self._dit.head(hidden), grid, self.spec)
 
 
 @final
-class SketchDecoder(lm.VideoDecoder[None]):
+class SketchDecoder(lt.VideoDecoder[None]):
     def __init__(self, vae: SketchVAE) -> None:
         self._vae = vae
 
@@ -69,32 +69,32 @@ class SketchDecoder(lm.VideoDecoder[None]):
 
 
 @final
-@lm.register("SketchPipeline")
-class SketchFamily(lm.ModelFamily):
-    def spec(self, folder: Folder) -> lm.BackboneSpec:
+@lt.register("SketchPipeline")
+class SketchFamily(lt.ModelFamily):
+    def spec(self, folder: Folder) -> lt.BackboneSpec:
         dit = folder.config("transformer")
-        return lm.BackboneSpec(
+        return lt.BackboneSpec(
             name="SketchDiT", channels=CHANNELS, patch=(1, 1, 1), native_frames=16,
             heads=dit["heads"], head_dim=dit["dim"] // dit["heads"], layers=dit["layers"],
-            compression=lm.Compression(temporal=1, spatial=PIXELS),
+            compression=lt.Compression(temporal=1, spatial=PIXELS),
         )  # fmt: skip
 
     def load_backbone(
-        self, folder: Folder, spec: lm.BackboneSpec, layers: Collection[int], place: Placement
+        self, folder: Folder, spec: lt.BackboneSpec, layers: Collection[int], place: lt.Placement
     ) -> SketchBackbone:
         def prune(dit: SketchDiT) -> None:
             for index in set(range(spec.layers)).difference(layers):
                 dit.layers[index] = nn.Identity()  # not here: not read from disk
 
-        dit = load_module(folder, "transformer", lambda c: SketchDiT(**c), place, prune=prune)
+        dit = lt.load_module(folder, "transformer", lambda c: SketchDiT(**c), place, prune=prune)
         return SketchBackbone(spec, dit)
 
     def load_decoder(
         self, folder: Folder, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> SketchDecoder:
-        place = Placement(device, dtype)
-        return SketchDecoder(load_module(folder, "vae", lambda _: SketchVAE(), place))
+        place = lt.Placement(device, dtype)
+        return SketchDecoder(lt.load_module(folder, "vae", lambda _: SketchVAE(), place))
 
-    def encode_text(self, folder: Folder, prompts: Sequence[str], place: Placement) -> Prompts:
+    def encode_text(self, folder: Folder, prompts: Sequence[str], place: lt.Placement) -> Prompts:
         counts = [[[prompt.count(letter) for letter in LETTERS]] for prompt in prompts]
         return {"letters": torch.tensor(counts, dtype=place.dtype)}

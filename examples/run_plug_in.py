@@ -8,8 +8,14 @@ from pathlib import Path
 import torch
 
 import plug_in_backbone  # noqa: F401  (registers the family)
-from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
-from longtake.strategies import SingleDevice
+from longtake.api import (
+    Engine,
+    FramesDecoded,
+    GenerationConfig,
+    PromptAt,
+    Request,
+    SingleDevice,
+)
 from sketch_dit import save_random
 
 

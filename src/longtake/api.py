@@ -85,6 +85,8 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "longtake.testing.ranks": "RankPool rank_pool",
         "longtake.testing.tiny.parts": "randomize word_tokenizer t5_encoder save_folder",
         "longtake.testing.tiny.base": "TinyCase",
+        "longtake.testing.recording": "hidden_states",
+        "longtake.testing.differences": "kind_of_difference",
     },
 }
 """Public names by what they are for, and by the module that each is imported from."""

@@ -208,9 +208,15 @@ from longtake.testing.contracts import (
     SamplerContract as SamplerContract,
     VideoDecoderContract as VideoDecoderContract,
 )
+from longtake.testing.differences import (
+    kind_of_difference as kind_of_difference,
+)
 from longtake.testing.ranks import (
     RankPool as RankPool,
     rank_pool as rank_pool,
+)
+from longtake.testing.recording import (
+    hidden_states as hidden_states,
 )
 from longtake.testing.tiny.base import (
     TinyCase as TinyCase,

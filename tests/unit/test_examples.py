@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
+from longtake.api import load_module
 from longtake.models import (
     AnyBackbone,
     AnyDecoder,
@@ -23,6 +24,7 @@ from longtake.models import (
     PromptStates,
     Sampler,
     SamplerSettings,
+    family_of,
     open_folder,
 )
 from longtake.noise import NoiseInit, NoiseSource
@@ -98,9 +100,7 @@ class TestSketchBackbone(OnSketch, BackboneContract):
         return prompts
 
     def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
-        dit = plug_in.load_module(
-            self.folder, "transformer", lambda c: sketch_dit.SketchDiT(**c), PLACE
-        )
+        dit = load_module(self.folder, "transformer", lambda c: sketch_dit.SketchDiT(**c), PLACE)
         x = dit.patch(rearrange(latents, "b c f h w -> b f h w c"))
         x = (x + dit.frame.weight[: x.shape[1], None, None]).flatten(1, 3)
         condition = dit.text(prompts["letters"]).mean(1, True) + dit.time(
@@ -122,7 +122,7 @@ class TestSketchDecoder(OnSketch, VideoDecoderContract):
         return decoder
 
     def oracle(self, latents: Tensor) -> Tensor:
-        pixels = plug_in.load_module(
+        pixels = load_module(
             self.folder, "vae", lambda _: sketch_dit.SketchVAE(), Placement(CPU, latents.dtype)
         ).pixels
         patches = (latents[0].permute(1, 2, 3, 0) @ pixels.weight.T + pixels.bias).clamp(-1, 1)
@@ -153,7 +153,7 @@ def test_the_plug_in_is_short() -> None:
 
 
 def test_the_plug_in_is_registered(sketch: ModelFolder) -> None:
-    assert isinstance(plug_in.lm.family_of(sketch), plug_in.SketchFamily)
+    assert isinstance(family_of(sketch), plug_in.SketchFamily)
 
 
 class TestChurnedEuler(SamplerContract):

@@ -523,5 +523,5 @@ def test_a_strategy_that_tells_of_its_blocks_late_is_found() -> None:
 
 
 def test_a_strategy_that_forgets_a_layer_is_found() -> None:
-    with pytest.raises(AssertionError, match="layers by stage"):
+    with pytest.raises(AssertionError, match="stages hold all of them, in order"):
         strategy_suite(Partial()).test_the_layout_covers_the_model()

@@ -13,6 +13,7 @@ from longtake.framework.engine.pictures import check_pictures
 from longtake.framework.engine.preflight import check_request, check_schedule, naming
 from longtake.framework.engine.request import Request, repeated
 from longtake.framework.engine.workloads import Workloads, longest
+from longtake.plan.check.layouts import check_layout
 from longtake.plan.check.methods import check_method, unread
 from longtake.plan.cost.simulator import bounded
 from longtake.plan.layout import Layout
@@ -177,11 +178,7 @@ class ChosenLayout:
         if self.strategy.aco:
             text = workload.spec.text_tokens > 0
             layout = with_co_attention(layout, text_in_attention=text, sparse=workload.spec.sparse)
-        if layout.size != self.world_size:
-            raise ConfigurationError(
-                f"the strategy {type(self.strategy).__name__} lays out {layout.size} "
-                f"devices, but trainer.devices times trainer.num_nodes is {self.world_size}."
-            )
+        check_layout(type(self.strategy).__name__, layout, workload, self.world_size)
         return workload, layout
 
     def _settle(self) -> tuple[Workload, Layout]:

@@ -18,6 +18,7 @@ from longtake.framework.engine.settings import settled
 from longtake.models import (
     BackboneSpec,
     Defaults,
+    ModelFamily,
     ModelFolder,
     Placement,
     Sampler,
@@ -28,6 +29,7 @@ from longtake.models import (
     sampler_name,
 )
 from longtake.models.counting import WeightCount, count_weights
+from longtake.models.layer_check import check_layers
 from longtake.models.loading.guard import reading
 from longtake.models.loading.quantize import check_quantizes
 from longtake.models.loading.tokenizers import check_text
@@ -106,6 +108,9 @@ class ResolvedModel:
             self.folder, self.family, self.spec, weights=self.weights_checked
         )
 
+        if not _is_own(self.family):  # the suites have tried ours
+            check_layers(self.family, self.folder, self.spec, self.place.dtype)
+
     def check_weights(self) -> None:
         """Refuse weights that are missing or not those of the model. Idempotent.
 
@@ -159,6 +164,10 @@ class ResolvedModel:
         if self.settings.flow_shift is None and by_size:
             return None
         return self.flow_shift(None)
+
+
+def _is_own(family: ModelFamily) -> bool:
+    return type(family).__module__.split(".")[0] == "longtake"
 
 
 def _guidance(settings: Defaults, spec: BackboneSpec) -> Guidance:

@@ -12,6 +12,7 @@ from longtake.errors import ConfigurationError
 from longtake.models import Condition, Grid, Kernel, LayerContext, Rotary
 from longtake.models.layers.kernel import attention_kernel
 from longtake.models.layers.levels import CLEAN, level_runs
+from longtake.models.layers.operands import checked
 from longtake.strategies.exchange import TokenShare, overlap
 from longtake.strategies.runtime.denoising import Denoising
 from longtake.strategies.runtime.finite import FiniteWatch
@@ -83,7 +84,8 @@ class TaskForward:
         if self._saved is not None:
             self._saved.restore(self.store, layers)
         backbone, total = self._work.backbone, self._total(forward)
-        text, mine = backbone.spec.text_tokens, self._share.tokens(total)
+        spec = backbone.spec
+        text, mine = spec.text_tokens, self._share.tokens(total)
         condition = self._condition(forward, forward.window.frames, mine)
         context: LayerContext[Any, Any] = LayerContext(
             text=condition.text,
@@ -111,6 +113,8 @@ class TaskForward:
             self._watch.add(hidden)
         for index in layers:
             attend = attention.layer(index, backbone.token_groups(index))
+            wanted = (*hidden.shape[:2], spec.heads, spec.head_dim)
+            attend = checked(attend, f"layer {index} of {spec.name}", wanted)
             hidden = backbone.layer(index, hidden, context, attend)
             self._watch.add(hidden)
         self._watch.end(forward.task, begin)

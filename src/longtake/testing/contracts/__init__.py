@@ -22,6 +22,8 @@ pytest.register_assert_rewrite(
             "strategies",
             "strategy_runs",
             "backbone",
+            "backbone_case",
+            "backbone_layers",
             "frame_levels",
             "decoder",
             "samplers",

@@ -12,7 +12,8 @@ from typing_extensions import override
 from longtake.models import LayerContext, Operand, PromptStates
 from longtake.models.layers.kernel import attention_kernel, made
 from longtake.models.layers.levels import level_runs
-from longtake.testing.contracts.backbone import FRAMES, BackboneContract
+from longtake.testing.contracts.backbone import BackboneContract
+from longtake.testing.contracts.backbone_case import FRAMES
 from longtake.testing.window import Run
 
 
