@@ -43,35 +43,34 @@ def check_layers(
     """
     frames, height, width = _GRID
     grid = Grid.of(frames, height=height, width=width)
-    for tried in dict.fromkeys((torch.float32, dtype)):
-        with torch.no_grad(), NothingPadded():
+    with torch.no_grad(), NothingPadded():
+        for tried in dict.fromkeys((torch.float32, dtype)):
             try:
-                backbone = family.load_backbone(
-                    folder, spec, range(spec.layers), Placement(META, tried)
+                place = Placement(META, tried)
+                backbone = family.load_backbone(folder, spec, range(spec.layers), place)
+                latents, context = forward_inputs(
+                    family, folder, backbone, grid, attention_kernel, tried
                 )
-                _run(backbone, grid, family, folder, tried)
+            except Exception:  # a plug-in's code may fail on the meta device in any way
+                return
+            try:
+                _run(backbone, grid, latents.float(), context, tried)
             except ModelError:
                 raise
-            except Exception as error:  # a plug-in's code may fail on the meta device in any way
-                if tried == torch.float32:
-                    return
-                raise ModelError(
-                    f"{spec.name} computes in float32, but not in {_named(dtype)} (model.dtype): "
-                    f"{_said(error)}"
-                ) from error
+            except Exception:
+                return
 
 
 def _run(
     backbone: AnyBackbone,
     grid: Grid,
-    family: ModelFamily,
-    folder: ModelFolder,
+    latents: Tensor,
+    context: LayerContext[Any, Any],
     dtype: torch.dtype,
 ) -> None:
     name = backbone.spec.name
-    latents, context = forward_inputs(family, folder, backbone, grid, attention_kernel, dtype)
     with _naming(f"embed() of {name}", dtype):
-        hidden = backbone.embed(latents.float(), grid, context)
+        hidden = backbone.embed(latents, grid, context)
     for index in range(backbone.spec.layers):
         before, where = hidden, f"layer {index} of {name}"
         with _naming(where, dtype):

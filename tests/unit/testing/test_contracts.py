@@ -448,7 +448,7 @@ def test_a_backbone_that_misuses_attend_is_found() -> None:
         suite_of(
             lambda layers: Tampered(layers, again=True)
         ).test_a_layer_calls_attend_once_with_operands_of_BSND()
-    with pytest.raises(AssertionError, match=r"attend got queries of shape \(2, 2, 18, 12\)"):
+    with pytest.raises(AssertionError, match=r"attend queries of shape \(2, 2, 18, 12\)"):
         suite_of(
             lambda layers: Tampered(layers, wrap=swapped)
         ).test_a_layer_calls_attend_once_with_operands_of_BSND()
