@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, Final
+
+_CLOSE: Final = 0.6
+"""How much alike two names are, from 0 to 1, of which one may have been meant by the other."""
 
 
 class LongtakeError(Exception):
@@ -79,7 +82,16 @@ class RankFailure(LongtakeError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the known name most like ``name``, for the end of an error message."""
-    names = sorted(known)
-    lowered = {candidate.lower(): candidate for candidate in names}
-    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.0)
-    return lowered[close[0]] if close else "none"
+    return _most_like(name, known, 0.0) or "none"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return ``; the nearest is ...``, or nothing where no known name is like ``name``."""
+    close = _most_like(name, known, _CLOSE)
+    return f"; the nearest is {close}" if close else ""
+
+
+def _most_like(name: str, known: Iterable[str], cutoff: float) -> str | None:
+    lowered = {candidate.lower(): candidate for candidate in sorted(known)}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=cutoff)
+    return lowered[close[0]] if close else None

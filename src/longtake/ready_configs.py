@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from longtake.errors import ConfigurationError, nearest
+from longtake.errors import ConfigurationError, suggestion
 from longtake.tables import Cell, Format, show_rows
 
 _FOLDERS: Final = (
@@ -62,7 +62,7 @@ def _file(value: str) -> str:
         return value
     raise ConfigurationError(
         f"--config is {value!r}, but there is no such file, and no ready configuration of that "
-        f"name; the nearest is {nearest(value, configs)!r}, and longtake configs lists all."
+        f"name{suggestion(value, configs)}; longtake configs lists all."
     )
 
 

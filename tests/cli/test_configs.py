@@ -29,4 +29,4 @@ def test_a_ready_configuration_is_planned_by_its_name(tmp_path: Path) -> None:
 def test_an_unknown_name_is_refused_in_a_sentence() -> None:
     done = run([*COMMAND, "predict", "--config", "dmo"])
     assert done.returncode == 2
-    assert "the nearest is 'demo'" in done.stderr
+    assert "the nearest is demo" in done.stderr

@@ -40,7 +40,7 @@ def test_other_values_are_left_to_the_parser(given: str) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ConfigurationError, match=r"nearest is 'wan2\.1-14b-1025-8gpu'"):
+    with pytest.raises(ConfigurationError, match=r"nearest is wan2\.1-14b-1025-8gpu"):
         with_files(["--config", "wan2.1-14b-1025-8gp"])
 
 

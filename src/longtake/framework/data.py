@@ -13,9 +13,10 @@ from secrets import randbits
 from typing import Any, Final, Literal, final, get_args, get_origin, get_type_hints
 
 import lightning.pytorch as pl
+import yaml
 from typing_extensions import override
 
-from longtake.errors import ConfigurationError, nearest
+from longtake.errors import ConfigurationError, suggestion
 from longtake.framework.engine.request import (
     Keyframe,
     PromptAt,
@@ -38,8 +39,6 @@ _LINE_KEYS: dict[str, Any] = {
 """What a line of a JSONL file may set, and its type."""
 _SCHEDULE = re.compile(r"""\s*\[*\s*\{\s*["']?(at|text)["']?\s*:""")
 """How a prompt schedule begins that has been read as a text."""
-_LIST = re.compile(r"\s*\[.*,.*\]\s*", re.DOTALL)
-"""A list that has been read as a text: not all of it are texts or schedules."""
 _SEED_BITS: Final = 32
 """Of a seed that is drawn: short enough to be typed."""
 _NO_PROMPT_FILES = {".json", ".csv", ".tsv", ".yaml", ".yml", ".md", ".text"}
@@ -144,29 +143,40 @@ class PromptData(pl.LightningDataModule):
         match file.suffix.lower():
             case ".txt":
                 lines = [(number, line.strip()) for number, line in _numbered(file)]
-                return [
-                    {"prompt": line, "origin": f"{file}, line {number}"}
-                    for number, line in lines
-                    if line and not line.startswith("#")
-                ]
+                return _some(
+                    file,
+                    [
+                        {"prompt": line, "origin": f"{file}, line {number}"}
+                        for number, line in lines
+                        if line and not line.startswith("#")
+                    ],
+                )
             case ".jsonl":
-                return [
-                    _json_line(file, number, line)
-                    for number, line in _numbered(file)
-                    if line.strip()
-                ]
+                return _some(
+                    file,
+                    [
+                        _json_line(file, number, line)
+                        for number, line in _numbered(file)
+                        if line.strip()
+                    ],
+                )
             case ending if ending in _NO_PROMPT_FILES and " " not in prompts:
                 raise ConfigurationError(
                     f"data.prompts is {prompts}, but prompts are read from .txt (a prompt per "
                     f"line) or .jsonl files."
                 )
-        if (kind := _kind_of(file)) is not None:
+        if prompts.strip() and (kind := _kind_of(file)) is not None:
             raise ConfigurationError(
                 f"data.prompts is {prompts}, and there is a {kind} of that name, but prompts are "
                 f"read from .txt (a prompt per line) or .jsonl files; rename it, or write a prompt "
                 f'that has its name as a list: ["{prompts}"].'
             )
         _check_text(0, prompts)
+        if (read := _read_as(prompts)) is not None:
+            raise ConfigurationError(
+                f"data.prompts is {prompts}, which reads as {read}; write a prompt of that text "
+                f"in quotes, in a list: ['{prompts.strip()}']."
+            )
         return [{"prompt": prompts}]
 
     def _request(self, index: int, line: dict[str, Any]) -> Request:
@@ -222,16 +232,47 @@ def _check_text(index: int, prompt: object) -> None:
             f"prompt {index} is {prompt!r}, which looks like a prompt schedule; a schedule is a "
             f"list in the list of prompts: [[{{at: 0, text: ...}}, {{at: 30, text: ...}}]]."
         )
-    if _LIST.fullmatch(prompt):
+    value = _value_of(prompt) if prompt.lstrip().startswith("[") else None
+    if isinstance(value, list) and not all(isinstance(one, str) for one in value):
         raise ConfigurationError(
             f"prompt {index} is {prompt}, a list of which not all are texts; put numbers in "
             f'quotes, as in ["a red circle", "1917"].'
         )
 
 
+def _read_as(text: str) -> str | None:
+    """Return what a text is in YAML, where it is another thing than a text; ``None``: it is one."""
+    match _value_of(text):
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case _:
+            return None
+
+
+def _value_of(text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
+def _some(file: Path, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not lines:
+        raise ConfigurationError(
+            f"the prompt file {file} has no prompt in it; write one on each line."
+        )
+    return lines
+
+
 def _numbered(file: Path) -> list[tuple[int, str]]:
     try:
         text = expanded(file).read_bytes()
+    except IsADirectoryError as error:
+        raise ConfigurationError(
+            f"data.prompts is {file}, a folder; give a file of prompts in it, or several runs."
+        ) from error
     except OSError as error:
         raise ConfigurationError(
             f"the prompt file {file} cannot be read: {error.strerror}."
@@ -258,7 +299,8 @@ def _json_line(file: Path, number: int, line: str) -> dict[str, Any]:
     for key, value in settings.items():
         if key not in _LINE_KEYS:
             raise ConfigurationError(
-                f"{where}: unknown key {key!r}; did you mean {nearest(key, _LINE_KEYS)!r}?"
+                f"{where}: unknown key {key!r}{suggestion(key, _LINE_KEYS)}; a line has "
+                f"{', '.join(_LINE_KEYS)}."
             )
         if not _fits(value, _LINE_KEYS[key]):
             raise ConfigurationError(f"{where}: {key} cannot be {value!r}.")

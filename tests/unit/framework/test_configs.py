@@ -191,6 +191,17 @@ PUBLISHED = {
         "AutoencoderKLCogVideoX",
         _COG,
     ),
+    "THUDM/CogVideoX1.5-5B-I2V": Published(
+        "CogVideoXImageToVideoPipeline",
+        {
+            "num_layers": 42, "num_attention_heads": 48, "patch_size_t": 2, "patch_bias": False,
+            "sample_frames": 81, "sample_height": 300, "sample_width": 300, "in_channels": 32,
+            "use_rotary_positional_embeddings": True, "ofs_embed_dim": 512,
+        },
+        {},
+        "AutoencoderKLCogVideoX",
+        _COG,
+    ),
     "THUDM/CogVideoX-5b-I2V": Published(
         "CogVideoXImageToVideoPipeline",
         {

@@ -29,8 +29,8 @@ def check_files(args: Sequence[str]) -> None:
         args: Of the command.
 
     Raises:
-        ConfigurationError: A file is too large, nested too deeply, or its aliases (``*name``)
-            contain themselves or stand for too many values.
+        ConfigurationError: A file holds no options, is too large, nested too deeply, or its aliases
+            (``*name``) contain themselves or stand for too many values.
     """
     for file in _files(args):
         if not os.path.isfile(file):  # never an error, as with Path, whatever is given as a name
@@ -46,8 +46,12 @@ def check_files(args: Sequence[str]) -> None:
             continue  # the parser says where
         except RecursionError as error:
             raise _too_deep(file) from error
-        if tree is not None:
-            _count(file, tree, {}, ())
+        if not isinstance(tree, yaml.MappingNode):
+            raise ConfigurationError(
+                f"the configuration {file} {'is empty' if tree is None else 'holds no options'}; "
+                f"it holds options by name, such as model: {{pipeline: demo}}."
+            )
+        _count(file, tree, {}, ())
 
 
 def check_groups(config: Namespace) -> None:

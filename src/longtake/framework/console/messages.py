@@ -6,9 +6,10 @@ import difflib
 import inspect
 import re
 from collections.abc import Collection
+from pathlib import Path
 
 from longtake.caches import FeatureCache
-from longtake.errors import nearest
+from longtake.errors import suggestion
 from longtake.noise import NoiseInit
 from longtake.schedulers import BlockScheduler
 from longtake.strategies import ParallelStrategy
@@ -20,8 +21,9 @@ _INTERFACES: dict[str, type] = {
     "trainer.strategy": ParallelStrategy,
 }
 _FORMS = {
-    "data.prompts": "give a prompt, a list of prompts, a .txt or .jsonl file, or a schedule in a "
-    "list: [[{at: 0, text: ...}, {at: 30, text: ...}]]",
+    "data.prompts": "give a prompt, a list of prompts (what reads as a number in quotes), a .txt "
+    "or .jsonl file, or a schedule in a list: [[{at: 0, text: ...}, {at: 30, text: ...}]]",
+    "data.keyframes": "give a list of moments and pictures: [{at: 12.5, image: picture.png}]",
     "model.lora": "give a folder, a .safetensors file, or a list: [{path: ..., scale: 1.0}]; "
     "further options are component, scale_2 and missing",
     "model.sampler": "give the name of a diffusers scheduler, one with options, {scheduler: NAME, "
@@ -51,7 +53,21 @@ def explain(message: str, options: Collection[str]) -> str:
         return _denied(found[1], everything=found[2] == "*")
     if found := re.search(r"unrecognized arguments: (--[^\s=]+)", line):
         return _unknown_option(found[1].removeprefix("--"), options)
+    if found := re.search(r"unrecognized arguments: (\S+)", line):
+        return (
+            f"{found[1]} is no option: options begin with --, and a value that has spaces stands "
+            f"in quotes; a prompt is given with --data.prompts."
+        )
+    if found := re.search(r"argument (?:\S+/)?(--\S+): expected one argument", line):
+        return f"{found[1]} is given without a value; write {found[1]} VALUE."
+    if found := re.search(r"Path is not a file: '([^']+)'", line):
+        return f"--config is {found[1]}, a folder; give a YAML file{_inside(found[1])}."
     if found := re.search(r"arguments are required: (?:predict\.|plan\.)?(\S+)", line):
+        if found[1] in ("at", "image", "text"):
+            return (
+                f"a part of data.{'prompts' if found[1] == 'text' else 'keyframes'} has no "
+                f"{found[1]}; {_FORMS['data.prompts' if found[1] == 'text' else 'data.keyframes']}."
+            )
         if found[1] == "convert.file":
             return "the checkpoint is missing: longtake convert FILE."
         return f"{found[1]} is missing: give it in the YAML file or as --{found[1]}."
@@ -72,6 +88,11 @@ def explain(message: str, options: Collection[str]) -> str:
     return re.sub(r'Parser key "([^"]+)":\s*', r"\1: ", line)
 
 
+def _inside(folder: str) -> str:
+    config = Path(folder) / "config.yaml"
+    return f", {config} for example" if config.is_file() else ""
+
+
 def _denied(path: str, *, everything: bool) -> str:
     if everything:
         return (
@@ -87,7 +108,12 @@ def one_line(message: str) -> str:
 
 
 def _unknown_option(name: str, options: Collection[str]) -> str:
-    return f"there is no option {name}; the nearest is {nearest(name, options)}."
+    ends = {option.rpartition(".")[2]: option for option in reversed(list(options))}
+    if name in ends:  # as other programs call it
+        return f"there is no option {name}; the nearest is {ends[name]}."
+    others = [option for option in options if not name.startswith(f"{option}.")]
+    hint = suggestion(name, others) or "; --help of the command lists all"
+    return f"there is no option {name}{hint}."
 
 
 def _unknown_argument(name: str) -> str:
@@ -102,12 +128,14 @@ def _unknown_argument(name: str) -> str:
 
 def _unknown_class(key: str, name: str) -> str:
     interface = _INTERFACES.get(key)
+    if interface is None and key in _FORMS:
+        return f"{key} cannot be that; {_FORMS[key]}."
     if interface is None:
         return f"{key} is {name}, which is no class that can be imported."
     known = [choice.__name__ for choice in _choices(interface)]
     return (
-        f"{key} is {name}, which is no {interface.__name__}; the nearest is {nearest(name, known)} "
-        f"(of {', '.join(sorted(known))}; your own as package.module.Class)."
+        f"{key} is {name}, which is no {interface.__name__}{suggestion(name, known)} "
+        f"(of {', '.join(known)}; your own as package.module.Class)."
     )
 
 

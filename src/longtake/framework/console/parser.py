@@ -42,6 +42,7 @@ class OneSentenceParser(LightningArgumentParser):
         added: list[str] = super().add_class_arguments(*args, **kwargs)
         typed: list[Any] = [*self._actions]  # of jsonargparse, whose classes are not exported
         for action in typed:
+            allow_alone(action)
             # A field's default_factory gives an object; the parser shows and dumps classes.
             if action.dest in added and type(action.default).__module__.startswith("longtake."):
                 lazy = lazy_instance(type(action.default))
@@ -56,6 +57,12 @@ class OneSentenceParser(LightningArgumentParser):
             OptionMistake: Always; says it in one line.
         """
         raise OptionMistake(explain(message, set(_options(self)))) from ex
+
+
+def allow_alone(action: Any) -> None:
+    """Let an option of true or false be given without its value: ``--overwrite``."""
+    if getattr(action, "_typehint", None) is bool and action.option_strings:
+        action.nargs, action.const = "?", "true"
 
 
 def _options(parser: ArgumentParser) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from longtake.models.cogvideox.backbone import CogVideoXBackbone
 from longtake.models.cogvideox.decoder import CogVideoXDecoder
 from longtake.models.cogvideox.family import CogVideoXFamily
-from longtake.models.cogvideox.pairs import PairsDecoder, paired, unpaired
+from longtake.models.cogvideox.pairs import PairsDecoder, before_the_video, paired, unpaired
 from longtake.models.cogvideox.positions import CogVideoXRotary, CogVideoXWaves
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "CogVideoXRotary",
     "CogVideoXWaves",
     "PairsDecoder",
+    "before_the_video",
     "paired",
     "unpaired",
 ]

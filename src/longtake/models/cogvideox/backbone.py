@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypeAlias, cast, final
+from typing import Final, TypeAlias, cast, final
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
@@ -19,6 +19,9 @@ from longtake.models.spec import BackboneSpec
 
 CogVideoXCondition: TypeAlias = Condition[Tensor, Tensor]
 """The branches' text tokens ``(B, L, M)``; the timestep's embedding ``(1, M_time)``."""
+
+_OFS: Final = 2.0
+"""What the published pipeline always gives for the embedding of that name."""
 
 
 @final
@@ -63,7 +66,11 @@ class CogVideoXBackbone(Backbone[Tensor, Tensor]):
         embedding = self._transformer.time_embedding
         weight = embedding.linear_1.weight
         wave = self._transformer.time_proj(torch.tensor([timestep], device=weight.device))
-        return cast(Tensor, embedding(wave.to(weight.dtype)))
+        step = embedding(wave.to(weight.dtype))
+        if self._transformer.ofs_embedding is not None:  # CogVideoX 1.5 from an image
+            wave = self._transformer.ofs_proj(torch.tensor([_OFS], device=weight.device))
+            step = step + self._transformer.ofs_embedding(wave.to(weight.dtype))
+        return cast(Tensor, step)
 
     @override
     def embed(self, latents: Tensor, grid: Grid, condition: CogVideoXCondition) -> Tensor:

@@ -1,4 +1,4 @@
-"""CogVideoX folders: text to video (2B, 5B, 1.5 5B), and image to video (5B)."""
+"""CogVideoX folders: text to video (2B, 5B, 1.5 5B), and image to video (5B, 1.5 5B)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from longtake.models.cogvideox.backbone import CogVideoXBackbone
 from longtake.models.cogvideox.decoder import CogVideoXDecoder
 from longtake.models.cogvideox.encoder import CogVideoXEncoder
 from longtake.models.cogvideox.lora_names import LORA_NAMES
-from longtake.models.cogvideox.pairs import PAIR, PairsDecoder, paired
+from longtake.models.cogvideox.pairs import PAIR, PairsDecoder, before_the_video, paired
 from longtake.models.conditioning import ConditioningFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import prompt_shape, with_defaults
@@ -42,7 +42,7 @@ _ROTARY = "use_rotary_positional_embeddings"
 @final
 @register("CogVideoXPipeline", _IMAGE)
 class CogVideoXFamily(ModelFamily):
-    """CogVideoX, from text or from an image; 1.5, of two latent frames per token, from text."""
+    """CogVideoX, from text or from an image; 1.5 has two latent frames per token."""
 
     layer_lists = ("transformer_blocks",)
     lora_names = LORA_NAMES
@@ -97,15 +97,29 @@ class CogVideoXFamily(ModelFamily):
             decoder="exact",
             defaults=_DEFAULTS,
         ),
+        ModelCard(
+            pipeline=_IMAGE,
+            model="CogVideoX 1.5 5B I2V",
+            examples=("THUDM/CogVideoX1.5-5B-I2V",),
+            licence="cogvideox-license",
+            start="always",
+            native=("start",),
+            guidance="branches",
+            timestep="clip",
+            native_frames=11,
+            decoder="exact",
+            defaults=_DEFAULTS_15,
+        ),
     )
 
     @override
     def card(self, folder: ModelFolder) -> ModelCard:
-        small, large, newer, image = self.cards
+        small, large, newer, image, newer_image = self.cards
         config = folder.config("transformer")
+        pairs = config.get("patch_size_t") is not None
         if folder.pipeline == _IMAGE:
-            return image
-        if config.get("patch_size_t") is not None:
+            return newer_image if pairs else image
+        if pairs:
             return newer
         return large if config.get(_ROTARY) else small
 
@@ -210,6 +224,8 @@ class CogVideoXFamily(ModelFamily):
         if vae["invert_scale_latents"]:  # as the model was trained
             seen = seen / vae["scaling_factor"] ** 2
         nothing = torch.zeros_like(seen[:, :, :1])  # nor is anything given later
+        if _together(_transformer_config(folder)) == PAIR:
+            seen = before_the_video(seen)
         return replace(start, channels=torch.cat([seen, nothing], dim=2))
 
     @override
@@ -236,11 +252,6 @@ def _transformer_config(folder: ModelFolder) -> dict[str, Any]:
             f"{folder.path} is CogVideoX that puts {frames} latent frames into one token "
             f"(patch_size_t); longtake runs those of one (CogVideoX-2b, CogVideoX-5b) and of "
             f"{PAIR} (CogVideoX1.5-5B)."
-        )
-    if frames is not None and folder.pipeline == _IMAGE:
-        raise ModelError(
-            f"{folder.path} is CogVideoX 1.5 I2V, which longtake does not run; CogVideoX-5b-I2V "
-            f"begins with an image, and CogVideoX1.5-5B takes one in place of noise."
         )
     channels, further = config["out_channels"], config["in_channels"] - config["out_channels"]
     wanted = channels if folder.pipeline == _IMAGE else 0

@@ -31,6 +31,19 @@ def paired(latents: Tensor) -> Tensor:
     return rearrange(whole, "b c (f t) h w -> b (c t) f h w", t=PAIR)
 
 
+def before_the_video(pair: Tensor) -> Tensor:
+    """Return a pair ``(1, 2 C, 1, H, W)`` that tells the model of an image.
+
+    It was trained with the image in the frame that stands before the video, and nothing after it.
+    """
+    frames = unpaired(pair)
+    return rearrange(
+        torch.cat([frames[:, :, :1], torch.zeros_like(frames[:, :, 1:])], dim=2),
+        "b c (f t) h w -> b (c t) f h w",
+        t=PAIR,
+    )
+
+
 def unpaired(pairs: Tensor) -> Tensor:
     """Return pairs ``(1, 2 C, F, H, W)`` as the VAE's latent frames ``(1, C, 2 F, H, W)``."""
     return rearrange(pairs, "b (c t) f h w -> b c (f t) h w", t=PAIR)

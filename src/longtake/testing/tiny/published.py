@@ -211,6 +211,22 @@ _MODELS: Final = {
             sample_width=300,
         ),
     ),
+    "CogVideoX1.5-5B-I2V": _Model(
+        pipeline="CogVideoXImageToVideoPipeline",
+        tokenizers=_sentencepiece_only(226),
+        parts=partial(
+            cogvideox,
+            rotary=True,
+            in_channels=32,
+            out_channels=16,
+            ofs_embed_dim=64,
+            patch_size_t=2,
+            patch_bias=False,
+            sample_frames=81,
+            sample_height=300,
+            sample_width=300,
+        ),
+    ),
     "CogVideoX-5b-I2V": _Model(
         pipeline="CogVideoXImageToVideoPipeline",
         tokenizers=_sentencepiece_only(226),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +143,20 @@ def refused(
         (("--video.zoom", "0"), "video.zoom is 0"),
         (("--video.zoom", "400"), "holds at most 16383"),
         (("--config", "none.yaml"), "config: File does not exist"),
+        (("--config", "docs"), "docs, a folder; give a YAML file."),
+        (("--model.zzzzzz", "3"), "no option model.zzzzzz; --help of the command lists all."),
+        (("--seed", "3"), "there is no option seed; the nearest is data.seed."),
+        (("extra", "word"), "extra is no option: options begin with --"),
+        (("--data.prompts", "1917"), "which reads as a number; write a prompt of that text"),
+        (("--data.prompts", "yes"), "which reads as true or false; write a prompt of that"),
+        (("--data.prompts", '["a", 1917]'), "a list of which not all are texts"),
+        (("--data.prompts", "[1917]"), "a list of which not all are texts"),
+        (("--data.prompts", "[[a]]"), "a list of which not all are texts"),
+        (("--data.prompts", ""), "prompt 0 in data.prompts is empty"),
+        (("--data.prompts", "docs"), "there is a folder of that name"),
+        (("--data.keyframes", "[a.png]"), "give a list of moments and pictures: [{at: 12.5"),
+        (("--data.keyframes", "[{at: 3}]"), "a part of data.keyframes has no image; give a list"),
+        (("--model.cache", "Qqqq"), "no FeatureCache (of "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -156,7 +171,9 @@ def test_a_mistake_is_one_sentence(
     [
         ("{", "line 2: not JSON"),
         ("[]", 'line 2: must be an object with a "prompt"'),
-        ('{"prompt": "x", "sed": 1}', "line 2: unknown key 'sed'; did you mean 'seed'?"),
+        ('{"prompt": "x", "sed": 1}', "line 2: unknown key 'sed'; the nearest is seed; a line has"),
+        ('{"prompt": "x", "lorem": 1}', "line 2: unknown key 'lorem'; a line has prompt, num_fra"),
+        ('{"prompt": "x", "seed": null}', "line 2: seed cannot be None"),
         ('{"prompt": "x", "seed": "1"}', "line 2: seed cannot be '1'"),
         ('{"prompt": "x", "seed": true}', "line 2: seed cannot be True"),
         ('{"prompt": [{"text": "x"}]}', "line 2:"),
@@ -254,3 +271,65 @@ def test_unknown_keys_in_yaml_are_refused_like_options(refused: Refused, tmp_pat
     config = tmp_path / "bad.yaml"
     config.write_text("model: {pipeline: demo, stepz: 3}\n")
     assert "no option model.stepz; the nearest is model.steps" in refused("--config", str(config))
+
+
+@pytest.mark.parametrize(
+    "prompts", ["1917", '["a", 1917]', "[1917]", "[[a]]", "yes", '["a", null]']
+)
+def test_what_is_no_text_is_refused_in_yaml_as_well(
+    refused: Refused, tmp_path: Path, prompts: str
+) -> None:
+    config = tmp_path / "bad.yaml"
+    config.write_text(f"data: {{prompts: {prompts}}}\n")
+    sentence = refused("--data.prompts", '["red"]', "--config", str(config))
+    assert "data.prompts cannot be that; give a prompt, a list of prompts (what reads" in sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("", "is empty"), ("1917", "holds no options"), ("[a]", "holds no options")]
+)
+def test_a_configuration_without_options_is_named(
+    refused: Refused, tmp_path: Path, text: str, words: str
+) -> None:
+    config = tmp_path / "bad.yaml"
+    config.write_text(text)
+    sentence = refused("--config", str(config))
+    assert f"the configuration {config} {words}; it holds options by name" in sentence
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.txt", "# birds\n"), ("a.jsonl", "")])
+def test_a_prompt_file_without_prompts_is_named(
+    refused: Refused, tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert "has no prompt in it; write one on each line" in refused(
+        "--data.prompts", str(tmp_path / name)
+    )
+
+
+def test_classes_are_listed_in_the_order_of_help(
+    refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = refused("--model.cache", "Qqqq")
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    said = said[said.index("known subclasses: longtake.caches") :]
+    listed = re.findall(r"\w+", sentence.partition("(of ")[2].partition(";")[0])
+    places = [said.index(f"longtake.caches.{name}") for name in listed]
+    assert places == sorted(places)
+
+
+def test_options_of_true_and_false_may_stand_alone(model: Path, tmp_path: Path) -> None:
+    """``--overwrite`` is ``--overwrite true``."""
+    out = tmp_path / "out"
+    options = [
+        *("--model.pipeline", str(model), "--data.prompts", "red", "--model.steps", "1"),
+        *("--trainer.accelerator", "cpu", "--data.height", "32", "--data.width", "48"),
+        *("--data.num_frames", "1", "--model.scheduler", "FullSequence", "--model.cache"),
+        *("NoCache", "--progress", "none", "--output", str(out)),
+    ]
+    main(["predict", *options, "--overwrite"])
+    first = (out / "0000" / "video.mp4").stat().st_mtime_ns
+    main(["predict", "--overwrite", *options])
+    assert (out / "0000" / "video.mp4").stat().st_mtime_ns > first

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,6 @@ from einops import rearrange
 from torch import Tensor
 
 from longtake.caches import NoCache
-from longtake.errors import ModelError
 from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.models import (
     AnyBackbone,
@@ -32,6 +29,7 @@ from longtake.models.cogvideox import (
     CogVideoXDecoder,
     CogVideoXFamily,
     PairsDecoder,
+    before_the_video,
     paired,
     unpaired,
 )
@@ -155,13 +153,11 @@ def test_an_image_is_encoded_to_pairs(folder: ModelFolder) -> None:
     torch.testing.assert_close(unpaired(found)[:, :, 1:], encoded, rtol=0, atol=1e-5)
 
 
-def test_from_an_image_it_is_refused(folder: ModelFolder, tmp_path: Path) -> None:
-    (tmp_path / "transformer").mkdir()
-    config = folder.config("transformer") | {"in_channels": 8, "ofs_embed_dim": 8}
-    (tmp_path / "transformer" / "config.json").write_text(json.dumps(config))
-    index = folder.index | {"_class_name": "CogVideoXImageToVideoPipeline"}
-    with pytest.raises(ModelError, match=r"1\.5 I2V, which longtake does not run; CogVideoX-5b-I2"):
-        CogVideoXFamily().spec(ModelFolder(tmp_path, index))
+def test_an_image_stands_before_the_video_and_nothing_after_it() -> None:
+    pair = torch.randn(1, 8, 1, 2, 3)
+    told = unpaired(before_the_video(pair))
+    assert torch.equal(told[:, :, 0], unpaired(pair)[:, :, 0])
+    assert not told[:, :, 1].any()
 
 
 @pytest.mark.parametrize("scale", [1.0, SCALE])

@@ -72,6 +72,7 @@ CASES = {
     "CogVideoX-2b": Case(scale=6.0),
     "CogVideoX-5b": Case(scale=6.0),
     "CogVideoX1.5-5B": Case(scale=6.0),
+    "CogVideoX1.5-5B-I2V": Case(scale=6.0),
     "CogVideoX-5b-I2V": Case(scale=6.0),
     "LTX-Video-0.9.0": Case(scale=3.0),
     "LTX-Video-0.9.1": Case(scale=3.0),
@@ -300,7 +301,7 @@ def as_called(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name.startswith("LTX"):
         monkeypatch.setattr(LTXVideoRotaryPosEmbed, "_prepare_video_coords", exact_coordinates)
         monkeypatch.setattr(LTXVideoRotaryPosEmbed, "forward", exact_places)
-    if "CogVideoX-5b-I2V" in name or "LTX" in name:
+    if "CogVideoX" in name or "LTX" in name:
         # They draw a sample of the image's latents; here both have their mean.
         monkeypatch.setattr(
             DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode()
