@@ -11,6 +11,7 @@ from longtake import __version__
 from longtake.comm.launchers import number
 from longtake.commands import NAME, summary
 from longtake.errors import ConfigurationError
+from longtake.quick_help import answer
 from longtake.ready_configs import show_configs
 
 
@@ -25,7 +26,8 @@ def main() -> None:
             show_configs()
         case ["configs", "--format=json"] | ["configs", "--format", "json"]:
             show_configs("json")
-        case _:
+        case args:
+            _answer(args)
             _check_variables()
             _quiet_imports()
             # Imports take seconds, a fifth of which goes into looking for garbage: there is little.
@@ -35,6 +37,18 @@ def main() -> None:
             gc.freeze()
             gc.enable()
             run()
+
+
+def _answer(args: list[str]) -> None:
+    """Answer what stands in a file, and end there."""
+    try:
+        text = answer(args)
+    except ConfigurationError as error:
+        sys.stderr.write(f"longtake: error: {error} [{error.code}]\n")
+        raise SystemExit(2) from None
+    if text is not None:
+        sys.stdout.write(text)
+        raise SystemExit(0)
 
 
 def _check_variables() -> None:

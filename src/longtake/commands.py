@@ -15,7 +15,7 @@ DESCRIPTION: Final = (
     "Minute-long and endless videos from ordinary video diffusion transformers. "
     "Try: longtake predict --config configs/demo.yaml"
 )
-_COMMANDS: Final = {
+COMMANDS: Final = {
     "predict": "Make the videos.",
     "plan": "Print what a run would do: which rank holds which layers, how long it would take.",
     "models": "List the models that can be run, plug-ins included, and what each takes.",
@@ -34,6 +34,6 @@ def summary() -> str:
     text = "Path to a configuration file in json or yaml format."
     parser.add_argument("-c", "--config", action="config", help=text)
     commands = parser.add_subcommands()
-    for name, does in _COMMANDS.items():
+    for name, does in COMMANDS.items():
         commands.add_subcommand(name, ArgumentParser(description=does), help=does)
     return str(parser.format_help())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,11 +11,15 @@ from longtake import __version__
 from longtake.framework.main import main
 from tests.cli.command import COMMAND, run
 
+ROOT = Path(__file__).parents[2]
 ASKED = """
 import sys
 from longtake.__main__ import main
-sys.argv = ["longtake", {asked!r}]
-main()
+sys.argv = ["longtake", *{asked!r}]
+try:
+    main()
+except SystemExit:
+    pass
 print(sorted(sys.modules.keys() & {{"torch", "lightning", "diffusers", "transformers"}}))
 """
 
@@ -43,8 +48,25 @@ def test_the_version_is_that_of_the_whole_command_line(capsys: pytest.CaptureFix
     assert done.stdout == f"longtake {__version__}\n"
 
 
-@pytest.mark.parametrize("asked", ["--help", "--version"])
-def test_nothing_large_is_imported_for_them(asked: str) -> None:
+@pytest.mark.parametrize(
+    "asked", [["--help"], ["--version"], ["predict", "--help"], ["plan", "--help=model"]], ids=str
+)
+def test_nothing_large_is_imported_for_them(asked: list[str]) -> None:
     done = run([sys.executable, "-c", ASKED.format(asked=asked)])
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("\n[]\n")
+
+
+def test_the_files_of_quick_help_are_what_the_command_line_says() -> None:
+    """``python tools/help_files.py --write`` makes them anew."""
+    done = run([sys.executable, str(ROOT / "tools" / "help_files.py")])
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_help_that_there_is_none_of_is_refused() -> None:
+    done = run([*COMMAND, "predict", "--help=modle"])
+    assert done.returncode == 2
+    assert done.stderr == (
+        "longtake: error: --help is 'modle'; possible: all, model, data, trainer, video, run, the "
+        "nearest is 'model'. [LT-CONFIG]\n"
+    )

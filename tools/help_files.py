@@ -1,0 +1,119 @@
+"""Help files: what each command says of its options, a schema for editors, completion for shells.
+
+    python tools/help_files.py --write
+
+writes ``src/longtake/assets/help`` from the command line itself; without ``--write`` it says which
+files differ. Completion is made by shtab (``pip install shtab==1.13.0``; without it those files
+stay as they are) from the names and choices in the help: the scripts that jsonargparse has it make spell
+out every class that could stand anywhere, 58 MB of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
+from importlib.util import find_spec
+from typing import Any, Final
+from unittest.mock import patch
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from longtake.commands import COMMANDS, NAME
+from longtake.framework.cli import LongtakeCLI
+from longtake.framework.console.trust import NOT_BY_NAME
+from longtake.quick_help import FOLDER, SCHEMA, SHELLS, WIDTH, options_of
+
+_CHOICES: Final = re.compile(r"\{([\w,.-]+)\}")
+
+
+def help_text(command: str) -> str:
+    """Return what the command line says of a command's options."""
+    out = io.StringIO()
+    with patch.dict(os.environ, COLUMNS=str(WIDTH)), redirect_stdout(out), suppress(SystemExit):
+        LongtakeCLI([command, "--help"])
+    return out.getvalue()
+
+
+def schema() -> str:
+    """Return the JSON schema of what ``longtake predict --config`` takes."""
+    parsers: list[ArgumentParser] = []
+
+    def keep(cli: LongtakeCLI, parser: ArgumentParser, args: object) -> None:
+        parsers.append(cli._subcommand_parsers["predict"])
+        raise SystemExit(0)
+
+    with patch.object(LongtakeCLI, "parse_arguments", keep), suppress(SystemExit):
+        LongtakeCLI(["predict"])
+    set_parsing_settings(import_path_allowlist=[*NOT_BY_NAME])  # it describes them as well
+    found = json.loads(parsers[0].get_completion_script("jsonschema"))
+    return json.dumps(_without(found), indent=1, sort_keys=True) + "\n"
+
+
+def completion(shell: str) -> str:
+    """Return the completion script of a shell."""
+    import shtab
+
+    parser = argparse.ArgumentParser(prog=NAME)
+    commands = parser.add_subparsers()
+    for command, does in COMMANDS.items():
+        part = commands.add_parser(command, help=does)
+        for names, block in options_of((FOLDER / f"{command}.txt").read_text(encoding="utf-8")):
+            if "help" in names:
+                continue
+            choices = _CHOICES.search(block.splitlines()[0])
+            first = names[0].removesuffix("+")
+            made = part.add_argument(
+                f"--{first}", choices=choices[1].split(",") if choices else None, help="_"
+            )
+            if first in ("config", "output", "plan", "save", "actions"):
+                made.complete = shtab.FILE  # type: ignore[attr-defined]
+    return str(shtab.complete(parser, shell))
+
+
+def _without(found: Any) -> Any:
+    """Leave out the classes that no configuration may name."""
+    if isinstance(found, dict):
+        return {key: _without(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [_without(one) for one in found if not _is_of(NOT_BY_NAME, one)]
+    return found
+
+
+def _is_of(modules: Sequence[str], found: Any) -> bool:
+    """Whether a part of a schema describes a class of some modules."""
+    path = found.get("properties", {}).get("class_path") if isinstance(found, dict) else None
+    return path is not None and any(module in json.dumps(path) for module in modules)
+
+
+def files() -> dict[str, str]:
+    """Return the content of all files by their names."""
+    found = {f"{command}.txt": help_text(command) for command in COMMANDS}
+    if find_spec("shtab") is not None:
+        found |= {f"completion.{shell}": completion(shell) for shell in SHELLS}
+    return found | {SCHEMA: schema()}
+
+
+def main() -> int:
+    """Write the files, or say which would be others."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write them")
+    writes = parser.parse_args().write
+    sys.argv = [NAME]  # Lightning warns of two command lines
+    differ = 0
+    for name, text in files().items():
+        if not (FOLDER / name).is_file() or (FOLDER / name).read_text(encoding="utf-8") != text:
+            differ += not writes
+            print(f"{'written' if writes else 'differs'}: {name}")
+            if writes:
+                (FOLDER / name).write_text(text, encoding="utf-8")
+    return min(differ, 1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
