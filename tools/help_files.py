@@ -4,8 +4,8 @@
 
 writes ``src/longtake/assets/help`` from the command line itself; without ``--write`` it says which
 files differ. Completion is made by shtab (``pip install shtab==1.13.0``; without it those files
-stay as they are) from the names and choices in the help: the scripts that jsonargparse has it make spell
-out every class that could stand anywhere, 58 MB of them.
+stay as they are) from the names and choices in the help: the scripts that jsonargparse has it make
+spell out every class that could stand anywhere, 58 MB of them.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ LAYERS: Final = (
     ("errors", "paths", "tables"),
     ("plugins",),
     ("ready_configs",),
+    ("quick_help",),
     ("threads",),
     ("task",),
     ("schedulers",),
