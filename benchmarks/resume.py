@@ -10,7 +10,8 @@ which it waited for its journal, or for what it holds to be copied. ``auto`` wai
 least between two snapshots, which a run of seconds would never reach: here it is 1 second, so that
 what is shown is more than a long run pays.
 
-With ``--ranks 2`` the same through two processes of a layer pipeline.
+With ``--ranks 2`` the same through two processes of a layer pipeline. ``--sizes`` predicts instead
+how large the snapshots of Wan 1.3B and 14B at 480x832 are, from their structures alone.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -36,11 +37,19 @@ from longtake.caches import NextBlockKV, RollingKV
 from longtake.comm.communicator import Communicator
 from longtake.framework import Engine, GenerationConfig, PromptAt, Request
 from longtake.framework.engine import interval
+from longtake.framework.engine.chosen_layout import ChosenLayout
+from longtake.framework.engine.disk import snapshot_bytes
 from longtake.framework.engine.journal import Journal
 from longtake.framework.engine.keeper import RunKeeper
+from longtake.framework.engine.preflight import frame_bytes, held_frames
+from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.snapshot_cuts import SnapshotCuts
-from longtake.noise import Independent
+from longtake.framework.engine.workloads import Workloads
+from longtake.models import Placement, open_for_plan
+from longtake.noise import Independent, SharedPool
+from longtake.plan.cost.profiles import profile
+from longtake.plan.workload import Workload
 from longtake.schedulers import CascadeQueue, FifoQueue
 from longtake.strategies import BlockDone, DualParal, SingleDevice
 from longtake.strategies.runtime.cuts import CutState
@@ -85,6 +94,7 @@ class Made:
         waited: Seconds in which it did nothing but write its journal and copy what it holds.
         snapshots: How many were taken, as far as they were still there when a block was finished.
         bytes: Of the last one.
+        predicted: The most that one can have.
     """
 
     seconds: float
@@ -92,6 +102,7 @@ class Made:
     waited: float
     snapshots: int
     bytes: int
+    predicted: int
 
 
 def main() -> None:
@@ -102,7 +113,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--frames", type=int, default=257)
     parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--sizes", action="store_true", help="predict those of Wan, run nothing")
     given = parser.parse_args()
+    if given.sizes:
+        header = ["model", "cache", "blocks in flight", "GB at an iteration edge", "GB at most"]
+        sys.stdout.write(table(header, list(sizes())) + "\n")
+        return
     rows = []
     for name in METHODS:
         runs = make_all(name, given.pipeline, given.pairs, given.frames, given.ranks)
@@ -120,10 +136,57 @@ def main() -> None:
                 f"{100 * median(run.waited / run.seconds for run in saved):.2f} %",
                 str(saved[-1].snapshots),
                 f"{saved[-1].bytes / 1e6:.2f}",
+                f"{saved[-1].predicted / 1e6:.2f}",
             ]
         )
-    header = ["cache", "seconds", "wall", "processor", "waited", "snapshots", "MB of the last"]
+    header = ["cache", "seconds", "wall", "processor", "waited", "snapshots", "last, MB", "at most"]
     sys.stdout.write(f"{machine()}; {given.ranks} rank(s)\n\n{table(header, rows)}\n")
+
+
+def sizes() -> Iterator[list[str]]:
+    """Yield how large snapshots of published models can be: rows of a table."""
+    for model in ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers"):
+        for steps, guidance, scheduler, cache in (
+            (50, 5.0, FifoQueue(8, 8), NextBlockKV()),
+            (4, 1.0, CascadeQueue(3), RollingKV(21)),
+        ):
+            config = GenerationConfig(
+                model,
+                scheduler=scheduler,
+                cache=cache,
+                noise=Independent() if isinstance(cache, RollingKV) else SharedPool(),
+                steps=steps,
+                guidance_scale=guidance,
+                dtype="bfloat16",
+            )
+            place = Placement(torch.device("cpu"), torch.bfloat16)
+            resolved = ResolvedModel(config, place, open_for_plan)
+            workloads = Workloads(resolved, profile("H100", torch.bfloat16))
+            video = Request(
+                prompts=(PromptAt(text="a fish"),), num_frames=1025, height=480, width=832
+            )
+            chosen = ChosenLayout(workloads, SingleDevice(), 1)
+            work = workloads.of(video)
+            layout = chosen.strategy.layout(1, work)
+            most = snapshot_bytes(work, layout)
+            between = (held_frames(work) - held_at_edges(work)) * frame_bytes(work, layout, 0)
+            yield [
+                model.removeprefix("Wan-AI/"),
+                type(cache).__name__,
+                str(work.blocks_in_flight),
+                f"{(most - between) / 1e9:.2f}",
+                f"{most / 1e9:.2f}",
+            ]
+
+
+def held_at_edges(work: Workload) -> int:
+    """Return the most latent frames whose keys and values are held at an iteration edge."""
+    held = most = iteration = 0
+    for forward in work.forwards():
+        if forward.task.iteration != iteration:
+            most, iteration = max(most, held), forward.task.iteration
+        held += len(forward.window.keeps) - len(forward.window.drops)
+    return most
 
 
 def share(ratios: Sequence[float]) -> str:
@@ -189,7 +252,8 @@ def make(engine: Engine, video: Request, out: Path | None) -> Made:
         found = sorted((journal.folder.parent / "snapshots").glob("*.safetensors"))
         last = found[-1].name.partition("-")[0] if found else ""
         size = sum(file.stat().st_size for file in found if file.name.startswith(last))
-    return Made(seconds, busy, waited + sum(TAKING), len(taken), size)
+    predicted = snapshot_bytes(engine.workloads.of(video), engine.chosen.layout)
+    return Made(seconds, busy, waited + sum(TAKING), len(taken), size, predicted)
 
 
 if __name__ == "__main__":
