@@ -9,7 +9,13 @@ from typing import final
 import torch
 from typing_extensions import override
 
-from longtake.strategies import BlockDone, Communicator, ParallelStrategy, Progress
+from longtake.strategies import (
+    BlockDone,
+    Communicator,
+    ParallelStrategy,
+    Progress,
+    SingleDevice,
+)
 from longtake.strategies.runtime.cuts import Cuts, CutState
 from longtake.task import Task
 from longtake.testing.tiny.base import TinyCase, tiny_denoising
@@ -77,6 +83,32 @@ def run_on(
     """Go on with a request on one rank; return its blocks."""
     running, _ = _started(communicator, strategy, case, None, state)
     return [event for event in running if isinstance(event, BlockDone)]
+
+
+def assert_goes_on(case: TinyCase) -> None:
+    """Assert that a request that goes on from a cut makes the same blocks, bit by bit.
+
+    Args:
+        case: What is made; cut early, in the midst and late.
+    """
+    communicator, strategy = Communicator.alone(), SingleDevice()
+    tasks = [forward.task for forward in case.workload.forwards()]
+    cuts = {tasks[place].index for place in (1, len(tasks) // 2, -1) if len(tasks) > 1}
+    whole, _ = run_cut(communicator, strategy, case, ())
+    expected = {block.block: block.latents for block in whole}
+    _, states = run_cut(communicator, strategy, case, cuts)
+    assert len(states) == len(cuts)
+    for state in states:
+        finished = {
+            run.block for task in tasks if task.index < state.index for run in task.finished
+        }
+        made = {block.block: block.latents for block in run_on(communicator, strategy, case, state)}
+        assert made.keys() == expected.keys() - finished, f"blocks made from task {state.index} on"
+        for block, latents in made.items():
+            assert torch.equal(latents, expected[block]), (
+                f"block {block}, gone on with from task {state.index}, is another one: what the "
+                f"request needs there is not all that is saved"
+            )
 
 
 def _started(

@@ -10,8 +10,11 @@ from typing import ClassVar
 import pytest
 
 from longtake.caches import Entry, FeatureCache, Forward, Kept, forwards, peak_held_frames
+from longtake.noise import Independent
 from longtake.schedulers import BlockScheduler, FifoQueue, FullSequence
 from longtake.task import Task, Video
+from longtake.testing.resumption import assert_goes_on
+from longtake.testing.tiny.base import TinyCase
 
 SCHEDULES: dict[str, tuple[BlockScheduler, int, int]] = {
     "paper": (FifoQueue(3, 2), 23, 5),
@@ -117,6 +120,20 @@ class FeatureCacheContract(ABC):
                 for n in (1, 4)
             ]
             assert peaks[0] == peaks[1], f"{name}: latent frames held after {blocks} blocks and 4x"
+
+    def test_a_video_goes_on_where_it_was_cut(self) -> None:
+        """A run that has died goes on with the keys and values that were held, to the same bits."""
+        for scheduler, latent_frames, steps in list(self.schedules.values())[:2]:
+            case = TinyCase(
+                scheduler=scheduler,
+                latent_frames=min(latent_frames, 11),
+                steps=steps,
+                cache=self.cache(),
+                noise=Independent(),
+                sampler="FlowMatchEulerDiscreteScheduler",
+                frame_levels=True,
+            )
+            assert_goes_on(case)
 
     def _all(self) -> Iterator[Forward]:
         for name in self.schedules:

@@ -10,10 +10,14 @@ from typing import ClassVar
 
 import pytest
 
+from longtake.caches import NoCache
 from longtake.errors import ConfigurationError
+from longtake.noise import Independent
 from longtake.schedulers import BlockScheduler
 from longtake.schedulers.check import checked
 from longtake.task import FrameRange, Task, Video
+from longtake.testing.resumption import assert_goes_on
+from longtake.testing.tiny.base import TinyCase
 
 VIDEOS = [(1, 1), (1, 3), (2, 4), (5, 1), (7, 3), (7, 6), (16, 4), (19, 5)]
 """Latent frames and denoising steps: with small blocks, one block or many, whole ones or not."""
@@ -232,6 +236,19 @@ class BlockSchedulerContract(ABC):
         assert [_own(t) for t in islice(found, len(wanted))] == [_own(t) for t in wanted]
         cut = islice(self.scheduler().blocks(None), len(blocks) - 1)
         assert list(cut) == blocks[:-1]
+
+    def test_a_video_goes_on_where_it_was_cut(self) -> None:
+        """A run that has died goes on from what was in flight, to the same bits."""
+        case = TinyCase(
+            scheduler=self.scheduler(),
+            latent_frames=9,
+            steps=self.steps_of(3),
+            cache=NoCache(),
+            noise=Independent(),
+            sampler="FlowMatchEulerDiscreteScheduler",
+            frame_levels=True,
+        )
+        assert_goes_on(case)
 
     def steps_of(self, steps: int) -> int:
         """Return the steps that the scheduler is tried with, for one that fixes their number."""
