@@ -31,6 +31,8 @@ from longtake.strategies import Communicator
 
 PATIENCE: Final = 120.0
 """Seconds after which a run hangs."""
+LOOK: Final = 0.05
+"""Seconds after which it is looked how a run is doing."""
 GRACE: Final = 5.0
 """Seconds after which the others of a dead rank are killed, as torchrun's agent does it: they may
 still wait for it to come."""
@@ -113,7 +115,8 @@ def run_forked(
         child.start()
     bereft: float | None = None
     while alive := [child for child in children if child.exitcode is None]:
-        connection.wait([child.sentinel for child in alive], 0.002)
+        until = LOOK if fault is None or struck else fault.after - (time.monotonic() - start)
+        connection.wait([child.sentinel for child in alive], min(LOOK, max(0.002, until)))
         seconds = time.monotonic() - start
         if bereft is None and any(child.exitcode for child in children):
             bereft = seconds

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.cli.command import COMMAND, ENVIRONMENT
-from tests.faults.forked import Ended, Fault, said
+from tests.faults.forked import LOOK, Ended, Fault, said
 
 PATIENCE: Final = 1200.0
 """Seconds after which a run hangs."""
@@ -38,7 +38,7 @@ def run_real(args: Sequence[str], log: Path, ranks: int = 1, fault: Fault | None
     with log.open("w") as file:
         process = subprocess.Popen([*COMMAND, *args], stdout=file, stderr=file, env=ENVIRONMENT)
         while process.poll() is None:
-            time.sleep(0.01)
+            time.sleep(LOOK)
             seconds = time.monotonic() - start
             if fault is not None and not struck and seconds > fault.after:
                 struck = True
