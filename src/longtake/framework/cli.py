@@ -7,6 +7,7 @@ import sys
 from argparse import SUPPRESS
 from collections.abc import Mapping, Sequence
 from inspect import signature
+from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -29,6 +30,7 @@ from longtake.framework.console.extend import RunGrowth
 from longtake.framework.console.messages import explain
 from longtake.framework.console.nulls import check_nulls
 from longtake.framework.console.parser import OneSentenceParser, OptionMistake
+from longtake.framework.console.rerun import differences
 from longtake.framework.console.resume import AUTO, absolute, resume_arguments
 from longtake.framework.console.run_options import add_run_options
 from longtake.framework.console.trust import HELP, check_classes, restrict
@@ -38,6 +40,7 @@ from longtake.framework.engine.engine import Engine
 from longtake.framework.engine.inputs import inputs_of
 from longtake.framework.engine.keeper import RunKeeper, earlier_report
 from longtake.framework.engine.resolved_model import ResolvedModel
+from longtake.framework.engine.run_description import described
 from longtake.framework.engine.run_folder import CONFIG_HEADER, INPUTS, LAST_ACTIONS, RunFolder
 from longtake.framework.engine.settings import settled_options
 from longtake.framework.module import VideoModule
@@ -233,9 +236,11 @@ class LongtakeCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             self.trainer.attach([*timeline])
             return
-        for warning in engine.chosen.warnings():
+        description = described(engine.chosen)
+        files = [Path(str(file)) for file in config.config or ()]
+        for warning in [*engine.chosen.warnings(), *differences(files, description["hardware"])]:
             sys.stderr.write(f"longtake: warning: {warning}\n")
-        self._begin(folder, engine, keeper, growth if goes_on else None)
+        inputs = self._begin(folder, engine, keeper, growth if goes_on else None)
         self.trainer.keep_last_actions(folder.path / LAST_ACTIONS)
         kept = {index: one.kept for index, one in growth.requests.items() if one.kept is not None}
         video = self.config_init.predict.video
@@ -249,6 +254,8 @@ class LongtakeCLI(LightningCLI):
             earlier_report(folder) if goes_on else None,
             video.after_frames,
             lambda: video.there,
+            description,
+            inputs,
         )
         latents = LatentWriter(folder, engine.timings, keep=config.keep_latents, keeper=keeper)
         self.trainer.attach([progress_callback(config.progress), report, latents, *timeline])
@@ -262,8 +269,12 @@ class LongtakeCLI(LightningCLI):
 
     def _begin(
         self, folder: RunFolder, engine: Engine, keeper: RunKeeper, growth: RunGrowth | None
-    ) -> None:
-        """Take the folder; write what the run is, or see that it is the one that was begun."""
+    ) -> dict[str, Any]:
+        """Take the folder; write what the run is, or see that it is the one that was begun.
+
+        Returns:
+            The run's inputs.
+        """
         seams = {} if growth is None else growth.seams
         config = self.dump_config(engine.model, seams)
         inputs = inputs_of(self.datamodule.requests())
@@ -273,7 +284,7 @@ class LongtakeCLI(LightningCLI):
             folder.reopen()
             growth.commit(config, inputs)
             keeper.tidy(self.datamodule.requests(), self.config.predict.keep_latents)
-            return
+            return inputs
         work = [engine.workloads.of(request) for request in self.datamodule.requests()]
         keep = self.config.predict.keep_latents
         if warning := check_disk(folder.path, work, engine.chosen.layout, keep):
@@ -281,6 +292,7 @@ class LongtakeCLI(LightningCLI):
         folder.create()
         folder.write_json(INPUTS, inputs)
         folder.write_text("config.yaml", config)
+        return inputs
 
     def dump_config(
         self, model: ResolvedModel, seams: Mapping[int, Sequence[int]] | None = None

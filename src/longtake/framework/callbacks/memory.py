@@ -27,6 +27,17 @@ def peak_resident_bytes() -> int:
     return resident_bytes()
 
 
+def anonymous_bytes() -> int | None:
+    """Return the host memory that this process holds now, without the files that it has mapped.
+
+    ``None`` where the system does not say.
+    """
+    status = Path("/proc/self/status")
+    text = status.read_text() if status.exists() else ""
+    found = re.search(r"^RssAnon:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
 def device_bytes(device: torch.device) -> int | None:
     """Return what tensors hold on a CUDA device now; ``None`` for another device."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, final
+from typing import Any, Final, final
 
 import lightning.pytorch as pl
 from rich.console import Console
@@ -17,7 +17,12 @@ from typing_extensions import override
 
 from longtake.errors import OutputError
 from longtake.framework.callbacks.base import VideoHooks
-from longtake.framework.callbacks.memory import MEGABYTE, peak_device_bytes, peak_resident_bytes
+from longtake.framework.callbacks.memory import (
+    MEGABYTE,
+    anonymous_bytes,
+    peak_device_bytes,
+    peak_resident_bytes,
+)
 from longtake.framework.callbacks.progress import ProgressKind, resolved_kind
 from longtake.framework.callbacks.progress_state import ProgressState
 from longtake.framework.console.lines import line_of
@@ -25,13 +30,16 @@ from longtake.framework.console.versions import versions
 from longtake.framework.engine.applied import Applied, model_of, settings_of
 from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
 from longtake.framework.engine.request import Request
+from longtake.framework.engine.run_description import request_described
 from longtake.framework.engine.run_folder import REPORT, RunFolder
 from longtake.framework.engine.timings import Timings
 from longtake.framework.engine.worker import Job
 from longtake.framework.engine.workloads import Workloads
 from longtake.strategies import BlockDone, Communicator, TaskDone
 
-_SHOWN = ("timesteps", "guidance_scale", "guidance_scale_2", "sampler", "flow_shift")
+FORMAT: Final = 1
+"""Of ``report.json``."""
+_SHOWN: Final = ("timesteps", "guidance_scale", "guidance_scale_2", "sampler", "flow_shift")
 """Settings of a request that a report shows beside its size."""
 
 
@@ -46,6 +54,7 @@ class _Figures:
     request: Request
     state: ProgressState
     settings: Applied
+    made_from: Mapping[str, Any]
     seconds: float | None = None
     reason: ExitReason | None = None
     there: int | None = None
@@ -68,6 +77,7 @@ class _Figures:
             "width": self.request.width,
             "fps": self.request.fps,
             "seed": self.request.seed,
+            **self.made_from,
             **{name: self.settings[name] for name in _SHOWN if name in self.settings},
             "first_frame_seconds": _rounded(self.state.first_frame_seconds),
             "seconds": _rounded(seconds),
@@ -87,7 +97,8 @@ class ReportWriter(VideoHooks):
 
     A report without an exit reason is that of a run that goes on, or that was killed: what it says
     is made is in the file. Of a run that goes on, requests that were finished before keep theirs.
-    Memory is that of this process. Goes after the video writer, so that its figures hold what that
+    Memory is that of this process; ``peak_anonymous_bytes``, without mapped files, is the most that
+    was seen after a task. Goes after the video writer, so that its figures hold what that
     one took.
 
     Args:
@@ -99,6 +110,8 @@ class ReportWriter(VideoHooks):
         earlier: The report of an earlier process, where the run goes on.
         after_frames: Does something as soon as the video frames so far are in the file: what a
             report of a run that goes on says is made, is there.
+        description: What the whole run is made with; see ``described``.
+        inputs: What ``inputs.json`` says.
         there: Says how many video frames are in the file of the last request, where it has failed.
     """
 
@@ -112,6 +125,8 @@ class ReportWriter(VideoHooks):
         earlier: Mapping[str, Any] | None = None,
         after_frames: Callable[[Job], None] = _at_once,
         there: Callable[[], int] | None = None,
+        description: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | None = None,
     ) -> None:
         self._folder = folder
         self._communicator = communicator
@@ -121,6 +136,9 @@ class ReportWriter(VideoHooks):
         self._earlier = dict(earlier or {})
         self._after_frames = after_frames
         self._there = there
+        self._description = description or {}
+        self._inputs = inputs
+        self._anonymous: int | None = None
         self._due = False
         self._start = time.perf_counter()
         self._requests: list[_Figures] = []
@@ -132,13 +150,18 @@ class ReportWriter(VideoHooks):
         self, trainer: pl.Trainer, module: pl.LightningModule, event: RequestStarted
     ) -> None:
         """Begin to count a request."""
-        settings = {} if self._workloads is None else settings_of(self._workloads, event.request)
-        self._requests.append(_Figures(event.request, ProgressState(event), settings))
+        request, work = event.request, self._workloads
+        settings = {} if work is None else settings_of(work, request)
+        made_from: Mapping[str, Any] = {}
+        if work is not None and self._inputs is not None:
+            made_from = request_described(work, request, self._inputs["requests"][request.index])
+        self._requests.append(_Figures(request, ProgressState(event), settings, made_from))
         self._write(module)
 
     @override
     def on_task_end(self, trainer: pl.Trainer, module: pl.LightningModule, event: TaskDone) -> None:
         """Count a task; after a block's end, say how far the video is."""
+        self._look_at_memory()
         self._requests[-1].state.update(event)
         if self._due:
             self._due = False
@@ -216,11 +239,18 @@ class ReportWriter(VideoHooks):
         self._folder.write_json(REPORT, report)
         return report
 
+    def _look_at_memory(self) -> None:
+        now = anonymous_bytes()
+        if now is not None:
+            self._anonymous = max(now, self._anonymous or 0)
+
     def _content(self, module: pl.LightningModule) -> dict[str, Any]:
         mine = {figures.request.index: figures.as_json() for figures in self._requests}
         before = {one["index"]: one for one in self._earlier.get("requests", ())}
         requests = [one for _, one in sorted((before | mine).items())]
+        self._look_at_memory()
         return {
+            "format": FORMAT,
             "exit_reason": None if self._reason is None else self._reason.value,
             "error": self._error,
             "frames": sum(one["frames"] for one in requests),
@@ -229,9 +259,11 @@ class ReportWriter(VideoHooks):
             "parts": {part: _rounded(took) for part, took in self._timings.seconds.items()},
             "memory": {
                 "peak_resident_bytes": peak_resident_bytes(),
+                "peak_anonymous_bytes": self._anonymous,
                 "peak_device_bytes": peak_device_bytes(module.device),
             },
             **({} if self._workloads is None else model_of(self._workloads.model)),
+            **self._description,
             "device": str(module.device),
             "ranks": self._communicator().world_size,
             "transport": self._communicator().transport_name,

@@ -549,7 +549,10 @@ def test_report_of_a_finished_run(folder: RunFolder, capsys: pytest.CaptureFixtu
     assert list(content["parts"]) == ["load", "write"]
     assert content["parts"]["write"] > 0
     assert content["memory"]["peak_resident_bytes"] > 10e6
+    assert content["memory"]["peak_anonymous_bytes"] > 5e6
+    assert content["memory"]["peak_anonymous_bytes"] < content["memory"]["peak_resident_bytes"]
     assert content["memory"]["peak_device_bytes"] is None
+    assert content["format"] == 1
     assert content["device"] == "cpu"
     assert content["versions"]["torch"] == torch.__version__
     assert set(content["versions"]) >= {"longtake", "lightning", "diffusers", "python", "platform"}
