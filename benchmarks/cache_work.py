@@ -39,11 +39,12 @@ from longtake.caches import (
     forwards,
     peak_held_frames,
 )
+from longtake.guidance import ClassifierFreeGuidance, GuidanceSettings
 from longtake.models import BackboneSpec, Compression, DiffusersSampler
 from longtake.models.wan import WanBackbone
 from longtake.noise import NoiseSource, SharedPool
 from longtake.schedulers import FifoQueue
-from longtake.strategies import Denoising, Guidance, Layout, SingleDevice, TaskDone
+from longtake.strategies import Denoising, Layout, SingleDevice, TaskDone
 from longtake.task import Task, Video
 
 CACHES: tuple[FeatureCache, ...] = (NoCache(), NextBlockKV(), SameStepKV())
@@ -96,7 +97,7 @@ SMALL = Size(heads=4, head_dim=64, ffn=1024, text=64, tokens=64, height=12, widt
 
 def serial(work: Denoising) -> Layout:
     """Return the layout of the serial run."""
-    return Layout.serial(work.backbone.spec.layers, work.guidance.branches)
+    return Layout.serial(work.backbone.spec.layers, len(work.guidance.branches))
 
 
 def main() -> None:
@@ -214,7 +215,7 @@ def _work(
         noise=SharedPool().blocks(source, queue.blocks(_frames(cut))),
         cache=cache,
         sampler=DiffusersSampler(FlowMatchEulerDiscreteScheduler(shift=3.0), STEPS),
-        guidance=Guidance(scales=(5.0,)),
+        guidance=ClassifierFreeGuidance(GuidanceSettings(scales=(5.0,))),
         text=lambda *_: text,
         height=size.height,
         width=size.width,

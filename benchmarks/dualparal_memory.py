@@ -29,12 +29,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import PEAK, machine, reset_peak, resident, table
 
 from longtake.caches import NextBlockKV
+from longtake.guidance import ClassifierFreeGuidance, GuidanceSettings
 from longtake.models import DiffusersSampler, Placement, family_of, open_folder
 from longtake.noise import NoiseSource, SharedPool
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
-from longtake.strategies import Communicator, Denoising, DualParal, Guidance
+from longtake.strategies import Communicator, Denoising, DualParal
 from longtake.task import Video
 from longtake.testing.ranks import RankPool
 from longtake.testing.tiny.base import tiny_scheduler, tiny_tokenizer, tiny_wan_vae
@@ -107,7 +108,7 @@ def measure(communicator: Communicator, path: str) -> Memory:
         noise=SharedPool().blocks(source, queue.blocks(frames)),
         cache=NextBlockKV(),
         sampler=DiffusersSampler(tiny_scheduler(), STEPS),
-        guidance=Guidance(scales=(5.0,)),
+        guidance=ClassifierFreeGuidance(GuidanceSettings(scales=(5.0,))),
         text=lambda _frames, branches: text(branches),
         height=SIDE,
         width=SIDE,

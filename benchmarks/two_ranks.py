@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, middle, table
 
 from longtake.caches import FeatureCache, NextBlockKV
+from longtake.guidance import ClassifierFreeGuidance, GuidanceSettings
 from longtake.models import BackboneSpec, Compression, DiffusersSampler
 from longtake.models.flops import Flops
 from longtake.models.wan import WanBackbone
@@ -35,7 +36,6 @@ from longtake.strategies import (
     Communicator,
     Denoising,
     DualParal,
-    Guidance,
     SingleDevice,
 )
 from longtake.testing.ranks import RankPool
@@ -80,9 +80,9 @@ class Size:
     scale: float = 5.0
 
     @property
-    def guidance(self) -> Guidance:
+    def guidance(self) -> ClassifierFreeGuidance:
         """Two branches, or one."""
-        return Guidance(scales=(self.scale,))
+        return ClassifierFreeGuidance(GuidanceSettings(scales=(self.scale,)))
 
     @property
     def ffn(self) -> int:
@@ -129,7 +129,7 @@ class Size:
             latent_frames=self.block_frames * self.blocks + self.first_frames,
             steps=self.steps,
             cache=self.cache,
-            branches=self.guidance.branches,
+            branches=len(self.guidance.branches),
             height=self.height,
             width=self.width,
             item_bytes=4,
@@ -240,7 +240,7 @@ def two_stages(size: Size) -> Layout:
     """Half of the layers on each rank, guidance branches together."""
     half = size.layers // 2
     stages = (range(half), range(half, size.layers))
-    return Layout(mesh=Mesh(pipe=2), stages=stages, batches=(range(size.guidance.branches),))
+    return Layout(mesh=Mesh(pipe=2), stages=stages, batches=(range(len(size.guidance.branches)),))
 
 
 def took(runs: list[Run]) -> float:

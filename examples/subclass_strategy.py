@@ -30,6 +30,7 @@ class BranchByBranch(ls.ParallelStrategy):
     @override
     def run(self, work: ls.Denoising, layout: ls.Layout, rank: int) -> Iterator[ls.Progress]:
         queue, layers = ls.BlockQueue(work), layout.layers(rank)
+        guided = ls.GuidedBlocks(work)
         branches = [ls.TaskForward(work, batch) for batch in layout.batches]
         for forward in work.forwards:
             latents, predictions = queue.latents(forward), []
@@ -39,7 +40,7 @@ class BranchByBranch(ls.ParallelStrategy):
                     predictions.append(branch.predict(forward, hidden))
             finished = []
             if predictions:
-                prediction = work.combine(forward.task, torch.cat(predictions))
+                prediction = guided.combine(forward.task, torch.cat(predictions))
                 finished = list(queue.step(forward, prediction))
             yield ls.TaskDone(forward.task)
             for run, block in finished:

@@ -53,10 +53,16 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "DiffusersScheduler load_sampler load_scheduler",
         "longtake.models.samplers.timesteps": "levels_before_shift shifted",
     },
+    "Guidance": {
+        "longtake.guidance": "Guidance GuidanceSettings GuidanceState GuidedStep Branch "
+        "CONDITIONAL UNCONDITIONAL AdaptiveProjectedGuidance ClassifierFreeGuidance "
+        "EmbeddedGuidance GuidanceByExpert NoGuidance PerturbedAttentionGuidance "
+        "SkipLayerGuidance",
+    },
     "Strategies": {
         "longtake.strategies": "ParallelStrategy PlannedStrategy SingleDevice DualParal "
-        "SequenceParallel Layout Mesh Axis Workload Denoising Guidance Progress BlockQueue "
-        "TaskForward Communicator",
+        "SequenceParallel Layout Mesh Axis Workload Denoising Progress BlockQueue "
+        "GuidedBlocks TaskForward Communicator",
         "longtake.plan.ir.actions": "Action",
         "longtake.plan.ir.rank_role": "RankRole",
         "longtake.plan.ir.schedule": "TaskActions post_ahead",
@@ -64,8 +70,8 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     "Models": {
         "longtake.models": "ModelFamily ModelCard ModelFolder BackboneSpec Compression Defaults "
         "Placement register open_folder Backbone AnyBackbone Condition LayerContext Grid "
-        "PromptStates Attend Operand Kernel Positions Rotary TokenGroups ConditioningFrames "
-        "GivenFrames VideoDecoder AnyDecoder",
+        "PromptStates Attend Operand Kernel AttentionKernel Positions Rotary TokenGroups "
+        "ConditioningFrames GivenFrames VideoDecoder AnyDecoder",
     },
     "Helpers for models": {
         "longtake.models.loading.weights": "load_module",
@@ -79,8 +85,9 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "longtake.models.decoders.overlap": "OverlapDecoder TimeTiles fade",
     },
     "Contract suites and tests": {
-        "longtake.testing.contracts": "BackboneContract BlockSchedulerContract "
-        "FeatureCacheContract FrameLevelsContract NoiseInitContract ParallelStrategyContract "
+        "longtake.testing.contracts": "AttentionKernelContract BackboneContract "
+        "BlockSchedulerContract FeatureCacheContract FrameLevelsContract GuidanceContract "
+        "NoiseInitContract ParallelStrategyContract "
         "SamplerContract VideoDecoderContract",
         "longtake.testing.ranks": "RankPool rank_pool",
         "longtake.testing.tiny.parts": "randomize word_tokenizer t5_encoder save_folder",

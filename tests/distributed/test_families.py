@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from longtake.caches import NextBlockKV, NoCache, SameStepKV
+from longtake.guidance import ClassifierFreeGuidance, GuidanceSettings
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
@@ -19,7 +20,6 @@ from longtake.strategies import (
     Communicator,
     Denoising,
     DualParal,
-    Guidance,
     Layout,
     SingleDevice,
 )
@@ -201,7 +201,7 @@ def serial(name: str, case: str) -> Sequence[Tensor]:
 
 
 def branches(case: TinyCase) -> int:
-    return Guidance(scales=case.scales).branches
+    return len(ClassifierFreeGuidance(GuidanceSettings(scales=case.scales)).branches)
 
 
 def runs() -> Iterator[Any]:

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import final
 
 import pytest
 import torch
+from diffusers import ClassifierFreeZeroStarGuidance
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
+from longtake import guidance as guidance_module
 from longtake.api import load_module
+from longtake.guidance import (
+    CONDITIONAL,
+    UNCONDITIONAL,
+    Guidance,
+    GuidanceSettings,
+    GuidedStep,
+)
 from longtake.models import (
     AnyBackbone,
     AnyDecoder,
+    AttentionKernel,
     BackboneSpec,
     ModelFolder,
     Placement,
@@ -31,7 +43,9 @@ from longtake.noise import NoiseInit, NoiseSource
 from longtake.schedulers import FifoQueue
 from longtake.strategies import ParallelStrategy
 from longtake.testing.contracts import (
+    AttentionKernelContract,
     BackboneContract,
+    GuidanceContract,
     NoiseInitContract,
     ParallelStrategyContract,
     SamplerContract,
@@ -60,6 +74,8 @@ plug_in = example("plug_in_backbone")
 subclass_strategy = example("subclass_strategy")
 own_sampler = example("own_sampler")
 own_noise = example("own_noise")
+own_guidance = example("own_guidance")
+own_attention = example("own_attention")
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +207,60 @@ def test_the_page_shows_the_example_of_a_noise_as_it_is() -> None:
     blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
     shown = next(block for block in blocks if "        kept" in block)
     assert shown[shown.index("        kept") :] in code
+
+
+class TestZeroStar(GuidanceContract):
+    def guidance(self, settings: GuidanceSettings) -> Guidance:
+        guidance: Guidance = own_guidance.ZeroStar(settings)
+        return guidance
+
+
+def test_the_example_of_a_guidance_is_diffusers_guider() -> None:
+    generator = torch.Generator().manual_seed(0)
+    prompt, negative = torch.randn(2, 1, 3, 2, 4, 4, generator=generator)
+    guider = ClassifierFreeZeroStarGuidance(guidance_scale=4.0, zero_init_steps=0)
+    guider.set_state(0, 1, torch.tensor(0))
+    guidance = own_guidance.ZeroStar(GuidanceSettings(scales=(4.0,)))
+    rows = {CONDITIONAL: prompt, UNCONDITIONAL: negative}
+    guided, _ = guidance.combine(rows, GuidedStep(step=0, steps=1), {})
+    assert torch.allclose(guided, guider.forward(prompt, negative).pred, rtol=1e-5, atol=1e-5)
+
+
+def test_the_guidance_that_the_page_shows_keeps_the_contract() -> None:
+    page = (EXAMPLES.parent / "docs" / "guidance.md").read_text()
+    shown = page.split("```python\n")[1].split("```")[0]
+    names = {**vars(guidance_module), "final": final, "Mapping": Mapping, "Tensor": Tensor}
+    exec(shown, names)
+    halfway = names["Halfway"]
+
+    class TestHalfway(GuidanceContract):
+        def guidance(self, settings: GuidanceSettings) -> Guidance:
+            made: Guidance = halfway(settings)
+            return made
+
+    suite = TestHalfway()
+    suite.test_branches_are_distinct_and_the_prompts_comes_first()
+    suite.test_perturbed_layers_are_those_of_the_model()
+    suite.test_branches_that_agree_are_not_steered()
+    suite.test_predictions_keep_their_shape_and_are_finite(torch.float32)
+
+
+class TestByChunks(AttentionKernelContract):
+    def kernel(self) -> AttentionKernel:
+        kernel: AttentionKernel = own_attention.ByChunks(7)
+        return kernel
+
+
+class TestScaledDotProduct(AttentionKernelContract):
+    """torch's own, as the shortest kernel there is: the suite asks for no more."""
+
+    def kernel(self) -> AttentionKernel:
+        return ScaledDotProduct()
+
+
+@final
+class ScaledDotProduct(AttentionKernel):
+    @override
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)

@@ -21,6 +21,7 @@ LAYERS: Final = (
     ("schedulers",),
     ("noise",),
     ("caches",),
+    ("guidance",),
     ("models",),
     ("plan",),
     ("comm",),

@@ -29,6 +29,7 @@ from longtake.models.card import ModelCard
 from longtake.models.conditioning import ConditioningFrames, GivenFrames
 from longtake.models.conditioning_kinds import KINDS, ConditioningKind, Honoured
 from longtake.models.defaults import Defaults
+from longtake.models.layers.attention_kernel import AttentionKernel
 from longtake.models.layers.groups import TokenGroups
 from longtake.models.loading.folder import ModelFolder, open_folder, open_for_plan
 from longtake.models.loading.lora import Lora
@@ -56,6 +57,7 @@ __all__ = [
     "AnyBackbone",
     "AnyDecoder",
     "Attend",
+    "AttentionKernel",
     "Backbone",
     "BackboneSpec",
     "BlockSampler",

@@ -12,10 +12,10 @@ from longtake.strategies.runtime.denoising import (
     ActionDone,
     BlockDone,
     Denoising,
-    Guidance,
     Progress,
     TaskDone,
 )
+from longtake.strategies.runtime.guided_blocks import GuidedBlocks
 from longtake.strategies.runtime.task_forward import TaskForward
 from longtake.strategies.sequence_parallel import SequenceParallel
 from longtake.strategies.single_device import SingleDevice
@@ -28,7 +28,7 @@ __all__ = [
     "Communicator",
     "Denoising",
     "DualParal",
-    "Guidance",
+    "GuidedBlocks",
     "Layout",
     "Mesh",
     "ParallelStrategy",

@@ -26,6 +26,7 @@ from longtake.strategies.runtime.denoising import (
     Progress,
     TaskDone,
 )
+from longtake.strategies.runtime.guided_blocks import GuidedBlocks
 from longtake.strategies.runtime.task_forward import TaskForward
 from longtake.task import Task
 
@@ -84,8 +85,8 @@ class SingleDevice(ParallelStrategy):
     def _serial(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
         """Run the tasks without the executor, whose oracle this is; report the same actions."""
         model, layers, here = TaskForward(work), layout.layers(rank), RankRole.of(layout, rank)
-        queue, clock = BlockQueue(work), _Clock()
-        cut = _Cut(work, queue, model)
+        queue, guided, clock = BlockQueue(work), GuidedBlocks(work), _Clock()
+        cut = _Cut(work, queue, model, guided)
         try:
             for forward in work.forwards:
                 cut.before(forward.task)
@@ -101,7 +102,7 @@ class SingleDevice(ParallelStrategy):
                     continue
                 prediction = model.predict(forward, hidden)
                 yield from clock.done([parts.own_compute(here.branches)])
-                prediction = work.combine(task, prediction)
+                prediction = guided.combine(task, prediction)
                 yield from clock.done(parts.combine())
                 finished = list(queue.step(forward, prediction))
                 cut.after(task, [BlockDone(run.block, run.block_frames, x) for run, x in finished])
@@ -126,10 +127,14 @@ class _Cut:
         work: The request.
         queue: Its blocks in flight.
         model: With the features that are kept.
+        guided: With what guidance keeps.
     """
 
-    def __init__(self, work: Denoising, queue: BlockQueue, model: TaskForward) -> None:
+    def __init__(
+        self, work: Denoising, queue: BlockQueue, model: TaskForward, guided: GuidedBlocks
+    ) -> None:
         self._cuts, self._queue, self._model = work.cuts, queue, model
+        self._guided = guided
         self._last: Task | None = None
         self._between = True
         self.unheard: list[BlockDone] = []
@@ -156,14 +161,15 @@ class _Cut:
     def _state(self, last: Task) -> CutState:
         tensors, queue = self._queue.state()
         features, entries = self._model.state()
+        kept, guidance = self._guided.state()
         late = tuple(
             LateBlock(block=one.block, frames=one.frames, latents=one.latents)
             for one in self.unheard
         )
         return CutState(
             index=last.index + 1,
-            tensors=tensors | features,
-            facts={"queue": queue, "entries": entries},
+            tensors=tensors | features | kept,
+            facts={"queue": queue, "entries": entries, "guidance": guidance},
             late=late,
         )
 

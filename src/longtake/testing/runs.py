@@ -15,7 +15,7 @@ from longtake.testing.tiny.base import TinyCase, tiny_denoising
 
 def serial_video(work: Denoising) -> Tensor:
     """Return the whole video's latents, ``(1, C, F, H, W)``, made on one device."""
-    layout = Layout.serial(work.backbone.spec.layers, work.guidance.branches)
+    layout = Layout.serial(work.backbone.spec.layers, len(work.guidance.branches))
     events = SingleDevice().run(work, layout, 0)
     return torch.cat([done.latents for done in events if isinstance(done, BlockDone)], dim=2)
 

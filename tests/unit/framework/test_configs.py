@@ -413,7 +413,7 @@ def test_a_shipped_config_passes_preflight(
     assert (told is not None) == (engine.model.generation_config.timesteps is not None)
     if told is not None:  # a distilled model: at its own noise levels, without guidance
         assert engine.workloads.sampler(request).timesteps == pytest.approx(told, abs=1e-3)
-        assert engine.model.guidance.branches == 1
+        assert len(engine.model.guidance.branches) == 1
         return
     own = replace(
         engine.model.generation_config, steps=None, guidance_scale=None, guidance_scale_2=None
@@ -549,10 +549,10 @@ def test_a_distilled_folder_says_its_scale(tmp_path: Path) -> None:
     ClassifierFreeGuidance(guidance_scale=1.0).save_pretrained(folder / "guider")
     (folder / "transformer" / "config.json").write_text(json.dumps({"target_size": 960}))
     model = resolved(GenerationConfig(pipeline=str(folder)))
-    assert model.guidance.branches == 1, "a second branch is computed for nothing"
+    assert len(model.guidance.branches) == 1, "a second branch is computed for nothing"
     assert (model.defaults.height, model.defaults.width) == (720, 1280)
     given = GenerationConfig(pipeline=str(folder), guidance_scale=5.0)
-    assert resolved(given).guidance.branches == 2
+    assert len(resolved(given).guidance.branches) == 2
 
 
 def test_a_shift_in_the_folder_goes_before_that_of_the_family(tmp_path: Path) -> None:
@@ -592,7 +592,7 @@ def test_whoever_gives_one_scale_means_both(
     folder = published(tmp_path, "Wan-AI/Wan2.2-T2V-A14B-Diffusers")
     generation_config = GenerationConfig(pipeline=str(folder), **given)  # type: ignore[arg-type]
     model = resolved(generation_config)
-    assert model.guidance.scales == expected
+    assert model.guidance.settings.scales == expected
     assert model.settings.steps == 40
 
 

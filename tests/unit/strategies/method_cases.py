@@ -21,6 +21,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from longtake.caches import FeatureCache, Forward, NoCache, RollingKV, forwards
+from longtake.guidance import ClassifierFreeGuidance, GuidanceSettings
 from longtake.models import BackboneSpec, Compression, DiffusersSampler
 from longtake.models.wan import WanBackbone
 from longtake.noise import StepNoise
@@ -31,7 +32,7 @@ from longtake.schedulers import (
     FrameQueue,
     RollingWindow,
 )
-from longtake.strategies import Denoising, Guidance
+from longtake.strategies import Denoising
 from longtake.task import Video
 
 ROOT = Path(__file__).parents[2] / "cases"
@@ -169,12 +170,12 @@ class MethodCase:
     def denoising(self) -> Denoising:
         """Return the case as strategies run it."""
         data, inputs, backbone = self.data, self.inputs, self.backbone
-        guidance = Guidance(scales=(data["guidance_scale"],))
+        guidance = ClassifierFreeGuidance(GuidanceSettings(scales=(data["guidance_scale"],)))
         texts = {}
         for number in range(len(self.video.prompt_changes) + 1):
             name = f"prompt_embeds.{number}"
             prompts = [inputs[name if name in inputs else "prompt_embeds"]]
-            if guidance.branches == 2:
+            if len(guidance.branches) == 2:
                 prompts.append(inputs["negative_prompt_embeds"])
             texts[number] = backbone.condition_text({"states": torch.cat(prompts)})
         scheduler = self.scheduler

@@ -118,7 +118,7 @@ def test_a_method_gives_the_recorded_latents(folder: Path) -> None:
     case = MethodCase(folder)
     with torch.no_grad():
         work = case.denoising()
-        layout = Layout.serial(work.backbone.spec.layers, work.guidance.branches)
+        layout = Layout.serial(work.backbone.spec.layers, len(work.guidance.branches))
         events = SingleDevice().run(work, layout, 0)
         blocks = [event.latents for event in events if isinstance(event, BlockDone)]
     found = torch.cat(blocks, dim=2)

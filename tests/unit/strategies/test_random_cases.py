@@ -16,7 +16,7 @@ from longtake.plan.check.queue_state import QueueState
 from longtake.plan.ir.actions import Advance, Emit, Fuse, Open
 from longtake.plan.ir.rank_role import RankRole
 from longtake.plan.ir.schedule import TaskActions
-from longtake.strategies import BlockQueue, Layout, TaskForward
+from longtake.strategies import BlockQueue, GuidedBlocks, Layout, TaskForward
 from longtake.task import spans
 from longtake.testing.tiny.base import LAYERS, tiny_denoising
 
@@ -43,8 +43,9 @@ class Watch:
         self.work = tiny_denoising(self.case)
         self.model = TaskForward(self.work)
         self.queue = BlockQueue(self.work)
+        self.guided = GuidedBlocks(self.work)
         self.state = QueueState()
-        layout = Layout.serial(LAYERS, self.work.guidance.branches)
+        layout = Layout.serial(LAYERS, len(self.work.guidance.branches))
         self.here = RankRole.of(layout, 0)
         self.tokens = self.work.backbone.spec.tokens_per_frame(self.work.height, self.work.width)
         self.held: dict[Entry, None] = {}
@@ -74,7 +75,7 @@ class Watch:
                 del self.held[entry]
             self.held.update(dict.fromkeys(entry for entry, _ in forward.window.keeps))
             if forward.task.runs:
-                predicted = self.work.combine(forward.task, self.model.predict(forward, hidden))
+                predicted = self.guided.combine(forward.task, self.model.predict(forward, hidden))
                 list(self.queue.step(forward, predicted))
                 self._advance(actions)
             self._compare_features()

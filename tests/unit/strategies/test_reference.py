@@ -17,10 +17,11 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file
 
 from longtake.caches import NextBlockKV
+from longtake.guidance import ClassifierFreeGuidance, GuidanceSettings
 from longtake.models import BackboneSpec, Compression, DiffusersSampler
 from longtake.models.wan import WanBackbone
 from longtake.schedulers import FifoQueue
-from longtake.strategies import BlockDone, Denoising, Guidance, Layout, SingleDevice
+from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
 from longtake.task import Video
 
 CASES = Path(__file__).parents[2] / "cases"
@@ -62,10 +63,10 @@ def test_fifo_queue_with_next_block_kv_gives_the_recorded_latents(folder: Path) 
     sampler = DiffusersSampler(sampler_class.from_config(case["scheduler_config"]), case["steps"])
     torch.testing.assert_close(torch.tensor(sampler.timesteps).float(), inputs["timesteps"].float())
     backbone = load_backbone(folder, case["model_config"])
-    guidance = Guidance(scales=(case["guidance_scale"],))
+    guidance = ClassifierFreeGuidance(GuidanceSettings(scales=(case["guidance_scale"],)))
     prompts = [inputs["prompt_embeds"], inputs["negative_prompt_embeds"]]
     with torch.no_grad():
-        text = backbone.condition_text({"states": torch.cat(prompts[: guidance.branches])})
+        text = backbone.condition_text({"states": torch.cat(prompts[: len(guidance.branches)])})
         work = Denoising(
             backbone=backbone,
             tasks=scheduler.tasks(Video(frames, case["steps"])),
@@ -78,7 +79,7 @@ def test_fifo_queue_with_next_block_kv_gives_the_recorded_latents(folder: Path) 
             width=case["latents_shape"][4],
             device=torch.device("cpu"),
         )
-        layout = Layout.serial(backbone.spec.layers, guidance.branches)
+        layout = Layout.serial(backbone.spec.layers, len(guidance.branches))
         events = SingleDevice().run(work, layout, 0)
         blocks = [event.latents for event in events if isinstance(event, BlockDone)]
     expected = load_file(folder / "expected.safetensors")["latents"]

@@ -16,6 +16,7 @@ from longtake.caches import (
     peak_held_frames,
 )
 from longtake.errors import ConfigurationError
+from longtake.guidance import ClassifierFreeGuidance, GuidanceSettings
 from longtake.models import BackboneSpec, Compression, DiffusersSampler
 from longtake.models.wan import WanBackbone
 from longtake.schedulers import FifoQueue
@@ -24,7 +25,7 @@ from longtake.strategies import (
     BlockDone,
     BlockQueue,
     Denoising,
-    Guidance,
+    GuidedBlocks,
     Mesh,
     ParallelStrategy,
     SingleDevice,
@@ -121,19 +122,19 @@ def test_the_budget_is_what_a_run_really_holds(cache: FeatureCache, stride: int)
     queue = FifoQueue(3, 2, stride)
     case = TinyCase(scheduler=queue, cache=cache, latent_frames=20)
     work = tiny_denoising(case)
-    model, blocks = TaskForward(work), BlockQueue(work)
+    model, blocks, guided = TaskForward(work), BlockQueue(work), GuidedBlocks(work)
     peak = 0
     with torch.no_grad():
         for forward in work.forwards:
             hidden = model.embed(forward, blocks.latents(forward))
             hidden = model.layers(forward, hidden, range(work.backbone.spec.layers))
-            prediction = work.combine(forward.task, model.predict(forward, hidden))
+            prediction = guided.combine(forward.task, model.predict(forward, hidden))
             list(blocks.step(forward, prediction))
             peak = max(peak, model.store.held_bytes)
     spec = work.backbone.spec
     per_frame = 2 * spec.tokens_per_frame(work.height, work.width) * spec.model_dim * 4
     predicted = peak_held_frames(cache, queue.tasks(Video(20, case.steps)))
-    assert peak == predicted * per_frame * work.guidance.branches * spec.layers
+    assert peak == predicted * per_frame * len(work.guidance.branches) * spec.layers
     assert model.store.chunks() == []
 
 
@@ -166,7 +167,7 @@ def wide_work(cache: FeatureCache) -> Denoising:
         noise=iter(()),
         cache=cache,
         sampler=DiffusersSampler(tiny_scheduler(), 4),
-        guidance=Guidance(scales=(1.0,)),
+        guidance=ClassifierFreeGuidance(GuidanceSettings(scales=(1.0,))),
         text=lambda _frames, _branches: text,
         height=26,
         width=40,
@@ -212,12 +213,3 @@ def test_a_mesh_numbers_ranks_outer_to_inner() -> None:
 def test_single_device_says_what_to_set() -> None:
     with pytest.raises(ConfigurationError, match=r"denoises on 1 device, but 4.*trainer\.devices"):
         SingleDevice().layout(4, TinyCase().workload)
-
-
-def test_guidance_is_one_branch_where_no_expert_is_guided() -> None:
-    assert Guidance(scales=(1.0, 0.0)).branches == 1
-    assert Guidance(scales=(1.0, 3.0)).branches == 2
-    prediction = torch.stack([torch.full((1, 1, 1, 1), 3.0), torch.full((1, 1, 1, 1), 1.0)])
-    guidance = Guidance(scales=(5.0, 1.0))
-    assert guidance.combine(prediction, 0).item() == 1 + 5 * 2
-    assert guidance.combine(prediction, 1).item() == 3

@@ -39,7 +39,14 @@ from longtake.strategies import BlockDone, Communicator, TaskDone
 
 FORMAT: Final = 1
 """Of ``report.json``."""
-_SHOWN: Final = ("timesteps", "guidance_scale", "guidance_scale_2", "sampler", "flow_shift")
+_SHOWN: Final = (
+    "timesteps",
+    "guidance",
+    "guidance_scale",
+    "guidance_scale_2",
+    "sampler",
+    "flow_shift",
+)
 """Settings of a request that a report shows beside its size."""
 
 

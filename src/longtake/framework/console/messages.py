@@ -10,6 +10,7 @@ from pathlib import Path
 
 from longtake.caches import FeatureCache
 from longtake.errors import suggestion
+from longtake.guidance import Guidance
 from longtake.noise import NoiseInit
 from longtake.schedulers import BlockScheduler
 from longtake.strategies import ParallelStrategy
@@ -18,6 +19,7 @@ _INTERFACES: dict[str, type] = {
     "model.scheduler": BlockScheduler,
     "model.noise": NoiseInit,
     "model.cache": FeatureCache,
+    "model.guidance": Guidance,
     "trainer.strategy": ParallelStrategy,
 }
 _FORMS = {

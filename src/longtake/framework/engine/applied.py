@@ -41,6 +41,7 @@ def settings_of(workloads: Workloads, request: Request) -> Applied:
     return {
         "steps": settings.steps,
         **({} if config.timesteps is None else {"timesteps": levels}),
+        **({} if config.guidance is None else {"guidance": type(model.guidance).__name__}),
         "guidance_scale": settings.guidance_scale,
         "guidance_scale_2": settings.guidance_scale_2,
         "sampler": workloads.sampler_name(request),

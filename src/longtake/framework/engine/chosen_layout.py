@@ -10,7 +10,12 @@ from longtake.errors import ConfigurationError, NoPlan
 from longtake.framework.engine.conditioning import check_start, lower_rate
 from longtake.framework.engine.memory import RunMemory
 from longtake.framework.engine.pictures import check_pictures
-from longtake.framework.engine.preflight import check_request, check_schedule, naming
+from longtake.framework.engine.preflight import (
+    check_merges,
+    check_request,
+    check_schedule,
+    naming,
+)
 from longtake.framework.engine.request import Request, repeated
 from longtake.framework.engine.workloads import Workloads, longest
 from longtake.plan.check.layouts import check_layout
@@ -77,6 +82,7 @@ class ChosenLayout:
                 check_method(self.workloads.of(request))
         if self._settled is None:
             self._settled = self._lay_out(longest(requests), len(requests))
+            check_merges(model.attention, self.layout)
         for request in requests:
             with naming(request):
                 workload = self.workloads.of(request)

@@ -46,7 +46,7 @@ def denoising(
         height=height,
         width=width,
         device=model.place.device,
-        attention=generation_config.attention,
+        attention=model.attention,
         dtype=model.place.dtype,
         communicator=communicator,
         start=None if workloads.copies_known_frames else start,

@@ -44,7 +44,7 @@ class EncodedPrompts:
     def encode(self, requests: Sequence[Request], communicator: Communicator, rank: int) -> None:
         """Encode the prompts that are not known yet, on one rank, for all. Collective."""
         needed = [key for request in requests for key in self._seen(request)]
-        if self._model.guidance.branches == 2:
+        if any(branch.negative for branch in self._model.guidance.branches):
             needed += [(request.negative_prompt, None) for request in requests]
         missing = [key for key in dict.fromkeys(needed) if key not in self._states]
         if missing:
@@ -69,7 +69,8 @@ class EncodedPrompts:
 
         def condition(text: str, branches: range) -> Any:
             prompts = ((self._wrapped(text), picture), (request.negative_prompt, None))
-            states = join_prompts([self._states[prompts[branch]] for branch in branches])
+            rows = [self._model.guidance.branches[branch].negative for branch in branches]
+            states = join_prompts([self._states[prompts[negative]] for negative in rows])
             if start is not None:
                 states |= start.prompt_rows(len(branches))
             return backbone.condition_text(move_prompts(states, self._model.place))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import takewhile
 from typing import final
 
@@ -32,7 +31,7 @@ from longtake.framework.engine.videos import Videos
 from longtake.framework.engine.workloads import Workloads
 from longtake.models import AnyBackbone, AnyDecoder, Placement
 from longtake.models.decoders.tiles import AllTiles, TiledDecoder
-from longtake.models.layers.kernel import attention_kernel, check_backend
+from longtake.models.layers.kernel import check_kernel, kernel_of
 from longtake.models.loading.guard import reading
 from longtake.plan.cost.profiles import hardware_of
 from longtake.plan.devices import Hardware
@@ -88,7 +87,7 @@ class Engine:
         self.model = ResolvedModel(generation_config, place)
         self.workloads = Workloads(self.model, hardware or hardware_of(place.device, place.dtype))
         self.chosen = ChosenLayout(self.workloads, strategy, world_size)
-        check_backend(generation_config.attention, place)
+        check_kernel(self.model.attention, place)
         self._weights = ReadyWeights(self.model)
         self.timings = Timings()
         self._communicator = Communicator.alone()
@@ -145,7 +144,7 @@ class Engine:
         self._communicator = communicator
         self.chosen.join(communicator)
         if self.chosen.layout.decoders:
-            kernel = partial(attention_kernel, backend=self.model.generation_config.attention)
+            kernel = kernel_of(self.model.attention)
             heads = self.model.spec.heads
             self._group = DecodeGroup(communicator, self.chosen.layout, heads, kernel, self.timings)
 

@@ -9,7 +9,9 @@ import torch
 
 from longtake.caches import FeatureCache, KeptFormat, NextBlockKV
 from longtake.errors import ConfigurationError
+from longtake.guidance import GuidanceChoice
 from longtake.models import Lora, ModelFamily, Placement, SamplerChoice, WeightFormat
+from longtake.models.layers.kernel import AttentionOption
 from longtake.models.samplers.timesteps import check_timesteps
 from longtake.noise import NoiseInit, SharedPool
 from longtake.schedulers import BlockScheduler, FifoQueue
@@ -71,6 +73,11 @@ class GenerationConfig:
             A model with embedded guidance is told the scale instead. Left out: the model's own.
         guidance_scale_2: Of the second expert of Wan 2.2; left out: as ``guidance_scale`` if that
             is given, else the model's own.
+        guidance: How forwards beside the prompt's steer the video (docs/guidance.md):
+            ``ClassifierFreeGuidance``, ``AdaptiveProjectedGuidance``,
+            ``PerturbedAttentionGuidance``, ``SkipLayerGuidance``, ``EmbeddedGuidance``,
+            ``GuidanceByExpert``, ``NoGuidance``, or one of your own. Left out: what the model was
+            made for, classifier-free or embedded.
         sampler: A diffusers scheduler class, such as ``UniPCMultistepScheduler``,
             ``FlowMatchEulerDiscreteScheduler`` or ``DPMSolverMultistepScheduler``, also with
             options, ``{scheduler: FlowMatchEulerDiscreteScheduler, options: {stochastic_sampling:
@@ -92,7 +99,8 @@ class GenerationConfig:
         vae_dtype: Of the decoder's weights.
         cache_format: How keys and values are kept: in the model's dtype, or in one byte per number,
             ``fp8`` or ``int8``.
-        attention: diffusers' attention backend: ``native``, ``flash``, ``sage``, ...
+        attention: diffusers' attention backend: ``native``, ``flash``, ``sage``, ...; or a kernel
+            of your own, ``{class_path: my_package.MyKernel}`` (docs/attention.md).
         vae_tile: Decodes pictures in square tiles of so many pixels, which overlap by a quarter;
             several decode devices share a video's tiles. Left out: whole pictures.
         start_noise: Where given frames (``data.start``, ``end``, ``keyframes``) are held in their
@@ -130,6 +138,7 @@ class GenerationConfig:
     timesteps: list[float] | None = None
     guidance_scale: float | None = None
     guidance_scale_2: float | None = None
+    guidance: GuidanceChoice = None
     sampler: SamplerChoice = None
     flow_shift: float | None = None
     prompt_template: str | None = None
@@ -138,7 +147,7 @@ class GenerationConfig:
     offload: Offload = "none"
     vae_dtype: Dtype = "float32"
     cache_format: KeptFormat = "model"
-    attention: str = "native"
+    attention: AttentionOption = "native"
     vae_tile: int | None = None
     start_noise: float = 0.5
     timesteps_per: Literal["model", "frame"] = "model"

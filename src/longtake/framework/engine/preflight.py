@@ -13,8 +13,9 @@ import torch
 from longtake.caches import settled_held_frames
 from longtake.errors import ConfigurationError, LongtakeError, ModelError
 from longtake.framework.engine.request import Request
-from longtake.models import BackboneSpec, ModelFamily, ModelFolder, Placement
+from longtake.models import AttentionKernel, BackboneSpec, ModelFamily, ModelFolder, Placement
 from longtake.models.counting import WeightCount
+from longtake.models.layers.kernel import AttentionChoice
 from longtake.models.loading.encoders import check_encoder
 from longtake.models.loading.headers import read_headers
 from longtake.models.loading.lora import LoraFile
@@ -133,6 +134,20 @@ def check_request(request: Request, spec: BackboneSpec, scheduler: BlockSchedule
         )
     # Asks the scheduler for its first block: it refuses what it cannot cut.
     next(iter(scheduler.blocks(latent_frames)))
+
+
+def check_merges(choice: AttentionChoice, layout: Layout) -> None:
+    """Refuse a ring of devices for a kernel whose partial results cannot be merged.
+
+    Raises:
+        ConfigurationError: Says what to choose instead.
+    """
+    if layout.mesh.ring > 1 and isinstance(choice, AttentionKernel) and not choice.merges:
+        raise ConfigurationError(
+            f"model.attention is {type(choice).__name__}, which gives no log-sum-exp, so a ring of "
+            f"{layout.mesh.ring} devices cannot merge what each makes of its keys; set ring: 1 and "
+            f"share heads instead (ulysses), or write the kernel's with_lse."
+        )
 
 
 def check_guidance(guidance_scale_2: float | None, spec: BackboneSpec) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import final
 
-from longtake.errors import ModelError
+from longtake.errors import ConfigurationError, ModelError
 from longtake.framework.engine.generation_config import GenerationConfig, Quantization
 from longtake.framework.engine.preflight import (
     TRANSFORMERS,
@@ -15,6 +15,13 @@ from longtake.framework.engine.preflight import (
     check_modules,
 )
 from longtake.framework.engine.settings import settled
+from longtake.guidance import (
+    ClassifierFreeGuidance,
+    EmbeddedGuidance,
+    Guidance,
+    GuidanceChoice,
+    GuidanceSettings,
+)
 from longtake.models import (
     BackboneSpec,
     Defaults,
@@ -30,11 +37,11 @@ from longtake.models import (
 )
 from longtake.models.counting import WeightCount, count_weights
 from longtake.models.layer_check import check_layers
+from longtake.models.layers.kernel import chosen_kernel
 from longtake.models.loading.guard import reading
 from longtake.models.loading.quantize import check_quantizes
 from longtake.models.loading.tokenizers import check_text
 from longtake.models.samplers.shift import shift_of
-from longtake.strategies import Guidance
 
 
 @final
@@ -59,6 +66,7 @@ class ResolvedModel:
         defaults: The model's own settings.
         settings: Those in force: the user's, and the model's own where the user gave none.
         guidance: Branches and scales.
+        attention: The kernel of all attention.
         skipped: What of LoRAs is skipped, in sentences.
         weights_checked: Whether the weights are here and are those of the model.
 
@@ -98,7 +106,8 @@ class ResolvedModel:
         if generation_config.quantization != Quantization():
             check_quantizes()
         self.settings = settled(generation_config, self.defaults, self.spec.experts)
-        self.guidance = _guidance(self.settings, self.spec)
+        self.guidance = _guidance(generation_config.guidance, self.settings, self.spec)
+        self.attention = chosen_kernel(generation_config.attention)
         self.sampler()  # or a refusal
         if self.folder.structure is None:
             check_text(self.folder)
@@ -170,8 +179,17 @@ def _is_own(family: ModelFamily) -> bool:
     return type(family).__module__.split(".")[0] == "longtake"
 
 
-def _guidance(settings: Defaults, spec: BackboneSpec) -> Guidance:
-    scale, second = settings.guidance_scale, settings.guidance_scale_2
-    if spec.guidance == "embedded":  # the model is told the scale: there is no second branch
-        return Guidance(scales=(1.0,), embedded=scale)
-    return Guidance(scales=(scale, scale if second is None else second))
+def _guidance(choice: GuidanceChoice, settings: Defaults, spec: BackboneSpec) -> Guidance:
+    first, second = settings.guidance_scale, settings.guidance_scale_2
+    embeds = spec.guidance == "embedded"
+    scales = (first,) if spec.experts == 1 else (first, first if second is None else second)
+    chosen = GuidanceSettings(scales=scales, layers=spec.layers, embeds=embeds)
+    if choice is None:  # a model that is told the scale has no second branch
+        return EmbeddedGuidance(chosen) if embeds else ClassifierFreeGuidance(chosen)
+    made = choice(chosen)
+    if not isinstance(made, Guidance):
+        raise ConfigurationError(
+            f"model.guidance makes a {type(made).__name__}, which is no guidance: give the "
+            f"class_path of a subclass of longtake.guidance.Guidance."
+        )
+    return made

@@ -42,7 +42,7 @@ class Workloads:
             latent_frames=self.latent_frames(request),
             steps=model.settings.steps,
             cache=generation_config.cache,
-            branches=model.guidance.branches,
+            branches=len(model.guidance.branches),
             height=height,
             width=width,
             item_bytes=generation_config.torch_dtype.itemsize,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
 
 import torch
 from diffusers.models.attention_dispatch import (
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from longtake.errors import ConfigurationError, nearest
 from longtake.models.base import Attend, Kernel, Operand, Placement
+from longtake.models.layers.attention_kernel import AttentionKernel
 from longtake.models.trust import kernel_commit
 
 
@@ -30,6 +33,48 @@ def attention_kernel(q: Tensor, k: Tensor, v: Tensor, backend: str = "native") -
         backend: One of diffusers' attention backends.
     """
     return dispatch_attention_fn(q, k, v, backend=backend)  # type: ignore[no-any-return]
+
+
+AttentionChoice: TypeAlias = str | AttentionKernel
+"""One of diffusers' attention backends, or a kernel of one's own."""
+AttentionOption: TypeAlias = str | Callable[[], AttentionKernel]
+"""As a run's options say it: one of diffusers' backends, or what makes a kernel of one's own."""
+
+
+def chosen_kernel(option: AttentionOption) -> AttentionChoice:
+    """Return the attention that options say.
+
+    Raises:
+        ConfigurationError: It is no kernel, or one whose options cannot be.
+    """
+    if isinstance(option, str):
+        return option
+    found = option()
+    if not isinstance(found, AttentionKernel):
+        raise ConfigurationError(
+            f"model.attention makes a {type(found).__name__}, which is no kernel: give the name of "
+            f"a backend, or the class_path of a subclass of longtake.models.AttentionKernel."
+        )
+    return found
+
+
+def kernel_of(choice: AttentionChoice) -> Kernel:
+    """Return the kernel that was chosen."""
+    if isinstance(choice, AttentionKernel):
+        return choice
+    return partial(attention_kernel, backend=choice)
+
+
+def check_kernel(choice: AttentionChoice, place: Placement) -> None:
+    """Refuse a kernel that does not run here.
+
+    Raises:
+        ConfigurationError: Says why.
+    """
+    if isinstance(choice, AttentionKernel):
+        choice.check(place)
+    else:
+        check_backend(choice, place)
 
 
 def made(operand: Operand) -> Tensor:
@@ -82,7 +127,8 @@ def check_backend(backend: str, place: Placement) -> None:
         public = sorted(name for name in known if not name.startswith("_"))
         raise ConfigurationError(
             f"model.attention is {backend!r}, which diffusers does not know; the nearest backend "
-            f"is {nearest(backend, known)} (of {', '.join(public)})."
+            f"is {nearest(backend, known)} (of {', '.join(public)}; a kernel of your own as "
+            f"{{class_path: package.module.Class}})."
         )
     _check_hub(backend)
     token = torch.zeros(1, 16, 2, 64, device=place.device, dtype=place.dtype)

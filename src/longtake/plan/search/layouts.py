@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import pairwise, product
 from typing import Final
 
 from longtake.plan.cost.simulator import ENOUGH_BLOCKS, Clock, Simulation, bounded
@@ -176,14 +176,20 @@ def warnings_of(
 
 
 def _batches(mesh: Mesh, branches: int, together: bool | None) -> Iterator[tuple[range, ...]]:
-    apart = tuple(range(branch, branch + 1) for branch in range(branches))
+    apart = _stretches(branches, branches)
     if mesh.cfg > 1 or branches == 1:
-        yield apart  # one branch each: there is nothing to put together
+        yield _stretches(branches, mesh.cfg)
         return
     if together is not False:
         yield (range(branches),)
     if together is not True:
         yield apart
+
+
+def _stretches(branches: int, parts: int) -> tuple[range, ...]:
+    """Return consecutive branches in parts that differ by one at most."""
+    edges = [branches * part // parts for part in range(parts + 1)]
+    return tuple(range(start, stop) for start, stop in pairwise(edges))
 
 
 def _chunks(mesh: Mesh, workload: Workload, asked: int | None) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from longtake.comm.rank_group import Exchange, RankGroup
-from longtake.strategies.exchange.log_sum_exp import attention_with_lse, merge
+from longtake.strategies.exchange.log_sum_exp import LseKernel, attention_with_lse, merge
 
 
 @final
@@ -24,12 +24,20 @@ class RingKernel:
         group: The ranks of the ring.
         index: This rank's place in it.
         keys: Tokens whose keys each rank holds.
+        with_lse: The attention kernel of one device, with its log-sum-exp.
     """
 
-    def __init__(self, group: RankGroup, index: int, keys: Sequence[int]) -> None:
+    def __init__(
+        self,
+        group: RankGroup,
+        index: int,
+        keys: Sequence[int],
+        with_lse: LseKernel = attention_with_lse,
+    ) -> None:
         self._group = group
         self._index = index
         self._keys = list(keys)
+        self._with_lse = with_lse
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend from ``q`` to the keys of all ranks.
@@ -57,7 +65,7 @@ class RingKernel:
                 passing = self._pass_on(held, coming)
             if held.shape[3]:  # with fewer tokens than ranks, some hold none
                 keys, values = (tensor.transpose(1, 2) for tensor in held)
-                part, part_lse = attention_with_lse(q, keys, values)
+                part, part_lse = self._with_lse(q, keys, values)
                 out, lse = (part, part_lse) if out is None else merge(out, lse, part, part_lse)
             if passing is not None:
                 passing.end()

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from longtake.comm.communicator import Communicator
 from longtake.models import Kernel, Operand
+from longtake.models.layers.attention_kernel import AttentionKernel
 from longtake.models.layers.kernel import made, without_padding
 from longtake.plan.layout import Layout
 from longtake.strategies.exchange.groups import Group, in_groups
+from longtake.strategies.exchange.log_sum_exp import attention_with_lse
 from longtake.strategies.exchange.ring import RingKernel
 from longtake.strategies.exchange.shares import overlap, shares
 from longtake.strategies.exchange.ulysses import Extend, Ulysses
@@ -136,7 +138,9 @@ class TokenShare:
         if self._ring == 1:
             return kernel
         # Its own log-sum-exp kernel: what a backend gives cannot be merged without one.
-        return RingKernel(self._communicator.group(self._ring_ranks), self.ring_index, keys)
+        with_lse = kernel.with_lse if isinstance(kernel, AttentionKernel) else attention_with_lse
+        group = self._communicator.group(self._ring_ranks)
+        return RingKernel(group, self.ring_index, keys, with_lse)
 
     def collect(self, hidden: Tensor, total: int, wanted: range) -> Tensor:
         """Return the hidden states of ``wanted`` tokens on the first rank, nothing on the others.

@@ -12,39 +12,15 @@ from torch import Tensor
 
 from longtake.caches import FeatureCache, Forward, KeptFormat, forwards
 from longtake.comm.communicator import Communicator
+from longtake.guidance import Guidance
 from longtake.models import AnyBackbone, BlockSampler, ConditioningFrames, KnownFrames, Sampler
+from longtake.models.layers.kernel import AttentionChoice
 from longtake.models.samplers.base import SamplerState
 from longtake.noise import StepNoise
 from longtake.plan.ir.actions import Action
 from longtake.strategies.pipedit.co_attention import CoAttention
 from longtake.strategies.runtime.cuts import Cuts, CutState
 from longtake.task import Enter, FrameRange, Task
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guidance:
-    """Guidance by a second branch (classifier-free guidance), by an embedded scale, or by both.
-
-    Args:
-        scales: Scale of the branches per expert of the backbone; 1 or less in all of them turns
-            the second branch off.
-        embedded: Scale that a model with embedded guidance is told.
-    """
-
-    scales: tuple[float, ...]
-    embedded: float = 1.0
-
-    @property
-    def branches(self) -> int:
-        """Rows of the batch dim: 1, or 2 for the prompt (row 0) and the negative prompt (row 1)."""
-        return 2 if max(self.scales) > 1 else 1
-
-    def combine(self, prediction: Tensor, expert: int) -> Tensor:
-        """Join the branches' predictions ``(branches, C, F, H, W)`` to ``(1, C, F, H, W)``."""
-        if self.branches == 1:
-            return prediction
-        conditional, unconditional = prediction.float().chunk(2)
-        return unconditional + self.scales[expert] * (conditional - unconditional)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +33,13 @@ class Denoising:
         noise: The starting noise of block 0, 1, 2, ..., fp32 on the CPU. Read once.
         cache: How tasks see their neighbors.
         sampler: Noise levels, and the start of every block's sampler state.
-        guidance: Classifier-free guidance.
+        guidance: The branches of every task, and what joins them.
         text: Gives what ``Backbone.condition_text`` made of the prompt of some latent frames,
             for a range of guidance branches.
         height: Latent height ``H``.
         width: Latent width ``W``.
         device: Where the backbone's weights are.
-        attention: diffusers' attention backend.
+        attention: diffusers' attention backend, or a kernel of one's own.
         dtype: Of hidden states.
         communicator: The ranks of the run.
         start: What is known of the video before it is made; ``None``: nothing.
@@ -89,7 +65,7 @@ class Denoising:
     height: int
     width: int
     device: torch.device
-    attention: str = "native"
+    attention: AttentionChoice = "native"
     dtype: torch.dtype = torch.float32
     communicator: Communicator = field(default_factory=Communicator.alone)
     start: ConditioningFrames | None = None
@@ -196,11 +172,6 @@ class Denoising:
         if self.step_noise is None:
             raise ValueError("frames that are seen with noise need step_noise")
         return self.step_noise.mixed(index, frames.start, len(frames)).to(self.device)
-
-    def combine(self, task: Task, predictions: Tensor) -> Tensor:
-        """Join all branches' predictions of a task: ``(branches, C, F, H, W)`` to ``(1, ...)``."""
-        timestep = self.sampler.timesteps[task.step]
-        return self.guidance.combine(predictions, self.backbone.spec.expert(timestep))
 
 
 @dataclass(frozen=True, slots=True)

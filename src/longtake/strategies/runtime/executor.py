@@ -48,6 +48,7 @@ from longtake.strategies.runtime.denoising import (
     TaskDone,
 )
 from longtake.strategies.runtime.drain import answers
+from longtake.strategies.runtime.guided_blocks import GuidedBlocks
 from longtake.strategies.runtime.messages import Drained, Mailbox
 from longtake.strategies.runtime.stretches import Stretches
 from longtake.strategies.runtime.task_forward import TaskForward
@@ -99,6 +100,7 @@ class Executor:
         }
         self._together = computing_together(layout, rank)
         self._queue = BlockQueue(work if self._is_output else replace(work, resumed=None))
+        self._guided = GuidedBlocks(work)
         self._stretches = Stretches(work.forwards, work.cuts)
         self._actions: Iterator[Action] = iter(())
         self._next = 0
@@ -156,6 +158,9 @@ class Executor:
         for model in self._models.values():
             features, facts["entries"] = model.state()
             tensors |= features
+        if self._role.combines:
+            guided, facts["guidance"] = self._guided.state()
+            tensors |= guided
         if self._is_output:
             blocks, facts["queue"] = self._queue.state()
             tensors |= blocks
@@ -258,7 +263,7 @@ class Executor:
         begun = self._begun[action.index]
         parts = [self._take(Kind.PREDICTION, action, batch) for batch in self._layout.batches]
         joined = parts[0] if len(parts) == 1 else torch.cat([part.float() for part in parts])
-        guided = self._work.combine(begun.task, joined)
+        guided = self._guided.combine(begun.task, joined)
         self._put(Kind.GUIDED, action, self._role.branches, guided)
         if not self._is_output:
             begun.left = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, final
 
 from torch import Tensor
@@ -10,12 +9,13 @@ from torch import Tensor
 from longtake.caches import FeatureStore, FeatureTable, Forward
 from longtake.errors import ConfigurationError
 from longtake.models import Condition, Grid, Kernel, LayerContext, Rotary
-from longtake.models.layers.kernel import attention_kernel
+from longtake.models.layers.kernel import kernel_of
 from longtake.models.layers.levels import CLEAN, level_runs
 from longtake.models.layers.operands import checked
 from longtake.strategies.exchange import TokenShare, overlap
 from longtake.strategies.runtime.denoising import Denoising
 from longtake.strategies.runtime.finite import FiniteWatch
+from longtake.strategies.runtime.perturbed_layer import run_layer
 from longtake.strategies.runtime.saved_features import SavedFeatures, features_state
 from longtake.strategies.runtime.window_attention import WindowAttention
 from longtake.task import Frames, Task
@@ -40,11 +40,13 @@ class TaskForward:
     ) -> None:
         self._work = work
         self._share = share or TokenShare.whole(work.backbone.spec.heads)
-        self._branches = range(work.guidance.branches) if branches is None else branches
+        every = work.guidance.branches
+        self._branches = range(len(every)) if branches is None else branches
+        self._rows = [every[branch] for branch in self._branches]
         self._steps: dict[float, Any] = {}
         self._tokens = work.backbone.spec.tokens_per_frame(work.height, work.width)
         self._rotary: dict[tuple[Frames, int], tuple[int, Rotary]] = {}
-        self._kernel = partial(attention_kernel, backend=work.attention)
+        self._kernel = kernel_of(work.attention)
         self._table = FeatureTable(self._share.ring_index)
         self.store = FeatureStore(work.kept)
         self._watch = FiniteWatch(work.communicator.rank)
@@ -115,7 +117,7 @@ class TaskForward:
             attend = attention.layer(index, backbone.token_groups(index))
             wanted = (*hidden.shape[:2], spec.heads, spec.head_dim)
             attend = checked(attend, f"layer {index} of {spec.name}", wanted)
-            hidden = backbone.layer(index, hidden, context, attend)
+            hidden = run_layer(backbone, index, hidden, context, attend, self._rows)
             self._watch.add(hidden)
         self._watch.end(forward.task, begin)
         return hidden

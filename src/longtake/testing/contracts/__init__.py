@@ -26,25 +26,31 @@ pytest.register_assert_rewrite(
             "backbone_layers",
             "frame_levels",
             "decoder",
+            "attention",
+            "guidance",
             "samplers",
         )
     )
 )
 
+from longtake.testing.contracts.attention import AttentionKernelContract  # noqa: E402
 from longtake.testing.contracts.backbone import BackboneContract  # noqa: E402
 from longtake.testing.contracts.caches import FeatureCacheContract  # noqa: E402
 from longtake.testing.contracts.decoder import VideoDecoderContract  # noqa: E402
 from longtake.testing.contracts.frame_levels import FrameLevelsContract  # noqa: E402
+from longtake.testing.contracts.guidance import GuidanceContract  # noqa: E402
 from longtake.testing.contracts.noise import NoiseInitContract  # noqa: E402
 from longtake.testing.contracts.samplers import SamplerContract  # noqa: E402
 from longtake.testing.contracts.schedulers import BlockSchedulerContract  # noqa: E402
 from longtake.testing.contracts.strategies import ParallelStrategyContract  # noqa: E402
 
 __all__ = [
+    "AttentionKernelContract",
     "BackboneContract",
     "BlockSchedulerContract",
     "FeatureCacheContract",
     "FrameLevelsContract",
+    "GuidanceContract",
     "NoiseInitContract",
     "ParallelStrategyContract",
     "SamplerContract",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from torch import Tensor
 
 from longtake.caches import FeatureCache, NextBlockKV
+from longtake.guidance import ClassifierFreeGuidance, Guidance, GuidanceSettings
 from longtake.models import BackboneSpec, Compression, DiffusersSampler, ModelFolder
 from longtake.models.base import PromptStates
 from longtake.models.flops import Flops
@@ -23,7 +24,7 @@ from longtake.models.wan import WanBackbone
 from longtake.noise import DrawnStepNoise, NoiseInit, NoiseSource, SharedPool
 from longtake.plan.devices import Hardware
 from longtake.schedulers import BlockScheduler, FifoQueue
-from longtake.strategies import Communicator, Denoising, Guidance, Workload
+from longtake.strategies import Communicator, Denoising, Workload
 from longtake.task import FrameRange
 from longtake.testing.tiny.parts import (
     drop_layers,
@@ -223,6 +224,7 @@ class TinyCase:
         noise: The starting noise of every block.
         sampler: diffusers' scheduler class.
         scales: Guidance scale per expert.
+        guidance: Makes the guidance of its settings.
         second_prompt_at: Latent frame from which on blocks have another prompt.
         frame_levels: Whether the model is told a timestep per frame.
         seed: Of weights, noise and prompts.
@@ -236,6 +238,7 @@ class TinyCase:
     noise: NoiseInit = field(default_factory=SharedPool)
     sampler: str = "UniPCMultistepScheduler"
     scales: tuple[float, ...] = (5.0,)
+    guidance: Callable[[GuidanceSettings], Guidance] = ClassifierFreeGuidance
     second_prompt_at: int | None = None
     frame_levels: bool = False
     seed: int = 0
@@ -248,6 +251,11 @@ class TinyCase:
         return spec.with_frame_levels() if self.frame_levels else spec
 
     @property
+    def guided(self) -> Guidance:
+        """The guidance."""
+        return self.guidance(GuidanceSettings(scales=self.scales, layers=LAYERS))
+
+    @property
     def workload(self) -> Workload:
         """What a strategy's layout is made for."""
         return Workload(
@@ -256,7 +264,7 @@ class TinyCase:
             latent_frames=self.latent_frames,
             steps=self.steps,
             cache=self.cache,
-            branches=Guidance(scales=self.scales).branches,
+            branches=len(self.guided.branches),
             height=HEIGHT,
             width=WIDTH,
             item_bytes=4,
@@ -295,14 +303,14 @@ def tiny_denoising(
     communicator.begin_request()
     backbone = tiny_wan_backbone(layers, len(case.scales), case.seed, case.heads)
     backbone.spec = case.spec
-    guidance = Guidance(scales=case.scales)
+    guidance = case.guided
     change = math.inf if case.second_prompt_at is None else case.second_prompt_at
 
     @cache
     def text(frames: FrameRange, branches: range) -> Any:
-        states = tiny_prompts(guidance.branches, 2 if frames.start >= change else 1)
-        prompts = split_prompts(states)
-        return backbone.condition_text(join_prompts([prompts[branch] for branch in branches]))
+        pair = split_prompts(tiny_prompts(2, 2 if frames.start >= change else 1))
+        rows = [pair[guidance.branches[branch].negative] for branch in branches]
+        return backbone.condition_text(join_prompts(rows))
 
     source = NoiseSource(seed=case.seed, channels=CHANNELS, height=HEIGHT, width=WIDTH)
     return Denoising(

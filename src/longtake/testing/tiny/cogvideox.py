@@ -191,7 +191,7 @@ def tiny_cogvideox15_denoising(
     sampler = DiffusersSampler(tiny_cogvideox_scheduler(), case.steps)
     noise = (torch.cat([one, one.flip(1)], dim=1) for one in work.noise)
     work = replace(work, noise=noise)
-    return of_backbone(work, backbone, tiny_prompts(work.guidance.branches), sampler=sampler)
+    return of_backbone(work, backbone, tiny_prompts(len(work.guidance.branches)), sampler=sampler)
 
 
 def tiny_cogvideox_transformer(rotary: bool = True, seed: int = 0) -> Any:
@@ -284,5 +284,5 @@ def tiny_cogvideox_denoising(
     work = tiny_denoising(case, layers, communicator)
     backbone = tiny_cogvideox_backbone(layers, rotary, case.seed)
     sampler = DiffusersSampler(tiny_cogvideox_scheduler(), case.steps)
-    prompts = tiny_prompts(work.guidance.branches)
+    prompts = tiny_prompts(len(work.guidance.branches))
     return of_backbone(work, backbone, prompts, sampler=sampler)

@@ -19,9 +19,10 @@ from transformers import (
     LlamaModel,
 )
 
+from longtake.guidance import ClassifierFreeGuidance, GuidanceSettings
 from longtake.models import BackboneSpec, Compression, ModelFolder, PromptStates
 from longtake.models.hunyuan_video import HunyuanVideoBackbone
-from longtake.strategies import Communicator, Denoising, Guidance
+from longtake.strategies import Communicator, Denoising
 from longtake.testing.tiny.base import (
     CHANNELS,
     LAYERS,
@@ -174,7 +175,7 @@ def tiny_hunyuan_denoising(
         prompts: One row per branch; ``None`` for made-up ones.
     """
     backbone = tiny_hunyuan_backbone(layers, case.seed)
-    guidance = Guidance(scales=case.scales, embedded=EMBEDDED_SCALE)
+    guidance = ClassifierFreeGuidance(GuidanceSettings(scales=case.scales), told=EMBEDDED_SCALE)
     work = tiny_denoising(case, layers, communicator)
-    rows = prompts or tiny_hunyuan_prompts(guidance.branches)
+    rows = prompts or tiny_hunyuan_prompts(len(guidance.branches))
     return of_backbone(work, backbone, rows, guidance=guidance)

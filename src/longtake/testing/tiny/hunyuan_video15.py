@@ -206,7 +206,7 @@ def tiny_hunyuan15_denoising(
     """
     backbone = tiny_hunyuan15_backbone(layers, case.seed)
     work = tiny_denoising(case, layers, communicator)
-    rows = prompts or tiny_hunyuan15_prompts(work.guidance.branches)
+    rows = prompts or tiny_hunyuan15_prompts(len(work.guidance.branches))
     return of_backbone(work, backbone, rows)
 
 

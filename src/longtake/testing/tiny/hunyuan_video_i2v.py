@@ -88,5 +88,5 @@ def tiny_hunyuan_i2v_denoising(
     """
     work = tiny_hunyuan_denoising(case, layers, communicator)
     backbone = tiny_hunyuan_i2v_backbone(condition, layers, case.seed)
-    prompts = tiny_hunyuan_prompts(work.guidance.branches)
+    prompts = tiny_hunyuan_prompts(len(work.guidance.branches))
     return of_backbone(work, backbone, prompts, start=start or tiny_hunyuan_start(condition))

@@ -217,7 +217,7 @@ def tiny_ltx_condition_denoising(
     """Return the work of ``tiny_ltx_denoising``, with positions as since LTX-Video 0.9.5."""
     work = tiny_denoising(case, layers, communicator)
     backbone = tiny_ltx_condition_backbone(layers, case.seed)
-    return of_backbone(work, backbone, prompts or tiny_masked_prompts(work.guidance.branches))
+    return of_backbone(work, backbone, prompts or tiny_masked_prompts(len(work.guidance.branches)))
 
 
 @torch.no_grad()
@@ -237,4 +237,4 @@ def tiny_ltx_denoising(
     """
     backbone = tiny_ltx_backbone(layers, case.seed)
     work = tiny_denoising(case, layers, communicator)
-    return of_backbone(work, backbone, prompts or tiny_masked_prompts(work.guidance.branches))
+    return of_backbone(work, backbone, prompts or tiny_masked_prompts(len(work.guidance.branches)))

@@ -140,5 +140,5 @@ def tiny_mochi_denoising(
     backbone = tiny_mochi_backbone(layers, case.seed)
     sampler = DiffusersSampler(tiny_mochi_scheduler(), case.steps, MochiFamily().sigmas(case.steps))
     work = tiny_denoising(case, layers, communicator)
-    rows = prompts or tiny_masked_prompts(work.guidance.branches)
+    rows = prompts or tiny_masked_prompts(len(work.guidance.branches))
     return of_backbone(work, backbone, rows, sampler=sampler)

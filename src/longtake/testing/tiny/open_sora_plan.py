@@ -201,5 +201,5 @@ def tiny_open_sora_plan_denoising(
     """
     work = tiny_denoising(case, layers, communicator)
     backbone = tiny_open_sora_plan_backbone(layers, case.seed)
-    rows = prompts or tiny_masked_prompts(work.guidance.branches)
+    rows = prompts or tiny_masked_prompts(len(work.guidance.branches))
     return of_backbone(work, backbone, rows)

@@ -172,4 +172,4 @@ def tiny_skyreels_denoising(
     """
     work = tiny_denoising(case, layers, communicator)
     backbone = tiny_skyreels_backbone(layers, case.seed)
-    return of_backbone(work, backbone, tiny_prompts(work.guidance.branches, 1))
+    return of_backbone(work, backbone, tiny_prompts(len(work.guidance.branches), 1))

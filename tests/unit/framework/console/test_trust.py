@@ -20,7 +20,8 @@ from longtake.errors import ConfigurationError
 from longtake.framework.callbacks import LongtakeCallback
 from longtake.framework.cli import LongtakeCLI
 from longtake.framework.console.trust import NOT_BY_NAME, check_classes, taken
-from longtake.models import ModelFamily, Sampler
+from longtake.guidance import Guidance
+from longtake.models import AttentionKernel, ModelFamily, Sampler
 from longtake.models.layers.kernel import check_backend
 from longtake.models.trust import HUB_KERNELS, PLUGINS, kernel_commit, plugins_allowed
 from longtake.noise import NoiseInit
@@ -29,6 +30,7 @@ from longtake.strategies import ParallelStrategy
 
 CONTRACTS = (
     *(BlockScheduler, NoiseInit, FeatureCache, ParallelStrategy, ModelFamily, Sampler),
+    *(Guidance, AttentionKernel),
     LongtakeCallback,
 )
 """Whose subclasses a config may name, anybody's."""
@@ -73,7 +75,7 @@ def chosen(contract: type) -> Iterator[type]:
 def doors(name: str, hint: Any, seen: set[object]) -> Iterator[str]:
     """Yield what of a type accepts a class or a callable that is of no contract."""
     origin, inner = get_origin(hint), get_args(hint)
-    if hint in PLAIN or origin is Literal:
+    if hint in PLAIN or hint is ... or origin is Literal:
         return
     if origin in (Union, types.UnionType, list, tuple, dict):
         for part in inner:

@@ -246,7 +246,7 @@ def test_a_model_with_embedded_guidance_has_one_branch_and_its_held_back_frames_
         dtype="float32",
     )
     engine = Engine(generation_config, SingleDevice())
-    assert (engine.model.guidance.branches, engine.model.guidance.embedded) == (1, 6.0)
+    assert (len(engine.model.guidance.branches), engine.model.guidance.embedded) == (1, 6.0)
     for stop_after in (None, 1):
         events: list[Event] = []
         stop = lambda: len(blocks_of(events)) == stop_after  # noqa: B023, E731

@@ -25,6 +25,7 @@ from longtake.caches import (
     SameStepKV,
 )
 from longtake.errors import ModelError
+from longtake.guidance import ClassifierFreeGuidance, GuidanceSettings
 from longtake.models import (
     AnyBackbone,
     Grid,
@@ -37,7 +38,6 @@ from longtake.models import (
 from longtake.models.cogvideox import CogVideoXBackbone, CogVideoXFamily
 from longtake.models.text import join_prompts, move_prompts, split_prompts
 from longtake.schedulers import FullSequence
-from longtake.strategies import Guidance
 from longtake.task import FrameRange, Video
 from longtake.testing.contracts import BackboneContract
 from longtake.testing.runs import serial_video, video_of_windows
@@ -271,7 +271,7 @@ def test_a_full_sequence_is_the_pipeline(
         backbone=backbone,
         tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
         noise=iter([noise]),
-        guidance=Guidance(scales=(scale,)),
+        guidance=ClassifierFreeGuidance(GuidanceSettings(scales=(scale,))),
         sampler=load_sampler(folder, None, None, STEPS),
         text=lambda _, branches: backbone.condition_text(join_prompts([rows[b] for b in branches])),
     )

@@ -24,6 +24,7 @@ from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.request import PromptAt, Request
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.timings import Timings
+from longtake.guidance import ClassifierFreeGuidance, GuidanceSettings
 from longtake.models import (
     AnyBackbone,
     ConditioningFrames,
@@ -39,7 +40,7 @@ from longtake.models import (
 from longtake.models.text import join_prompts, split_prompts
 from longtake.models.wan import WanFamily
 from longtake.schedulers import FullSequence
-from longtake.strategies import BlockDone, Communicator, Denoising, Guidance, Layout, SingleDevice
+from longtake.strategies import BlockDone, Communicator, Denoising, Layout, SingleDevice
 from longtake.task import FrameRange, Video
 from longtake.testing.contracts import BackboneContract
 from longtake.testing.tiny.base import BOUNDARY, CHANNELS, LAYERS, TinyCase
@@ -155,12 +156,12 @@ def starting_latents() -> Tensor:
 @torch.no_grad()
 def full_sequence(folder: ModelFolder, image: Path, scales: tuple[float, ...]) -> Tensor:
     """Denoise as ``longtake`` does from a folder, prompts and image included."""
-    family, guidance = WanFamily(), Guidance(scales=scales)
+    family, guidance = WanFamily(), ClassifierFreeGuidance(GuidanceSettings(scales=scales))
     spec = family.spec(folder)
     backbone = family.load_backbone(folder, spec, range(LAYERS), PLACE)
     start = encoded(folder, pixels_of(image))
-    prompts = family.encode_text(folder, PROMPTS[: guidance.branches], PLACE)
-    text = backbone.condition_text(prompts | start.prompt_rows(guidance.branches))
+    prompts = family.encode_text(folder, PROMPTS[: len(guidance.branches)], PLACE)
+    text = backbone.condition_text(prompts | start.prompt_rows(len(guidance.branches)))
     work = Denoising(
         backbone=backbone,
         tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
@@ -174,7 +175,7 @@ def full_sequence(folder: ModelFolder, image: Path, scales: tuple[float, ...]) -
         device=PLACE.device,
         start=start,
     )
-    events = list(SingleDevice().run(work, Layout.serial(LAYERS, guidance.branches), 0))
+    events = list(SingleDevice().run(work, Layout.serial(LAYERS, len(guidance.branches)), 0))
     assert isinstance(events[-1], BlockDone)
     return events[-1].latents
 

@@ -12,10 +12,11 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from longtake.caches import NoCache
+from longtake.guidance import ClassifierFreeGuidance, GuidanceSettings
 from longtake.models import DiffusersSampler, ModelFolder, Placement, load_scheduler
 from longtake.models.wan import WanBackbone, WanFamily
 from longtake.schedulers import FifoQueue, FullSequence
-from longtake.strategies import BlockDone, Denoising, Guidance, Layout, SingleDevice
+from longtake.strategies import BlockDone, Denoising, Layout, SingleDevice
 from longtake.task import Video
 from longtake.testing.tiny.base import (
     BOUNDARY,
@@ -61,10 +62,10 @@ def starting_latents() -> Tensor:
 
 def full_sequence(folder: ModelFolder, scales: tuple[float, ...]) -> Tensor:
     """Denoise as ``longtake`` does from a folder, prompts included."""
-    family, guidance = WanFamily(), Guidance(scales=scales)
+    family, guidance = WanFamily(), ClassifierFreeGuidance(GuidanceSettings(scales=scales))
     spec = family.spec(folder)
     backbone = family.load_backbone(folder, spec, range(LAYERS), PLACE)
-    prompts = PROMPTS[: guidance.branches]
+    prompts = PROMPTS[: len(guidance.branches)]
     with torch.no_grad():
         text = backbone.condition_text(family.encode_text(folder, prompts, PLACE))
         work = Denoising(
@@ -79,7 +80,7 @@ def full_sequence(folder: ModelFolder, scales: tuple[float, ...]) -> Tensor:
             width=WIDTH,
             device=CPU,
         )
-        events = list(SingleDevice().run(work, Layout.serial(LAYERS, guidance.branches), 0))
+        events = list(SingleDevice().run(work, Layout.serial(LAYERS, len(guidance.branches)), 0))
     assert isinstance(events[-1], BlockDone)
     return events[-1].latents
 

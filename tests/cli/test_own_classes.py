@@ -1,0 +1,76 @@
+"""Examples of classes of one's own, chosen in YAML: a sampler, a guidance, a kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import predict, run_here
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+OWN = """\
+  sampler: {class_path: own_sampler.ChurnedEuler, init_args: {churn: 0.3}}
+  guidance: {class_path: own_guidance.ZeroStar, init_args: {strength: 0.5}}
+  attention: {class_path: own_attention.ByChunks, init_args: {chunk: 50}}
+"""
+
+
+def test_classes_of_ones_own_come_by_their_class_paths(config: Path, tmp_path: Path) -> None:
+    config.write_text(config.read_text().replace("  steps: 3\n", "  steps: 3\n" + OWN))
+    output = tmp_path / "out"
+    done = predict("--config", config, "--output", output, modules=EXAMPLES)
+    assert done.returncode == 0, done.stderr
+    used = (output / "config.yaml").read_text()
+    assert "churn: 0.3" in used
+    assert "strength: 0.5" in used
+    assert "chunk: 50" in used
+    assert list(output.glob("0000/video.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        (
+            "{class_path: PerturbedAttentionGuidance, init_args: {layers: [9]}}",
+            "PerturbedAttentionGuidance is to perturb layer 9, but the model has layers 0 to 3",
+        ),
+        ("{class_path: AdaptiveProjectedGuidance, init_args: {norm: -2}}", "norm is -2"),
+        ("ClassifierFreeGuidanc", "the nearest is ClassifierFreeGuidance"),
+        ("EmbeddedGuidance", "this model is not told a scale"),
+    ],
+)
+def test_a_guidance_that_cannot_be_is_refused_in_a_sentence(
+    config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, choice: str, sentence: str
+) -> None:
+    own = f"  steps: 3\n  guidance: {choice}\n"
+    config.write_text(config.read_text().replace("  steps: 3\n", own))
+    done = run_here(capsys, "predict", "--config", config, "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert sentence in " ".join(done.stderr.split())
+
+
+def test_a_kernel_that_cannot_be_is_refused_in_a_sentence(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    text = config.read_text()
+    for attention, sentence in (
+        ("own_attention.ByChunks", "a kernel of your own as {class_path: package.module.Class}"),
+        ("{class_path: own_attention.ByChunks, init_args: {chunk: 0}}", "cannot read 0 keys"),
+    ):
+        own = f"  steps: 3\n  attention: {attention}\n"
+        config.write_text(text.replace("  steps: 3\n", own))
+        done = run_here(capsys, "predict", "--config", config)
+        assert done.returncode == 2
+        assert sentence in " ".join(done.stderr.split())
+
+
+def test_further_forwards_are_planned(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    choice = "{class_path: SkipLayerGuidance, init_args: {layers: [1, 2]}}"
+    own = f"  steps: 3\n  guidance: {choice}\n"
+    config.write_text(config.read_text().replace("  steps: 3\n", own))
+    planned = run_here(capsys, "plan", "--config", config)
+    assert planned.returncode == 0, planned.stderr
+    assert "branches=0,1,2 " in planned.stdout
+    assert " guidance=SkipLayerGuidance " in planned.stdout
