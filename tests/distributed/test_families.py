@@ -29,6 +29,7 @@ from longtake.testing.tiny.cogvideox import tiny_cogvideox15_denoising, tiny_cog
 from longtake.testing.tiny.hunyuan_video import tiny_hunyuan_denoising
 from longtake.testing.tiny.hunyuan_video15 import tiny_hunyuan15_denoising
 from longtake.testing.tiny.hunyuan_video_i2v import tiny_hunyuan_i2v_denoising
+from longtake.testing.tiny.kandinsky5 import tiny_kandinsky5_denoising
 from longtake.testing.tiny.ltx import tiny_ltx_condition_denoising, tiny_ltx_denoising
 from longtake.testing.tiny.mochi import tiny_mochi_denoising
 from longtake.testing.tiny.open_sora_plan import tiny_open_sora_plan_denoising
@@ -135,6 +136,10 @@ FAMILIES: Final = {
         cut=(2, 2),
         cases=cached(plain=(1.0,), guided=(3.0,)),
         meshes=MESHES[:-1],
+    ),
+    # Text has layers of its own, which every rank runs for each task; three heads on two devices.
+    "kandinsky5": Family(
+        work=tiny_kandinsky5_denoising, cut=(2, 2), cases=cached(plain=(1.0,), guided=(5.0,))
     ),
     # Positions that run through all heads go along when heads are exchanged.
     "ltx": Family(work=tiny_ltx_denoising, cut=(1, 3), cases=cached(alone=(1.0,), guided=(3.0,))),

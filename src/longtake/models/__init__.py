@@ -3,6 +3,7 @@
 from longtake.models import cogvideox as cogvideox
 from longtake.models import hunyuan_video as hunyuan_video
 from longtake.models import hunyuan_video15 as hunyuan_video15
+from longtake.models import kandinsky5 as kandinsky5
 from longtake.models import ltx as ltx
 from longtake.models import mochi as mochi
 from longtake.models import open_sora_plan as open_sora_plan

@@ -210,6 +210,20 @@ class Backbone(ABC, Generic[TextT, StepT]):
             guidance: Guidance scale, for a model that embeds it.
         """
 
+    def text_at(self, text: TextT, step: StepT) -> TextT:
+        """Do what a prompt's work depends on the step for: once per task, before its layers.
+
+        For a model whose text has layers of its own that are told the timestep.
+
+        Args:
+            text: From ``condition_text``.
+            step: From ``condition_step``.
+
+        Returns:
+            What ``layer`` gets as the text; by default it is the same at every step.
+        """
+        return text
+
     @abstractmethod
     def embed(self, latents: Tensor, grid: Grid, condition: Condition[TextT, StepT]) -> Tensor:
         """Turn latents ``(1, C, F, H, W)`` into hidden states ``(B, S + L, M)``.

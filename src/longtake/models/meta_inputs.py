@@ -49,9 +49,10 @@ def forward_inputs(
     prompts = {
         name: rows.to(dtype) if rows.is_floating_point() else rows for name, rows in prompts.items()
     }
+    step = backbone.condition_step(float(spec.train_timesteps - 1), guidance=1.0)
     context: LayerContext[Any, Any] = LayerContext(
-        text=backbone.condition_text(prompts),
-        step=backbone.condition_step(float(spec.train_timesteps - 1), guidance=1.0),
+        text=backbone.text_at(backbone.condition_text(prompts), step),
+        step=step,
         rotary=None if backbone.positions is None else backbone.positions.table(grid),
         kernel=kernel,
         text_tokens=spec.text_tokens,

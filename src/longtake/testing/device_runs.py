@@ -114,6 +114,9 @@ FAMILIES: Final = {
         folder=partial(tiny_ltx_folder, conditioned=True), settings=_SAME_STEP
     ),
     "LTX-Video 0.9.5": DeviceRun(folder=tiny_ltx_condition_folder, settings=_CLIP, latent_frames=5),
+    "Kandinsky 5": DeviceRun(
+        folder=partial(published_folder, "Kandinsky-5.0-T2V-Lite"), settings=_QUEUE
+    ),
     "Mochi": DeviceRun(folder=tiny_mochi_folder, settings=_QUEUE),
     "Open-Sora-Plan": DeviceRun(folder=tiny_open_sora_plan_folder, settings=_SAME_STEP),
     "Open-Sora-Plan I2V": DeviceRun(

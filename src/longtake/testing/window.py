@@ -47,9 +47,10 @@ class Run:
         self._backbone, self._grid = backbone, grid
         self._tokens = len(grid.frames) * backbone.spec.tokens_per_frame(grid.height, grid.width)
         self._branches = len(split_prompts(prompts))
+        step = self._step(timestep, guidance)
         self._context: LayerContext[Any, Any] = LayerContext(
-            text=backbone.condition_text(prompts),
-            step=self._step(timestep, guidance),
+            text=backbone.text_at(backbone.condition_text(prompts), step),
+            step=step,
             rotary=None if positions is None else positions.table(grid),
             kernel=attention_kernel,
             start=start,

@@ -212,6 +212,16 @@ PUBLISHED = {
         "AutoencoderKLCogVideoX",
         _COG,
     ),
+    "kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers": Published(
+        "Kandinsky5T2VPipeline",
+        {
+            "in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 1792, "ff_dim": 7168,
+            "num_text_blocks": 2, "num_visual_blocks": 32, "visual_cond": True,
+        },
+        {},
+        "AutoencoderKLHunyuanVideo",
+        FlowMatchEulerDiscreteScheduler(shift=5.0),
+    ),
     "hunyuanvideo-community/HunyuanVideo": Published(
         "HunyuanVideoPipeline",
         {},
@@ -502,6 +512,7 @@ CALLED = [
     (diffusers.CogVideoXPipeline, "THUDM/CogVideoX-5b"),
     (diffusers.HunyuanVideoPipeline, "hunyuanvideo-community/HunyuanVideo"),
     (diffusers.HunyuanVideo15Pipeline, "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v"),
+    (diffusers.Kandinsky5T2VPipeline, "kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers"),
     (diffusers.LTXPipeline, "Lightricks/LTX-Video"),
     (diffusers.LTXConditionPipeline, "Lightricks/LTX-Video-0.9.5"),
     (diffusers.MochiPipeline, "genmo/mochi-1-preview"),

@@ -60,6 +60,10 @@ from longtake.testing.tiny.hunyuan_video15 import (
     tiny_hunyuan15_denoising,
     tiny_hunyuan15_spec,
 )
+from longtake.testing.tiny.kandinsky5 import (
+    tiny_kandinsky5_denoising,
+    tiny_kandinsky5_spec,
+)
 from longtake.testing.tiny.ltx import (
     tiny_ltx_condition_denoising,
     tiny_ltx_denoising,
@@ -107,6 +111,9 @@ QUEUED = {
         denoising=tiny_hunyuan_denoising, spec=tiny_hunyuan_spec, positions=AxialRotary
     ),
     "hunyuan 1.5": Queued(denoising=tiny_hunyuan15_denoising, spec=tiny_hunyuan15_spec),
+    "kandinsky 5": Queued(
+        denoising=tiny_kandinsky5_denoising, spec=tiny_kandinsky5_spec, scales=(None,)
+    ),
     "ltx": Queued(denoising=tiny_ltx_denoising, spec=tiny_ltx_spec),
     "ltx condition": Queued(denoising=tiny_ltx_condition_denoising, spec=tiny_ltx_spec),
     "mochi": Queued(denoising=tiny_mochi_denoising, spec=tiny_mochi_spec, positions=MochiPositions),

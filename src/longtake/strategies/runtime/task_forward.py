@@ -90,7 +90,7 @@ class TaskForward:
         text, mine = spec.text_tokens, self._share.tokens(total)
         condition = self._condition(forward, forward.window.frames, mine)
         context: LayerContext[Any, Any] = LayerContext(
-            text=condition.text,
+            text=backbone.text_at(condition.text, condition.step),
             step=condition.step,
             rotary=self._rotary_of(forward),
             kernel=self._kernel,

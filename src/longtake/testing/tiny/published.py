@@ -26,6 +26,7 @@ from longtake.testing.tiny.published_parts import (
     hunyuan_video15,
     hunyuan_video15_i2v,
     hunyuan_video_i2v,
+    kandinsky5,
     ltx,
     mochi,
     skyreels,
@@ -123,6 +124,10 @@ _LLAVA_AND_CLIP = _LLAMA_AND_CLIP | {
         named="LlamaTokenizerFast", save=partial(save_llama_tokenizer, pictures=True)
     )
 }
+_QWEN_AND_CLIP = {
+    "tokenizer": _Tokenizer(named="Qwen2TokenizerFast", save=save_qwen_tokenizer),
+    "tokenizer_2": _Tokenizer(named="CLIPTokenizer", save=save_clip_tokenizer),
+}
 _QWEN_AND_BYT5 = {
     "tokenizer": _Tokenizer(named="Qwen2TokenizerFast", save=save_qwen_tokenizer),
     "tokenizer_2": _Tokenizer(named="ByT5Tokenizer", save=save_byt5_tokenizer),
@@ -187,6 +192,9 @@ _MODELS: Final = {
         pipeline="HunyuanVideo15ImageToVideoPipeline",
         tokenizers=_QWEN_AND_BYT5,
         parts=hunyuan_video15_i2v,
+    ),
+    "Kandinsky-5.0-T2V-Lite": _Model(
+        pipeline="Kandinsky5T2VPipeline", tokenizers=_QWEN_AND_CLIP, parts=kandinsky5
     ),
     "CogVideoX-2b": _Model(
         pipeline="CogVideoXPipeline",

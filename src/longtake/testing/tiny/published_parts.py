@@ -252,6 +252,48 @@ def hunyuan_video15_i2v(tokens: Tokens) -> Parts:
     }
 
 
+def kandinsky5(tokens: Tokens) -> Parts:
+    """Return Kandinsky 5 Lite's: Qwen and CLIP, and HunyuanVideo's VAE."""
+    qwen = transformers.Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": tokens["tokenizer"],
+            "hidden_size": _WIDTH,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "rope_parameters": {
+                "rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3],
+            },
+        },
+        vision_config={
+            "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+            "out_hidden_size": _WIDTH,
+        },
+    )  # fmt: skip
+    hunyuan = hunyuan_video({**tokens, "tokenizer": tokens["tokenizer"]})
+    transformer = diffusers.Kandinsky5Transformer3DModel(
+        in_visual_dim=16,
+        out_visual_dim=16,
+        in_text_dim=_WIDTH,
+        in_text_dim2=_WIDTH,
+        time_dim=16,
+        model_dim=32,
+        ff_dim=64,
+        num_text_blocks=2,
+        num_visual_blocks=3,
+        axes_dims=(4, 6, 6),
+        visual_cond=True,
+    )
+    return {
+        "text_encoder": randomize(transformers.Qwen2_5_VLForConditionalGeneration(qwen), 1),
+        "text_encoder_2": hunyuan["text_encoder_2"],
+        "transformer": randomize(transformer, 0),
+        "vae": hunyuan["vae"],
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0),
+    }
+
+
 def cogvideox(tokens: Tokens, *, rotary: bool, **changes: Any) -> Parts:
     """Return CogVideoX-5B's (with rotary positions) or 2B's (without).
 

@@ -1,0 +1,190 @@
+"""Kandinsky 5 folders: text to video."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import Any, Final, final
+
+import torch
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    Kandinsky5T2VPipeline,
+    Kandinsky5Transformer3DModel,
+)
+from diffusers.pipelines.kandinsky5.pipeline_kandinsky import prompt_clean
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import CLIPTextModel, Qwen2_5_VLForConditionalGeneration
+from typing_extensions import override
+
+from longtake.errors import ModelError
+from longtake.models.base import Placement, PromptStates
+from longtake.models.card import ModelCard
+from longtake.models.decoders.overlap import OverlapDecoder
+from longtake.models.defaults import Defaults
+from longtake.models.hunyuan_video import hunyuan_video_decoder
+from longtake.models.hunyuan_video.encoder import HunyuanVideoEncoder
+from longtake.models.kandinsky5.backbone import Kandinsky5Backbone
+from longtake.models.loading.config import with_defaults
+from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.parts import keep_layers, load_vae
+from longtake.models.loading.weights import load_module
+from longtake.models.registry import ModelFamily, register
+from longtake.models.spec import BackboneSpec, Compression
+from longtake.models.text import encode_with_pipeline
+
+_TOKENS: Final = 512
+"""Tokens of a prompt, without the instruction before it."""
+_NATIVE_FRAMES: Final = 31
+_NEGATIVE: Final = (
+    "Static, 2D cartoon, cartoon, 2d animation, paintings, images, worst quality, low quality, "
+    "ugly, deformed, walking backwards"
+)
+_LAYERS: Final = "visual_transformer_blocks"
+
+
+@final
+@register("Kandinsky5T2VPipeline")
+class Kandinsky5Family(ModelFamily):
+    """Kandinsky 5 with whole attention (clips of 5 seconds); its VAE is HunyuanVideo's."""
+
+    layer_lists = (_LAYERS,)
+    cards = (
+        ModelCard(
+            pipeline="Kandinsky5T2VPipeline",
+            model="Kandinsky 5 Lite",
+            examples=("kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers",),
+            licence="mit",
+            start="optional",
+            guidance="branches",
+            timestep="clip",
+            native_frames=_NATIVE_FRAMES,
+            decoder="overlap",
+            defaults=Defaults(
+                guidance_scale=5.0,
+                height=512,
+                width=768,
+                frames=121,
+                fps=24,
+                negative_prompt=_NEGATIVE,
+            ),
+        ),
+    )
+
+    @override
+    def spec(self, folder: ModelFolder) -> BackboneSpec:
+        config = _transformer_config(folder)
+        vae = with_defaults(AutoencoderKLHunyuanVideo, folder.config("vae"))
+        head_dim = sum(config["axes_dims"])
+        return BackboneSpec(
+            name=f"{folder.path.name} ({folder.pipeline})",
+            channels=config["in_visual_dim"],
+            patch=tuple(config["patch_size"]),
+            heads=config["model_dim"] // head_dim,
+            head_dim=head_dim,
+            layers=config["num_visual_blocks"],
+            native_frames=_NATIVE_FRAMES,
+            compression=Compression(
+                temporal=vae["temporal_compression_ratio"],
+                spatial=vae["spatial_compression_ratio"],
+            ),
+            moves_keys=True,
+            train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
+            start="replaced",
+        )
+
+    @override
+    def load_backbone(
+        self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
+    ) -> Kandinsky5Backbone:
+        def prune(transformer: Any) -> None:
+            del transformer.text_rope_embeddings, transformer.visual_rope_embeddings  # our own
+            keep_layers(
+                transformer,
+                layers,
+                lists=self.layer_lists,
+                first=("visual_embeddings",),
+                last=("out_layer",),
+            )
+
+        build = Kandinsky5Transformer3DModel.from_config
+        keep_fp32 = Kandinsky5Transformer3DModel._keep_in_fp32_modules or ()
+        transformer = load_module(
+            folder, "transformer", build, place, keep_fp32=keep_fp32, prune=prune
+        )
+        return Kandinsky5Backbone(spec, transformer, layers)
+
+    @override
+    def load_decoder(
+        self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> OverlapDecoder:
+        place, build = Placement(device, dtype), AutoencoderKLHunyuanVideo.from_config
+        return hunyuan_video_decoder(
+            load_vae(folder, build, place, without=("encoder", "quant_conv"))
+        )
+
+    @override
+    def encode_text(
+        self, folder: ModelFolder, prompts: Sequence[str], place: Placement
+    ) -> PromptStates:
+        return encode_with_pipeline(
+            folder,
+            prompts,
+            Kandinsky5T2VPipeline,
+            {"text_encoder": Qwen2_5_VLForConditionalGeneration, "text_encoder_2": CLIPTextModel},
+            place,
+            partial(_encode, folder=folder, place=place),
+        )
+
+    @override
+    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+        return HunyuanVideoEncoder.load(folder, device).encode(frames)
+
+    @override
+    def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:
+        config = _transformer_config(folder)
+        return {
+            "states": torch.empty(1, _TOKENS, config["in_text_dim"]),
+            "pooled": torch.empty(1, config["in_text_dim2"]),
+        }
+
+
+def _encode(
+    pipeline: Any, batch: list[str], *, folder: ModelFolder, place: Placement
+) -> PromptStates:
+    """Encode prompts one by one: the model sees no padding, and its pipeline knows no mask."""
+    rows: list[PromptStates] = []
+    for prompt in batch:
+        _tell(pipeline, prompt, folder)
+        states, pooled, _ = pipeline.encode_prompt(
+            [prompt], device=place.device, max_sequence_length=_TOKENS
+        )
+        seen, missing = states.shape[1], _TOKENS - states.shape[1]
+        mask = torch.arange(_TOKENS, device=states.device)[None] < seen
+        rows.append({"states": pad(states, (0, 0, 0, missing)), "pooled": pooled, "mask": mask})
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+
+def _tell(pipeline: Any, prompt: str, folder: ModelFolder) -> None:
+    """Say what of a prompt the pipeline cuts off by itself, before its tokenizer would."""
+    whole = pipeline.prompt_template.format(prompt_clean(prompt))
+    tokens = pipeline.tokenizer(text=whole)["input_ids"]
+    most = pipeline.prompt_template_encode_start_idx + _TOKENS
+    if len(tokens) > most:
+        left = pipeline.tokenizer.decode(tokens[most - 2 : -2])
+        folder.report(
+            f"the text_encoder reads {_TOKENS} tokens of a prompt; this has no effect: {left!r}."
+        )
+
+
+def _transformer_config(folder: ModelFolder) -> dict[str, Any]:
+    """Return the transformer's configuration, or refuse the folder."""
+    config = with_defaults(Kandinsky5Transformer3DModel, folder.config("transformer"))
+    if config["attention_type"] == "nabla":
+        raise ModelError(
+            f"{folder.path} is a Kandinsky 5 of sparse attention (nabla), which chooses among the "
+            f"tokens of a whole clip; longtake runs those of whole attention, such as "
+            f"{Kandinsky5Family.cards[0].examples[0]}."
+        )
+    return config
