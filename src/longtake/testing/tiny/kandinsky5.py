@@ -90,5 +90,5 @@ def tiny_kandinsky5_denoising(
         communicator: The ranks of the run; ``None`` for one rank.
     """
     work = tiny_denoising(case, layers, communicator)
-    prompts = tiny_kandinsky5_prompts(work.guidance.branches)
+    prompts = tiny_kandinsky5_prompts(len(work.guidance.branches))
     return of_backbone(work, tiny_kandinsky5_backbone(layers, case.seed), prompts)
