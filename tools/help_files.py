@@ -16,7 +16,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from importlib.util import find_spec
 from typing import Any, Final
@@ -55,15 +55,15 @@ def schema() -> str:
     return json.dumps(_without(found), indent=1, sort_keys=True) + "\n"
 
 
-def completion(shell: str) -> str:
-    """Return the completion script of a shell."""
+def completion(shell: str, helps: Mapping[str, str]) -> str:
+    """Return the completion script of a shell, for the options in some help texts."""
     import shtab
 
     parser = argparse.ArgumentParser(prog=NAME)
     commands = parser.add_subparsers()
     for command, does in COMMANDS.items():
         part = commands.add_parser(command, help=does)
-        for names, block in options_of((FOLDER / f"{command}.txt").read_text(encoding="utf-8")):
+        for names, block in options_of(helps[f"{command}.txt"]):
             if "help" in names:
                 continue
             choices = _CHOICES.search(block.splitlines()[0])
@@ -95,7 +95,7 @@ def files() -> dict[str, str]:
     """Return the content of all files by their names."""
     found = {f"{command}.txt": help_text(command) for command in COMMANDS}
     if find_spec("shtab") is not None:
-        found |= {f"completion.{shell}": completion(shell) for shell in SHELLS}
+        found |= {f"completion.{shell}": completion(shell, found) for shell in SHELLS}
     return found | {SCHEMA: schema()}
 
 

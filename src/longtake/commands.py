@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "methods": "List the methods that can be run, plug-ins included: what each is for and costs.",
     "convert": "Write a PyTorch checkpoint as safetensors, which longtake reads.",
     "doctor": "Say what this machine has and what works on it, for a report of a bug.",
+    "calibrate": "Measure this machine, in less than two minutes: longtake plan --profile FILE.",
 }
 """The first lines of the methods of ``InferenceTrainer``."""
 

@@ -60,7 +60,7 @@ FILES = (
     ("data", "prompts"),
 )
 """Options that may name a file or folder."""
-ALONE = ("models", "configs", "methods", "convert", "doctor")
+ALONE = ("models", "configs", "methods", "convert", "doctor", "calibrate")
 """Commands that take no model, no data and no devices."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -18,6 +19,7 @@ from longtake.comm.choice import TransportName, check_transport
 from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
 from longtake.framework.callbacks.base import LongtakeCallback, VideoHooks, listens
+from longtake.framework.console.calibration_report import save_calibration
 from longtake.framework.console.comparison_report import save as save_choice
 from longtake.framework.console.comparison_report import show as show_comparison
 from longtake.framework.console.conversion_report import show as show_converted
@@ -49,6 +51,7 @@ from longtake.models.loading.convert import convert
 from longtake.models.open_sora_plan import convert_folder
 from longtake.plan.cost.profiles import hardware_of
 from longtake.plan.cost.profiles import profile as hardware_profile
+from longtake.plan.devices import Hardware
 from longtake.plan.ir.plan_file import PlanFile
 from longtake.ready_configs import show_configs
 from longtake.strategies import ParallelStrategy, SingleDevice
@@ -92,7 +95,7 @@ class InferenceTrainer(pl.Trainer):
                 f"trainer.devices is {devices} and trainer.num_nodes {num_nodes}; both are at "
                 f"least 1."
             )
-        self.ranks = devices * num_nodes
+        self.ranks, self._nodes = devices * num_nodes, num_nodes
         self._plan: PlanFile | None = None
         self.planned_config: Mapping[str, Any] = {}
         check_launch(devices, num_nodes, os.environ)
@@ -162,6 +165,9 @@ class InferenceTrainer(pl.Trainer):
             world_size=self.ranks,
             rank=self.global_rank,
             device=self.strategy.root_device,
+            hardware=self._on_nodes(
+                hardware_of(self.strategy.root_device, model.generation_config.torch_dtype)
+            ),
         )
         datamodule.settle(engine.model.defaults)
         if grown is not None:
@@ -170,6 +176,12 @@ class InferenceTrainer(pl.Trainer):
         engine.check(requests)
         model.prepare(engine, requests)
         return engine
+
+    def _on_nodes(self, hardware: Hardware) -> Hardware:
+        """Return hardware that knows which ranks are on one node."""
+        if self._nodes == 1:
+            return hardware
+        return replace(hardware, node_size=self.ranks // self._nodes)
 
     def _run_strategy(self) -> ParallelStrategy:
         """Return the strategy of a run: with the actions of a plan file, where one was given."""
@@ -258,8 +270,8 @@ class InferenceTrainer(pl.Trainer):
         Args:
             model: How videos are made.
             datamodule: What to make.
-            profile: Devices to plan for: ``H200``, ``A100``, ``RTX 4090``, ``cpu``, ...; left out:
-                this machine's.
+            profile: Devices to plan for: ``H200``, ``A100``, ``RTX 4090``, ``cpu``, ..., or a file
+                that ``longtake calibrate`` has written; left out: this machine's.
             actions: File for every rank's actions of the longest video, to be read, changed and run
                 with ``longtake predict --plan FILE``.
             compare: Print what every strategy, mesh and feature cache would take on as many
@@ -277,7 +289,7 @@ class InferenceTrainer(pl.Trainer):
             else hardware_profile(profile, place.dtype)
         )
         strategy = self._run_strategy()
-        chosen = ChosenLayout(Workloads(resolved, hardware), strategy, self.ranks)
+        chosen = ChosenLayout(Workloads(resolved, self._on_nodes(hardware)), strategy, self.ranks)
         for line in notes_of(resolved.folder):
             sys.stderr.write(f"longtake: {line}\n")
         datamodule.settle(resolved.defaults)
@@ -357,6 +369,18 @@ class InferenceTrainer(pl.Trainer):
     def doctor() -> None:
         """Say what this machine has and what works on it, for a report of a bug."""
         raise SystemExit(show_findings(examine()))
+
+    @staticmethod
+    def calibrate(
+        output: Path = Path("hardware.yaml"), device: Literal["auto", "cpu", "cuda"] = "auto"
+    ) -> None:
+        """Measure this machine, in less than two minutes: longtake plan --profile FILE.
+
+        Args:
+            output: File to write; a file that is there is replaced.
+            device: What to measure; auto: a GPU where there is one.
+        """
+        save_calibration(output, device)
 
     def join(self, *, failed: bool = False) -> None:
         """Wait until the processes that this one has started have ended.

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSpeed:
+    """A link between two ranks.
+
+    Args:
+        bandwidth: Bytes per second in one direction.
+        latency: Seconds until a message's first byte arrives.
+    """
+
+    bandwidth: float
+    latency: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +33,14 @@ class Hardware:
         memory: Bytes of a device.
         hiding: Share of a transfer's time that computing hides; 0 where cores that compute do the
             transfer as well.
+        memory_bandwidth: Bytes per second from a device's memory: a layer takes no less than its
+            weights take to be read.
+        half_rate: Tokens at which matrix products reach half of ``matmul``: with n tokens they
+            run at n / (n + ``half_rate``) of it.
+        attention: Operations per second of attention; 0: as ``matmul``.
+        node_size: Devices of each node; 0: all are on one.
+        node_bandwidth: As ``bandwidth``, between nodes.
+        node_latency: As ``latency``, between nodes.
     """
 
     name: str
@@ -29,3 +51,25 @@ class Hardware:
     launch: float
     memory: float
     hiding: float = 1.0
+    memory_bandwidth: float = math.inf
+    half_rate: float = 0.0
+    attention: float = 0.0
+    node_size: int = 0
+    node_bandwidth: float = math.inf
+    node_latency: float = 0.0
+
+    def rate(self, tokens: int) -> float:
+        """Return the operations per second of matrix products with so many rows."""
+        return self.matmul * tokens / (tokens + self.half_rate) if tokens else self.matmul
+
+    def link(self, first: int, second: int) -> LinkSpeed:
+        """Return what two ranks are joined by."""
+        if self.node_size and first // self.node_size != second // self.node_size:
+            return LinkSpeed(self.node_bandwidth, self.node_latency)
+        return LinkSpeed(self.bandwidth, self.latency)
+
+    def links_among(self, ranks: int) -> LinkSpeed:
+        """Return the slowest link of groups of so many consecutive ranks that cover all."""
+        if self.node_size and self.node_size % ranks:
+            return LinkSpeed(self.node_bandwidth, self.node_latency)
+        return LinkSpeed(self.bandwidth, self.latency)

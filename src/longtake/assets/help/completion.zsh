@@ -10,6 +10,7 @@
 
 _shtab_longtake_commands() {
   local _commands=(
+    calibrate:'Measure this machine, in less than two minutes: longtake plan --profile FILE.'
     configs:'List the ready configurations for --config NAME: what each makes and needs.'
     convert:'Write a PyTorch checkpoint as safetensors, which longtake reads.'
     doctor:'Say what this machine has and what works on it, for a report of a bug.'
@@ -27,6 +28,17 @@ _shtab_longtake_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_longtake_defaults_added=0
+
+_shtab_longtake_calibrate_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[_]:config:_files"
+  "--print_config[_]:print_config:"
+  "--output[_]:output:_files"
+  "--device[_]:device:(auto cpu cuda)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_longtake_calibrate_defaults_added=0
 
 _shtab_longtake_configs_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -266,6 +278,7 @@ _shtab_longtake() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_longtake-$line[1]:"
       case $line[1] in
+        calibrate) _arguments -C -s $_shtab_longtake_calibrate_options ;;
         configs) _arguments -C -s $_shtab_longtake_configs_options ;;
         convert) _arguments -C -s $_shtab_longtake_convert_options ;;
         doctor) _arguments -C -s $_shtab_longtake_doctor_options ;;

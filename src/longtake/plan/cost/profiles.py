@@ -1,78 +1,61 @@
 """Hardware profiles of known devices, for choosing layouts and predicting idle shares.
 
-Peaks are the published ones (dense, not "with sparsity"). The share of a peak that a model reaches,
-latencies and launches are estimates: none of them has been measured on these GPUs. What counts for
-a choice is how computing, decoding and transfers relate. A device that is not in the table is taken
-to be a middling one.
+``assets/hardware.yaml`` has the peaks (dense, not "with sparsity"), and the share of a peak that a
+model reaches, latencies and launches, each with its source or the word estimate: none has been
+measured on these GPUs. What counts for a choice is how computing, decoding and transfers relate. A
+device that is not in the table is taken to be a middling one.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
 
 import psutil
 import torch
+import yaml
 
 from longtake.errors import ConfigurationError, nearest
+from longtake.plan.cost.calibrated import read_calibration
 from longtake.plan.devices import Hardware
 
-_MATMUL_SHARE: Final = 0.5
-"""Of the peak, for large matrix products and fused attention together. An estimate."""
-_CONVOLUTION_SHARE: Final = 0.4
-"""Of the fp32 peak without tensor cores, for the 3D convolutions of a VAE. An estimate."""
-_LINK_SHARE: Final = 0.75
-"""Of a link's peak in one direction, for messages of many megabytes. An estimate."""
-_GPU_LATENCY: Final = 3e-5
-"""Seconds: launch of the transfer on both sides, and the link. An estimate."""
-_GPU_LAUNCH: Final = 3e-4
-"""Seconds that the GPU waits for the host: the first kernels after a receive. An estimate."""
-
-_NVLINK_5, _NVLINK_4, _NVLINK_3 = 900e9, 450e9, 300e9  # all links of a GPU, one direction
-_PCIE_5, _PCIE_4 = 64e9, 32e9  # 16 lanes, one direction
-_THROUGH_HOST = _PCIE_4 / 2  # GeForce: no peer-to-peer, so every byte crosses PCIe twice
+FILE: Final = Path(__file__).parents[2] / "assets" / "hardware.yaml"
 
 
 @dataclass(frozen=True, slots=True)
 class _Sheet:
-    """A data sheet: peak operations per second, bytes per second, bytes.
-
-    Args:
-        tensor: bf16 products with fp32 sums on tensor cores, dense.
-        fp32: Without tensor cores.
-        link: To another device of the same machine, one direction.
-        memory: Of the device.
-    """
+    """A data sheet: peak operations per second, bytes per second, bytes; see the file."""
 
     tensor: float
     fp32: float
     link: float
+    node_link: float
     memory: float
+    memory_bandwidth: float
 
 
-# Peaks of H200, H100, A100, A10, L40 and L4 and the fp32 peaks of RTX A6000, 4090 and 3090 agree
-# with the table in lightning.fabric.utilities.throughput, which names NVIDIA's sheets (it counts
-# H200's bf16 with sparsity). GeForce cards run bf16 products with fp32 sums at half the rate of
-# those with fp16 sums. RTX 6000 Ada, RTX 5090, B200's fp32 and all links are unchecked.
-_SHEETS: Final = {
-    "B200": _Sheet(2250e12, 75e12, _NVLINK_5, 180e9),
-    "H200": _Sheet(989e12, 67e12, _NVLINK_4, 141e9),
-    "H100": _Sheet(989e12, 67e12, _NVLINK_4, 80e9),
-    "H100 PCIe": _Sheet(756e12, 51e12, _PCIE_5, 80e9),
-    "A100": _Sheet(312e12, 19.5e12, _NVLINK_3, 80e9),
-    "A100 PCIe": _Sheet(312e12, 19.5e12, _PCIE_4, 80e9),
-    "A10": _Sheet(125e12, 31.2e12, _PCIE_4, 24e9),
-    "L40": _Sheet(181e12, 90.5e12, _PCIE_4, 48e9),
-    "L40S": _Sheet(362e12, 91.6e12, _PCIE_4, 48e9),
-    "L4": _Sheet(121e12, 30.3e12, _PCIE_4 / 2, 24e9),  # 8 lanes
-    "RTX 6000 Ada": _Sheet(364e12, 91.1e12, _PCIE_4, 48e9),
-    "RTX A6000": _Sheet(155e12, 38.7e12, _PCIE_4, 48e9),
-    "RTX 5090": _Sheet(209e12, 105e12, _THROUGH_HOST * 2, 32e9),
-    "RTX 4090": _Sheet(165e12, 82.6e12, _THROUGH_HOST, 24e9),
-    "RTX 3090": _Sheet(71e12, 35.6e12, _THROUGH_HOST, 24e9),
-}
-_UNKNOWN: Final = _Sheet(150e12, 40e12, _PCIE_4, 24e9)
+def _sheets() -> dict[str, _Sheet]:
+    devices = _file()["devices"]
+    return {name: _Sheet(**_values(numbers)) for name, numbers in devices.items()}
+
+
+@cache
+def _file() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return content
+
+
+def _values(numbers: Mapping[str, Any]) -> dict[str, float]:
+    """Return numbers without their sources."""
+    return {name: value for name, (value, _) in numbers.items()}
+
+
+_UNKNOWN: Final = _Sheet(150e12, 40e12, 32e9, 12.5e9, 24e9, 600e9)
+"""A middling device."""
 
 _CPU_THREAD: Final = 80e9
 """Operations per second of a thread, whatever the dtype. One core with AVX-512 and AMX measured
@@ -84,18 +67,21 @@ def profile(name: str, dtype: torch.dtype = torch.bfloat16) -> Hardware:
     """Return what a device known by name does, for planning on another machine.
 
     Args:
-        name: As in the table, whatever the case: ``H200``, ``RTX 4090``, ``cpu``.
+        name: As in the table, whatever the case: ``H200``, ``RTX 4090``, ``cpu``; or the file of
+            ``longtake calibrate``, which goes first.
         dtype: Of the hidden states.
 
     Raises:
-        ConfigurationError: No such name; names the nearest.
+        ConfigurationError: No such name; names the nearest. Or the file is none.
     """
+    if Path(name).is_file():
+        return read_calibration(Path(name), dtype)
     if name.lower() == "cpu":
         return _cpu()
-    for known, sheet in _SHEETS.items():
+    for known, sheet in _sheets().items():
         if known.lower() == name.lower():
             return _of_sheet(known, sheet, dtype)
-    names = [*_SHEETS, "cpu"]
+    names = [*_sheets(), "cpu"]
     raise ConfigurationError(
         f"no hardware profile is named {name!r}; the nearest is {nearest(name, names)!r} of "
         f"{', '.join(names)}."
@@ -115,7 +101,7 @@ def hardware_of(device: torch.device, dtype: torch.dtype) -> Hardware:
         return _of_sheet(f"unknown {device.type}", _UNKNOWN, dtype)
     properties = torch.cuda.get_device_properties(device)
     known = match_name(properties.name)
-    sheet = _UNKNOWN if known is None else _SHEETS[known]
+    sheet = _UNKNOWN if known is None else _sheets()[known]
     hardware = _of_sheet(known or f"unknown {properties.name}", sheet, dtype)
     return replace(hardware, memory=float(properties.total_memory))
 
@@ -126,21 +112,26 @@ def match_name(device_name: str) -> str | None:
     The longest name whose words all occur: ``NVIDIA H100 PCIe`` is an ``H100 PCIe``.
     """
     words = set(re.split(r"[^a-z0-9]+", device_name.lower()))
-    fitting = [name for name in _SHEETS if words.issuperset(name.lower().split())]
+    fitting = [name for name in _sheets() if words.issuperset(name.lower().split())]
     return max(fitting, key=len, default=None)
 
 
 def _of_sheet(name: str, sheet: _Sheet, dtype: torch.dtype) -> Hardware:
     half = dtype in (torch.bfloat16, torch.float16)
+    shares = _values(_file()["shares"])
     return Hardware(
         name=name,
         # PyTorch computes fp32 products without tensor cores unless it is told otherwise.
-        matmul=_MATMUL_SHARE * (sheet.tensor if half else sheet.fp32),
-        convolution=_CONVOLUTION_SHARE * sheet.fp32,
-        bandwidth=_LINK_SHARE * sheet.link,
-        latency=_GPU_LATENCY,
-        launch=_GPU_LAUNCH,
+        matmul=shares["matmul"] * (sheet.tensor if half else sheet.fp32),
+        convolution=shares["convolution"] * sheet.fp32,
+        bandwidth=shares["link"] * sheet.link,
+        latency=shares["latency"],
+        launch=shares["launch"],
         memory=sheet.memory,
+        memory_bandwidth=shares["memory_bandwidth"] * sheet.memory_bandwidth,
+        half_rate=shares["half_rate"],
+        node_bandwidth=shares["link"] * sheet.node_link,
+        node_latency=shares["node_latency"],
     )
 
 

@@ -90,10 +90,17 @@ class _Ring:
         self._cfg, self._pipe = mesh.cfg, mesh.pipe
         self._batches = [layout.batches_at(cfg) for cfg in range(mesh.cfg)]
         self._frame = decode_seconds(layout, workload)
-        self._hops = [[self._link() for _ in range(mesh.pipe)] for _ in range(mesh.cfg)]
-        self._windows = [self._link() for _ in range(mesh.cfg)]
-        self._predictions = [self._link() for _ in range(mesh.cfg)]
-        self._results, self._blocks = self._link(), [self._link() for _ in range(layout.size)]
+        output, combine, rank = layout.output_rank, layout.combine_rank, layout.rank
+        self._hops = [
+            [self._link(rank(cfg, max(0, s - 1)), rank(cfg, s)) for s in range(mesh.pipe)]
+            for cfg in range(mesh.cfg)
+        ]
+        self._windows = [self._link(output, rank(cfg)) for cfg in range(mesh.cfg)]
+        self._predictions = [
+            self._link(rank(cfg, mesh.pipe - 1), combine) for cfg in range(mesh.cfg)
+        ]
+        self._results = self._link(combine, output)
+        self._blocks = [self._link(output, one) for one in range(layout.size)]
         self._clock = [[0.0] * mesh.pipe for _ in range(mesh.cfg)]
         self._decoders = [0.0] * layout.size
         self._decoded = [0] * layout.size
@@ -210,6 +217,6 @@ class _Ring:
             self._decoders[rank] = start + frames * self._frame
             self._decoded[rank] += frames
 
-    def _link(self) -> _Link:
-        hardware = self._workload.hardware
-        return _Link(hardware.bandwidth, hardware.latency)
+    def _link(self, source: int, target: int) -> _Link:
+        speed = self._workload.hardware.link(source, target)
+        return _Link(speed.bandwidth, speed.latency)

@@ -63,9 +63,8 @@ def exchange_seconds(
     """
     hardware, seconds = workload.hardware, 0.0
     if layout.mesh.ulysses > 1:
-        before, after = (
-            size / hardware.bandwidth for size in ulysses_bytes(layout, workload, action)
-        )
+        link = hardware.links_among(layout.mesh.ulysses)
+        before, after = (size / link.bandwidth for size in ulysses_bytes(layout, workload, action))
         messages, hidden = 2, 0.0
         if layout.chunks > 1:
             messages = 3 + layout.chunks
@@ -73,8 +72,9 @@ def exchange_seconds(
             hidden = 2 * min(before / 3, _projection_seconds(layout, workload, action))
             # ... and all chunks of the result but the last while the next is attended.
             hidden += (1 - 1 / layout.chunks) * min(after, attention)
-        seconds += before + after + messages * hardware.latency - hardware.hiding * hidden
+        seconds += before + after + messages * link.latency - hardware.hiding * hidden
     if layout.mesh.ring > 1:
-        turn = ring_bytes(layout, workload, action) / hardware.bandwidth + hardware.latency
+        link = hardware.links_among(layout.sequence)
+        turn = ring_bytes(layout, workload, action) / link.bandwidth + link.latency
         seconds += (layout.mesh.ring - 1) * max(0.0, turn - attention / layout.mesh.ring)
     return seconds

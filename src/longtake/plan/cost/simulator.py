@@ -155,11 +155,10 @@ def timeline(
             case Receive(message=message, source=source):
                 link = Link(source, rank, message.kind)
                 through = max(sent[link].popleft(), posted[link].popleft(), free.get(link, 0.0))
-                through += (
-                    message_bytes(workload, message, layout.sequence) / workload.hardware.bandwidth
-                )
+                speed = workload.hardware.link(source, rank)
+                through += message_bytes(workload, message, layout.sequence) / speed.bandwidth
                 free[link] = through
-                stop = max(start, through + workload.hardware.latency)
+                stop = max(start, through + speed.latency)
             case _:
                 pass
         yield Box(rank, action, start, stop)
@@ -188,8 +187,11 @@ def compute_seconds(layout: Layout, workload: Workload, action: Compute) -> floa
     queries = workload.window_tokens(action.frames)
     keys = workload.window_tokens(action.frames + action.context)
     own_queries = -(-queries // layout.sequence)
-    linear = branches * flops.layer * own_queries / workload.hardware.matmul
-    attention = branches * flops.attention * queries * keys / workload.hardware.matmul
+    hardware = workload.hardware
+    linear = branches * flops.layer * own_queries / hardware.rate(branches * own_queries)
+    linear = max(linear, workload.layer_bytes / hardware.memory_bandwidth)
+    attention = branches * flops.attention * queries * keys
+    attention /= hardware.attention or hardware.matmul
     attention *= attention_share(layout, workload.spec.heads)
     layer = linear + attention + exchange_seconds(layout, workload, action, attention)
     outside = 0.0

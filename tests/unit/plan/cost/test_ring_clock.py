@@ -80,6 +80,11 @@ def test_slow_links_are_waited_for_alike() -> None:
     compare(replace(WORKLOAD, hardware=slow, requests=2, latent_frames=15), 4, 1)
 
 
+def test_links_between_nodes_are_slower() -> None:
+    nodes = replace(WORKLOAD.hardware, node_size=2, node_bandwidth=1e7, node_latency=2e-3)
+    compare(replace(WORKLOAD, hardware=nodes), 4)
+
+
 def test_one_device_alone() -> None:
     alone = SingleDevice()
     layout = Layout.serial(WORKLOAD.spec.layers, WORKLOAD.branches)
