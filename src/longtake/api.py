@@ -80,6 +80,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "longtake.models.text": "encode_with_pipeline join_prompts split_prompts",
         "longtake.models.layers.kernel": "attention_kernel attend_with made without_padding",
         "longtake.models.layers.rotary": "AxialRotary rotate",
+        "longtake.models.layers.joint_attention": "count_padding",
         "longtake.models.layers.patches": "unpatchify unpatchify_channels_first",
         "longtake.models.layers.levels": "pieces in_pieces",
         "longtake.models.decoders.overlap": "OverlapDecoder TimeTiles fade",

@@ -115,6 +115,9 @@ from longtake.models.decoders.overlap import (
     TimeTiles as TimeTiles,
     fade as fade,
 )
+from longtake.models.layers.joint_attention import (
+    count_padding as count_padding,
+)
 from longtake.models.layers.kernel import (
     attend_with as attend_with,
     attention_kernel as attention_kernel,

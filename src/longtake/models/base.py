@@ -260,6 +260,17 @@ class Backbone(ABC, Generic[TextT, StepT]):
             condition: Of the task.
         """
 
+    def at_rate(self, fps: int) -> Self:
+        """Return this backbone as it is for videos of a frame rate; by default it is told none.
+
+        Called once per request, before anything of it is computed. For a model that has been
+        trained with several rates: return a shallow copy that knows it, with the same weights.
+
+        Args:
+            fps: Video frames per second.
+        """
+        return self
+
     def join_steps(self, steps: Sequence[StepT], tokens: Sequence[int]) -> StepT:
         """Join noise levels, for a model whose frames may differ in theirs.
 

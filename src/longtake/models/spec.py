@@ -18,20 +18,23 @@ class Compression:
     """How a VAE shrinks a video.
 
     Args:
-        temporal: Video frames per latent frame; the first latent frame is one video frame.
+        temporal: Video frames per latent frame.
         spatial: Pixels per latent position, along height and width.
+        first: Video frames of the first latent frame: 1 where the VAE is causal, ``temporal``
+            where it is not.
     """
 
     temporal: int
     spatial: int
+    first: int = 1
 
     def video_frames(self, latent_frames: int) -> int:
         """Return the number of video frames that ``latent_frames`` decode to."""
-        return 1 + (latent_frames - 1) * self.temporal
+        return self.first + (latent_frames - 1) * self.temporal
 
     def latent_frame_of(self, video_frame: int) -> int:
         """Return the latent frame that decodes to a video frame, both counted from 0."""
-        return -(-video_frame // self.temporal)
+        return max(0, 1 + (video_frame - self.first) // self.temporal)
 
     def start_second(self, latent_frame: int, fps: int) -> float:
         """Return when the first video frame of a latent frame is shown."""
@@ -47,14 +50,18 @@ class Compression:
         Raises:
             ValueError: No number of latent frames does; names the two nearest lengths.
         """
-        if video_frames < 1 or (video_frames - 1) % self.temporal:
-            below = max(1, 1 + (video_frames - 1) // self.temporal * self.temporal)
-            above = below + self.temporal
+        below = self.at_most(video_frames)
+        if below != video_frames:
             raise ValueError(
-                f"{name} is {video_frames}, but this VAE makes 1 + {self.temporal} n frames; "
-                f"the nearest are {below} and {above}."
+                f"{name} is {video_frames}, but this VAE makes {self.first} + {self.temporal} n "
+                f"frames; the nearest are {below} and {below + self.temporal}."
             )
-        return 1 + (video_frames - 1) // self.temporal
+        return 1 + (video_frames - self.first) // self.temporal
+
+    def at_most(self, video_frames: int) -> int:
+        """Return the longest length up to ``video_frames`` that latent frames decode to."""
+        more = (video_frames - self.first) // self.temporal
+        return self.first + max(0, more) * self.temporal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +141,7 @@ class BackboneSpec:
             "patch width": self.patch[2],
             "temporal compression": self.compression.temporal,
             "spatial compression": self.compression.spatial,
+            "first latent frame's video frames": self.compression.first,
         }
         for name, count in counts.items():
             if type(count) is not int or not 0 < count <= _MOST:

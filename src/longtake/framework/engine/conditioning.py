@@ -8,7 +8,7 @@ from typing import Final
 from longtake.errors import ConfigurationError
 from longtake.framework.engine.conditioning_file import ConditioningFile
 from longtake.framework.engine.request import Request
-from longtake.models import BackboneSpec, Compression
+from longtake.models import BackboneSpec
 
 KEPT: Final = 8
 """Latent frames of a video that are kept where the user names no number: a usual block."""
@@ -87,7 +87,7 @@ def kept_frames(request: Request, spec: BackboneSpec) -> int:
             f"data.num_frames is {request.num_frames}, but data.start gives 1 already; the nearest "
             f"is {compression.video_frames(2)}."
         )
-    most = _at_most(limit, compression)
+    most = compression.at_most(limit)
     if request.start_frames is None:
         return min(compression.video_frames(KEPT), most)
     try:
@@ -117,8 +117,3 @@ def _check_growth(request: Request, spec: BackboneSpec) -> None:
         f"run; a run with --keep_latents all --keep_snapshots extend goes on exactly, with every "
         f"model."
     )
-
-
-def _at_most(frames: int, compression: Compression) -> int:
-    """Return the largest length up to ``frames`` that some latent frames decode to."""
-    return 1 + (frames - 1) // compression.temporal * compression.temporal

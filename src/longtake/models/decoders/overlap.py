@@ -22,12 +22,20 @@ class TimeTiles:
         stride: Latent frames from the start of a tile to the start of the next one.
         temporal: Video frames per latent frame.
         blend: Video frames in which a tile fades into the next one.
+        causal: Whether a tile's first latent frame is one video frame: such a tile overlaps the one
+            before by a latent frame more than is blended. Otherwise all are ``temporal`` of them.
     """
 
     frames: int
     stride: int
     temporal: int
     blend: int
+    causal: bool = True
+
+    @property
+    def seen(self) -> int:
+        """Latent frames at the beginning of a later tile that the one before has decoded."""
+        return 1 if self.causal else self.frames - self.stride
 
 
 @dataclass(slots=True)
@@ -54,9 +62,9 @@ class OverlapDecoder(VideoDecoder[OverlapState]):
     Args:
         tiles: How a video is cut.
         decode_tile: Decodes a tile's latents ``(1, C, F, H, W)`` to ``(1, 3, frames, height,
-            width)``. Its second argument tells whether the video begins with this tile: then it
-            gives ``1 + (F - 1) * temporal`` video frames. A later tile overlaps the one before by
-            a latent frame more than is blended, and gives one video frame less.
+            width)``. Its second argument tells whether the video begins with this tile. Where
+            tiles are causal, it then gives ``1 + (F - 1) * temporal`` video frames, and one less
+            otherwise; where they are not, always ``F * temporal``.
         like: A tensor on the device and of the dtype in which to decode.
     """
 
@@ -88,10 +96,16 @@ class OverlapDecoder(VideoDecoder[OverlapState]):
         if waiting is not None and state.fading is None:  # shorter than a tile
             yield _pictures(self._decode_tile(waiting, True))
             return
-        # The last latent frame alone belongs to the tile before.
-        while waiting is not None and waiting.shape[2] > 1:
+        # What the tile before has decoded needs no tile of its own.
+        while waiting is not None and waiting.shape[2] > self._tiles.seen:
+            if not self._tiles.causal:  # the last one, with nothing to fade into
+                assert state.fading is not None
+                state.fading = fade(state.fading, self._decode_tile(waiting, False))
+                break
             yield _pictures(self._next(state, waiting))
             waiting = state.waiting
+        if state.fading is not None and not self._tiles.causal:
+            yield _pictures(state.fading)
 
     def _next(self, state: OverlapState, waiting: Tensor) -> Tensor:
         """Decode the next tile; return its frames up to where it fades into the one after."""
@@ -101,7 +115,7 @@ class OverlapDecoder(VideoDecoder[OverlapState]):
             video = fade(state.fading, video)
         state.waiting = waiting[:, :, tiles.stride :]
         state.fading = video[:, :, -tiles.blend :].clone()  # a view would keep the tile
-        return video[:, :, : tiles.stride * tiles.temporal + first]
+        return video[:, :, : tiles.stride * tiles.temporal + (first and tiles.causal)]
 
 
 def fade(before: Tensor, video: Tensor) -> Tensor:

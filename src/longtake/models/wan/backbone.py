@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, cast, final
@@ -77,6 +78,7 @@ class WanBackbone(Backbone[WanText, WanStep]):
         layers: The layers that are here.
         added: Added to the modulation of every noise level, ``(1, 6, M)``: what a model with Wan's
             layers embeds besides the timestep.
+        added_at: The same for videos of other frame rates, by frames per second.
         layer_arguments: What such a model's layers take besides.
     """
 
@@ -87,6 +89,7 @@ class WanBackbone(Backbone[WanText, WanStep]):
         layers: Collection[int],
         added: Tensor | float = 0.0,
         layer_arguments: Mapping[str, Any] = MappingProxyType({}),
+        added_at: Mapping[int, Tensor] = MappingProxyType({}),
     ) -> None:
         height = width = 2 * (spec.head_dim // 6)
         dims = (spec.head_dim - height - width, height, width)
@@ -94,11 +97,19 @@ class WanBackbone(Backbone[WanText, WanStep]):
         super().__init__(spec, AxialRotary(dims, spec.patch, device))
         self._experts = experts
         self._layers = sorted(layers)
-        self._added, self._layer_arguments = added, layer_arguments
+        self._added, self._added_at, self._layer_arguments = added, added_at, layer_arguments
         for expert in experts:
             for index in self._layers:
                 expert.blocks[index].attn1.set_processor(InPieces(_SelfAttention()))
                 expert.blocks[index].attn2.set_processor(InPieces(CrossAttention()))
+
+    @override
+    def at_rate(self, fps: int) -> WanBackbone:
+        if fps not in self._added_at:
+            return self
+        told = copy(self)
+        told._added = self._added_at[fps]
+        return told
 
     @override
     def condition_text(self, prompts: PromptStates) -> WanText:

@@ -113,6 +113,17 @@ def load(folder: ModelFolder, layers: Collection[int] = range(LAYERS)) -> WanBac
     return family.load_backbone(folder, family.spec(folder), layers, PLACE)
 
 
+@pytest.mark.parametrize(("fps", "kind"), [(16, 0), (24, 1), (30, 1)])
+def test_the_model_is_told_the_frame_rate(fps: int, kind: int) -> None:
+    """As the pipeline does: its own class for 16 frames per second."""
+    backbone = tiny_skyreels_backbone(range(LAYERS))
+    (transformer,) = backbone._experts
+    embedding = transformer.fps_embedding(torch.tensor([kind]))
+    expected = transformer.fps_projection(embedding).unflatten(1, (6, -1))
+    assert torch.equal(torch.as_tensor(backbone.at_rate(fps)._added), expected)
+    assert backbone.at_rate(fps).spec is backbone.spec
+
+
 class TestSkyReelsV2Backbone(FrameLevelsContract):
     def load(self, layers: Collection[int] | None = None) -> AnyBackbone:
         return tiny_skyreels_backbone(range(LAYERS) if layers is None else layers)
