@@ -199,10 +199,11 @@ def _be_rank(
         os.dup2(file, 1)
         os.dup2(file, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        for other in (signal.SIGTERM, signal.SIGHUP):
+        for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
             signal.signal(other, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         around.settle()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # SIGQUIT would dump hundreds of MB
         torch.set_num_threads(1)
         if ranks > 1:
             os.environ.update(

@@ -9,7 +9,7 @@ import pytest
 from tests.faults.cases import METHODS, Whole, moments, struck_run
 from tests.faults.forked import Fault
 
-WAYS = [(1, 1, 1), (2, 1, 2), (1, 3, 2)]
+WAYS = [(1, 1, 1), (2, 1, 2), (1, 3, 2, 1)]
 """Ranks of the processes, each but the last one killed."""
 
 
@@ -18,10 +18,12 @@ WAYS = [(1, 1, 1), (2, 1, 2), (1, 3, 2)]
 def test_a_killed_run_goes_on_to_the_same_bytes(
     method: str, way: tuple[int, ...], model: Path, whole: dict[str, Whole], tmp_path: Path
 ) -> None:
-    # All ranks in the first process, one rank alone in the second.
-    early, late = moments(sum(way) + 10 * len(method), 2, whole[method].seconds)
-    faults = [(way[0], Fault(late)), (way[1], Fault(early, rank=way[1] - 1))]
-    outcome = struck_run(model, method, tmp_path / "out", whole[method], faults, way[2])
+    # All ranks in the first process, one rank alone in those after it.
+    *early, late = moments(sum(way) + 10 * len(method), len(way) - 1, whole[method].seconds)
+    faults = [(way[0], Fault(late))]
+    for ranks, moment in zip(way[1:-1], early, strict=True):
+        faults.append((ranks, Fault(moment, rank=ranks - 1)))
+    outcome = struck_run(model, method, tmp_path / "out", whole[method], faults, way[-1])
     assert outcome.is_well, f"{outcome.strikes} strikes, left {outcome.left}: {outcome.said}"
 
 

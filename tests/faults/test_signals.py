@@ -85,6 +85,19 @@ def test_a_second_signal_ends_it_at_once(
     assert content_of(out) == whole["queue"].content
 
 
+def test_a_signal_that_dumps_core_ends_a_run_that_can_go_on(
+    model: Path, whole: dict[str, Whole], tmp_path: Path
+) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    run = [*options(model, "queue", 1), "--output", str(out)]
+    run[run.index("none")] = "plain"
+    ended = run_forked(run, log, 1, Fault(0.0, signal.SIGQUIT, None, MIDST))
+    assert ended.statuses == (-signal.SIGQUIT,), ended.said
+    again = run_forked(["predict", "--resume", str(out)], log, 1)
+    assert again.statuses == (0,), again.said
+    assert content_of(out) == whole["queue"].content
+
+
 def test_a_scheduler_that_repeats_itself_gives_no_second_order(
     model: Path, whole: dict[str, Whole], tmp_path: Path
 ) -> None:

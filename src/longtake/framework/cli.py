@@ -287,7 +287,9 @@ class LongtakeCLI(LightningCLI):
             return inputs
         work = [engine.workloads.of(request) for request in self.datamodule.requests()]
         keep = self.config.predict.keep_latents
-        if warning := check_disk(folder.path, work, engine.chosen.layout, keep):
+        if warning := check_disk(
+            folder.path, work, engine.chosen.layout, keep, self.config.predict.keep_snapshots
+        ):
             sys.stderr.write(f"longtake: warning: {warning}\n")
         folder.create()
         folder.write_json(INPUTS, inputs)

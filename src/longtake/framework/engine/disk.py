@@ -10,6 +10,7 @@ from typing import Final
 
 from longtake.errors import OutputError
 from longtake.framework.engine.journal import KeepLatents
+from longtake.framework.engine.keeper import KeepSnapshots
 from longtake.framework.engine.preflight import frame_bytes as cached_frame_bytes
 from longtake.framework.engine.preflight import held_frames
 from longtake.framework.engine.snapshot_files import KEPT
@@ -45,7 +46,11 @@ def snapshot_bytes(workload: Workload, layout: Layout) -> int:
 
 
 def check_disk(
-    folder: Path, workloads: Sequence[Workload], layout: Layout, keep: KeepLatents
+    folder: Path,
+    workloads: Sequence[Workload],
+    layout: Layout,
+    keep: KeepLatents,
+    keep_snapshots: KeepSnapshots = "none",
 ) -> str | None:
     """Refuse a run whose journal cannot fit on the disk; return a warning where snapshots may not.
 
@@ -54,6 +59,7 @@ def check_disk(
         workloads: Of its requests; endless ones are not counted.
         layout: Says which ranks hold what.
         keep: Which blocks' latents stay.
+        keep_snapshots: Which snapshots stay; one of each request, where it is made longer from it.
 
     Raises:
         OutputError: Names what is needed, and what is there.
@@ -68,7 +74,9 @@ def check_disk(
             f"(keep_latents: {keep}), but {there} has {_gigabytes(free)}; give a folder on another "
             f"disk."
         )
-    snapshots = (KEPT + 1) * max((snapshot_bytes(one, layout) for one in workloads), default=0)
+    sizes = [snapshot_bytes(one, layout) for one in workloads]
+    snapshots = (KEPT + 1) * max(sizes, default=0)
+    snapshots += sum(sizes) if keep_snapshots == "extend" else 0
     if journal + snapshots > free:
         return (
             f"up to {_gigabytes(snapshots)} of snapshots may not fit on the disk of {there}, which "

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import takewhile
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, final
 
 from torch import Tensor
 
@@ -30,6 +30,9 @@ from longtake.task import Run, Task
 KeepSnapshots: TypeAlias = Literal["none", "extend"]
 """Which snapshots stay when a request is finished: ``extend``, the one from which on a longer video
 can be made bit by bit as if it had been asked for at once."""
+
+
+_BEFORE: Final = "The run goes on from what was saved before."
 
 
 def _warn(sentence: str) -> None:
@@ -129,12 +132,14 @@ class RunKeeper:
             forwards: Gives its schedule anew.
         """
         files, kept = self._files(request), self._kept(request)
+        for error in files.torn():
+            self._warn(f"{error} {_BEFORE}")
         for where, cut in [*((files, cut) for cut in reversed(files.cuts())), *_last(kept)]:
             try:
                 where.check(cut)
                 self.check_journal(request, forwards(), cut)
             except DamagedFile as error:
-                self._warn(f"{error} The run goes on from what was saved before.")
+                self._warn(f"{error} {_BEFORE}")
                 continue
             files.forget_after(cut)
             before = finished_before(forwards(), cut)

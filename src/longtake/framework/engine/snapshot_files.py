@@ -63,6 +63,15 @@ class SnapshotFiles:
         """Return the cuts of which all files are there, unchecked, in order."""
         return sorted(cut for cut in self._found() if self._is_complete(cut))
 
+    def torn(self) -> Iterator[DamagedFile]:
+        """Yield what is wrong with snapshots whose first file is there, and cannot be read."""
+        for cut in sorted(self._found()):
+            if (first := self._path(cut, 0)).exists():
+                try:
+                    facts_of(first)
+                except DamagedFile as error:
+                    yield error
+
     def check(self, cut: int) -> None:
         """Read all of a snapshot.
 

@@ -42,6 +42,9 @@ def test_what_cannot_fit_is_refused_and_what_may_not_is_said(
     assert "may not fit" in (check_disk(folder, work, LAYOUT, "none") or "")
     free(journal + 3 * snapshot)
     assert check_disk(folder, work, LAYOUT, "none") is None
+    assert "may not fit" in (check_disk(folder, work, LAYOUT, "none", "extend") or "")
+    free(journal + 5 * snapshot)  # one of each request stays
+    assert check_disk(folder, work, LAYOUT, "none", "extend") is None
     endless = [replace(CASE.workload, latent_frames=None)]
     free(3 * snapshot_bytes(endless[0], LAYOUT))
     assert check_disk(folder, endless, LAYOUT, "all") is None

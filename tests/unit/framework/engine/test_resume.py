@@ -129,21 +129,20 @@ def test_a_damaged_snapshot_or_block_costs_what_came_after_it(
     (left,) = killed(generation_config, tmp_path / "run", 18)
     files = SnapshotFiles(left / "0000")
     *_, before, last = files.cuts()
-    for number, (path, cut) in enumerate(
-        [
-            (files.folder / f"{last:08d}-0000.safetensors", before),
-            (left / "0000" / "latents" / "00000.safetensors", 0),
-        ]
+    snapshot = files.folder / f"{last:08d}-0000.safetensors"
+    block = left / "0000" / "latents" / "00000.safetensors"
+    for number, (path, torn, cut) in enumerate(
+        [(snapshot, False, before), (snapshot, True, before), (block, False, 0)]
     ):
         copy = shutil.copytree(left, tmp_path / f"damaged-{number}")
         damaged = copy / path.relative_to(left)
         content = bytearray(damaged.read_bytes())
         content[-1] ^= 1
-        damaged.write_bytes(content)
+        damaged.write_bytes(content[: len(content) // 2] if torn else content)
         said: list[str] = []
         events = run(generation_config, copy, resumes=True, said=said)
         assert damaged.name in said[0]
-        assert "is damaged" in said[0]
+        assert ("cannot be read" if torn else "is damaged") in said[0]
         assert torch.equal(frames_of(events), undisturbed)
         started = next(event for event in events if isinstance(event, RequestStarted))
         assert (started.tasks_before == 0) == (cut == 0)
