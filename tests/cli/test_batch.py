@@ -66,9 +66,12 @@ def test_twenty_prompts_are_made_again_from_their_config_in_another_folder(
     there.mkdir()
     monkeypatch.chdir(here)
     lines = [{"prompt": f"red shape {n}", "seed": n} for n in range(18)]
-    lines += [{"prompt": "a bird"}, {"prompt": "a bird over the sea", "height": 48}]
+    lines += [
+        {"prompt": "a bird"},
+        {"prompt": "a bird over the sea", "height": 48, "fps": "24000/1001"},
+    ]
     Path("prompts.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    arguments = ("--data.prompts", "prompts.jsonl", "--data.seed", "null")
+    arguments = ("--data.prompts", "prompts.jsonl", "--data.seed", "null", "--data.fps", "29.97")
     done = run_here(capsys, "predict", *small(model), *arguments, "--output", "first")
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(there)
@@ -79,5 +82,8 @@ def test_twenty_prompts_are_made_again_from_their_config_in_another_folder(
     assert len(first) == len(set(first)) == 20
     assert first == second
     seeds = [request["seed"] for request in report_of(here / "first")["requests"]]
-    drawn = yaml.safe_load(config.read_text())["data"]["seed"]
-    assert seeds == [*range(18), drawn, drawn]
+    data = yaml.safe_load(config.read_text())["data"]
+    assert seeds == [*range(18), data["seed"], data["seed"]]
+    assert data["fps"] == "30000/1001"
+    rates = {request["fps"] for request in report_of(there / "second")["requests"]}
+    assert rates == {"30000/1001", "24000/1001"}

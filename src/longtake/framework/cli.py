@@ -37,6 +37,7 @@ from longtake.framework.console.trust import HELP, check_classes, restrict
 from longtake.framework.data import PromptData
 from longtake.framework.engine.disk import check_disk
 from longtake.framework.engine.engine import Engine
+from longtake.framework.engine.frame_rate import written
 from longtake.framework.engine.inputs import inputs_of
 from longtake.framework.engine.keeper import RunKeeper, earlier_report
 from longtake.framework.engine.resolved_model import ResolvedModel
@@ -319,7 +320,7 @@ class LongtakeCLI(LightningCLI):
             config.model.revision = model.folder.revision
         for name, value in self.datamodule.settled.items():
             if name != "keyframes":  # as they were parsed: the model has none of its own
-                config.data[name] = value
+                config.data[name] = written(value) if name == "fps" else value
         for part, name in FILES:
             config[part][name] = absolute(config[part][name])
         for keyframe in config.data.keyframes or ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Final, Literal
 
 from longtake.errors import ConfigurationError
@@ -36,9 +37,9 @@ class Compression:
         """Return the latent frame that decodes to a video frame, both counted from 0."""
         return max(0, 1 + (video_frame - self.first) // self.temporal)
 
-    def start_second(self, latent_frame: int, fps: int) -> float:
+    def start_second(self, latent_frame: int, fps: int | Fraction) -> float:
         """Return when the first video frame of a latent frame is shown."""
-        return (self.video_frames(latent_frame) if latent_frame else 0) / fps
+        return float((self.video_frames(latent_frame) if latent_frame else 0) / fps)
 
     def latent_frames(self, video_frames: int, name: str = "num_frames") -> int:
         """Return the number of latent frames that give exactly ``video_frames``.

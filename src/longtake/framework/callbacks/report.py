@@ -29,6 +29,7 @@ from longtake.framework.console.lines import line_of
 from longtake.framework.console.versions import versions
 from longtake.framework.engine.applied import Applied, model_of, settings_of
 from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
+from longtake.framework.engine.frame_rate import written
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_description import request_described
 from longtake.framework.engine.run_folder import REPORT, RunFolder
@@ -82,7 +83,7 @@ class _Figures:
             "steps": self.state.steps,
             "height": self.request.height,
             "width": self.request.width,
-            "fps": self.request.fps,
+            "fps": written(self.request.fps),
             "seed": self.request.seed,
             **self.made_from,
             **{name: self.settings[name] for name in _SHOWN if name in self.settings},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
+from longtake.framework.engine.frame_rate import written
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.workloads import Workloads
@@ -49,5 +50,5 @@ def settings_of(workloads: Workloads, request: Request) -> Applied:
         "num_frames": request.num_frames,
         "height": request.height,
         "width": request.width,
-        "fps": request.fps,
+        "fps": written(request.fps),
     }

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from longtake.framework.engine.conditioning import kept_frames
 from longtake.framework.engine.conditioning_file import ConditioningFile
+from longtake.framework.engine.frame_rate import FrameRate
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.models import AnyBackbone, ConditioningFrames, PromptStates
@@ -25,7 +26,7 @@ from longtake.models.text import (
 )
 from longtake.strategies import Communicator
 
-_Picture: TypeAlias = tuple[str, int, int]
+_Picture: TypeAlias = tuple[str, FrameRate, int]
 """A file that a video starts from, its frames per second, and how many of the last are kept."""
 
 

@@ -57,7 +57,7 @@ class Extension:
         """
         if self.is_exact:
             return request
-        begins = (self.frames - self.known) / request.fps
+        begins = float((self.frames - self.known) / request.fps)
         first = PromptAt(text=request.prompt_at(begins))
         later = (
             PromptAt(text=prompt.text, at=prompt.at - begins)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from longtake.errors import ConfigurationError
+from longtake.framework.engine.frame_rate import written
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import INPUTS, RunFolder
 from longtake.paths import expanded
@@ -77,6 +78,7 @@ def check_inputs(
 def _request(request: Request) -> dict[str, Any]:
     said = asdict(request)
     del said["origin"], said["growth"]
+    said["fps"] = written(request.fps)
     for name in ("start", "end"):
         if said[name] is not None:
             said[name], said[f"{name}_checksum"] = _file(said[name])

@@ -105,7 +105,9 @@ def _each(request: Request, compression: Compression) -> Iterator[Picture]:
             f"has no end; give num_frames, or a picture in data.keyframes."
         )
     last = compression.latent_frame_of(request.num_frames - 1)
-    yield Picture("end", "data.end", request.end, (request.num_frames - 1) / request.fps, last)
+    yield Picture(
+        "end", "data.end", request.end, float((request.num_frames - 1) / request.fps), last
+    )
 
 
 def _frame(second: float, named: str, request: Request) -> int:
@@ -113,7 +115,7 @@ def _frame(second: float, named: str, request: Request) -> int:
     if request.num_frames is None:
         latest, video = float(_LATEST), "an endless video takes keyframes in its first 24 hours"
     else:
-        latest = (request.num_frames - 1) / request.fps
+        latest = float((request.num_frames - 1) / request.fps)
         video = (
             f"this video of {request.num_frames} frames at {request.fps} per second shows its last "
             f"one at {latest:g} s"

@@ -177,11 +177,12 @@ def check_schedule(request: Request, spec: BackboneSpec, scheduler: BlockSchedul
         for block in scheduler.blocks(latent_frames)
     ]
     used = {request.prompt_at(start) for start in starts}
+    seconds = float(request.num_frames / request.fps)
     for prompt in request.prompts:
         if prompt.text not in used:
             raise ConfigurationError(
                 f"the prompt at {prompt.at:g} s would never be seen: prompts change where a block "
-                f"begins, and this video of {request.num_frames / request.fps:.1f} s has blocks at "
+                f"begins, and this video of {seconds:.1f} s has blocks at "
                 f"{', '.join(f'{start:.1f}' for start in starts[:8])}"
                 f"{', ...' if len(starts) > 8 else ''} s."
             )

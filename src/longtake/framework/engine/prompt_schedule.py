@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any, final
 
+from longtake.framework.engine.frame_rate import FrameRate
 from longtake.framework.engine.request import Request
 from longtake.models import Compression
 from longtake.task import FrameRange
@@ -36,7 +37,7 @@ def prompt_changes(request: Request, compression: Compression) -> tuple[int, ...
     return tuple(changes)
 
 
-def _first_frame(seconds: float, fps: int, compression: Compression) -> int:
+def _first_frame(seconds: float, fps: FrameRate, compression: Compression) -> int:
     """Return the first latent frame that begins at a time or after it."""
     most = int(seconds * fps / compression.temporal) + 3
     return bisect_left(range(most), seconds, key=lambda n: compression.start_second(n, fps))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from longtake.errors import ConfigurationError
+from longtake.framework.engine.frame_rate import FrameRate, frame_rate
 from longtake.models import Defaults
 
 
@@ -49,7 +50,7 @@ class VideoOptions:
             (``longtake models``).
         height: Height in pixels; left out: the model's own.
         width: Width in pixels; left out: the model's own.
-        fps: Video frames per second; left out: the model's own.
+        fps: Video frames per second, 24 or 23.976 or 24000/1001; left out: the model's own.
         seed: Of the starting noise; the same prompt and seed give the same video, alone or in a
             batch, on any device count. ``null`` draws one for the run, which ``config.yaml`` and
             ``report.json`` say.
@@ -71,7 +72,7 @@ class VideoOptions:
     num_frames: int | Literal["auto"] | None = "auto"
     height: int | None = None
     width: int | None = None
-    fps: int | None = None
+    fps: int | float | str | None = None
     seed: int | None = 0
     negative_prompt: str | None = None
     start: str | None = None
@@ -118,7 +119,7 @@ class Request(VideoOptions):
     num_frames: int | None
     height: int
     width: int
-    fps: int = 16
+    fps: FrameRate = 16  # type: ignore[assignment]
     seed: int = 0
     negative_prompt: str = ""
     keyframes: tuple[Keyframe, ...] = ()  # type: ignore[assignment]
@@ -203,6 +204,8 @@ def settled(options: Mapping[str, Any], defaults: Defaults) -> dict[str, Any]:
     """Return options of a video by name, with the model's own where they are left to it."""
     own = asdict(defaults)
     found = {name: own.get(name) if value is None else value for name, value in options.items()}
+    if (rate := found.get("fps")) is not None:
+        found["fps"] = frame_rate(rate)
     if found.get("num_frames") == "auto":
         found["num_frames"] = defaults.frames
     return found

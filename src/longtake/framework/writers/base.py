@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from longtake.framework.engine.frame_rate import FrameRate
+
 Picture: TypeAlias = NDArray[np.uint8]
 """One video frame ``(height, width, 3)``, RGB, contiguous."""
 
@@ -30,7 +32,7 @@ class VideoShape:
 
     height: int
     width: int
-    fps: int
+    fps: FrameRate
     zoom: int = 1
 
     @property

@@ -85,7 +85,7 @@ class FragmentEncoder:
         stream.width = video.file_width + video.file_width % 2
         stream.pix_fmt = "yuv420p"
         codec = stream.codec_context
-        codec.gop_size = video.fps
+        codec.gop_size = round(video.fps)
         codec.colorspace = codec.color_primaries = codec.color_trc = BT709
         codec.color_range = LIMITED_RANGE
         container.start_encoding()

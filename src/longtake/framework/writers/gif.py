@@ -30,7 +30,7 @@ class GifWriter(FrameWriter):
 
     def __init__(self, path: Path, video: VideoShape, *, label: str = "") -> None:
         super().__init__(path, video, label=label)
-        self._time_base = Fraction(1, video.fps)
+        self._time_base = 1 / Fraction(video.fps)
         self._container: Any = None
         self._stream: Any = None
         self._graph: Any = None

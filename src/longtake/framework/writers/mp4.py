@@ -86,7 +86,7 @@ class Mp4Writer(FrameWriter):
         if height % 2 or width % 2:
             picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         self._pictures.append(picture.copy())
-        if len(self._pictures) == self.video.fps:
+        if len(self._pictures) == round(self.video.fps):
             self._finish_fragment()
             self._number, self._begins = self._number + 1, self._begins + len(self._pictures)
             self._pictures, self._flushed = [], 0
