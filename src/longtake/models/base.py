@@ -260,7 +260,7 @@ class Backbone(ABC, Generic[TextT, StepT]):
             condition: Of the task.
         """
 
-    def at_rate(self, fps: int) -> Self:
+    def at_rate(self, fps: float) -> Self:
         """Return this backbone as it is for videos of a frame rate; by default it is told none.
 
         Called once per request, before anything of it is computed. For a model that has been

@@ -330,7 +330,7 @@ class Engine:
         self, request: Request, video: int, cuts: SnapshotCuts | None, point: int
     ) -> Generator[Progress, None, None]:
         """Denoise a request from a task on, and save what it holds where it is cut."""
-        backbone = self._load_backbone().at_rate(request.fps)
+        backbone = self._load_backbone().at_rate(float(request.fps))
         start = self._starts.of(request)
         condition = self._prompts.condition(request, backbone, start)
         prompts = PromptSchedule(request, condition, self.model.spec.compression)

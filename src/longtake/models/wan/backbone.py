@@ -104,11 +104,12 @@ class WanBackbone(Backbone[WanText, WanStep]):
                 expert.blocks[index].attn2.set_processor(InPieces(CrossAttention()))
 
     @override
-    def at_rate(self, fps: int) -> WanBackbone:
-        if fps not in self._added_at:
+    def at_rate(self, fps: float) -> WanBackbone:
+        rate = round(fps)  # 23.976 is 24 to the model
+        if rate not in self._added_at:
             return self
         told = copy(self)
-        told._added = self._added_at[fps]
+        told._added = self._added_at[rate]
         return told
 
     @override
