@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from longtake.errors import ConfigurationError
-from longtake.models import AttentionKernel
+from longtake.api import AttentionKernel, ConfigurationError
 
 
 @final

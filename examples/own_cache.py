@@ -13,9 +13,7 @@ from typing import final
 
 from typing_extensions import override
 
-from longtake.caches import Entry, FeatureCache, Held, Kept, Read, Window
-from longtake.errors import ConfigurationError
-from longtake.task import Task
+from longtake.api import ConfigurationError, Entry, FeatureCache, Held, Kept, Read, Task, Window
 
 
 @final

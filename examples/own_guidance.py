@@ -14,11 +14,11 @@ from typing import final
 from torch import Tensor
 from typing_extensions import override
 
-from longtake.errors import ConfigurationError
-from longtake.guidance import (
+from longtake.api import (
     CONDITIONAL,
     UNCONDITIONAL,
     Branch,
+    ConfigurationError,
     Guidance,
     GuidanceSettings,
     GuidanceState,

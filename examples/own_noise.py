@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from longtake.errors import ConfigurationError
-from longtake.noise import NoiseInit, NoiseSource
-from longtake.task import FrameRange
+from longtake.api import ConfigurationError, FrameRange, NoiseInit, NoiseSource
 
 
 @final

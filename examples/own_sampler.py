@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from longtake.models import BlockSampler, Sampler, SamplerSettings, SamplerState
+from longtake.api import BlockSampler, Sampler, SamplerSettings, SamplerState
 
 
 @final

@@ -15,9 +15,16 @@ from typing import final
 
 from typing_extensions import override
 
-from longtake.errors import ConfigurationError
-from longtake.schedulers import BlockScheduler
-from longtake.task import Enter, FrameRange, Run, Seen, Task, Video
+from longtake.api import (
+    BlockScheduler,
+    ConfigurationError,
+    Enter,
+    FrameRange,
+    Run,
+    Seen,
+    Task,
+    Video,
+)
 
 
 @final

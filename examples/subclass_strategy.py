@@ -11,27 +11,26 @@ from typing import final
 import torch
 from typing_extensions import override
 
-import longtake.strategies as ls
-from longtake.errors import ConfigurationError
+import longtake.api as lt
 
 
 @final
-class BranchByBranch(ls.ParallelStrategy):
+class BranchByBranch(lt.ParallelStrategy):
     """Run the tasks on one device, a task's guidance branches one after another."""
 
     @override
-    def layout(self, world_size: int, workload: ls.Workload) -> ls.Layout:
+    def layout(self, world_size: int, workload: lt.Workload) -> lt.Layout:
         if world_size != 1:
-            raise ConfigurationError(f"BranchByBranch runs on 1 device, not on {world_size}.")
+            raise lt.ConfigurationError(f"BranchByBranch runs on 1 device, not on {world_size}.")
         rows = range(workload.branches)
         batches = tuple(rows[row : row + 1] for row in rows)
-        return ls.Layout(mesh=ls.Mesh(), stages=(range(workload.spec.layers),), batches=batches)
+        return lt.Layout(mesh=lt.Mesh(), stages=(range(workload.spec.layers),), batches=batches)
 
     @override
-    def run(self, work: ls.Denoising, layout: ls.Layout, rank: int) -> Iterator[ls.Progress]:
-        queue, layers = ls.BlockQueue(work), layout.layers(rank)
-        guided = ls.GuidedBlocks(work)
-        branches = [ls.TaskForward(work, batch) for batch in layout.batches]
+    def run(self, work: lt.Denoising, layout: lt.Layout, rank: int) -> Iterator[lt.Progress]:
+        queue, layers = lt.BlockQueue(work), layout.layers(rank)
+        guided = lt.GuidedBlocks(work)
+        branches = [lt.TaskForward(work, batch) for batch in layout.batches]
         for forward in work.forwards:
             latents, predictions = queue.latents(forward), []
             for branch in branches:
@@ -42,6 +41,6 @@ class BranchByBranch(ls.ParallelStrategy):
             if predictions:
                 prediction = guided.combine(forward.task, torch.cat(predictions))
                 finished = list(queue.step(forward, prediction))
-            yield ls.TaskDone(forward.task)
+            yield lt.TaskDone(forward.task)
             for run, block in finished:
-                yield ls.BlockDone(run.block, run.block_frames, block)
+                yield lt.BlockDone(run.block, run.block_frames, block)

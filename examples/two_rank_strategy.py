@@ -11,12 +11,18 @@ from typing import final
 
 from typing_extensions import override
 
-from longtake.caches import Forward
-from longtake.errors import ConfigurationError
-from longtake.plan.ir.actions import Action
-from longtake.plan.ir.rank_role import RankRole
-from longtake.plan.ir.schedule import TaskActions, post_ahead
-from longtake.strategies import Layout, Mesh, ParallelStrategy, Workload
+from longtake.api import (
+    Action,
+    ConfigurationError,
+    Forward,
+    Layout,
+    Mesh,
+    ParallelStrategy,
+    RankRole,
+    TaskActions,
+    Workload,
+    post_ahead,
+)
 
 
 @final

@@ -1,10 +1,12 @@
-"""Examples of classes of one's own, chosen in YAML: a sampler, a guidance, a kernel."""
+"""Examples of classes of one's own, chosen in YAML: one of each contract."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cli.command import predict, run_here
 
@@ -14,6 +16,62 @@ OWN = """\
   guidance: {class_path: own_guidance.ZeroStar, init_args: {strength: 0.5}}
   attention: {class_path: own_attention.ByChunks, init_args: {chunk: 50}}
 """
+
+
+SKETCH = """\
+trainer:
+  accelerator: cpu
+  strategy: subclass_strategy.BranchByBranch
+  callbacks: [{class_path: own_callback.Poster, init_args: {folder: POSTERS}}]
+model:
+  pipeline: MODEL
+  family: {class_path: plug_in_backbone.SketchFamily}
+  scheduler: {class_path: own_schedule.OneByOne, init_args: {block_frames: 4, context_frames: 2}}
+  cache: NoCache
+  noise: {class_path: own_noise.Drifting, init_args: {likeness: 0.25}}
+  sampler: {class_path: own_sampler.ChurnedEuler, init_args: {churn: 0.3}}
+  guidance: {class_path: own_guidance.ZeroStar, init_args: {strength: 0.5}}
+  attention: {class_path: own_attention.ByChunks, init_args: {chunk: 50}}
+  steps: 2
+  guidance_scale: 2.0
+data: {prompts: [a bird in the sky], num_frames: 8, height: 16, width: 16}
+"""
+
+
+def test_every_contract_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model, schedule, noise, sampler, guidance, kernel, strategy and callback of one's own."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import_module("sketch_dit").save_random(tmp_path / "sketch")
+    text = SKETCH.replace("MODEL", str(tmp_path / "sketch"))
+    file = tmp_path / "run.yaml"
+    file.write_text(text.replace("POSTERS", str(tmp_path / "posters")))
+    output = tmp_path / "out"
+    done = run_here(capsys, "predict", "--config", file, "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert (output / "0000" / "video.mp4").exists()
+    assert (tmp_path / "posters" / "poster-0000.png").exists()
+
+
+def test_a_cache_of_ones_own_comes_by_its_class_path(
+    config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    run = yaml.safe_load(config.read_text())
+    run["model"]["scheduler"] = {"class_path": "Autoregressive", "init_args": {"block_frames": 2}}
+    run["model"]["cache"] = {
+        "class_path": "own_cache.Thinned",
+        "init_args": {"recent": 3, "far": 1},
+    }
+    run["model"]["noise"] = "Independent"
+    config.write_text(yaml.safe_dump(run))
+    done = run_here(capsys, "predict", "--config", config, "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "0000" / "video.mp4").exists()
 
 
 def test_classes_of_ones_own_come_by_their_class_paths(config: Path, tmp_path: Path) -> None:

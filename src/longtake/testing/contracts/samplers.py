@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import pytest
 import torch
@@ -17,9 +18,12 @@ STEPS = 5
 class SamplerContract(ABC):
     """What every sampler must do."""
 
+    steps: ClassVar[int] = STEPS
+    """Steps of the sampler that is tried."""
+
     @abstractmethod
     def sampler(self) -> Sampler:
-        """Return a new sampler of ``STEPS`` steps."""
+        """Return a new sampler of ``steps`` steps."""
 
     def test_there_is_a_timestep_per_step(self) -> None:
         """One forward each, as many as were asked for."""
