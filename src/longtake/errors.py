@@ -64,7 +64,8 @@ class NumbersError(LongtakeError):
     """Numbers that are not finite (NaN or infinite), which would make a black video.
 
     The message names the rank, the block, the step and the layer that made the first one. Mostly
-    weights, a LoRA's scale or a guidance scale that are too large for ``model.dtype``.
+    weights, a LoRA's scale or a guidance scale that are too large for ``model.dtype``. Of the VAE's
+    pictures it names the block.
     """
 
     code: ClassVar[str] = "LT-NUMBERS"

@@ -164,7 +164,8 @@ def _check_step(devices: int, nodes: int, environment: Mapping[str, str]) -> Non
     if placed is not None and tasks_per_node(placed) != [devices] * nodes:
         raise ConfigurationError(
             f"srun placed {placed} tasks on the machines, but trainer.devices is {devices} on each "
-            f"of {nodes}; give srun --nodes {nodes} --ntasks-per-node {devices}."
+            f"of {nodes}; give srun, or the salloc or sbatch that it is in, --nodes {nodes} "
+            f"--ntasks-per-node {devices}."
         )
 
 

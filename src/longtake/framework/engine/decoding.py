@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -16,6 +17,7 @@ from typing_extensions import override
 from longtake.comm.communicator import BLOCKS
 from longtake.comm.device_queue import HostCopies
 from longtake.comm.mailboxes import BlockOutbox, Inbox
+from longtake.errors import NumbersError
 from longtake.framework.engine.events import FramesDecoded
 from longtake.framework.engine.timings import Timings
 from longtake.models import AnyDecoder
@@ -109,12 +111,19 @@ class DecodedVideo:
         self._left[block] = latents.shape[2]
 
     def do(self, action: Decode | Finish) -> Iterator[Decoded]:
-        """Decode as an action says, and yield the frames."""
+        """Decode as an action says, and yield the frames.
+
+        Raises:
+            NumbersError: They are not finite.
+        """
         start = time.perf_counter()
         with self._timings.part("decode"):
             # On a GPU, begun at once and waited for last: it decodes the next ones meanwhile.
-            copies = [self._copies.bring(_to_uint8(frames)) for frames in self._decoded(action)]
-            pixels = [copied() for copied in copies]
+            copies = [
+                (self._copies.bring(_to_uint8(frames)), self._copies.bring(_sum_of(frames)))
+                for frames in self._decoded(action)
+            ]
+            pixels = [_finite(copied(), total(), action.block) for copied, total in copies]
         yield ActionDone(action, start, time.perf_counter())
         yield from map(FramesDecoded, pixels)
 
@@ -282,3 +291,23 @@ def _to_uint8(frames: Tensor) -> Tensor:
     """Turn frames ``(frames, 3, height, width)`` in ``[-1, 1]`` into bytes, channels last."""
     pixels = frames.mul(127.5).add(127.5).round().clamp(0, 255).to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).contiguous()
+
+
+def _sum_of(frames: Tensor) -> Tensor:
+    """Return a number that is not finite if one of the frames' is not: bytes cannot tell."""
+    return frames.sum(dtype=torch.float32)
+
+
+def _finite(pixels: Tensor, total: Tensor, block: int) -> Tensor:
+    """Return pixels that were made of finite numbers.
+
+    Raises:
+        NumbersError: They were not.
+    """
+    if not math.isfinite(float(total)):
+        raise NumbersError(
+            f"the VAE makes numbers that are not finite (NaN or infinite) of block {block}, "
+            f"whose latents are finite, so the video would be black there; its weights are "
+            f"damaged, or too large for model.vae_dtype: float32 holds the largest."
+        )
+    return pixels

@@ -14,7 +14,8 @@ from longtake.models.loading.hub import HubSnapshot, find_settings, find_snapsho
 from longtake.models.loading.hub_ids import check_layout
 from longtake.models.loading.lora import Lora, LoraFile
 from longtake.models.loading.lora.names import FIRST, SECOND
-from longtake.models.loading.redirects import refuse_adapter, refuse_kernels, refuse_sizes
+from longtake.models.loading.numbers import refuse_numbers
+from longtake.models.loading.redirects import refuse_adapter, refuse_kernels
 from longtake.models.loading.single_file import find_weights, refuse_file, refuse_folder
 from longtake.models.loading.structures import Structure, structure_of
 from longtake.models.loading.weight_files import choose, has_variant, variants_in, why_none
@@ -147,7 +148,7 @@ class ModelFolder:
         named = component in ("scheduler", "guider")
         name = f"{component}_config.json" if named else "config.json"
         config = self.settings(f"{component}/{name}")
-        refuse_sizes(self.path / component / name, config)
+        refuse_numbers(self.path / component / name, config)
         return config
 
     def settings(self, name: str) -> dict[str, Any]:

@@ -1,20 +1,17 @@
-"""Redirections in a model folder: what would have a library fetch, run or build something else."""
+"""Redirections in a model folder: what would have a library fetch or run something else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from longtake.errors import ModelError
+from longtake.models.loading.numbers import settings_in
 
 _ADAPTER: Final = "adapter_config.json"
 """Where transformers finds it, it loads the folder or hub model that it names."""
-_COUNTED: Final = ("layers", "blocks", "layers_per_block", "heads", "groups")
-"""How the settings end that say how many modules are built."""
-_LAYERS: Final = 1_000
-_LARGEST: Final = 2**40
 _SINGLE: Final = (int, float, bool, str, type(None))
 _KERNELS: Final = "_implementation"
 """How settings end that name a kernel; one with a slash is a hub id, whose code would be run."""
@@ -46,32 +43,12 @@ def refuse_kernels(file: Path, config: Mapping[str, Any]) -> None:
     Raises:
         ModelError: Names the setting.
     """
-    for key, value in _settings(config):
+    for key, value in settings_in(config):
         if key.endswith(_KERNELS) and "/" in str(value):
             raise ModelError(
                 f"{file} sets {key} to {value!r}: code from the hub, which longtake does not run; "
                 f"take the setting out."
             )
-
-
-def refuse_sizes(file: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a configuration by which a library would build modules without end.
-
-    Args:
-        file: Where it stands.
-        config: Its content.
-
-    Raises:
-        ModelError: Names the setting.
-    """
-    for key, value in _settings(config):
-        numbers = value if isinstance(value, list) else [value]
-        most = _LAYERS if key.endswith(_COUNTED) else _LARGEST
-        for number in numbers:
-            if isinstance(number, int) and abs(number) > most:
-                raise ModelError(
-                    f"{file} sets {key} to {str(number)[:40]}, but no model has more than {most:,}."
-                )
 
 
 def refuse_structures(file: Path, model: type, config: Mapping[str, Any]) -> None:
@@ -99,12 +76,3 @@ def refuse_structures(file: Path, model: type, config: Mapping[str, Any]) -> Non
                 f"{file} sets {name} to {str(value)[:40]}, but {model.__name__} takes a single "
                 f"value there."
             )
-
-
-def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    open_ = [config]
-    while open_:
-        for key, value in open_.pop().items():
-            yield str(key), value
-            if isinstance(value, dict):
-                open_.append(value)
