@@ -22,6 +22,8 @@ OUTPUT: Final = "out"
 _SAID: Final = "said"
 _LIMIT: Final = 4 << 30
 """Bytes that an input may take, beside what the process has already."""
+_CLOCK: Final = 10
+"""By the clock an input may take so many times what it may take of a processor: others run too."""
 
 
 class Verdict(StrEnum):
@@ -78,7 +80,7 @@ def run(case: Case, folder: Path, patience: int, *, real: bool = False) -> Outco
     Args:
         case: The input; its files are in ``folder / "in"`` already.
         folder: Of this input alone: the working directory.
-        patience: Seconds that it may take.
+        patience: Seconds of a processor that it may take.
         real: Whether the child becomes a Python of its own, as a shell would start it; where no
             video is to be made it plans one.
     """
@@ -105,7 +107,8 @@ def _run_here(case: Case, folder: Path, patience: int, real: bool) -> NoReturn:
         for stream, target in ((0, null), (1, null), (2, said)):
             os.dup2(target, stream)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(patience)
+        signal.alarm(_CLOCK * patience)
+        resource.setrlimit(resource.RLIMIT_CPU, (patience, patience + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + _LIMIT, held + _LIMIT))
@@ -149,7 +152,7 @@ def _verdict(code: int, said: str, folder: Path) -> Verdict:
     errors = [line for line in lines if line.startswith("longtake: error: ")]
     if "Traceback (most recent call last)" in said:
         return Verdict.TRACEBACK
-    if code == -signal.SIGALRM:
+    if code in (-signal.SIGALRM, -signal.SIGXCPU):
         return Verdict.HANG
     if code not in (0, 2):
         return Verdict.STATUS

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Final, Literal, final
 
 import lightning.pytorch as pl
 import torch
@@ -60,6 +60,11 @@ from longtake.strategies.from_plan import FromPlan
 from longtake.tables import Format
 from longtake.threads import brief_spins
 
+_RANKS: Final = 1_024
+"""The search for a layout of more takes minutes."""
+_SHOWN: Final = 40
+"""Digits of a number that are shown."""
+
 
 @final
 class InferenceTrainer(pl.Trainer):
@@ -90,10 +95,11 @@ class InferenceTrainer(pl.Trainer):
         callbacks: list[LongtakeCallback] | LongtakeCallback | None = None,
         deterministic: bool = False,
     ) -> None:
-        if devices < 1 or num_nodes < 1:
+        if devices < 1 or num_nodes < 1 or devices * num_nodes > _RANKS:
             raise ConfigurationError(
-                f"trainer.devices is {devices} and trainer.num_nodes {num_nodes}; both are at "
-                f"least 1."
+                f"trainer.devices is {str(devices)[:_SHOWN]} and trainer.num_nodes "
+                f"{str(num_nodes)[:_SHOWN]}; both are at least 1, and no run has more than "
+                f"{_RANKS:,} ranks."
             )
         self.ranks, self._nodes = devices * num_nodes, num_nodes
         self._plan: PlanFile | None = None

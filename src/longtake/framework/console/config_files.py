@@ -29,8 +29,8 @@ def check_files(args: Sequence[str]) -> None:
         args: Of the command.
 
     Raises:
-        ConfigurationError: A file holds no options, is too large, nested too deeply, or its aliases
-            (``*name``) contain themselves or stand for too many values.
+        ConfigurationError: A file holds no options, names another file, is too large, nested too
+            deeply, or its aliases (``*name``) contain themselves or stand for too many values.
     """
     for file in _files(args):
         if not os.path.isfile(file):  # never an error, as with Path, whatever is given as a name
@@ -51,6 +51,7 @@ def check_files(args: Sequence[str]) -> None:
                 f"the configuration {file} {'is empty' if tree is None else 'holds no options'}; "
                 f"it holds options by name, such as model: {{pipeline: demo}}."
             )
+        _check_names(file, tree)
         _count(file, tree, {}, ())
 
 
@@ -79,6 +80,17 @@ def _files(args: Sequence[str]) -> Iterator[Path]:
             yield Path(value)
         elif name in _OPTIONS and place + 1 < len(args):
             yield Path(args[place + 1])
+
+
+def _check_names(file: Path, tree: yaml.MappingNode) -> None:
+    """Refuse a file that names another: the parser would print what that one holds."""
+    for key, value in tree.value:
+        if key.value == "config":
+            raise ConfigurationError(
+                f"the configuration {file} names another one (config, line "
+                f"{value.start_mark.line + 1}); give both on the command line, --config A "
+                f"--config B: the later one wins."
+            )
 
 
 def _count(file: Path, node: yaml.Node, known: dict[int, int], above: tuple[yaml.Node, ...]) -> int:

@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from jsonargparse import Namespace, set_parsing_settings
@@ -78,9 +79,15 @@ def check_classes(config: object) -> None:
         config: As parsed, before anything in it is made.
 
     Raises:
-        ConfigurationError: Names the option.
+        ConfigurationError: Names the option, also where a class gets options that nobody has
+            looked at (``dict_kwargs``) and takes none.
     """
     for key, value in _items(config):
+        if isinstance(value, _Unchecked):
+            raise ConfigurationError(
+                f"{key} has dict_kwargs, but {value.name} takes no options beside those of its "
+                f"init_args."
+            )
         if callable(value) and not isinstance(value, type | os.PathLike):
             name = f"{getattr(value, '__module__', '?')}.{getattr(value, '__qualname__', value)}"
             raise ConfigurationError(
@@ -89,13 +96,26 @@ def check_classes(config: object) -> None:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class _Unchecked:
+    """Options, ``dict_kwargs``, of a class that takes none but its own.
+
+    Args:
+        name: The class's.
+    """
+
+    name: str
+
+
 def _items(value: object, key: str = "") -> Iterator[tuple[str, object]]:
     """Yield everything in a config, with what it is called."""
     if isinstance(value, Namespace | dict):
         content: dict[Any, Any] = dict(vars(value)) if isinstance(value, Namespace) else value
         path = content.get("class_path")
         if isinstance(path, str):
-            yield key, _named(path)
+            yield key, (made := _named(path))
+            if content.get("dict_kwargs") is not None and not _takes_any(made):
+                yield key, _Unchecked(path.rpartition(".")[2])
         for name, inner in content.items():
             yield from _items(inner, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list | tuple):
@@ -115,3 +135,11 @@ def _named(path: str) -> object:
                 found = getattr(found, name, None)
             return found
     return None
+
+
+def _takes_any(made: object) -> bool:
+    """Return whether a class takes options by any name (``**kwargs``)."""
+    if not inspect.isclass(made):
+        return False
+    parameters = inspect.signature(made).parameters.values()
+    return any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)

@@ -26,6 +26,8 @@ from longtake.schedulers import BlockScheduler
 
 TRANSFORMERS = ("transformer", "transformer_2")
 """Components whose layers are divided among ranks."""
+_LARGEST_SIDE: Final = 2**16
+"""Pixels; no format of video holds more."""
 _ENCODERS = ("text_encoder", "image_encoder")
 """How the names of components from transformers begin (``text_encoder_2``)."""
 QUIET_BLOCKS: Final = 4
@@ -238,4 +240,8 @@ def _check_size(name: str, pixels: int, multiple: int) -> None:
         raise ConfigurationError(
             f"data.{name} is {pixels}, but it must be a multiple of {multiple} pixels (VAE "
             f"compression times patch); the nearest are {below} and {below + multiple}."
+        )
+    if pixels > _LARGEST_SIDE:
+        raise ConfigurationError(
+            f"data.{name} is {pixels}, but a picture has at most {_LARGEST_SIDE:,} pixels a side."
         )

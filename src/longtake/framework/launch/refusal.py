@@ -19,8 +19,9 @@ from longtake.framework.launch.slurm import SlurmStep
 
 PATIENCE: Final = 20.0
 """Seconds that the first rank of a machine has for what all of its ranks have found."""
-HEARD: Final = timedelta(seconds=15)
-"""How long the ranks of a step have to hear that there will be no run."""
+HEARD: Final = timedelta(minutes=3)
+"""How long the ranks of a step have to hear that there will be no run: machines start and import at
+different times, and who comes later waits for nobody for as long as a meeting does."""
 _SHOWN: Final = 200
 """Characters of a file's name that are shown."""
 

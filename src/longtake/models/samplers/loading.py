@@ -52,10 +52,15 @@ def load_sampler(
     if steps < 1:
         raise ConfigurationError(f"model.steps is {steps}, but at least 1 step is needed.")
     config, flow = folder.config("scheduler"), _is_flow(folder)
+    total = SamplerSettings(steps=steps, config=config).train_timesteps
+    if steps > total:
+        raise ConfigurationError(
+            f"model.steps is {str(steps)[:40]}, but the model was trained with {total} noise "
+            f"levels, so it takes no more steps than that."
+        )
     if timesteps is None:
         sigmas = (family or family_of(folder)).sigmas(steps)
     else:
-        total = SamplerSettings(steps=steps, config=config).train_timesteps
         sigmas = list(levels_before_shift(timesteps, total, flow))
     settings = SamplerSettings(
         steps=steps,

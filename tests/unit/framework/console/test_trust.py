@@ -197,6 +197,26 @@ def test_functions_are_refused_wherever_they_stand() -> None:
             check_classes({"model": {"cache": value}})
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "trainer: {strategy: {class_path: SingleDevice, dict_kwargs: {a: 1}}}",
+        "model: {scheduler: {class_path: FifoQueue, dict_kwargs: {a: 1}}}",
+    ],
+)
+def test_options_that_nobody_looks_at_are_refused(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    done = run_here(
+        *(capsys, "predict", "--model.pipeline", "demo", "--data.prompts", "a bird"),
+        *("--output", tmp_path / "out", "--config", tmp_path / "c.yaml"),
+    )
+    assert done.returncode == 2
+    assert "has dict_kwargs, but" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_trust_is_taken_from_the_command_line() -> None:
     commit = "0123456789" * 4
     environment: dict[str, str] = {}
