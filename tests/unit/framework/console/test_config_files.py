@@ -59,7 +59,6 @@ def test_what_is_no_file_is_left_to_the_parser(tmp_path: Path) -> None:
         ("data: 7", "data is '7', but it must hold options by name"),
         ("video: {zoom: null}", "video.zoom is null, but it has a value always"),
         ("overwrite: null", "overwrite is null"),
-        ("data: {seed: null}", "data.seed is null"),
         (
             "model: {pipeline: demo, scheduler: {class_path: FifoQueue, "
             "init_args: {block_frames: null}}}",

@@ -68,6 +68,9 @@ def refused(
     [
         (("--model.stepz", "3"), "there is no option model.stepz; the nearest is model.steps"),
         (("--model.steps", "0"), "model.steps is 0, but at least 1 step"),
+        (("--model.steps", "1001"), "model.steps is 1001, but the model was trained with 1000"),
+        (("--data.height", "65552"), "data.height is 65552, but a picture has at most 65,536"),
+        (("--trainer.num_nodes", "9" * 30), "and no run has more than 1,024 ranks"),
         (("--model.steps", "many"), "model.steps is many, but it must be a whole number"),
         (("--model.dtype", "fp8"), "must be one of float32, bfloat16, float16"),
         (("--model.scheduler", "Fifo"), "no BlockScheduler; the nearest is FifoQueue"),
