@@ -31,7 +31,7 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(
         ("null", "holds no options"),
         ("3", "holds no options"),
         ("a: 1\nconfig: /etc/passwd", r"names another one \(config, line 2\)"),
-        ("", None),
+        ("", "is empty"),
         ("{a: ", None),
         ("\x00", None),
     ],
