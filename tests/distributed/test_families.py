@@ -109,6 +109,12 @@ FAMILIES: Final = {
     ),
     # Tokens of two latent frames each.
     "cogvideox15": Family(work=tiny_cogvideox15_denoising, cut=(2, 2), cases=cached(guided=(5.0,))),
+    "cogvideox15_i2v": Family(
+        work=partial(tiny_cogvideox15_denoising, image=True),
+        cut=(2, 2),
+        cases={"next-guided": TinyCase(scales=(5.0,))},
+        meshes=(Mesh(pipe=2), Mesh(pipe=3), Mesh(ulysses=2), Mesh(ring=2)),
+    ),
     # Cut between dual and single layers, and within both.
     "hunyuan_video": Family(
         work=tiny_hunyuan_denoising,

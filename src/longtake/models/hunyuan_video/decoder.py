@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import torch
 from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor
 
+from longtake.models.base import Placement
 from longtake.models.decoders.overlap import OverlapDecoder, TimeTiles
+from longtake.models.loading.folder import ModelFolder
+from longtake.models.loading.parts import load_vae
+
+
+def load_decoder(folder: ModelFolder, device: torch.device, dtype: torch.dtype) -> OverlapDecoder:
+    """Load the VAE's decoder alone, for every family whose VAE it is.
+
+    Raises:
+        ModelError: As ``load_module``.
+    """
+    place, build = Placement(device, dtype), AutoencoderKLHunyuanVideo.from_config
+    return hunyuan_video_decoder(load_vae(folder, build, place, without=("encoder", "quant_conv")))
 
 
 def hunyuan_video_decoder(vae: AutoencoderKLHunyuanVideo) -> OverlapDecoder:

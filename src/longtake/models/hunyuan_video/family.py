@@ -23,7 +23,7 @@ from longtake.models.conditioning import ConditioningFrames
 from longtake.models.decoders.overlap import OverlapDecoder
 from longtake.models.defaults import Defaults
 from longtake.models.hunyuan_video.backbone import HunyuanVideoBackbone
-from longtake.models.hunyuan_video.decoder import hunyuan_video_decoder
+from longtake.models.hunyuan_video.decoder import load_decoder
 from longtake.models.hunyuan_video.encoder import HunyuanVideoEncoder
 from longtake.models.hunyuan_video.image_channels import image_channels
 from longtake.models.hunyuan_video.lora_names import LORA_NAMES
@@ -35,7 +35,7 @@ from longtake.models.hunyuan_video.picture_prompts import (
 )
 from longtake.models.loading.config import prompt_shape, with_defaults
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.parts import keep_layers, load_vae
+from longtake.models.loading.parts import keep_layers
 from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
@@ -169,10 +169,7 @@ class HunyuanVideoFamily(ModelFamily):
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> OverlapDecoder:
-        place, build = Placement(device, dtype), AutoencoderKLHunyuanVideo.from_config
-        return hunyuan_video_decoder(
-            load_vae(folder, build, place, without=("encoder", "quant_conv"))
-        )
+        return load_decoder(folder, device, dtype)
 
     @override
     def encode_text(

@@ -23,12 +23,12 @@ from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
 from longtake.models.decoders.overlap import OverlapDecoder
 from longtake.models.defaults import Defaults
-from longtake.models.hunyuan_video import hunyuan_video_decoder
+from longtake.models.hunyuan_video.decoder import load_decoder
 from longtake.models.hunyuan_video.encoder import HunyuanVideoEncoder
 from longtake.models.kandinsky5.backbone import Kandinsky5Backbone
 from longtake.models.loading.config import with_defaults
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.parts import keep_layers, load_vae
+from longtake.models.loading.parts import keep_layers
 from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
@@ -119,10 +119,7 @@ class Kandinsky5Family(ModelFamily):
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> OverlapDecoder:
-        place, build = Placement(device, dtype), AutoencoderKLHunyuanVideo.from_config
-        return hunyuan_video_decoder(
-            load_vae(folder, build, place, without=("encoder", "quant_conv"))
-        )
+        return load_decoder(folder, device, dtype)
 
     @override
     def encode_text(

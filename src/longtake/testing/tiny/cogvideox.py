@@ -16,8 +16,14 @@ from diffusers import (
     CogVideoXTransformer3DModel,
 )
 
-from longtake.models import BackboneSpec, Compression, DiffusersSampler, ModelFolder
-from longtake.models.cogvideox import CogVideoXBackbone
+from longtake.models import (
+    BackboneSpec,
+    Compression,
+    ConditioningFrames,
+    DiffusersSampler,
+    ModelFolder,
+)
+from longtake.models.cogvideox import CogVideoXBackbone, before_the_video
 from longtake.strategies import Communicator, Denoising
 from longtake.testing.tiny.base import (
     CHANNELS,
@@ -139,12 +145,18 @@ def tiny_cogvideox15_folder(
     return save_folder(pipeline, path, shard_size)
 
 
-def tiny_cogvideox15_transformer(seed: int = 0) -> Any:
-    """Return a transformer of random weights, as CogVideoX 1.5's."""
+def tiny_cogvideox15_transformer(seed: int = 0, *, image: bool = False) -> Any:
+    """Return a transformer of random weights, as CogVideoX 1.5's.
+
+    Args:
+        seed: Of the weights.
+        image: As that from an image.
+    """
     transformer = CogVideoXTransformer3DModel(
         num_attention_heads=3,
         attention_head_dim=16,
-        in_channels=CHANNELS,
+        in_channels=2 * CHANNELS if image else CHANNELS,
+        ofs_embed_dim=8 if image else None,
         out_channels=CHANNELS,
         patch_size_t=2,
         time_embed_dim=8,
@@ -171,12 +183,24 @@ def tiny_cogvideox15_spec() -> BackboneSpec:
 
 
 def tiny_cogvideox15_backbone(
-    layers: Collection[int] = range(LAYERS), seed: int = 0
+    layers: Collection[int] = range(LAYERS), seed: int = 0, *, image: bool = False
 ) -> CogVideoXBackbone:
     """Return a backbone that holds ``layers`` only; the others are gone, as after loading."""
-    transformer = tiny_cogvideox15_transformer(seed)
+    transformer, spec = tiny_cogvideox15_transformer(seed, image=image), tiny_cogvideox15_spec()
     drop_layers(transformer.transformer_blocks, layers)
-    return CogVideoXBackbone(tiny_cogvideox15_spec(), transformer, layers)
+    if image:
+        spec = replace(spec, start="channels", native=("start",))
+    return CogVideoXBackbone(spec, transformer, layers)
+
+
+def tiny_cogvideox15_start(seed: int = 7) -> ConditioningFrames:
+    """Return what the model from an image is told of it."""
+    shape = (1, 2 * CHANNELS, 1, HEIGHT, WIDTH)
+    pair = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    told = before_the_video(pair)
+    return ConditioningFrames(
+        latents=pair, channels=torch.cat([told, torch.zeros_like(told)], dim=2)
+    )
 
 
 @torch.no_grad()
@@ -184,13 +208,15 @@ def tiny_cogvideox15_denoising(
     case: TinyCase,
     layers: Collection[int] = range(LAYERS),
     communicator: Communicator | None = None,
+    *,
+    image: bool = False,
 ) -> Denoising:
     """Return the work of one rank that holds ``layers``, under DDIM. It can be run once."""
     work = tiny_denoising(case, layers, communicator)
-    backbone = tiny_cogvideox15_backbone(layers, case.seed)
+    backbone = tiny_cogvideox15_backbone(layers, case.seed, image=image)
     sampler = DiffusersSampler(tiny_cogvideox_scheduler(), case.steps)
     noise = (torch.cat([one, one.flip(1)], dim=1) for one in work.noise)
-    work = replace(work, noise=noise)
+    work = replace(work, noise=noise, start=tiny_cogvideox15_start() if image else None)
     return of_backbone(work, backbone, tiny_prompts(len(work.guidance.branches)), sampler=sampler)
 
 

@@ -19,6 +19,7 @@ from longtake.models import (
     AnyBackbone,
     AnyDecoder,
     BackboneSpec,
+    ConditioningFrames,
     ModelFolder,
     Placement,
     PromptStates,
@@ -71,6 +72,21 @@ def folded(latents: Tensor) -> Tensor:
     return rearrange(latents, "b c (f t) h w -> b (c t) f h w", t=2)
 
 
+def forward(transformer: Any, frames: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
+    """Run diffusers' own forward, with positions as the pipeline prepares them."""
+    plane, pairs = (frames.shape[3] // 2, frames.shape[4] // 2), frames.shape[2] // 2
+    rotary = get_3d_rotary_pos_embed(16, None, plane, pairs, grid_type="slice", max_size=(12, 12))
+    out: Tensor = transformer(
+        frames.transpose(1, 2),
+        prompts["states"],
+        torch.full((len(frames),), timestep),
+        ofs=torch.tensor([2.0]),
+        image_rotary_emb=rotary,
+        return_dict=False,
+    )[0]
+    return folded(out.transpose(1, 2))
+
+
 class TestCogVideoX15Backbone(BackboneContract):
     def load(self, layers: Collection[int] | None = None) -> AnyBackbone:
         return tiny_cogvideox15_backbone(range(LAYERS) if layers is None else layers)
@@ -79,20 +95,27 @@ class TestCogVideoX15Backbone(BackboneContract):
         return tiny_prompts(2)
 
     def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
-        """Run diffusers' own forward, with positions as the pipeline prepares them."""
-        frames = unpaired(latents).transpose(1, 2)
-        plane, most = (latents.shape[3] // 2, latents.shape[4] // 2), (12, 12)
-        rotary = get_3d_rotary_pos_embed(
-            16, None, plane, latents.shape[2], grid_type="slice", max_size=most
-        )
-        out: Tensor = tiny_cogvideox15_transformer()(
-            frames,
-            prompts["states"],
-            torch.full((len(frames),), timestep),
-            image_rotary_emb=rotary,
-            return_dict=False,
-        )[0]
-        return folded(out.transpose(1, 2))
+        return forward(tiny_cogvideox15_transformer(), unpaired(latents), timestep, prompts)
+
+
+class TestCogVideoX15ImageBackbone(BackboneContract):
+    def load(self, layers: Collection[int] | None = None) -> AnyBackbone:
+        return tiny_cogvideox15_backbone(range(LAYERS) if layers is None else layers, image=True)
+
+    def prompts(self) -> PromptStates:
+        return tiny_prompts(2)
+
+    def start(self) -> ConditioningFrames:
+        shape = (1, 8, 1, HEIGHT, WIDTH)
+        given = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+        return ConditioningFrames(latents=given, channels=given)
+
+    def oracle(self, latents: Tensor, timestep: float, prompts: PromptStates) -> Tensor:
+        given = self.start().channels
+        assert given is not None
+        beside = unpaired(given.expand(len(latents), -1, latents.shape[2], -1, -1))
+        seen = torch.cat([unpaired(latents), beside], dim=1)
+        return forward(tiny_cogvideox15_transformer(image=True), seen, timestep, prompts)
 
 
 class TestCogVideoX15BackboneFromDisk(TestCogVideoX15Backbone):

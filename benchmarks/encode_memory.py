@@ -1,0 +1,104 @@
+"""Proves that streaming encode's memory does not grow with the length.
+
+    python benchmarks/encode_memory.py --control
+
+Peak resident memory of encoding a start above what the process held after loading, for 65 and for
+1,025 video frames. The frames are one picture, shown again and again without being stored as often:
+what the pixels of a start take (3 bytes each) is left out, and so is what the latents take, which
+are the result. Each measurement is a process of its own; lengths alternate. ``--control`` measures
+``vae.encode`` of all frames at once as well, to show that growth would be seen. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.common import (
+    PEAK,
+    STEADY_ALLOCATOR,
+    growth,
+    machine,
+    megabytes,
+    reset_peak,
+    resident,
+    table,
+)
+
+
+def main() -> None:
+    """Measure every length in processes of their own, or be such a process."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--pipeline", default="demo")
+    parser.add_argument("--frames", type=int, nargs=2, default=[65, 1025], metavar=("A", "B"))
+    parser.add_argument("--size", type=int, default=64, help="height and width in pixels")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--control", action="store_true", help="also encode all frames at once")
+    parser.add_argument("--child", choices=["stream", "whole"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(_measured(options)))
+        return
+    print(machine(), flush=True)
+    rows = []
+    for mode in ["stream", *(["whole"] if options.control else [])]:
+        found: dict[int, list[dict[str, float]]] = {frames: [] for frames in options.frames}
+        for _ in range(options.repeats):
+            for frames in options.frames:
+                found[frames].append(_child(options, mode, frames))
+        rows += _rows(mode, found)
+    print(table(["encode", "video frames", "peak above loaded, MB", "seconds of CPU"], rows))
+
+
+def _rows(mode: str, found: dict[int, list[dict[str, float]]]) -> list[list[str]]:
+    above = {n: [run["peak"] - run["loaded"] for run in runs] for n, runs in found.items()}
+    seconds = {n: min(run["seconds"] for run in runs) for n, runs in found.items()}
+    rows = [[mode, str(n), megabytes(above[n]), f"{seconds[n]:.1f}"] for n in found]
+    short, long = found
+    return [*rows, [mode, "growth", growth(above[short], above[long]), ""]]
+
+
+def _child(options: argparse.Namespace, mode: str, frames: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--child", mode, "--frames", str(frames), str(frames)]
+    command += ["--pipeline", options.pipeline, "--size", str(options.size)]
+    done = subprocess.run(
+        command, env=os.environ | STEADY_ALLOCATOR, stdout=subprocess.PIPE, check=True
+    )
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def _measured(options: argparse.Namespace) -> dict[str, float]:
+    """Encode, and tell the memory before and at the peak."""
+    import torch
+    from diffusers import AutoencoderKLWan
+
+    from longtake.models import open_folder
+    from longtake.models.wan.encoder import WanEncoder
+
+    torch.set_grad_enabled(False)
+    folder, size = open_folder(options.pipeline), options.size
+    picture = torch.randint(0, 256, (size, size, 3), dtype=torch.uint8)
+    frames = picture.expand(options.frames[0], -1, -1, -1)
+    work: Any
+    if options.child == "stream":
+        work = WanEncoder.load(folder, torch.device("cpu")).encode
+    else:
+        vae = AutoencoderKLWan.from_pretrained(folder.path / "vae", torch_dtype=torch.float32)
+        work = lambda shown: vae.encode(shown.permute(3, 0, 1, 2)[None].float() / 127.5 - 1)  # noqa: E731
+    work(frames[:9])  # what is made once
+    reset_peak()
+    loaded, start = resident(), time.process_time()
+    work(frames)
+    return {"loaded": loaded, "peak": resident(PEAK), "seconds": time.process_time() - start}
+
+
+if __name__ == "__main__":
+    main()
