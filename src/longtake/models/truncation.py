@@ -45,14 +45,12 @@ def telling(tokenizer: Any, name: str, report: Callable[[str], None]) -> Any:
 
 
 def _rows(found: Any) -> Iterator[list[int]]:
-    """Yield the tokens of each text, without padding."""
-    ids = found["input_ids"]
-    one = not hasattr(ids[0], "__len__")
-    for row, mask in zip(
-        [ids] if one else ids,
-        [found["attention_mask"]] if one else found["attention_mask"],
-        strict=True,
-    ):
+    """Yield the tokens of each text, without padding where it is told which they are."""
+    ids, masks = found["input_ids"], found.get("attention_mask")
+    if isinstance(ids[0], int):  # of one text
+        ids, masks = [ids], None if masks is None else [masks]
+    for place, row in enumerate(ids):
+        mask = [1] * len(row) if masks is None else masks[place]
         yield [int(token) for token, seen in zip(row, mask, strict=True) if int(seen)]
 
 
