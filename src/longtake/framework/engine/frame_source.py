@@ -44,6 +44,13 @@ class FrameSource(ABC):
         """
 
 
+def before_white(color: Image.Image, alpha: Image.Image) -> Image.Image:
+    """Return a picture in RGB as it looks before white: what is transparent stays hidden."""
+    shown = Image.new("RGB", color.size, "white")
+    shown.paste(color, mask=alpha)
+    return shown
+
+
 def too_large(size: tuple[int, int]) -> str | None:
     """Return why a picture is not decoded; ``None``: it is."""
     width, height = size

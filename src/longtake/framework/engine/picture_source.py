@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 from typing_extensions import override
 
-from longtake.framework.engine.frame_source import FrameSource, FrameTimes, too_large
+from longtake.framework.engine.frame_source import FrameSource, FrameTimes, before_white, too_large
 
 IMAGES: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """What PIL reads."""
@@ -91,10 +91,7 @@ def _as_shown(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        opaque = _in_srgb(image.convert("RGB"), profile)
-        shown = Image.new("RGB", image.size, "white")
-        shown.paste(opaque, mask=image.getchannel("A"))
-        return shown
+        return before_white(_in_srgb(image.convert("RGB"), profile), image.getchannel("A"))
     return _in_srgb(image, profile)
 
 

@@ -11,7 +11,7 @@ import av
 from PIL import Image
 from typing_extensions import override
 
-from longtake.framework.engine.frame_source import FrameSource, FrameTimes, too_large
+from longtake.framework.engine.frame_source import FrameSource, FrameTimes, before_white, too_large
 
 _HDR: Final = {16: "PQ", 18: "HLG"}
 """Transfer characteristics, by the numbers of H.273, of which 8 bits and no tone mapping show a
@@ -94,11 +94,18 @@ class VideoSource(FrameSource):
 
 
 def _rgb(frame: Any) -> Image.Image:
-    """Return a frame in RGB: by its own matrix and range, or by those that players assume."""
+    """Return a frame in RGB: by its own matrix and range, or by those that players assume.
+
+    What is transparent stands before white.
+    """
     hd = frame.width >= _HD[0] or frame.height >= _HD[1]
-    if frame.colorspace == _UNTAGGED and hd:
-        frame = frame.reformat(format="rgb24", src_colorspace=_BT709)
-    image: Image.Image = frame.to_image()
+    matrix = _BT709 if frame.colorspace == _UNTAGGED and hd else None
+    if any(component.is_alpha for component in frame.format.components):
+        whole = Image.fromarray(
+            frame.reformat(format="rgba", src_colorspace=matrix).to_ndarray(), "RGBA"
+        )
+        return before_white(whole.convert("RGB"), whole.getchannel("A"))
+    image: Image.Image = frame.reformat(format="rgb24", src_colorspace=matrix).to_image()
     return image
 
 

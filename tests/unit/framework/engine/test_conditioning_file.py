@@ -223,6 +223,24 @@ def test_colors_follow_the_tags_and_without_them_the_size(
     assert max(abs(a - b) for a, b in zip(shown, rgb, strict=True)) <= 2, shown
 
 
+@pytest.mark.parametrize(("codec", "pixels"), [("png", "rgba"), ("prores_ks", "yuva444p10le")])
+def test_hidden_pixels_of_a_video_stay_hidden(tmp_path: Path, codec: str, pixels: str) -> None:
+    """Magenta, whose lower half is transparent."""
+    file = tmp_path / "alpha.mov"
+    picture = np.zeros((32, 32, 4), np.uint8)
+    picture[..., [0, 2]] = 255
+    picture[:16, :, 3] = 255
+    with av.open(str(file), "w") as container:
+        stream: Any = container.add_stream(codec, rate=8)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, pixels
+        frame = av.VideoFrame.from_ndarray(picture, format="rgba").reformat(format=pixels)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    shown = ConditioningFile(str(file)).original(1)
+    assert shown[2, 5].tolist() == pytest.approx([255, 0, 255], abs=3)
+    assert shown[30, 5].tolist() == [255, 255, 255]
+
+
 def test_a_color_profile_is_applied(tmp_path: Path) -> None:
     """Full green of a profile whose green and red are swapped is red."""
     file = tmp_path / "profile.png"
