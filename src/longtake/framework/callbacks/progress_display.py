@@ -80,7 +80,8 @@ class ProgressDisplay(VideoHooks):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Show the end, should an error have come between."""
-        self._end(pl_module, ExitReason.FAILED)
+        stopped = isinstance(exception, KeyboardInterrupt)
+        self._end(pl_module, ExitReason.STOPPED if stopped else ExitReason.FAILED)
 
     def _current(self) -> ProgressState:
         if self._state is None:
