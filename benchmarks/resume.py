@@ -5,8 +5,9 @@
 Makes the same video of a small model again and again in one process, with everything that a run
 saves (journal of finished blocks, snapshots as often as ``auto`` takes them) and with nothing of
 it, taking turns. Told are the medians of the ratios of pairs in wall time, and in processor time,
-which other processes disturb less (the thread that writes is in it), and the share of a run in
-which it waited for its journal, or for what it holds to be copied. ``auto`` waits 10 seconds at
+which other processes disturb less (the thread that writes is in it), the share of a run in which
+it waited for its journal, or for what it holds to be copied, and the share of its processor time in
+which it saved, in whichever thread: on a busy machine the only figure that says something. ``auto`` waits 10 seconds at
 least between two snapshots, which a run of seconds would never reach: here it is 1 second, so that
 what is shown is more than a long run pays.
 
@@ -72,16 +73,26 @@ METHODS: dict[str, Callable[[str], GenerationConfig]] = {
 
 TAKING: list[float] = []
 """Seconds in which snapshots of the present run were taken."""
+SAVING: list[float] = []
+"""Processor seconds in which the present run saved something, of all threads."""
 
 
 def timed_take(cuts: SnapshotCuts, state: CutState) -> None:
     """Take a snapshot, and note how long the run waited for it."""
-    before = time.perf_counter()
+    before, busy = time.perf_counter(), time.thread_time()
     TAKE(cuts, state)
     TAKING.append(time.perf_counter() - before)
+    SAVING.append(time.thread_time() - busy)
 
 
-TAKE = SnapshotCuts.take
+def timed_write(cuts: SnapshotCuts, state: CutState) -> None:
+    """Write a snapshot in its thread, and note what that took of the processor."""
+    busy = time.thread_time()
+    WRITE(cuts, state)
+    SAVING.append(time.thread_time() - busy)
+
+
+TAKE, WRITE = SnapshotCuts.take, SnapshotCuts._write
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,7 @@ class Made:
     Args:
         seconds: From its first task to its last frame.
         processor: Seconds of processor time in it, of this rank.
+        saving: Those of them in which it saved something.
         waited: Seconds in which it did nothing but write its journal and copy what it holds.
         snapshots: How many were taken, as far as they were still there when a block was finished.
         bytes: Of the last one.
@@ -99,6 +111,7 @@ class Made:
 
     seconds: float
     processor: float
+    saving: float
     waited: float
     snapshots: int
     bytes: int
@@ -134,12 +147,23 @@ def main() -> None:
                 share(wall),
                 share(busy),
                 f"{100 * median(run.waited / run.seconds for run in saved):.2f} %",
+                f"{100 * median(run.saving / run.processor for run in saved):.2f} %",
                 str(saved[-1].snapshots),
                 f"{saved[-1].bytes / 1e6:.2f}",
                 f"{saved[-1].predicted / 1e6:.2f}",
             ]
         )
-    header = ["cache", "seconds", "wall", "processor", "waited", "snapshots", "last, MB", "at most"]
+    header = [
+        "cache",
+        "seconds",
+        "wall",
+        "processor",
+        "waited",
+        "saving",
+        "snapshots",
+        "last, MB",
+        "at most",
+    ]
     sys.stdout.write(f"{machine()}; {given.ranks} rank(s)\n\n{table(header, rows)}\n")
 
 
@@ -220,6 +244,7 @@ def taking_turns(
     with (
         mock.patch.object(interval, "SHORTEST", 1.0),
         mock.patch.object(SnapshotCuts, "take", timed_take),
+        mock.patch.object(SnapshotCuts, "_write", timed_write),
     ):
         for number in range(2 * (pairs + 1)):
             saves = number % 2 == 1
@@ -237,13 +262,15 @@ def make(engine: Engine, video: Request, out: Path | None) -> Made:
     engine.keep(keeper)
     journal = None if out is None else Journal(out / f"{video.index:04d}")
     TAKING.clear()
+    SAVING.clear()
     start, taken, busy = time.perf_counter(), set[str](), time.process_time()
     waited = 0.0
     for event in engine.generate(video):
         if journal is not None and isinstance(event, BlockDone):
-            before = time.perf_counter()
+            before, used = time.perf_counter(), time.thread_time()
             journal.append(event.block, event.frames, event.latents)
             waited += time.perf_counter() - before
+            SAVING.append(time.thread_time() - used)
             files = (journal.folder.parent / "snapshots").glob("*.safetensors")
             taken.update(file.name.partition("-")[0] for file in files)
     seconds, busy = time.perf_counter() - start, time.process_time() - busy
@@ -253,7 +280,8 @@ def make(engine: Engine, video: Request, out: Path | None) -> Made:
         last = found[-1].name.partition("-")[0] if found else ""
         size = sum(file.stat().st_size for file in found if file.name.startswith(last))
     predicted = snapshot_bytes(engine.workloads.of(video), engine.chosen.layout)
-    return Made(seconds, busy, waited + sum(TAKING), len(taken), size, predicted)
+    saving = sum(SAVING)
+    return Made(seconds, busy, saving, waited + sum(TAKING), len(taken), size, predicted)
 
 
 if __name__ == "__main__":
