@@ -7,9 +7,9 @@ saves (journal of finished blocks, snapshots as often as ``auto`` takes them) an
 it, taking turns. Told are the medians of the ratios of pairs in wall time, and in processor time,
 which other processes disturb less (the thread that writes is in it), the share of a run in which
 it waited for its journal, or for what it holds to be copied, and the share of its processor time in
-which it saved, in whichever thread: on a busy machine the only figure that says something. ``auto`` waits 10 seconds at
-least between two snapshots, which a run of seconds would never reach: here it is 1 second, so that
-what is shown is more than a long run pays.
+which it saved, in whichever thread: on a busy machine the only figure that says something.
+``auto`` waits 10 seconds at least between two snapshots, which a run of seconds would never reach:
+here it is 1 second, so that what is shown is more than a long run pays.
 
 With ``--ranks 2`` the same through two processes of a layer pipeline. ``--sizes`` predicts instead
 how large the snapshots of Wan 1.3B and 14B at 480x832 are, from their structures alone.
@@ -153,17 +153,8 @@ def main() -> None:
                 f"{saved[-1].predicted / 1e6:.2f}",
             ]
         )
-    header = [
-        "cache",
-        "seconds",
-        "wall",
-        "processor",
-        "waited",
-        "saving",
-        "snapshots",
-        "last, MB",
-        "at most",
-    ]
+    times = ["seconds", "wall", "processor", "waited", "saving"]
+    header = ["cache", *times, "snapshots", "last, MB", "at most"]
     sys.stdout.write(f"{machine()}; {given.ranks} rank(s)\n\n{table(header, rows)}\n")
 
 

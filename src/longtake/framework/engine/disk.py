@@ -22,7 +22,7 @@ _NUMBER: Final = 4
 _TENSORS: Final = 4
 """Of a block in flight: its latents, and the most that a multi-step solver remembers."""
 _LOOKED_AT: Final = 8
-"""Blocks among which the longest is."""
+"""Blocks among which the longest are, behind as many as are in flight."""
 
 
 def frame_bytes(workload: Workload) -> int:
@@ -37,9 +37,10 @@ def snapshot_bytes(workload: Workload, layout: Layout) -> int:
         workload: A request.
         layout: Says which ranks hold what.
     """
-    blocks = islice(workload.scheduler.blocks(workload.latent_frames), _LOOKED_AT)
-    longest = max(len(block) for block in blocks)
-    queue = workload.blocks_in_flight * longest * frame_bytes(workload) * _TENSORS
+    in_flight = workload.blocks_in_flight
+    blocks = islice(workload.scheduler.blocks(workload.latent_frames), in_flight + _LOOKED_AT)
+    longest = sorted((len(block) for block in blocks), reverse=True)[:in_flight]
+    queue = sum(longest) * frame_bytes(workload) * _TENSORS
     ranks = range(layout.mesh.size)
     cached = sum(cached_frame_bytes(workload, layout, rank) for rank in ranks)
     return queue + held_frames(workload) * cached
