@@ -275,7 +275,8 @@ def _numbered(file: Path) -> list[tuple[int, str]]:
         ) from error
     except OSError as error:
         raise ConfigurationError(
-            f"the prompt file {file} cannot be read: {error.strerror}."
+            f"the prompt file {file} cannot be read: {error.strerror}; a prompt that ends so is "
+            f'written in a list: ["{file}"].'
         ) from error
     lines = []
     for number, line in enumerate(text.removeprefix(BOM_UTF8).splitlines(), start=1):
