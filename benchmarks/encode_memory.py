@@ -5,7 +5,7 @@
 Peak resident memory of encoding a start above what the process held after loading, for 65 and for
 1,025 video frames. The frames are one picture, shown again and again without being stored as often:
 what the pixels of a start take (3 bytes each) is left out. What the latents take, which are the
-result, is not: 8 KB for each at 64 x 64, and as much again while they are joined. Each measurement is a process of its own; lengths alternate. ``--control`` measures
+result, is not. Each measurement is a process of its own; lengths alternate. ``--control`` measures
 ``vae.encode`` of all frames at once as well, to show that growth would be seen. Linux only.
 """
 
