@@ -20,7 +20,7 @@ import os
 
 from longtake.threads import sleep_at_barriers
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 sleep_at_barriers(os.environ)
 # Read when PyTorch is loaded: a rank that is gone is told in a sentence, not in C++ stack traces.

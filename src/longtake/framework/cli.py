@@ -61,7 +61,7 @@ FILES = (
     ("data", "prompts"),
 )
 """Options that may name a file or folder."""
-ALONE = ("models", "configs", "methods", "convert", "doctor", "calibrate")
+ALONE = ("models", "configs", "methods", "convert", "doctor", "calibrate", "verify")
 """Commands that take no model, no data and no devices."""
 
 

@@ -33,13 +33,16 @@ from longtake.framework.console.models_report import cards
 from longtake.framework.console.models_report import show as show_models
 from longtake.framework.console.plan_files import open_plan, save_plan
 from longtake.framework.console.plan_report import notes_of, report_of, show
+from longtake.framework.console.verify_report import show as show_verdict
 from longtake.framework.data import PromptData
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.comparison import best_of, compare
 from longtake.framework.engine.engine import Engine
+from longtake.framework.engine.generation_config import Dtype
 from longtake.framework.engine.preflight import check_request
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
+from longtake.framework.engine.verification import verify as verify_model
 from longtake.framework.engine.workloads import Workloads, longest
 from longtake.framework.launch.deterministic import use_full_precision
 from longtake.framework.launch.environment import cluster_environment
@@ -370,6 +373,30 @@ class InferenceTrainer(pl.Trainer):
     def methods() -> None:
         """List the methods that can be run, plug-ins included: what each is for and costs."""
         show_methods(list(every_method()))
+
+    @staticmethod
+    def verify(
+        pipeline: str,
+        dtype: Dtype = "bfloat16",
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        height: int = 320,
+        width: int = 512,
+    ) -> None:
+        """Compare a model on its real weights with diffusers' own pipeline, for a report.
+
+        Two steps of a short clip from the same noise, first in diffusers, then here. The exit
+        status is 1 where the two differ by more than rounding.
+
+        Args:
+            pipeline: The model: a diffusers folder or a hub id.
+            dtype: Of the weights; float32 compares most strictly.
+            device: Where both compute; auto takes a GPU where there is one.
+            height: Of the clip, in pixels.
+            width: Of the clip, in pixels.
+        """
+        here = "cuda" if torch.cuda.is_available() else "cpu"
+        place = torch.device(here if device == "auto" else device)
+        raise SystemExit(show_verdict(verify_model(pipeline, dtype, place, height, width)))
 
     @staticmethod
     def doctor() -> None:
