@@ -22,9 +22,9 @@ COMMANDS: Final = {
     "configs": "List the ready configurations for --config NAME: what each makes and needs.",
     "methods": "List the methods that can be run, plug-ins included: what each is for and costs.",
     "convert": "Write a PyTorch checkpoint as safetensors, which longtake reads.",
-    "verify": "Compare a model on its real weights with diffusers' own pipeline, for a report.",
     "doctor": "Say what this machine has and what works on it, for a report of a bug.",
     "calibrate": "Measure this machine, in less than two minutes: longtake plan --profile FILE.",
+    "verify": "Compare a model on its real weights with diffusers' own pipeline, for a report.",
 }
 """The first lines of the methods of ``InferenceTrainer``."""
 
