@@ -1,6 +1,6 @@
 """Ready configurations: complete runs that travel with longtake, found by their names.
 
-In a checkout they are the files of ``configs/``; a wheel holds the same files.
+In a checkout they are the files of ``configs/`` and ``configs/gpu/``; a wheel holds the same ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _FROM_IMAGE: Final = "--data.start "
 def ready_configs() -> dict[str, Path]:
     """Return every ready configuration's file by its name."""
     folder = next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[0])
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    files = [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("gpu/*.yaml"))]
+    return {file.stem: file for file in files}
 
 
 def with_files(args: Sequence[str]) -> list[str]:

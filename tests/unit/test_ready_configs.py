@@ -14,7 +14,10 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def test_those_of_the_checkout_are_found() -> None:
-    assert set(ready_configs().values()) == set(CONFIGS.glob("*.yaml"))
+    assert set(ready_configs().values()) == {
+        *CONFIGS.glob("*.yaml"),
+        *CONFIGS.glob("gpu/*.yaml"),
+    }
 
 
 @pytest.mark.parametrize("given", ["demo", "demo.yaml", "configs/demo.yaml"])

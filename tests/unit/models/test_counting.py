@@ -188,6 +188,8 @@ def test_a_clip_takes_as_many_as_in_diffusers_own_forward(case: Case, made: Mode
     family = family_of(made)
     spec = family.spec(made)
     work = count_flops(family, made, spec, HEIGHT, WIDTH)
+    weights = count_weights(made, ["transformer"], spec.layers, family.layer_lists)
+    assert count_flops(family, made, spec, HEIGHT, WIDTH, weights) == work, "alike: counted once"
     start = family.blank_start(made, spec, HEIGHT, WIDTH)
     prompts = family.blank_prompts(made, spec) | (start.prompt_rows(1) if start else {})
     model = case.model and case.model.from_pretrained(made.path / "transformer")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import psutil
 import torch
@@ -35,8 +35,19 @@ _PATIENCE: Final = 4.0
 """Seconds after which a number is not measured again."""
 
 
-def calibrate(device: torch.device) -> tuple[str, Mapping[str, Any], Mapping[str, Any]]:
+Now: TypeAlias = Callable[[], float]
+"""A clock."""
+
+
+def calibrate(
+    device: torch.device, clock: Now = time.perf_counter
+) -> tuple[str, Mapping[str, Any], Mapping[str, Any]]:
     """Measure a device of this machine; takes well under two minutes.
+
+    Args:
+        device: What is measured.
+        clock: What computing is measured by; ``time.process_time`` for one thread of a CPU that
+            others use as well.
 
     Returns:
         The device's name, facts on the measurement, and the numbers with what they are.
@@ -48,20 +59,20 @@ def calibrate(device: torch.device) -> tuple[str, Mapping[str, Any], Mapping[str
     numbers: dict[str, Any] = {"matmul": {}, "attention": {}, "half_rate": {}}
     for dtype in DTYPES:
         name = str(dtype).removeprefix("torch.")
-        full, few = (_product_rate(rows, device, dtype) for rows in (_MANY, _FEW))
+        full, few = (_product_rate(rows, device, dtype, clock) for rows in (_MANY, _FEW))
         # With n rows they run at n / (n + half) of the rate that many rows come near to.
         half = max(0.0, (full - few) / (few / _FEW - full / _MANY)) if few < full else 0.0
         numbers["half_rate"][name] = [half, "measured"]
         numbers["matmul"][name] = [full * (1 + half / _MANY), "measured"]
-        numbers["attention"][name] = [_attention_rate(device, dtype), "measured"]
+        numbers["attention"][name] = [_attention_rate(device, dtype, clock), "measured"]
     numbers |= {
-        "convolution": [_convolution_rate(device), "measured"],
+        "convolution": [_convolution_rate(device, clock), "measured"],
         "bandwidth": [links[0], kind],
         "latency": [links[1], kind],
         "launch": [known.launch, "estimate"],
         "memory": [memory, "measured"],
         "hiding": [known.hiding, "estimate"],
-        "memory_bandwidth": [2 * _COPIED / _seconds(_copying(device), device), "measured"],
+        "memory_bandwidth": [2 * _COPIED / _seconds(_copying(device), device, clock), "measured"],
         "node_bandwidth": [min(known.node_bandwidth, links[0]), "estimate"],
         "node_latency": [max(known.node_latency, links[1]), "estimate"],
     }
@@ -74,35 +85,35 @@ def calibrate(device: torch.device) -> tuple[str, Mapping[str, Any], Mapping[str
     return known.name, facts, numbers
 
 
-def _seconds(run: Callable[[], object], device: torch.device) -> float:
+def _seconds(run: Callable[[], object], device: torch.device, clock: Now) -> float:
     """Return the median time of a few runs: the machine may have other work."""
     run()
     found: list[float] = []
     while len(found) < _ROUNDS and sum(found) < _PATIENCE:
         settle(device)
-        begun = time.perf_counter()
+        begun = clock()
         run()
         settle(device)
-        found.append(time.perf_counter() - begun)
+        found.append(clock() - begun)
     return statistics.median(found)
 
 
-def _product_rate(rows: int, device: torch.device, dtype: torch.dtype) -> float:
+def _product_rate(rows: int, device: torch.device, dtype: torch.dtype, clock: Now) -> float:
     left = torch.ones(rows, _WIDTH, device=device, dtype=dtype)
     right = torch.ones(_WIDTH, 4 * _WIDTH, device=device, dtype=dtype)
-    return 2 * rows * 4 * _WIDTH**2 / _seconds(lambda: left @ right, device)
+    return 2 * rows * 4 * _WIDTH**2 / _seconds(lambda: left @ right, device, clock)
 
 
-def _attention_rate(device: torch.device, dtype: torch.dtype) -> float:
+def _attention_rate(device: torch.device, dtype: torch.dtype, clock: Now) -> float:
     q = torch.ones(1, _HEADS, _TOKENS, _HEAD, device=device, dtype=dtype)
-    seconds = _seconds(lambda: functional.scaled_dot_product_attention(q, q, q), device)
+    seconds = _seconds(lambda: functional.scaled_dot_product_attention(q, q, q), device, clock)
     return 4 * _HEADS * _TOKENS**2 * _HEAD / seconds
 
 
-def _convolution_rate(device: torch.device) -> float:
+def _convolution_rate(device: torch.device, clock: Now) -> float:
     frames = torch.ones(1, _CHANNELS, *_PICTURE, device=device)
     kernel = torch.ones(_CHANNELS, _CHANNELS, 3, 3, 3, device=device)
-    seconds = _seconds(lambda: functional.conv3d(frames, kernel, padding=1), device)
+    seconds = _seconds(lambda: functional.conv3d(frames, kernel, padding=1), device, clock)
     pixels = _PICTURE[0] * _PICTURE[1] * _PICTURE[2]
     return 2 * 27 * _CHANNELS**2 * pixels / seconds
 

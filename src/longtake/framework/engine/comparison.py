@@ -60,7 +60,11 @@ class Choice:
 
 
 def compare(
-    workloads: Workloads, memory: RunMemory, request: Request, devices: int
+    workloads: Workloads,
+    memory: RunMemory,
+    request: Request,
+    devices: int,
+    own: Workload | None = None,
 ) -> list[Choice]:
     """Return every strategy, mesh and feature cache, those that can be first, the fastest first.
 
@@ -69,11 +73,12 @@ def compare(
         memory: Of the same.
         request: What is to be made.
         devices: Number of devices; all are used.
+        own: What the request is to the model, its operations counted, where only its own feature
+            cache is compared; ``None``: it is counted, and every cache.
     """
-    own = workloads.counted(workloads.of(request))
-    caches: dict[str, FeatureCache] = {
-        type(cache).__name__: cache for cache in (NextBlockKV(), SameStepKV(), NoCache(), own.cache)
-    }
+    every = (NextBlockKV(), SameStepKV(), NoCache()) if own is None else ()
+    own = own or workloads.counted(workloads.of(request))
+    caches: dict[str, FeatureCache] = {type(cache).__name__: cache for cache in (*every, own.cache)}
     found: list[Choice] = []
     for cache in caches.values():
         workload = replace(own, cache=cache)
@@ -122,7 +127,6 @@ def _of_cache(
     played = Played(whole[1].widest, held_frames(workload))
     for layout in layouts:
         strategy, options = _named(layout)
-        timed = _timed(layout, workload, whole, half)
         held = memory.of(workload, layout, starts=starts, played=played)
         fullest = max(range(layout.size), key=lambda rank: held[rank].peak)
         peak, limit = held[fullest].peak, workload.hardware.memory
@@ -138,7 +142,7 @@ def _of_cache(
             layout=layout,
             peak=peak,
             refusal=refusal,
-            **timed,
+            **({} if refusal else _timed(layout, workload, whole, half)),
         )
 
 

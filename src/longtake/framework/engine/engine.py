@@ -19,7 +19,7 @@ from longtake.framework.engine.denoising import denoising
 from longtake.framework.engine.encoded_conditioning import EncodedConditioning
 from longtake.framework.engine.encoded_prompts import EncodedPrompts
 from longtake.framework.engine.events import Event, ExitReason, RequestStarted
-from longtake.framework.engine.generation_config import GenerationConfig
+from longtake.framework.engine.generation_config import GenerationConfig, Quantization
 from longtake.framework.engine.keeper import RunKeeper, finished_before
 from longtake.framework.engine.prompt_schedule import PromptSchedule
 from longtake.framework.engine.ready_weights import ReadyWeights
@@ -33,6 +33,7 @@ from longtake.models import AnyBackbone, AnyDecoder, Placement
 from longtake.models.decoders.tiles import AllTiles, TiledDecoder
 from longtake.models.layers.kernel import check_kernel, kernel_of
 from longtake.models.loading.guard import reading
+from longtake.models.loading.quantize import check_quantizes
 from longtake.plan.cost.profiles import hardware_of
 from longtake.plan.devices import Hardware
 from longtake.strategies import (
@@ -84,6 +85,8 @@ class Engine:
             quantize=generation_config.quantization.transformer,
             offload=generation_config.offload == "layers",
         )
+        if generation_config.quantization != Quantization():
+            check_quantizes()
         self.model = ResolvedModel(generation_config, place)
         self.workloads = Workloads(self.model, hardware or hardware_of(place.device, place.dtype))
         self.chosen = ChosenLayout(self.workloads, strategy, world_size)

@@ -27,6 +27,8 @@ _TILE: Final = 256
 _AT_ONCE: Final = 3
 """Layers on the device where they wait in host memory: one that runs, the next one, and the one
 before until its last kernel has run."""
+_HALF: Final = 2
+"""Bytes of a number of 16 bits."""
 _NAMES: Final = {
     "weights": "weights",
     "kv": "keys and values",
@@ -184,10 +186,13 @@ class RunMemory:
     def _refusal(self, workload: Workload, layout: Layout, rank: int, memory: RankMemory) -> str:
         has = f"but its device has {_gib(workload.hardware.memory)}"
         if memory.running <= workload.hardware.memory:
-            encoders = "text encoders" if memory.text == memory.peak else "encoders of given frames"
+            text = memory.text == memory.peak
+            encoders = "text encoders" if text else "encoders of given frames"
+            ways = self._ways_to_encode(memory, workload.hardware.memory) if text else ()
+            remedies = ", or ".join([*ways, "a larger device"])
             return (
                 f"the {encoders} need {_gib(memory.peak)} on rank {rank}, {has}; what would fit: "
-                f"a larger device, or 16 bits for each number (model.dtype bfloat16)."
+                f"{remedies}."
             )
         parts = ", ".join(f"{_gib(size)} of {words}" for words, size in _largest_first(memory))
         remedies = ", or ".join(self._remedies(workload, layout, memory))
@@ -195,6 +200,16 @@ class RunMemory:
             f"with {type(workload.cache).__name__} the run needs {_gib(memory.running)} on rank "
             f"{rank} ({parts}), {has}; what would fit: {remedies or 'more or larger devices'}."
         )
+
+    def _ways_to_encode(self, memory: RankMemory, limit: float) -> Iterator[str]:
+        """Yield single changes that would make text encoders fit."""
+        config = self._model.generation_config
+        yield "model.offload text_encoder (encoded on the CPU)"
+        item = config.torch_dtype.itemsize
+        if config.quantization.text_encoder is None and memory.text // item <= limit:
+            yield "model.quantize {text_encoder: int8}"
+        if item > _HALF and memory.text * _HALF // item <= limit:
+            yield "16 bits for each number (model.dtype bfloat16)"
 
     def _remedies(self, workload: Workload, layout: Layout, memory: RankMemory) -> Iterator[str]:
         """Yield single changes that would make a rank's part of a run fit."""
@@ -204,6 +219,7 @@ class RunMemory:
                 "a feature cache that holds less (NextBlockKV, NoCache, fewer frames of "
                 "RollingKV), fewer steps or fewer context_frames"
             )
+        yield from self._ways_to_hold(workload, layout, memory)
         if memory.vae and self._model.generation_config.vae_tile is None:
             small = self._tiled(workload, memory)
             if small <= limit:
@@ -217,6 +233,22 @@ class RunMemory:
             stages = -(-shared * layout.mesh.pipe // int(limit - rest))
             if layout.mesh.pipe < stages <= workload.spec.layers:
                 yield f"{stages} pipeline stages in place of {layout.mesh.pipe}"
+
+    def _ways_to_hold(
+        self, workload: Workload, layout: Layout, memory: RankMemory
+    ) -> Iterator[str]:
+        """Yield single changes of how numbers are held, and where, that would make it fit."""
+        config, limit = self._model.generation_config, workload.hardware.memory
+        layers = max(1, max(map(len, layout.stages)))
+        on_device = memory.weights * min(_AT_ONCE, layers) // layers
+        if config.offload != "layers" and memory.running - memory.weights + on_device <= limit:
+            yield "model.offload layers (all of them wait in host memory)"
+        saved = memory.weights - memory.weights // workload.item_bytes
+        if config.quantization.transformer is None and memory.running - saved <= limit:
+            yield "model.quantize {transformer: int8}"
+        saved = memory.kv - memory.kv // workload.item_bytes
+        if config.cache_format == "model" and memory.kv and memory.running - saved <= limit:
+            yield "model.cache_format int8"
 
     def _tiled(self, workload: Workload, memory: RankMemory) -> int:
         """Return what a rank would need if it decoded in tiles."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import final
 
 from longtake.errors import ConfigurationError, ModelError
-from longtake.framework.engine.generation_config import GenerationConfig, Quantization
+from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.preflight import (
     TRANSFORMERS,
     check_guidance,
@@ -39,7 +39,6 @@ from longtake.models.counting import WeightCount, count_weights
 from longtake.models.layer_check import check_layers
 from longtake.models.layers.kernel import chosen_kernel
 from longtake.models.loading.guard import reading
-from longtake.models.loading.quantize import check_quantizes
 from longtake.models.loading.tokenizers import check_text
 from longtake.models.samplers.shift import shift_of
 
@@ -103,8 +102,6 @@ class ResolvedModel:
         self.card = self.family.card(self.folder)
         self.defaults = self.family.defaults(self.folder)
         check_guidance(generation_config.guidance_scale_2, self.spec)
-        if generation_config.quantization != Quantization():
-            check_quantizes()
         self.settings = settled(generation_config, self.defaults, self.spec.experts)
         self.guidance = _guidance(generation_config.guidance, self.settings, self.spec)
         self.attention = chosen_kernel(generation_config.attention)
