@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from longtake.ready_configs import ready_configs
 from tests.cli.command import COMMAND, run
 
@@ -17,8 +19,12 @@ def test_the_list_is_a_table_or_json() -> None:
     assert [row["name"] for row in json.loads(done.stdout)] == list(ready_configs())
 
 
-def test_a_ready_configuration_is_planned_by_its_name(tmp_path: Path) -> None:
-    command = [*COMMAND, "plan", "--config", "wan2.1-1.3b-minute", "--profile", "RTX 4090"]
+@pytest.mark.parametrize(
+    ("name", "gpu"), [("wan2.1-1.3b-minute", "RTX 4090"), ("1x8gb-wan2.1-1.3b-480p", "RTX 4060")]
+)
+def test_a_ready_configuration_is_planned_by_its_name(tmp_path: Path, name: str, gpu: str) -> None:
+    """Those for a GPU's memory would be refused if they did not fit."""
+    command = [*COMMAND, "plan", "--config", name, "--profile", gpu]
     variables = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}
     done = run(command, tmp_path, variables)
     assert done.returncode == 0, done.stderr

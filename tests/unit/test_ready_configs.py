@@ -65,3 +65,15 @@ def test_every_row_says_what_the_file_says() -> None:
     }
     assert rows["wan2.1-i2v-14b"]["needs"] == "a download, an image to begin with (--data.start)"
     assert "models/self-forcing-1.3b.safetensors" in str(rows["self-forcing-1.3b"]["needs"])
+
+
+def test_gpus_have_configurations_that_say_what_they_need() -> None:
+    rows = {row["name"]: row for row in rows_of(ready_configs())}
+    for name, devices in (
+        ("1x24gb-wan2.1-14b-480p", "1 GPU"),
+        ("8x24gb-wan2.1-14b-480p", "8 GPUs"),
+    ):
+        assert rows[name]["devices"] == devices
+        assert "GB" in str(rows[name]["makes"])
+    assert "1x8gb-wan2.1-1.3b-480p" in rows
+    assert "1x8gb-wan2.1-14b-480p" not in rows, "nothing fits"
