@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import final
@@ -18,6 +19,7 @@ from longtake.framework.engine.preflight import (
 )
 from longtake.framework.engine.request import Request, repeated
 from longtake.framework.engine.workloads import Workloads, longest
+from longtake.models.loading.checksums import check_alike, checksums
 from longtake.plan.check.layouts import check_layout
 from longtake.plan.check.methods import check_method, unread
 from longtake.plan.cost.simulator import bounded
@@ -95,24 +97,28 @@ class ChosenLayout:
 
         Raises:
             ConfigurationError: The ranks' machines are so unlike that their layouts differ, or
-                the commits of the model that they found.
+                the commits or files of the model that they found.
         """
         workload, layout = self._settle()
         model = self.workloads.model
         # In one message: where rank 0 refuses, no other rank waits for a second one.
-        found = communicator.gather(f"{layout}\n{model.folder.revision or ''}")
-        layouts = dict.fromkeys(text.partition("\n")[0] for text in found)
+        files = checksums(model.folder) if communicator.world_size > 1 else {}
+        own = json.dumps([str(layout), model.folder.revision or "", files])
+        found = [json.loads(text) for text in communicator.gather(own)]
+        layouts = dict.fromkeys(text for text, _, _ in found)
         if len(layouts) > 1:
             raise ConfigurationError(
                 f"the devices are unlike, so the ranks would not agree on who holds what "
                 f"({' and '.join(layouts)}); choose the layout yourself, in trainer.strategy."
             )
-        commits = dict.fromkeys(text.partition("\n")[2] for text in found)
+        commits = dict.fromkeys(commit for _, commit, _ in found)
         if len(commits) > 1:
             raise ConfigurationError(
                 f"the ranks found other commits of {model.generation_config.pipeline} "
                 f"({' and '.join(commits)}); set model.revision to one of them."
             )
+        if found:
+            check_alike([files for _, _, files in found], model.generation_config.pipeline)
         communicator.make_groups(layout.groups)
         self._settled = workload, self.strategy.connected(layout, workload, communicator)
 

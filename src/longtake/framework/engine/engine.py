@@ -142,7 +142,7 @@ class Engine:
 
         Raises:
             ConfigurationError: The ranks' machines are so unlike that their layouts differ, or
-                the commits of the model that they found.
+                the commits or files of the model that they found.
         """
         self._communicator = communicator
         self.chosen.join(communicator)

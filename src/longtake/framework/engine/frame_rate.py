@@ -29,7 +29,7 @@ def frame_rate(value: float | Fraction | str) -> FrameRate:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     try:
-        rate = Fraction(value)
+        rate = Fraction(value if "/" in str(value) else repr(_moderate(float(value))))
     except (ValueError, ZeroDivisionError, OverflowError, TypeError) as error:
         raise ConfigurationError(
             f"data.fps is {value}, but it is a number of video frames per second, such as 24, "
@@ -40,6 +40,17 @@ def frame_rate(value: float | Fraction | str) -> FrameRate:
     whole = math.ceil(rate)
     meant = whole * _NTSC
     return meant if abs(rate - meant) < _ROUNDED else rate.limit_denominator(1001)
+
+
+def _moderate(rate: float) -> float:
+    """Return a rate of which a fraction can be made: one of 1e999999999 would be written out.
+
+    Raises:
+        OverflowError: It is not finite.
+    """
+    if not math.isfinite(rate):
+        raise OverflowError
+    return rate
 
 
 def written(rate: FrameRate) -> int | str:

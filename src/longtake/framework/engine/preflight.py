@@ -28,6 +28,8 @@ TRANSFORMERS = ("transformer", "transformer_2")
 """Components whose layers are divided among ranks."""
 _LARGEST_SIDE: Final = 2**16
 """Pixels; no format of video holds more."""
+_FASTEST: Final = 1_000
+"""Video frames per second; time stamps of files are hardly finer."""
 _ENCODERS = ("text_encoder", "image_encoder")
 """How the names of components from transformers begin (``text_encoder_2``)."""
 QUIET_BLOCKS: Final = 4
@@ -120,6 +122,8 @@ def check_request(request: Request, spec: BackboneSpec, scheduler: BlockSchedule
     _check_size("width", request.width, spec.compression.spatial * spec.patch[2])
     if request.fps < 1:
         raise ConfigurationError(f"data.fps is {request.fps}, but a video has at least 1.")
+    if request.fps > _FASTEST:
+        raise ConfigurationError(f"data.fps is {request.fps}, but a video has at most {_FASTEST}.")
     if request.num_frames is not None:
         try:
             latent_frames = spec.compression.latent_frames(request.num_frames)

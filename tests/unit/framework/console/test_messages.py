@@ -70,6 +70,7 @@ def refused(
         (("--model.steps", "0"), "model.steps is 0, but at least 1 step"),
         (("--model.steps", "1001"), "model.steps is 1001, but the model was trained with 1000"),
         (("--data.height", "65552"), "data.height is 65552, but a picture has at most 65,536"),
+        (("--data.fps", "2147483648"), "data.fps is 2147483648, but a video has at most 1000"),
         (("--trainer.num_nodes", "9" * 30), "and no run has more than 1,024 ranks"),
         (("--model.steps", "many"), "model.steps is many, but it must be a whole number"),
         (("--model.dtype", "fp8"), "must be one of float32, bfloat16, float16"),
