@@ -17,6 +17,9 @@ from tests.cli.command import ENVIRONMENT
 _FILES: Final = Path("/etc/netns")
 """Where ``ip netns exec`` takes the files from that stand for those of ``/etc``."""
 
+_QUIET: Final = "net.ipv6.conf.all.disable_ipv6=1"
+"""Else the kernel itself would ask the cable for routers."""
+
 
 @dataclass(frozen=True)
 class Host:
@@ -61,7 +64,8 @@ def two_hosts() -> Iterator[list[Host]]:
             and ip(*cable, "peer", "name", second.name)
             and ip("link", "set", second.name, "netns", second.name)
             and all(
-                ip("-n", host.name, "addr", "add", f"{host.address}/24", "dev", host.name)
+                ip("netns", "exec", host.name, "sysctl", "-qw", _QUIET)
+                and ip("-n", host.name, "addr", "add", f"{host.address}/24", "dev", host.name)
                 and ip("-n", host.name, "link", "set", host.name, "up")
                 and ip("-n", host.name, "link", "set", "lo", "up")
                 for host in made
