@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/longtake
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_longtake_subparsers=(predict plan models configs methods convert doctor calibrate)
+_shtab_longtake_subparsers=(predict plan models configs methods convert doctor calibrate verify)
 
 _shtab_longtake_predict_option_strings=(-h --help --config --print_config --output --overwrite --keep_latents --keep_snapshots --resume --extend --snapshot_seconds --progress --timeline --plan --trainer --trainer.accelerator --trainer.devices --trainer.num_nodes --trainer.strategy.help --trainer.strategy --trainer.transport --trainer.callbacks.help --trainer.callbacks --trainer.deterministic --model --model.pipeline --model.weights --model.weights_2 --model.variant --model.revision --model.family.help --model.family --model.scheduler.help --model.scheduler --model.noise.help --model.noise --model.cache.help --model.cache --model.steps --model.timesteps --model.guidance_scale --model.guidance_scale_2 --model.guidance.help --model.guidance --model.sampler.help --model.sampler --model.flow_shift --model.prompt_template --model.dtype --model.quantize.help --model.quantize --model.offload --model.vae_dtype --model.cache_format --model.attention.help --model.attention --model.vae_tile --model.start_noise --model.timesteps_per --model.lora.help --model.lora --data --data.prompts.help --data.prompts --data.num_frames --data.height --data.width --data.fps --data.seed --data.negative_prompt --data.start --data.start_frames --data.end --data.keyframes.help --data.keyframes --video --video.format --video.zoom --video.crf --video.label)
 _shtab_longtake_plan_option_strings=(-h --help --config --print_config --output --overwrite --keep_latents --keep_snapshots --resume --extend --snapshot_seconds --progress --timeline --plan --trainer --trainer.accelerator --trainer.devices --trainer.num_nodes --trainer.strategy.help --trainer.strategy --trainer.transport --trainer.callbacks.help --trainer.callbacks --trainer.deterministic --model --model.pipeline --model.weights --model.weights_2 --model.variant --model.revision --model.family.help --model.family --model.scheduler.help --model.scheduler --model.noise.help --model.noise --model.cache.help --model.cache --model.steps --model.timesteps --model.guidance_scale --model.guidance_scale_2 --model.guidance.help --model.guidance --model.sampler.help --model.sampler --model.flow_shift --model.prompt_template --model.dtype --model.quantize.help --model.quantize --model.offload --model.vae_dtype --model.cache_format --model.attention.help --model.attention --model.vae_tile --model.start_noise --model.timesteps_per --model.lora.help --model.lora --data --data.prompts.help --data.prompts --data.num_frames --data.height --data.width --data.fps --data.seed --data.negative_prompt --data.start --data.start_frames --data.end --data.keyframes.help --data.keyframes --video --video.format --video.zoom --video.crf --video.label --profile --actions --compare --format --save)
@@ -15,6 +15,7 @@ _shtab_longtake_methods_option_strings=(-h --help --config --print_config)
 _shtab_longtake_convert_option_strings=(-h --help --config --print_config --output --key --text_encoder --vae)
 _shtab_longtake_doctor_option_strings=(-h --help --config --print_config)
 _shtab_longtake_calibrate_option_strings=(-h --help --config --print_config --output --device)
+_shtab_longtake_verify_option_strings=(-h --help --config --print_config --dtype --device --height --width)
 _shtab_longtake_option_strings=(-h --help)
 
 _shtab_longtake_predict___config_COMPGEN=_shtab_compgen_files
@@ -33,6 +34,7 @@ _shtab_longtake_convert___output_COMPGEN=_shtab_compgen_files
 _shtab_longtake_doctor___config_COMPGEN=_shtab_compgen_files
 _shtab_longtake_calibrate___config_COMPGEN=_shtab_compgen_files
 _shtab_longtake_calibrate___output_COMPGEN=_shtab_compgen_files
+_shtab_longtake_verify___config_COMPGEN=_shtab_compgen_files
 
 _shtab_longtake_predict___overwrite_choices=(true false)
 _shtab_longtake_predict___keep_latents_choices=(all tail none)
@@ -68,7 +70,9 @@ _shtab_longtake_plan___compare_choices=(true false)
 _shtab_longtake_plan___format_choices=(table json)
 _shtab_longtake_configs___format_choices=(table json)
 _shtab_longtake_calibrate___device_choices=(auto cpu cuda)
-_shtab_longtake_pos_0_choices=(predict plan models configs methods convert doctor calibrate)
+_shtab_longtake_verify___dtype_choices=(float32 bfloat16 float16)
+_shtab_longtake_verify___device_choices=(auto cpu cuda)
+_shtab_longtake_pos_0_choices=(predict plan models configs methods convert doctor calibrate verify)
 
 _shtab_longtake_predict__h_nargs=0
 _shtab_longtake_predict___help_nargs=0
@@ -86,6 +90,8 @@ _shtab_longtake_doctor__h_nargs=0
 _shtab_longtake_doctor___help_nargs=0
 _shtab_longtake_calibrate__h_nargs=0
 _shtab_longtake_calibrate___help_nargs=0
+_shtab_longtake_verify__h_nargs=0
+_shtab_longtake_verify___help_nargs=0
 _shtab_longtake_pos_0_nargs=A...
 _shtab_longtake__h_nargs=0
 _shtab_longtake___help_nargs=0

@@ -50,8 +50,8 @@ function _shtab_longtake_using
   test "$_shtab_longtake_cmdpath" = "$argv"
 end
 
-set -g _shtab_longtake_commands predict plan models configs methods convert doctor calibrate
-set -g _shtab_longtake_opts_with_value --actions --compare --config --data --data.end --data.fps --data.height --data.keyframes --data.keyframes.help --data.negative_prompt --data.num_frames --data.prompts --data.prompts.help --data.seed --data.start --data.start_frames --data.width --device --extend --format --keep_latents --keep_snapshots --key --model --model.attention --model.attention.help --model.cache --model.cache.help --model.cache_format --model.dtype --model.family --model.family.help --model.flow_shift --model.guidance --model.guidance.help --model.guidance_scale --model.guidance_scale_2 --model.lora --model.lora.help --model.noise --model.noise.help --model.offload --model.pipeline --model.prompt_template --model.quantize --model.quantize.help --model.revision --model.sampler --model.sampler.help --model.scheduler --model.scheduler.help --model.start_noise --model.steps --model.timesteps --model.timesteps_per --model.vae_dtype --model.vae_tile --model.variant --model.weights --model.weights_2 --output --overwrite --plan --print_config --profile --progress --resume --save --snapshot_seconds --text_encoder --timeline --trainer --trainer.accelerator --trainer.callbacks --trainer.callbacks.help --trainer.deterministic --trainer.devices --trainer.num_nodes --trainer.strategy --trainer.strategy.help --trainer.transport --vae --video --video.crf --video.format --video.label --video.zoom
+set -g _shtab_longtake_commands predict plan models configs methods convert doctor calibrate verify
+set -g _shtab_longtake_opts_with_value --actions --compare --config --data --data.end --data.fps --data.height --data.keyframes --data.keyframes.help --data.negative_prompt --data.num_frames --data.prompts --data.prompts.help --data.seed --data.start --data.start_frames --data.width --device --dtype --extend --format --height --keep_latents --keep_snapshots --key --model --model.attention --model.attention.help --model.cache --model.cache.help --model.cache_format --model.dtype --model.family --model.family.help --model.flow_shift --model.guidance --model.guidance.help --model.guidance_scale --model.guidance_scale_2 --model.lora --model.lora.help --model.noise --model.noise.help --model.offload --model.pipeline --model.prompt_template --model.quantize --model.quantize.help --model.revision --model.sampler --model.sampler.help --model.scheduler --model.scheduler.help --model.start_noise --model.steps --model.timesteps --model.timesteps_per --model.vae_dtype --model.vae_tile --model.variant --model.weights --model.weights_2 --output --overwrite --plan --print_config --profile --progress --resume --save --snapshot_seconds --text_encoder --timeline --trainer --trainer.accelerator --trainer.callbacks --trainer.callbacks.help --trainer.deterministic --trainer.devices --trainer.num_nodes --trainer.strategy --trainer.strategy.help --trainer.transport --vae --video --video.crf --video.format --video.label --video.zoom --width
 
 complete -c longtake -e
 complete -c longtake -f
@@ -253,3 +253,11 @@ complete -c longtake -n '_shtab_longtake_using calibrate' -l config -xka "(__fis
 complete -c longtake -n '_shtab_longtake_using calibrate' -l print_config -x -d _
 complete -c longtake -n '_shtab_longtake_using calibrate' -l output -xka "(__fish_complete_path (commandline -ct))" -d _
 complete -c longtake -n '_shtab_longtake_using calibrate' -l device -xka "auto cpu cuda" -d _
+complete -c longtake -n '_shtab_longtake_using; and test $_shtab_longtake_npos -eq 0' -a verify -d 'Compare a model on its real weights with diffusers'"'"' own pipeline, for a report.'
+complete -c longtake -n '_shtab_longtake_using verify' -s h -l help -d 'show this help message and exit'
+complete -c longtake -n '_shtab_longtake_using verify' -l config -xka "(__fish_complete_path (commandline -ct))" -d _
+complete -c longtake -n '_shtab_longtake_using verify' -l print_config -x -d _
+complete -c longtake -n '_shtab_longtake_using verify' -l dtype -xka "float32 bfloat16 float16" -d _
+complete -c longtake -n '_shtab_longtake_using verify' -l device -xka "auto cpu cuda" -d _
+complete -c longtake -n '_shtab_longtake_using verify' -l height -x -d _
+complete -c longtake -n '_shtab_longtake_using verify' -l width -x -d _

@@ -18,6 +18,7 @@ _shtab_longtake_commands() {
     models:'List the models that can be run, plug-ins included, and what each takes.'
     plan:'Print what a run would do: which rank holds which layers, how long it would take.'
     predict:'Make the videos.'
+    verify:'Compare a model on its real weights with diffusers'"'"' own pipeline, for a report.'
   )
   _describe 'longtake commands' _commands
 }
@@ -265,6 +266,19 @@ _shtab_longtake_predict_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_longtake_predict_defaults_added=0
 
+_shtab_longtake_verify_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[_]:config:_files"
+  "--print_config[_]:print_config:"
+  "--dtype[_]:dtype:(float32 bfloat16 float16)"
+  "--device[_]:device:(auto cpu cuda)"
+  "--height[_]:height:"
+  "--width[_]:width:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_longtake_verify_defaults_added=0
+
 
 _shtab_longtake() {
   local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->longtake'
@@ -292,6 +306,7 @@ _shtab_longtake() {
         models) _arguments -C -s $_shtab_longtake_models_options ;;
         plan) _arguments -C -s $_shtab_longtake_plan_options ;;
         predict) _arguments -C -s $_shtab_longtake_predict_options ;;
+        verify) _arguments -C -s $_shtab_longtake_verify_options ;;
       esac
   esac
 }
