@@ -67,7 +67,8 @@ class SnapshotCuts(Cuts):
         self._saved = first
         self._tasks = 0
         self._since = time.perf_counter()
-        self._taking = self._writing = 0.0
+        self._taking = self._writing = self._busy = 0.0
+        self._shares_cores = True
         self._thread: threading.Thread | None = None
 
     @override
@@ -77,7 +78,9 @@ class SnapshotCuts(Cuts):
             self._target = self._communicator.announced_cut(number)
             return
         task = (time.perf_counter() - self._since) / self._tasks if self._tasks else None
-        ahead = self._interval.tasks(task, self._taking, self._writing)
+        # A CPU that makes the video has no other cores to write with.
+        cost = self._taking + self._busy * self._shares_cores
+        ahead = self._interval.tasks(task, cost, self._writing)
         self._target = _NEVER if ahead is None else self._done + ahead
         if self._kept is not None and self._done < self._kept[0]:
             self._target = min(self._target, self._kept[0])
@@ -101,6 +104,7 @@ class SnapshotCuts(Cuts):
         if self._journal is not None:
             for block in state.late:
                 self._journal.append(block.block, block.frames, block.latents)
+        self._shares_cores = all(one.device.type == "cpu" for one in state.tensors.values())
         copied = replace(state, tensors={n: _copy(t) for n, t in state.tensors.items()}, late=())
         self._thread = threading.Thread(
             target=self._write, args=(copied,), name="longtake-snapshot", daemon=True
@@ -116,7 +120,7 @@ class SnapshotCuts(Cuts):
             self._thread = None
 
     def _write(self, state: CutState) -> None:
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.thread_time()
         try:
             self._files.save(state, self._communicator.rank, self._ranks)
             if self._kept is not None and state.index == self._kept[0]:
@@ -126,7 +130,7 @@ class SnapshotCuts(Cuts):
         except LongtakeError as error:
             # The video does not need it; should the run die, it goes on from an earlier one.
             self._warn(f"no snapshot of task {state.index}: {error}")
-        self._writing = time.perf_counter() - start
+        self._writing, self._busy = time.perf_counter() - start, time.thread_time() - busy
 
 
 def _copy(tensor: Tensor) -> Tensor:
