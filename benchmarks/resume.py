@@ -147,7 +147,8 @@ def main() -> None:
                 share(wall),
                 share(busy),
                 f"{100 * median(run.waited / run.seconds for run in saved):.2f} %",
-                f"{100 * median(run.saving / run.processor for run in saved):.2f} %",
+                f"{100 * median(run.saving / run.processor for run in saved):.2f} % "
+                f"({1000 * median(run.saving for run in saved):.0f} ms)",
                 str(saved[-1].snapshots),
                 f"{saved[-1].bytes / 1e6:.2f}",
                 f"{saved[-1].predicted / 1e6:.2f}",

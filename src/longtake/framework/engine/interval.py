@@ -34,8 +34,8 @@ class Interval:
         Args:
             task: Seconds from one task to the next; ``None``: not known yet, so that one task is
                 enough to find out.
-            taking: Seconds that the last one has cost the run: what was held was copied, and on a CPU
-                it was written as well.
+            taking: Seconds that the last one has cost the run: what was held was copied, and on a
+                CPU it was written as well.
             writing: Seconds in which it was written the last time.
         """
         if self._seconds == "never":
