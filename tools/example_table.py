@@ -62,6 +62,12 @@ EXAMPLES = (
     Example(contract="sampler", base="`Sampler`", files=("own_sampler.py",), page="new-sampler.md"),
     Example(contract="guidance", base="`Guidance`", files=("own_guidance.py",), page="guidance.md"),
     Example(
+        contract="layer reuse",
+        base="`LayerReuse`",
+        files=("own_reuse.py",),
+        page="layer-reuse.md",
+    ),
+    Example(
         contract="attention kernel",
         base="`AttentionKernel`",
         files=("own_attention.py",),

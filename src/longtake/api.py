@@ -59,6 +59,9 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "EmbeddedGuidance GuidanceByExpert NoGuidance PerturbedAttentionGuidance "
         "SkipLayerGuidance",
     },
+    "Layer reuse": {
+        "longtake.reuse": "LayerReuse ReuseStep AccumulatedChange FirstBlockCache",
+    },
     "Strategies": {
         "longtake.strategies": "ParallelStrategy PlannedStrategy SingleDevice DualParal "
         "SequenceParallel Layout Mesh Axis Workload Denoising Progress BlockQueue "
@@ -88,7 +91,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     "Contract suites and tests": {
         "longtake.testing.contracts": "AttentionKernelContract BackboneContract "
         "BlockSchedulerContract FeatureCacheContract FrameLevelsContract GuidanceContract "
-        "NoiseInitContract ParallelStrategyContract "
+        "LayerReuseContract NoiseInitContract ParallelStrategyContract "
         "SamplerContract VideoDecoderContract",
         "longtake.testing.ranks": "RankPool rank_pool",
         "longtake.testing.tiny.parts": "randomize word_tokenizer t5_encoder save_folder",

@@ -176,6 +176,12 @@ from longtake.plan.ir.schedule import (
 from longtake.plugins import (
     CONTRACT_VERSION as CONTRACT_VERSION,
 )
+from longtake.reuse import (
+    AccumulatedChange as AccumulatedChange,
+    FirstBlockCache as FirstBlockCache,
+    LayerReuse as LayerReuse,
+    ReuseStep as ReuseStep,
+)
 from longtake.schedulers import (
     Autoregressive as Autoregressive,
     BlockScheduler as BlockScheduler,
@@ -225,6 +231,7 @@ from longtake.testing.contracts import (
     FeatureCacheContract as FeatureCacheContract,
     FrameLevelsContract as FrameLevelsContract,
     GuidanceContract as GuidanceContract,
+    LayerReuseContract as LayerReuseContract,
     NoiseInitContract as NoiseInitContract,
     ParallelStrategyContract as ParallelStrategyContract,
     SamplerContract as SamplerContract,

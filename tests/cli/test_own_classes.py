@@ -15,6 +15,8 @@ OWN = """\
   sampler: {class_path: own_sampler.ChurnedEuler, init_args: {churn: 0.3}}
   guidance: {class_path: own_guidance.ZeroStar, init_args: {strength: 0.5}}
   attention: {class_path: own_attention.ByChunks, init_args: {chunk: 50}}
+  reuse: {class_path: own_reuse.EverySecond, init_args: {threshold: 0.7}}
+  cache: NoCache
 """
 
 
@@ -83,6 +85,7 @@ def test_classes_of_ones_own_come_by_their_class_paths(config: Path, tmp_path: P
     assert "churn: 0.3" in used
     assert "strength: 0.5" in used
     assert "chunk: 50" in used
+    assert "threshold: 0.7" in used
     assert list(output.glob("0000/video.mp4"))
 
 
@@ -102,6 +105,23 @@ def test_a_guidance_that_cannot_be_is_refused_in_a_sentence(
     config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, choice: str, sentence: str
 ) -> None:
     own = f"  steps: 3\n  guidance: {choice}\n"
+    config.write_text(config.read_text().replace("  steps: 3\n", own))
+    done = run_here(capsys, "predict", "--config", config, "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert sentence in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        ("FirstBlockCache", "but NextBlockKV keeps those of task"),
+        ("{class_path: FirstBlockCache, init_args: {threshold: -1}}", "threshold is -1; the least"),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused_in_a_sentence(
+    config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, choice: str, sentence: str
+) -> None:
+    own = f"  steps: 3\n  reuse: {choice}\n"
     config.write_text(config.read_text().replace("  steps: 3\n", own))
     done = run_here(capsys, "predict", "--config", config, "--output", tmp_path / "out")
     assert done.returncode == 2

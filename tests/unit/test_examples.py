@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import final
+from typing import Any, final
 
 import pytest
 import torch
@@ -40,12 +40,14 @@ from longtake.models import (
     open_folder,
 )
 from longtake.noise import NoiseInit, NoiseSource
+from longtake.reuse import AccumulatedChange, FirstBlockCache, LayerReuse, ReuseStep
 from longtake.schedulers import FifoQueue
 from longtake.strategies import ParallelStrategy
 from longtake.testing.contracts import (
     AttentionKernelContract,
     BackboneContract,
     GuidanceContract,
+    LayerReuseContract,
     NoiseInitContract,
     ParallelStrategyContract,
     SamplerContract,
@@ -76,6 +78,7 @@ own_sampler = example("own_sampler")
 own_noise = example("own_noise")
 own_guidance = example("own_guidance")
 own_attention = example("own_attention")
+own_reuse = example("own_reuse")
 
 
 @pytest.fixture(scope="module")
@@ -264,3 +267,56 @@ class ScaledDotProduct(AttentionKernel):
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+class TestEverySecond(LayerReuseContract):
+    def rule(self) -> LayerReuse:
+        rule: LayerReuse = own_reuse.EverySecond(0.6)
+        return rule
+
+
+class TestFirstBlockCache(LayerReuseContract):
+    def rule(self) -> LayerReuse:
+        return FirstBlockCache(0.45)
+
+
+class TestAccumulatedChange(LayerReuseContract):
+    def rule(self) -> LayerReuse:
+        return AccumulatedChange(1.0, [0.5, 0.8, 0.01])
+
+
+def test_changes_add_up_until_all_layers_run() -> None:
+    # 2 x 0.1 + 0.1 = 0.3 a step: 0.3, 0.6, 0.9 stay below 1; 1.2 does not, and it begins anew.
+    rule, memory, words = AccumulatedChange(1.0, [2.0, 0.1]), 0.0, []
+    for step in range(10):
+        word, memory = rule.decide(0.1, ReuseStep(step=step, steps=10), memory)
+        words.append(word)
+    assert words == [False, True, True, True, False, True, True, True, False, False]
+
+
+def shown(page: str, name: str) -> type:
+    """Return the class that a page shows in its first block of code that has it."""
+    text = (EXAMPLES.parent / "docs" / page).read_text()
+    code = next(part.split("```")[0] for part in text.split("```python\n")[1:] if name in part)
+    names: dict[str, Any] = {
+        "final": final,
+        "torch": torch,
+        "Tensor": Tensor,
+        "AttentionKernel": AttentionKernel,
+    }
+    names |= {"LayerReuse": LayerReuse, "ReuseStep": ReuseStep}
+    exec(code, names)
+    found: type = names[name]
+    return found
+
+
+class TestByEinsum(AttentionKernelContract):
+    def kernel(self) -> AttentionKernel:
+        kernel: AttentionKernel = shown("attention.md", "ByEinsum")()
+        return kernel
+
+
+class TestEveryThird(LayerReuseContract):
+    def rule(self) -> LayerReuse:
+        rule: LayerReuse = shown("layer-reuse.md", "EveryThird")()
+        return rule

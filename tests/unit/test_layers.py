@@ -21,7 +21,7 @@ LAYERS: Final = (
     ("schedulers",),
     ("noise",),
     ("caches",),
-    ("guidance",),
+    ("guidance", "reuse"),
     ("models",),
     ("plan",),
     ("comm",),

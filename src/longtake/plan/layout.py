@@ -115,6 +115,17 @@ class Layout:
             found.update({tuple(part): None for part in parts if len(part) > 1})
         return list(found)
 
+    @property
+    def first_ranks(self) -> tuple[int, ...]:
+        """The ranks of the first stage, those of the first coordinate of the cfg axis first."""
+        places = product(range(self.mesh.cfg), range(self.sequence))
+        return tuple(self.rank(cfg, 0, index) for cfg, index in places)
+
+    @property
+    def deciding_groups(self) -> list[tuple[int, ...]]:
+        """Ranks that decide together whether layers are reused; none for one rank."""
+        return [self.first_ranks] if len(self.first_ranks) > 1 else []
+
     def batches_at(self, cfg: int) -> tuple[range, ...]:
         """Return the batches that a coordinate of the cfg axis runs, in order."""
         share = len(self.batches) // self.mesh.cfg

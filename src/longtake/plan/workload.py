@@ -34,6 +34,8 @@ class Workload:
         tiles: In which a picture is decoded.
         prompt_changes: Latent frames from which on the video has another prompt.
         known: Latent frames at its beginning that are known before it is made.
+        reuses: Whether layers may be reused, so that more is kept and sent; what is saved only a
+            run can know.
     """
 
     spec: BackboneSpec
@@ -52,6 +54,7 @@ class Workload:
     tiles: int = 1
     prompt_changes: tuple[int, ...] = ()
     known: int = 0
+    reuses: bool = False
 
     @property
     def video(self) -> Video:

@@ -27,6 +27,7 @@ from longtake.strategies.runtime.denoising import (
     TaskDone,
 )
 from longtake.strategies.runtime.guided_blocks import GuidedBlocks
+from longtake.strategies.runtime.reuse_decider import ReuseDecider
 from longtake.strategies.runtime.task_forward import TaskForward
 from longtake.task import Task
 
@@ -84,9 +85,11 @@ class SingleDevice(ParallelStrategy):
 
     def _serial(self, work: Denoising, layout: Layout, rank: int) -> Iterator[Progress]:
         """Run the tasks without the executor, whose oracle this is; report the same actions."""
-        model, layers, here = TaskForward(work), layout.layers(rank), RankRole.of(layout, rank)
+        decider = ReuseDecider.of(work, layout, rank, "")
+        model, layers = TaskForward(work, decider=decider), layout.layers(rank)
+        here = RankRole.of(layout, rank)
         queue, guided, clock = BlockQueue(work), GuidedBlocks(work), _Clock()
-        cut = _Cut(work, queue, model, guided)
+        cut = _Cut(work, queue, model, guided, decider)
         try:
             for forward in work.forwards:
                 cut.before(forward.task)
@@ -101,7 +104,7 @@ class SingleDevice(ParallelStrategy):
                     yield TaskDone(task)
                     continue
                 prediction = model.predict(forward, hidden)
-                yield from clock.done([parts.own_compute(here.branches)])
+                yield from clock.done([parts.own_compute(here.branches)], model.reused)
                 prediction = guided.combine(task, prediction)
                 yield from clock.done(parts.combine())
                 finished = list(queue.step(forward, prediction))
@@ -128,13 +131,19 @@ class _Cut:
         queue: Its blocks in flight.
         model: With the features that are kept.
         guided: With what guidance keeps.
+        decider: With what is known of layers that are reused.
     """
 
     def __init__(
-        self, work: Denoising, queue: BlockQueue, model: TaskForward, guided: GuidedBlocks
+        self,
+        work: Denoising,
+        queue: BlockQueue,
+        model: TaskForward,
+        guided: GuidedBlocks,
+        decider: ReuseDecider | None,
     ) -> None:
         self._cuts, self._queue, self._model = work.cuts, queue, model
-        self._guided = guided
+        self._guided, self._decider = guided, decider
         self._last: Task | None = None
         self._between = True
         self.unheard: list[BlockDone] = []
@@ -162,14 +171,15 @@ class _Cut:
         tensors, queue = self._queue.state()
         features, entries = self._model.state()
         kept, guidance = self._guided.state()
+        first, reuse = ({}, []) if self._decider is None else self._decider.state()
         late = tuple(
             LateBlock(block=one.block, frames=one.frames, latents=one.latents)
             for one in self.unheard
         )
         return CutState(
             index=last.index + 1,
-            tensors=tensors | features | kept,
-            facts={"queue": queue, "entries": entries, "guidance": guidance},
+            tensors=tensors | features | kept | first,
+            facts={"queue": queue, "entries": entries, "guidance": guidance, "reuse": reuse},
             late=late,
         )
 
@@ -184,9 +194,9 @@ class _Clock:
     def start(self) -> None:
         self._last = time.perf_counter()
 
-    def done(self, actions: Iterable[Action]) -> Iterator[ActionDone]:
+    def done(self, actions: Iterable[Action], reused: bool = False) -> Iterator[ActionDone]:
         """Report what has been done since the last report."""
         now = time.perf_counter()
         for action in actions:
-            yield ActionDone(action, self._last, now)
+            yield ActionDone(action, self._last, now, reused)
         self.start()

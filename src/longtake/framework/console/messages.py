@@ -12,6 +12,7 @@ from longtake.caches import FeatureCache
 from longtake.errors import suggestion
 from longtake.guidance import Guidance
 from longtake.noise import NoiseInit
+from longtake.reuse import LayerReuse
 from longtake.schedulers import BlockScheduler
 from longtake.strategies import ParallelStrategy
 
@@ -20,6 +21,7 @@ _INTERFACES: dict[str, type] = {
     "model.noise": NoiseInit,
     "model.cache": FeatureCache,
     "model.guidance": Guidance,
+    "model.reuse": LayerReuse,
     "trainer.strategy": ParallelStrategy,
 }
 _FORMS = {

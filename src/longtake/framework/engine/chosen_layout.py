@@ -14,6 +14,7 @@ from longtake.framework.engine.pictures import check_pictures
 from longtake.framework.engine.preflight import (
     check_merges,
     check_request,
+    check_reuse,
     check_schedule,
     naming,
 )
@@ -88,6 +89,7 @@ class ChosenLayout:
         for request in requests:
             with naming(request):
                 workload = self.workloads.of(request)
+                check_reuse(model.reuse, workload, self.layout)
                 self.strategy.check(self.layout, workload)
                 self.memory.check(workload, self.layout, starts=request.encodes_frames)
         self._checked.update(requests)
@@ -120,6 +122,8 @@ class ChosenLayout:
         if found:
             check_alike([files for _, _, files in found], model.generation_config.pipeline)
         communicator.make_groups(layout.groups)
+        if model.reuse is not None:
+            communicator.make_groups(layout.deciding_groups)
         self._settled = workload, self.strategy.connected(layout, workload, communicator)
 
     def check_joined(self, communicator: Communicator) -> None:

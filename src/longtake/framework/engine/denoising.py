@@ -47,6 +47,7 @@ def denoising(
         width=width,
         device=model.place.device,
         attention=model.attention,
+        reuse=model.reuse,
         dtype=model.place.dtype,
         communicator=communicator,
         start=None if workloads.copies_known_frames else start,

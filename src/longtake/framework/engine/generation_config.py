@@ -14,6 +14,7 @@ from longtake.models import Lora, ModelFamily, Placement, SamplerChoice, WeightF
 from longtake.models.layers.kernel import AttentionOption
 from longtake.models.samplers.timesteps import check_timesteps
 from longtake.noise import NoiseInit, SharedPool
+from longtake.reuse import ReuseChoice
 from longtake.schedulers import BlockScheduler, FifoQueue
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -101,6 +102,9 @@ class GenerationConfig:
             ``fp8`` or ``int8``.
         attention: diffusers' attention backend: ``native``, ``flash``, ``sage``, ...; or a kernel
             of your own, ``{class_path: my_package.MyKernel}`` (docs/attention.md).
+        reuse: Saves layers: runs the first one, and where that says much the same as before, adds
+            what the others added then (docs/layer-reuse.md): ``FirstBlockCache``,
+            ``AccumulatedChange``, or one of your own. Another video, so off by default.
         vae_tile: Decodes pictures in square tiles of so many pixels, which overlap by a quarter;
             several decode devices share a video's tiles. Left out: whole pictures.
         start_noise: Where given frames (``data.start``, ``end``, ``keyframes``) are held in their
@@ -148,6 +152,7 @@ class GenerationConfig:
     vae_dtype: Dtype = "float32"
     cache_format: KeptFormat = "model"
     attention: AttentionOption = "native"
+    reuse: ReuseChoice = None
     vae_tile: int | None = None
     start_noise: float = 0.5
     timesteps_per: Literal["model", "frame"] = "model"

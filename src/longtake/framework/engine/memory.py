@@ -13,7 +13,7 @@ from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.models.counting import WeightCount
 from longtake.models.decoders.tiles import tile_grid
 from longtake.models.footprint import Footprint, measure
-from longtake.plan.cost.memory import RankMemory, rank_memory
+from longtake.plan.cost.memory import RankMemory, rank_memory, reused_bytes
 from longtake.plan.cost.rundown import Widest, rundown
 from longtake.plan.cost.simulator import bounded
 from longtake.plan.layout import Layout
@@ -95,6 +95,7 @@ class RunMemory:
         for rank in range(layout.size):
             mesh = rank < layout.mesh.size
             kept = frames * frame_bytes(workload, layout, rank) if mesh else 0
+            reused = reused_bytes(workload, layout, rank, window) if mesh else 0
             memory = rank_memory(
                 workload,
                 layout,
@@ -102,7 +103,7 @@ class RunMemory:
                 footprint,
                 window,
                 weights=self._weights(workload, layout, rank, weights) if mesh else 0,
-                kv=int(kept * per_number / workload.item_bytes),
+                kv=int(kept * per_number / workload.item_bytes) + reused,
                 starts=starts,
             )
             if config.offload == "layers" and mesh:

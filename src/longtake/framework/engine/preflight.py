@@ -10,7 +10,7 @@ from typing import Final
 
 import torch
 
-from longtake.caches import settled_held_frames
+from longtake.caches import forwards, settled_held_frames
 from longtake.errors import ConfigurationError, LongtakeError, ModelError
 from longtake.framework.engine.request import Request
 from longtake.models import AttentionKernel, BackboneSpec, ModelFamily, ModelFolder, Placement
@@ -19,9 +19,11 @@ from longtake.models.layers.kernel import AttentionChoice
 from longtake.models.loading.encoders import check_encoder
 from longtake.models.loading.headers import read_headers
 from longtake.models.loading.lora import LoraFile
+from longtake.plan.check.methods import first_tasks
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Axis
 from longtake.plan.workload import Workload
+from longtake.reuse import LayerReuse
 from longtake.schedulers import BlockScheduler
 
 TRANSFORMERS = ("transformer", "transformer_2")
@@ -153,6 +155,31 @@ def check_merges(choice: AttentionChoice, layout: Layout) -> None:
             f"model.attention is {type(choice).__name__}, which gives no log-sum-exp, so a ring of "
             f"{layout.mesh.ring} devices cannot merge what each makes of its keys; set ring: 1 and "
             f"share heads instead (ulysses), or write the kernel's with_lse."
+        )
+
+
+def check_reuse(reuse: LayerReuse | None, workload: Workload, layout: Layout) -> None:
+    """Refuse layers that are reused where somebody waits for what they make.
+
+    Raises:
+        ConfigurationError: Says what to choose instead.
+    """
+    if reuse is None:
+        return
+    name = type(reuse).__name__
+    if layout.aco:
+        raise ConfigurationError(
+            f"model.reuse is {name}, but with aco other devices attend heads of every layer; set "
+            f"aco: false, or leave model.reuse out."
+        )
+    tasks, _ = first_tasks(workload)
+    kept = [one for one in forwards(tasks, workload.cache) if one.window.keeps]
+    if kept:
+        raise ConfigurationError(
+            f"model.reuse is {name}, whose layers leave no keys and values when they are reused, "
+            f"but {type(workload.cache).__name__} keeps those of {kept[0].task.name} for others; "
+            f"choose the cache NoCache (longtake methods: for FifoQueue, ContextWindows, "
+            f"FullSequence), or leave model.reuse out."
         )
 
 

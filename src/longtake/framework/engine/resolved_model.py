@@ -41,6 +41,7 @@ from longtake.models.layers.kernel import chosen_kernel
 from longtake.models.loading.guard import reading
 from longtake.models.loading.tokenizers import check_text
 from longtake.models.samplers.shift import shift_of
+from longtake.reuse import LayerReuse
 
 
 @final
@@ -66,6 +67,7 @@ class ResolvedModel:
         settings: Those in force: the user's, and the model's own where the user gave none.
         guidance: Branches and scales.
         attention: The kernel of all attention.
+        reuse: When layers are reused; ``None``: never.
         skipped: What of LoRAs is skipped, in sentences.
         weights_checked: Whether the weights are here and are those of the model.
 
@@ -104,6 +106,7 @@ class ResolvedModel:
         check_guidance(generation_config.guidance_scale_2, self.spec)
         self.settings = settled(generation_config, self.defaults, self.spec.experts)
         self.guidance = _guidance(generation_config.guidance, self.settings, self.spec)
+        self.reuse = _reuse(generation_config)
         self.attention = chosen_kernel(generation_config.attention)
         self.sampler()  # or a refusal
         if self.folder.structure is None:
@@ -174,6 +177,23 @@ class ResolvedModel:
 
 def _is_own(family: ModelFamily) -> bool:
     return type(family).__module__.split(".")[0] == "longtake"
+
+
+def _reuse(generation_config: GenerationConfig) -> LayerReuse | None:
+    if generation_config.reuse is None:
+        return None
+    made = generation_config.reuse()
+    if not isinstance(made, LayerReuse):
+        raise ConfigurationError(
+            f"model.reuse makes a {type(made).__name__}, which is no rule of reuse: give the "
+            f"class_path of a subclass of longtake.reuse.LayerReuse."
+        )
+    if generation_config.offload == "layers":
+        raise ConfigurationError(
+            "model.reuse is chosen with offload: layers, which brings each layer in its turn; "
+            "leave one of them out."
+        )
+    return made
 
 
 def _guidance(choice: GuidanceChoice, settings: Defaults, spec: BackboneSpec) -> Guidance:

@@ -51,6 +51,7 @@ class Workloads:
             tiles=len(self._tiles(height, width).tiles),
             prompt_changes=prompt_changes(request, model.spec.compression),
             known=self._known(request),
+            reuses=model.reuse is not None,
         )
 
     def counted(self, workload: Workload) -> Workload:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -101,6 +102,25 @@ def rank_memory(
         start=footprint.start if output and starts else 0,
         host=text,
     )
+
+
+def reused_bytes(workload: Workload, layout: Layout, rank: int, window: Widest) -> int:
+    """Return the bytes of hidden states that a rank keeps so that layers can be reused."""
+    if not workload.reuses:
+        return 0
+    coordinate = layout.mesh.coordinate(rank)
+    stage, cfg = coordinate[Axis.PIPE], coordinate[Axis.CFG]
+    numbers = -(-workload.window_tokens(window.frames) // layout.sequence)
+    numbers *= workload.spec.model_dim
+    first = _FP32 if stage == 0 and cfg == 0 else 0  # of the prompt's branch
+    branches = sum(map(len, layout.batches_at(cfg)))
+    rest = branches * workload.item_bytes if stage == layout.mesh.pipe - 1 else 0
+    return _windows(workload) * numbers * (first + rest)
+
+
+def _windows(workload: Workload) -> int:
+    """Return how many windows an iteration has at most."""
+    return max(Counter(task.iteration for task in bounded(workload).tasks()).values())
 
 
 def _batch(layout: Layout, rank: int) -> int:

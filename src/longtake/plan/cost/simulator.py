@@ -214,7 +214,8 @@ def message_bytes(workload: Workload, message: Message, sequence: int = 1) -> in
     """
     if message.kind is Kind.HOP:
         tokens = -(-workload.window_tokens(message.frames) // sequence)
-        return len(message.branches) * tokens * workload.spec.model_dim * workload.item_bytes
+        rows = len(message.branches) * (1 + workload.reuses)  # after the first layer, too
+        return rows * tokens * workload.spec.model_dim * workload.item_bytes
     if message.kind is Kind.HEADS:
         return 8
     if message.kind in COLLECTED:  # bytes of red, green and blue

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from longtake.errors import ConfigurationError
 from longtake.task import FrameRange, Task
 
 
@@ -45,6 +46,20 @@ class CutState:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     late: tuple[LateBlock, ...] = ()
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor of some tokens and heads.
+
+        Raises:
+            ConfigurationError: The tokens and heads were cut otherwise.
+        """
+        if name not in self.tensors:
+            raise ConfigurationError(
+                "the run cannot go on with other ring and Ulysses degrees: its snapshot holds what "
+                "each device has kept of its own tokens and heads; choose the degrees that it was "
+                "begun with; another number of stages is fine."
+            )
+        return self.tensors[name]
 
     @classmethod
     def joined(cls, states: Iterable[CutState]) -> Self:

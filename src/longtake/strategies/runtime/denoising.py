@@ -18,6 +18,7 @@ from longtake.models.layers.kernel import AttentionChoice
 from longtake.models.samplers.base import SamplerState
 from longtake.noise import StepNoise
 from longtake.plan.ir.actions import Action
+from longtake.reuse import LayerReuse
 from longtake.strategies.pipedit.co_attention import CoAttention
 from longtake.strategies.runtime.cuts import Cuts, CutState
 from longtake.task import Enter, FrameRange, Task
@@ -51,6 +52,7 @@ class Denoising:
         clip: Known frames ``(1, C, F, H, W)`` that the schedule's blocks are copies of, instead of
             being held in their place.
         cuts: Where the request is cut, for what it holds to be saved; ``None``: nowhere.
+        reuse: When the layers behind the first are reused; ``None``: never.
         kept: The format that kept keys and values are held in.
         resumed: What it held at the cut from which on it goes on; ``None``: it begins.
     """
@@ -75,6 +77,7 @@ class Denoising:
     step_noise: StepNoise | None = None
     clip: Tensor | None = None
     cuts: Cuts | None = None
+    reuse: LayerReuse | None = None
     kept: KeptFormat = "model"
     resumed: CutState | None = None
 
@@ -208,11 +211,13 @@ class ActionDone:
         action: Which one.
         start: When it began, in seconds of ``time.perf_counter``.
         stop: When it ended; on a GPU, when its work was queued.
+        reused: Whether it was the computing of layers, and those behind the first were reused.
     """
 
     action: Action
     start: float
     stop: float
+    reused: bool = False
 
 
 Progress: TypeAlias = TaskDone | BlockDone | ActionDone

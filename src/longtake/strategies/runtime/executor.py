@@ -50,6 +50,7 @@ from longtake.strategies.runtime.denoising import (
 from longtake.strategies.runtime.drain import answers
 from longtake.strategies.runtime.guided_blocks import GuidedBlocks
 from longtake.strategies.runtime.messages import Drained, Mailbox
+from longtake.strategies.runtime.reuse_decider import ReuseDecider
 from longtake.strategies.runtime.stretches import Stretches
 from longtake.strategies.runtime.task_forward import TaskForward
 from longtake.task import FrameRange, Task
@@ -95,9 +96,12 @@ class Executor:
         self._is_output = rank == layout.output_rank
         self._role = RankRole.of(layout, rank)
         self._share = TokenShare.of(layout, rank, work.backbone.spec.heads, work.communicator)
+        self._decider = ReuseDecider.of(work, layout, rank, self._share.place)
         self._models = {
-            batch: TaskForward(work, batch, self._share) for batch in self._role.batches
+            batch: TaskForward(work, batch, self._share, self._decider)
+            for batch in self._role.batches
         }
+        self._reused = False
         self._together = computing_together(layout, rank)
         self._queue = BlockQueue(work if self._is_output else replace(work, resumed=None))
         self._guided = GuidedBlocks(work)
@@ -158,6 +162,11 @@ class Executor:
         for model in self._models.values():
             features, facts["entries"] = model.state()
             tensors |= features
+        if self._decider is not None:
+            first, reuse = self._decider.state()
+            tensors |= first
+            if self._is_output:
+                facts["reuse"] = reuse
         if self._role.combines:
             guided, facts["guidance"] = self._guided.state()
             tensors |= guided
@@ -173,7 +182,10 @@ class Executor:
     def _open_links(self) -> None:
         first, work = self._stretches.look(LOOKED_AT), self._work
         found = links(self._schedule, first, work.request, self._layout)
-        work.communicator.open(found, self._layout.groups)
+        groups = self._layout.groups
+        if work.reuse is not None:
+            groups += self._layout.deciding_groups
+        work.communicator.open(found, groups)
 
     def _forwards(self) -> Iterator[Forward]:
         """Yield the tasks up to the next cut or to where the run is closed; note what is begun."""
@@ -200,7 +212,8 @@ class Executor:
     def _timed(self, action: Action) -> Iterator[Progress]:
         start = time.perf_counter()
         done = list(self._do(action))
-        yield ActionDone(action, start, time.perf_counter())
+        reused = self._reused and isinstance(action, Compute)
+        yield ActionDone(action, start, time.perf_counter(), reused)
         yield from done
 
     def _do(self, action: Action) -> Iterator[Progress]:
@@ -247,6 +260,7 @@ class Executor:
             hidden = self._take(Kind.HOP, action, action.branches)
         heads = self._heads_given(action)
         hidden = model.layers(begun.forward, hidden, action.layers, heads)
+        self._reused = model.reused
         if not self._role.is_last:
             self._put(Kind.HOP, action, action.branches, hidden)
         elif begun.task.runs:
@@ -345,7 +359,10 @@ class Executor:
             case Kind.HOP:
                 tokens = message.frames * spec.tokens_per_frame(work.height, work.width)
                 mine = len(self._share.tokens(tokens + spec.text_tokens))
-                shape: tuple[int, ...] = (len(message.branches), mine, spec.model_dim)
+                rows = len(message.branches)
+                if work.reuse is not None:  # see Passing
+                    rows, mine = 2 * rows, mine + 1
+                shape: tuple[int, ...] = (rows, mine, spec.model_dim)
                 dtype = work.dtype
             case Kind.PREDICTION:
                 shape = (len(message.branches), *picture)

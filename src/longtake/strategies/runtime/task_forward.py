@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 from torch import Tensor
@@ -16,6 +19,8 @@ from longtake.strategies.exchange import TokenShare, overlap
 from longtake.strategies.runtime.denoising import Denoising
 from longtake.strategies.runtime.finite import FiniteWatch
 from longtake.strategies.runtime.perturbed_layer import run_layer
+from longtake.strategies.runtime.reuse_decider import ReuseDecider
+from longtake.strategies.runtime.reused_layers import Passing, ReusedLayers
 from longtake.strategies.runtime.saved_features import SavedFeatures, features_state
 from longtake.strategies.runtime.window_attention import WindowAttention
 from longtake.task import Frames, Task
@@ -33,16 +38,30 @@ class TaskForward:
         work: The request.
         branches: Guidance branches that run as one batch; ``None`` for all of them.
         share: The tokens and heads that are this rank's; ``None`` for all of them.
+        decider: Decides with other first stages where layers are reused; ``None``: this rank has
+            all branches and tokens, or a later stage.
+
+    Attributes:
+        reused: Whether the last task's layers were reused.
     """
 
     def __init__(
-        self, work: Denoising, branches: range | None = None, share: TokenShare | None = None
+        self,
+        work: Denoising,
+        branches: range | None = None,
+        share: TokenShare | None = None,
+        decider: ReuseDecider | None = None,
     ) -> None:
         self._work = work
         self._share = share or TokenShare.whole(work.backbone.spec.heads)
         every = work.guidance.branches
         self._branches = range(len(every)) if branches is None else branches
         self._rows = [every[branch] for branch in self._branches]
+        self.reused = False
+        self._decider, self._reused_layers = decider, None
+        if work.reuse is not None:
+            place = "" if self._share.size == 1 else self._share.place
+            self._reused_layers = ReusedLayers(work, self._branches, place)
         self._steps: dict[float, Any] = {}
         self._tokens = work.backbone.spec.tokens_per_frame(work.height, work.width)
         self._rotary: dict[tuple[Frames, int], tuple[int, Rotary]] = {}
@@ -57,7 +76,10 @@ class TaskForward:
 
     def state(self) -> tuple[dict[str, Tensor], list[Any]]:
         """Return what is kept between two tasks: tensors by name, and the entries."""
-        return features_state(self.store, self._table, self._branches, self._share)
+        tensors, entries = features_state(self.store, self._table, self._branches, self._share)
+        if self._reused_layers is not None:
+            tensors |= self._reused_layers.state()
+        return tensors, entries
 
     def embed(self, forward: Forward, latents: Tensor) -> Tensor:
         """Return hidden states ``(B, S + L, M)`` of the window's latents ``(1, C, F, H, W)``.
@@ -113,14 +135,58 @@ class TaskForward:
         if begin == 0:
             begin = -1
             self._watch.add(hidden)
-        for index in layers:
-            attend = attention.layer(index, backbone.token_groups(index))
-            wanted = (*hidden.shape[:2], spec.heads, spec.head_dim)
-            attend = checked(attend, f"layer {index} of {spec.name}", wanted)
-            hidden = run_layer(backbone, index, hidden, context, attend, self._rows)
-            self._watch.add(hidden)
+        run = partial(self._layer, attention, context)
+        if self._reused_layers is None:
+            for index in layers:
+                hidden = run(index, hidden)
+        else:
+            hidden = self._reusing(self._reused_layers, run, forward, hidden, layers)
         self._watch.end(forward.task, begin)
         return hidden
+
+    def _layer(
+        self,
+        attention: WindowAttention,
+        context: LayerContext[Any, Any],
+        index: int,
+        hidden: Tensor,
+    ) -> Tensor:
+        backbone, spec = self._work.backbone, self._work.backbone.spec
+        attend = attention.layer(index, backbone.token_groups(index))
+        wanted = (*hidden.shape[:2], spec.heads, spec.head_dim)
+        attend = checked(attend, f"layer {index} of {spec.name}", wanted)
+        hidden = run_layer(backbone, index, hidden, context, attend, self._rows)
+        self._watch.add(hidden)
+        return hidden
+
+    def _reusing(
+        self,
+        reused_layers: ReusedLayers,
+        run: Callable[[int, Tensor], Tensor],
+        forward: Forward,
+        hidden: Tensor,
+        layers: range,
+    ) -> Tensor:
+        """Run layers unless they are reused: between stages travels what is needed for it."""
+        if layers.start:
+            passing = Passing.unpacked(hidden)
+        else:
+            first = run(0, hidden)
+            passing = Passing(first, first, self._decided(forward, hidden, first))
+        self.reused, hidden = passing.reused, passing.hidden
+        for index in () if passing.reused else range(max(1, layers.start), layers.stop):
+            hidden = run(index, hidden)
+        passing = replace(passing, hidden=hidden)
+        is_last = layers.stop == self._work.backbone.spec.layers
+        return reused_layers.finished(forward, passing) if is_last else passing.packed()
+
+    def _decided(self, forward: Forward, before: Tensor, after: Tensor) -> bool:
+        if self._decider is None:
+            raise ConfigurationError(
+                "model.reuse is chosen, but the strategy runs tasks in a way of its own, without "
+                "a ReuseDecider; choose one of longtake's strategies, or leave model.reuse out."
+            )
+        return self._decider.decide(forward, before, after)
 
     def predict(self, forward: Forward, hidden: Tensor) -> Tensor:
         """Return the branches' predictions of the task's own frames, ``(B, C, F, H, W)``.

@@ -28,6 +28,7 @@ pytest.register_assert_rewrite(
             "decoder",
             "attention",
             "guidance",
+            "reuse",
             "samplers",
         )
     )
@@ -40,6 +41,7 @@ from longtake.testing.contracts.decoder import VideoDecoderContract  # noqa: E40
 from longtake.testing.contracts.frame_levels import FrameLevelsContract  # noqa: E402
 from longtake.testing.contracts.guidance import GuidanceContract  # noqa: E402
 from longtake.testing.contracts.noise import NoiseInitContract  # noqa: E402
+from longtake.testing.contracts.reuse import LayerReuseContract  # noqa: E402
 from longtake.testing.contracts.samplers import SamplerContract  # noqa: E402
 from longtake.testing.contracts.schedulers import BlockSchedulerContract  # noqa: E402
 from longtake.testing.contracts.strategies import ParallelStrategyContract  # noqa: E402
@@ -51,6 +53,7 @@ __all__ = [
     "FeatureCacheContract",
     "FrameLevelsContract",
     "GuidanceContract",
+    "LayerReuseContract",
     "NoiseInitContract",
     "ParallelStrategyContract",
     "SamplerContract",

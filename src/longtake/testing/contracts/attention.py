@@ -25,9 +25,10 @@ class AttentionKernelContract(ABC):
     """Where operands are."""
     heads: ClassVar[int] = 3
     head_dim: ClassVar[int] = 32
-    tolerances: ClassVar[Mapping[torch.dtype, float]] = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
+    tolerances: ClassVar[Mapping[torch.dtype, float]] = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
     """Dtypes that the kernel takes, each with the largest difference from float64, relative to
-    the largest value. An approximate kernel says why it has more."""
+    the largest value: bfloat16 rounds scores, weights and results to 0.4 % each. An approximate
+    kernel says why it has more."""
 
     @abstractmethod
     def kernel(self) -> AttentionKernel:

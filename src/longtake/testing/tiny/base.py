@@ -23,6 +23,7 @@ from longtake.models.text import join_prompts, split_prompts
 from longtake.models.wan import WanBackbone
 from longtake.noise import DrawnStepNoise, NoiseInit, NoiseSource, SharedPool
 from longtake.plan.devices import Hardware
+from longtake.reuse import LayerReuse
 from longtake.schedulers import BlockScheduler, FifoQueue
 from longtake.strategies import Communicator, Denoising, Workload
 from longtake.task import FrameRange
@@ -225,6 +226,7 @@ class TinyCase:
         sampler: diffusers' scheduler class.
         scales: Guidance scale per expert.
         guidance: Makes the guidance of its settings.
+        reuse: When layers are reused.
         second_prompt_at: Latent frame from which on blocks have another prompt.
         frame_levels: Whether the model is told a timestep per frame.
         seed: Of weights, noise and prompts.
@@ -239,6 +241,7 @@ class TinyCase:
     sampler: str = "UniPCMultistepScheduler"
     scales: tuple[float, ...] = (5.0,)
     guidance: Callable[[GuidanceSettings], Guidance] = ClassifierFreeGuidance
+    reuse: LayerReuse | None = None
     second_prompt_at: int | None = None
     frame_levels: bool = False
     seed: int = 0
@@ -326,4 +329,5 @@ def tiny_denoising(
         device=torch.device("cpu"),
         communicator=communicator,
         step_noise=DrawnStepNoise(source),
+        reuse=case.reuse,
     )

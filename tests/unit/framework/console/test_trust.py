@@ -25,12 +25,13 @@ from longtake.models import AttentionKernel, ModelFamily, Sampler
 from longtake.models.layers.kernel import check_backend
 from longtake.models.trust import HUB_KERNELS, PLUGINS, kernel_commit, plugins_allowed
 from longtake.noise import NoiseInit
+from longtake.reuse import LayerReuse
 from longtake.schedulers import BlockScheduler
 from longtake.strategies import ParallelStrategy
 
 CONTRACTS = (
     *(BlockScheduler, NoiseInit, FeatureCache, ParallelStrategy, ModelFamily, Sampler),
-    *(Guidance, AttentionKernel),
+    *(Guidance, AttentionKernel, LayerReuse),
     LongtakeCallback,
 )
 """Whose subclasses a config may name, anybody's."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from longtake.caches import NoCache
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.request import PromptAt, Request
@@ -14,10 +15,11 @@ from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.workloads import Workloads
 from longtake.models import Placement, open_for_plan
 from longtake.models.footprint import Footprint
-from longtake.plan.cost.memory import rank_memory
+from longtake.plan.cost.memory import rank_memory, reused_bytes
 from longtake.plan.cost.profiles import profile
 from longtake.plan.cost.rundown import Widest, rundown
-from longtake.plan.cost.simulator import bounded
+from longtake.plan.cost.simulator import bounded, message_bytes
+from longtake.plan.ir.actions import Kind, Message
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
 from longtake.schedulers import FifoQueue
@@ -139,3 +141,20 @@ def test_what_a_decoder_keeps_grows_with_the_picture() -> None:
     small, large = plan.memory.footprint(8, 8), plan.memory.footprint(16, 16)
     assert large.decoder_state == 4 * small.decoder_state
     assert (large.text, large.decoder) == (small.text, small.decoder)
+
+
+def test_reused_layers_are_kept_on_the_first_and_the_last_stage() -> None:
+    # 3 blocks, windows of 2 + 3 + 2 frames of 6 tokens of 24 numbers: 3 x 42 x 24 = 3,024. In fp32
+    # the prompt's branch on the first stage, both branches on the last one.
+    case = TinyCase(scheduler=FifoQueue(3, 2), cache=NoCache(), latent_frames=11)
+    workload, window = replace(case.workload, reuses=True), Widest(frames=7, context=0)
+    serial = Layout.serial(4, 2)
+    stages = replace(serial, mesh=Mesh(pipe=2), stages=(range(2), range(2, 4)))
+    apart = replace(serial, mesh=Mesh(cfg=2), batches=(range(1), range(1, 2)))
+    assert reused_bytes(workload, serial, 0, window) == 3_024 * (4 + 2 * 4)
+    assert [reused_bytes(workload, stages, rank, window) for rank in range(2)] == [12_096, 24_192]
+    assert [reused_bytes(workload, apart, rank, window) for rank in range(2)] == [24_192, 12_096]
+    assert reused_bytes(case.workload, serial, 0, window) == 0
+    hop = Message(kind=Kind.HOP, index=0, block=0, step=0, branches=range(2), frames=7)
+    sizes = [message_bytes(one, hop) for one in (case.workload, workload)]
+    assert sizes == [2 * 42 * 24 * 4, 4 * 42 * 24 * 4]
