@@ -51,7 +51,7 @@ function _shtab_longtake_using
 end
 
 set -g _shtab_longtake_commands predict plan models configs methods convert doctor calibrate verify
-set -g _shtab_longtake_opts_with_value --actions --compare --config --data --data.end --data.fps --data.height --data.keyframes --data.keyframes.help --data.negative_prompt --data.num_frames --data.prompts --data.prompts.help --data.seed --data.start --data.start_frames --data.width --device --dtype --extend --format --height --keep_latents --keep_snapshots --key --model --model.attention --model.attention.help --model.cache --model.cache.help --model.cache_format --model.dtype --model.family --model.family.help --model.flow_shift --model.guidance --model.guidance.help --model.guidance_scale --model.guidance_scale_2 --model.lora --model.lora.help --model.noise --model.noise.help --model.offload --model.pipeline --model.prompt_template --model.quantize --model.quantize.help --model.revision --model.sampler --model.sampler.help --model.scheduler --model.scheduler.help --model.start_noise --model.steps --model.timesteps --model.timesteps_per --model.vae_dtype --model.vae_tile --model.variant --model.weights --model.weights_2 --output --overwrite --plan --print_config --profile --progress --resume --save --snapshot_seconds --text_encoder --timeline --trainer --trainer.accelerator --trainer.callbacks --trainer.callbacks.help --trainer.deterministic --trainer.devices --trainer.num_nodes --trainer.strategy --trainer.strategy.help --trainer.transport --vae --video --video.crf --video.format --video.label --video.zoom --width
+set -g _shtab_longtake_opts_with_value --actions --compare --config --data --data.end --data.fps --data.height --data.keyframes --data.keyframes.help --data.negative_prompt --data.num_frames --data.prompts --data.prompts.help --data.seed --data.start --data.start_frames --data.width --device --dtype --extend --format --height --keep_latents --keep_snapshots --key --model --model.attention --model.attention.help --model.cache --model.cache.help --model.cache_format --model.dtype --model.family --model.family.help --model.flow_shift --model.guidance --model.guidance.help --model.guidance_scale --model.guidance_scale_2 --model.lora --model.lora.help --model.noise --model.noise.help --model.offload --model.pipeline --model.prompt_template --model.quantize --model.quantize.help --model.reuse --model.reuse.help --model.revision --model.sampler --model.sampler.help --model.scheduler --model.scheduler.help --model.start_noise --model.steps --model.timesteps --model.timesteps_per --model.vae_dtype --model.vae_tile --model.variant --model.weights --model.weights_2 --output --overwrite --plan --print_config --profile --progress --resume --save --snapshot_seconds --text_encoder --timeline --trainer --trainer.accelerator --trainer.callbacks --trainer.callbacks.help --trainer.deterministic --trainer.devices --trainer.num_nodes --trainer.strategy --trainer.strategy.help --trainer.transport --vae --video --video.crf --video.format --video.label --video.zoom --width
 
 complete -c longtake -e
 complete -c longtake -f
@@ -113,6 +113,8 @@ complete -c longtake -n '_shtab_longtake_using predict' -l model.vae_dtype -xka 
 complete -c longtake -n '_shtab_longtake_using predict' -l model.cache_format -xka "model fp8 int8" -d _
 complete -c longtake -n '_shtab_longtake_using predict' -l model.attention.help -x -d _
 complete -c longtake -n '_shtab_longtake_using predict' -l model.attention -x -d _
+complete -c longtake -n '_shtab_longtake_using predict' -l model.reuse.help -x -d _
+complete -c longtake -n '_shtab_longtake_using predict' -l model.reuse -x -d _
 complete -c longtake -n '_shtab_longtake_using predict' -l model.vae_tile -x -d _
 complete -c longtake -n '_shtab_longtake_using predict' -l model.start_noise -x -d _
 complete -c longtake -n '_shtab_longtake_using predict' -l model.timesteps_per -xka "model frame" -d _
@@ -193,6 +195,8 @@ complete -c longtake -n '_shtab_longtake_using plan' -l model.vae_dtype -xka "fl
 complete -c longtake -n '_shtab_longtake_using plan' -l model.cache_format -xka "model fp8 int8" -d _
 complete -c longtake -n '_shtab_longtake_using plan' -l model.attention.help -x -d _
 complete -c longtake -n '_shtab_longtake_using plan' -l model.attention -x -d _
+complete -c longtake -n '_shtab_longtake_using plan' -l model.reuse.help -x -d _
+complete -c longtake -n '_shtab_longtake_using plan' -l model.reuse -x -d _
 complete -c longtake -n '_shtab_longtake_using plan' -l model.vae_tile -x -d _
 complete -c longtake -n '_shtab_longtake_using plan' -l model.start_noise -x -d _
 complete -c longtake -n '_shtab_longtake_using plan' -l model.timesteps_per -xka "model frame" -d _
