@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any
@@ -126,12 +127,16 @@ def test_options_of_a_model() -> None:
     assert (config.variant, config.revision, config.lora) == (None, None, None)
     assert isinstance(config.noise, SharedPool)
     assert isinstance(config.cache, NextBlockKV)
+    assert config.guidance is None, "classifier-free, with guidance_scale"
+    assert config.reuse is None, "every layer of every task is computed"
     scheduler = config.scheduler
     assert isinstance(scheduler, FifoQueue)
     assert (scheduler.block_frames, scheduler.context_frames, scheduler.stride) == (8, 8, 1)
     assert {one.name for one in fields(config)} == {
-        *MODEL, "pipeline", "variant", "revision", "scheduler", "noise", "cache", "lora"
-    }  # fmt: skip
+        *MODEL,
+        *("pipeline", "variant", "revision", "scheduler", "noise", "cache", "guidance"),
+        *("reuse", "lora"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -141,9 +146,27 @@ def test_options_of_a_model() -> None:
         (Layout, {"chunks": 1, "decoders": 0, "tiled": False, "aco": False}),
         (
             Workload,
-            {"layer_bytes": 0.0, "requests": 1, "tiles": 1, "prompt_changes": (), "known": 0},
+            {
+                "layer_bytes": 0.0,
+                "requests": 1,
+                "tiles": 1,
+                "prompt_changes": (),
+                "known": 0,
+                "reuses": False,
+            },
         ),
-        (Hardware, {"hiding": 1.0}),
+        (
+            Hardware,
+            {
+                "hiding": 1.0,
+                "memory_bandwidth": math.inf,
+                "half_rate": 0.0,
+                "attention": 0.0,
+                "node_size": 0,
+                "node_bandwidth": math.inf,
+                "node_latency": 0.0,
+            },
+        ),
         (
             Asked,
             {
