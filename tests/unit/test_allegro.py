@@ -30,9 +30,17 @@ from longtake.api import (
     VideoDecoderContract,
     hidden_states,
 )
+from longtake.models.registry import _FAMILIES
 
 ROOT: Final = Path(__file__).parents[2] / "examples" / "allegro"
+# Collecting this module registers the family; tests of other modules see the package's own alone.
+_FAMILIES.pop("AllegroPipeline")
 PLACE: Final = Placement(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_FAMILIES, "AllegroPipeline", AllegroFamily)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from longtake.framework.data import PromptData, PromptOptions
 from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.preflight import check_modules
 from longtake.framework.engine.request import Request, VideoOptions
+from longtake.framework.engine.verification import Verdict, verify
 from longtake.framework.main import main
 from longtake.framework.module import VideoModule
 from longtake.framework.trainer import InferenceTrainer
@@ -41,6 +42,8 @@ NOT_OPTIONS: dict[object, str] = {
     Mp4Writer: "is given them by frame_writer, and says how its format takes them",
     FragmentEncoder: "is given them by Mp4Writer",
     check_modules: "has another meaning of two of the words: what is loaded, not what is asked for",
+    Verdict: "what was found, not what is asked for",
+    verify: "compares a clip with a pipeline's: nothing of it is left to the model",
     frame_writer: "gets what VideoWriter was given, all of it and no default",
 }
 

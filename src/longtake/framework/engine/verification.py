@@ -188,8 +188,6 @@ def _by_diffusers(engine: Engine, request: Request, noise: Tensor) -> Tensor:
     latents: Tensor = made(**given).frames.cpu().float()
     del made
     gc.collect()
-    if place.device.type == "cuda":
-        torch.cuda.empty_cache()
     if form is _tokens:
         return latents.transpose(1, 2).reshape(noise.shape)
     return form(latents)

@@ -176,6 +176,7 @@ def request_of(folder: ModelFolder, picture: Path | None) -> Request:
         num_frames=compression.video_frames(LATENT_FRAMES),
         height=HEIGHT,
         width=WIDTH,
+        fps=family_of(folder).defaults(folder).fps,
         start=None if picture is None else str(picture),
     )
 
