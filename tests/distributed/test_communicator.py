@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
 import socket
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -88,6 +90,26 @@ def fail_anew(communicator: Communicator) -> str:
     time.sleep(1.2)  # two beats
     communicator.check("go on")
     return "goes on"
+
+
+def leave(communicator: Communicator) -> bool:
+    """Make and close a communicator; return whether it, and so its groups' threads, are gone."""
+    del communicator
+    gc.disable()
+    try:
+        other = Communicator.connect(torch.device("cpu"), CHANNELS, timedelta(seconds=30))
+        assert other.agree(True)
+        gone = weakref.ref(other)
+        other.close()
+        del other
+        return gone() is None
+    finally:
+        gc.enable()
+
+
+def test_nothing_keeps_a_communicator_that_is_closed() -> None:
+    """The threads of a group look for messages all the time, as long as it is there."""
+    assert rank_pool(2).run(leave) == [True, True]
 
 
 def test_a_communicator_does_not_fail_with_a_later_one() -> None:

@@ -68,7 +68,9 @@ class Communicator:
         self.transport = transport or GlooTransport()
         self.activity = activity or Activity()
         self._host = host
-        self._store = None if store is None else RunStore(store, rank, self.check)
+        self._store: RunStore | None = None
+        if store is not None and watch is not None:  # not ``self.check``: a circle keeps groups
+            self._store = RunStore(store, rank, watch.check)
         self._watch = watch
         self._requests = 0
         self._agreed = 0
@@ -136,9 +138,8 @@ class Communicator:
         Raises:
             RankFailure: Names this rank, what it waited for, and the cause.
         """
-        cause = None if self._watch is None else self._watch.cause()
-        if cause is not None:
-            raise RankFailure(f"rank {self.rank} waited to {waiting_for}, but {cause}.")
+        if self._watch is not None:
+            self._watch.check(waiting_for)
 
     def wait(self, delivery: Delivery, waiting_for: str, other: int) -> None:
         """Wait until a message is through.

@@ -11,6 +11,7 @@ from typing import Any, Final, final
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from longtake.comm.activity import Activity, Overdue
+from longtake.errors import RankFailure
 
 _BEAT: Final = 0.5
 """Seconds between two signs of life."""
@@ -86,6 +87,12 @@ class Watchdog:
         cause = self._found()
         self._told = cause is not None
         return cause
+
+    def check(self, waiting_for: str) -> None:
+        """Refuse to wait on when another rank is gone; see ``Communicator.check``."""
+        cause = self.cause()
+        if cause is not None:
+            raise RankFailure(f"rank {self._rank} waited to {waiting_for}, but {cause}.")
 
     def _found(self) -> str | None:
         if self._cause is None and (silent := self._silent()) > self._stall:
