@@ -90,38 +90,37 @@ def test_classes_of_ones_own_come_by_their_class_paths(config: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("choice", "sentence"),
+    ("key", "choice", "sentence"),
     [
         (
+            "guidance",
             "{class_path: PerturbedAttentionGuidance, init_args: {layers: [9]}}",
             "PerturbedAttentionGuidance is to perturb layer 9, but the model has layers 0 to 3",
         ),
-        ("{class_path: AdaptiveProjectedGuidance, init_args: {norm: -2}}", "norm is -2"),
-        ("ClassifierFreeGuidanc", "the nearest is ClassifierFreeGuidance"),
-        ("EmbeddedGuidance", "this model is not told a scale"),
+        (
+            "guidance",
+            "{class_path: AdaptiveProjectedGuidance, init_args: {norm: -2}}",
+            "norm is -2",
+        ),
+        ("guidance", "ClassifierFreeGuidanc", "the nearest is ClassifierFreeGuidance"),
+        ("guidance", "EmbeddedGuidance", "this model is not told a scale"),
+        ("reuse", "FirstBlockCache", "but NextBlockKV keeps those of task"),
+        (
+            "reuse",
+            "{class_path: FirstBlockCache, init_args: {threshold: -1}}",
+            "threshold is -1; the least",
+        ),
     ],
 )
-def test_a_guidance_that_cannot_be_is_refused_in_a_sentence(
-    config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, choice: str, sentence: str
+def test_a_choice_that_cannot_be_is_refused_in_a_sentence(
+    config: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    key: str,
+    choice: str,
+    sentence: str,
 ) -> None:
-    own = f"  steps: 3\n  guidance: {choice}\n"
-    config.write_text(config.read_text().replace("  steps: 3\n", own))
-    done = run_here(capsys, "predict", "--config", config, "--output", tmp_path / "out")
-    assert done.returncode == 2
-    assert sentence in " ".join(done.stderr.split())
-
-
-@pytest.mark.parametrize(
-    ("choice", "sentence"),
-    [
-        ("FirstBlockCache", "but NextBlockKV keeps those of task"),
-        ("{class_path: FirstBlockCache, init_args: {threshold: -1}}", "threshold is -1; the least"),
-    ],
-)
-def test_a_rule_that_cannot_be_is_refused_in_a_sentence(
-    config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, choice: str, sentence: str
-) -> None:
-    own = f"  steps: 3\n  reuse: {choice}\n"
+    own = f"  steps: 3\n  {key}: {choice}\n"
     config.write_text(config.read_text().replace("  steps: 3\n", own))
     done = run_here(capsys, "predict", "--config", config, "--output", tmp_path / "out")
     assert done.returncode == 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import final
 
 from torch import Tensor
@@ -52,13 +52,13 @@ class WeakenedGuidance(Guidance):
     def __init__(
         self,
         settings: GuidanceSettings,
-        layers: Sequence[int],
-        scale: float,
-        weakened_start: float,
-        weakened_stop: float,
-        rescale: float,
-        start: float,
-        stop: float,
+        layers: list[int],
+        scale: float = 2.8,
+        weakened_start: float = 0.01,
+        weakened_stop: float = 0.2,
+        rescale: float = 0.0,
+        start: float = 0.0,
+        stop: float = 1.0,
     ) -> None:
         super().__init__(settings)
         name, last = type(self).__name__, settings.layers - 1
@@ -134,21 +134,6 @@ class PerturbedAttentionGuidance(WeakenedGuidance):
         stop: Share of the steps after which it ends.
     """
 
-    def __init__(
-        self,
-        settings: GuidanceSettings,
-        layers: list[int],
-        scale: float = 2.8,
-        weakened_start: float = 0.01,
-        weakened_stop: float = 0.2,
-        rescale: float = 0.0,
-        start: float = 0.0,
-        stop: float = 1.0,
-    ) -> None:
-        super().__init__(
-            settings, layers, scale, weakened_start, weakened_stop, rescale, start, stop
-        )
-
     @property
     @override
     def weakened(self) -> Branch:
@@ -172,21 +157,6 @@ class SkipLayerGuidance(WeakenedGuidance):
         start: Share of the steps before classifier-free guidance begins.
         stop: Share of the steps after which it ends.
     """
-
-    def __init__(
-        self,
-        settings: GuidanceSettings,
-        layers: list[int],
-        scale: float = 2.8,
-        weakened_start: float = 0.01,
-        weakened_stop: float = 0.2,
-        rescale: float = 0.0,
-        start: float = 0.0,
-        stop: float = 1.0,
-    ) -> None:
-        super().__init__(
-            settings, layers, scale, weakened_start, weakened_stop, rescale, start, stop
-        )
 
     @property
     @override
