@@ -105,8 +105,8 @@ def _class_lines(name: str, cls: type[Any]) -> Iterator[str]:
         for one in fields(cls):
             optional = one.default is not MISSING or one.default_factory is not MISSING
             yield f"    field {one.name}: {one.type}{' = ...' if optional else ''}"
-    elif "__init__" in vars(cls) and not getattr(cls, "_is_protocol", False):
-        yield f"    def __init__{_signature(vars(cls)['__init__'])}"
+    elif _is_ours(cls, "__init__") and not getattr(cls, "_is_protocol", False):
+        yield f"    def __init__{_signature(cls.__init__)}"
     for member in sorted(dir(cls)):
         private = member.startswith("_") and member != "__call__"
         # A suite's tests are what it refuses: it may learn to refuse more.
