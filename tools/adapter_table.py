@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
+import marked_part
 from longtake.framework.console.models_report import cards
 from longtake.models import ModelCard, registered
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-BEGIN, END = "<!-- tools/adapter_table.py: begin -->\n", "<!-- tools/adapter_table.py: end -->\n"
 STARTS = {"none": "no", "optional": "yes", "always": "always"}
 
 
@@ -46,9 +46,7 @@ def table() -> str:
 
 def replaced(readme: str) -> str:
     """Return the README's text with the table as it is now."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{table()}{END}{after}"
+    return marked_part.replaced(readme, "tools/adapter_table.py", table())
 
 
 def _head() -> list[str]:

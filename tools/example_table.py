@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import marked_part
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-BEGIN, END = "<!-- tools/example_table.py: begin -->\n", "<!-- tools/example_table.py: end -->\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +110,7 @@ def table() -> str:
 
 def replaced(readme: str) -> str:
     """Return the README's text with the table as it is now."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{table()}{END}{after}"
+    return marked_part.replaced(readme, "tools/example_table.py", table())
 
 
 def _rows() -> Iterator[str]:

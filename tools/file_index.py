@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+import marked_part
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "longtake"
 PAGE = ROOT / "docs" / "architecture.md"
-BEGIN, END = "<!-- tools/file_index.py: begin -->\n", "<!-- tools/file_index.py: end -->\n"
 
 
 def modules() -> list[Path]:
@@ -36,9 +37,7 @@ def index() -> str:
 
 def replaced(page: str) -> str:
     """Return the page's text with the index as it is now."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{index()}{END}{after}"
+    return marked_part.replaced(page, "tools/file_index.py", index())
 
 
 def _lines() -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import Any, Final
 import torch
 import yaml
 
+import marked_part
 from longtake.caches import NextBlockKV, NoCache
 from longtake.framework.engine.comparison import Choice, best_of, compare
 from longtake.framework.engine.generation_config import GenerationConfig, Quantization
@@ -33,7 +34,6 @@ from longtake.schedulers import FifoQueue
 ROOT: Final = Path(__file__).parents[1]
 FOLDER: Final = ROOT / "configs" / "gpu"
 PAGE: Final = ROOT / "docs" / "gpus.md"
-BEGIN, END = "<!-- tools/gpu_configs.py: begin -->", "<!-- tools/gpu_configs.py: end -->"
 SPARE: Final = 0.9
 """Of a device's memory: the rest is for the driver, kernels' workspaces and fragments."""
 MODELS: Final = {n: f"Wan-AI/Wan2.1-T2V-{n.upper()}-Diffusers" for n in ("1.3b", "14b")}
@@ -272,10 +272,8 @@ def main() -> None:
                 file = FOLDER / f"{name_of(model, gb, devices)}.yaml"
                 file.write_text(yaml_of(model, gb, devices, fit), encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    lines = "\n".join(tables(every))
-    PAGE.write_text(f"{before}{BEGIN}\n{lines}\n{END}{after}", encoding="utf-8")
+    made = "".join(f"{line}\n" for line in tables(every))
+    PAGE.write_text(marked_part.replaced(page, "tools/gpu_configs.py", made), encoding="utf-8")
 
 
 if __name__ == "__main__":

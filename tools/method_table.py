@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import marked_part
 from longtake.framework.console.methods_report import Method, made, methods
 from longtake.plan.cost.methods import method_cost
 from longtake.testing.pairs import CACHES, SCHEDULERS, STEPS, pair, refusal
@@ -58,10 +59,7 @@ def pairs() -> str:
 def replaced(page: str) -> str:
     """Return the page's text with the tables as they are now."""
     for name, table in ((_COSTS, costs()), (_PAIRS, pairs())):
-        begin, end = comment(name, "begin"), comment(name, "end")
-        before, _, rest = page.partition(begin)
-        _, _, after = rest.partition(end)
-        page = f"{before}{begin}{table}{end}{after}"
+        page = marked_part.replaced(page, f"tools/method_table.py, {name}", table)
     return page
 
 

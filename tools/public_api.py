@@ -16,13 +16,13 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import marked_part
 from longtake import api
 
 ROOT = Path(__file__).parents[1]
 STUB = ROOT / "src" / "longtake" / "api.pyi"
 SIGNATURES = ROOT / "docs" / "api" / "signatures.txt"
 PAGE = ROOT / "docs" / "api.md"
-BEGIN, END = "<!-- tools/public_api.py: begin -->\n", "<!-- tools/public_api.py: end -->\n"
 
 
 def stub() -> str:
@@ -72,9 +72,7 @@ def table() -> str:
 
 def replaced(page: str) -> str:
     """Return the page's text with the table as it is now."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{table()}{END}{after}"
+    return marked_part.replaced(page, "tools/public_api.py", table())
 
 
 def _paragraphs(snapshot: str) -> dict[str, list[str]]:
