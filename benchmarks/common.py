@@ -5,10 +5,14 @@ Imports nothing heavy: the parent of a memory measurement stays small.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
-from collections.abc import Sequence
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -63,6 +67,39 @@ def machine() -> str:
         f"Python {platform.python_version()}, torch {version('torch')}, "
         f"OMP_NUM_THREADS {threads}"
     )
+
+
+def measured_apart(
+    script: str, options: Namespace, mode: str, environment: Mapping[str, str] = STEADY_ALLOCATOR
+) -> dict[int, list[dict[str, float]]]:
+    """Return what a script measures of each length, in processes of their own, in turn.
+
+    Args:
+        script: Of the benchmark; as ``--child MODE`` it prints its measurement as JSON.
+        options: Of its command line: ``frames`` (the lengths), ``repeats``, ``pipeline``, ``size``.
+        mode: What the child does.
+        environment: What is set for it.
+    """
+    found: dict[int, list[dict[str, float]]] = {frames: [] for frames in options.frames}
+    for _ in range(options.repeats):
+        for frames in options.frames:
+            found[frames].append(measured_once(script, options, mode, frames, environment))
+    return found
+
+
+def measured_once(
+    script: str,
+    options: Namespace,
+    mode: str,
+    frames: int,
+    environment: Mapping[str, str] = STEADY_ALLOCATOR,
+) -> dict[str, float]:
+    """Return one measurement of ``measured_apart``."""
+    command = [sys.executable, script, "--child", mode, "--frames", str(frames), str(frames)]
+    command += ["--pipeline", options.pipeline, "--size", str(options.size)]
+    done = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, check=True)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +29,8 @@ from benchmarks.common import (
     STEADY_ALLOCATOR,
     growth,
     machine,
+    measured_apart,
+    measured_once,
     megabytes,
     reset_peak,
     resident,
@@ -67,15 +67,12 @@ def main() -> None:
 
 def _report(options: argparse.Namespace) -> None:
     short = options.frames[0]
-    difference = _child(options, "equal", short)["difference"]
+    environment = {} if options.default_malloc else STEADY_ALLOCATOR
+    difference = measured_once(__file__, options, "equal", short, environment)["difference"]
     print(f"streamed and whole decode of {short} video frames, float64: {difference:.1e} apart\n")
     rows = []
     for mode in ["stream", *(["whole"] if options.control else [])]:
-        found: dict[int, list[dict[str, float]]] = {frames: [] for frames in options.frames}
-        for _ in range(options.repeats):
-            for frames in options.frames:
-                found[frames].append(_child(options, mode, frames))
-        rows += _rows(mode, found)
+        rows += _rows(mode, measured_apart(__file__, options, mode, environment))
     header = ["decode", "video frames", "peak above loaded, MB", "peak, MB", "seconds"]
     print(table(header, rows))
 
@@ -93,15 +90,6 @@ def _rows(mode: str, found: dict[int, list[dict[str, float]]]) -> list[list[str]
     )
     rows[-1].append("")
     return rows
-
-
-def _child(options: argparse.Namespace, mode: str, frames: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", mode, "--frames", str(frames), str(frames)]
-    command += ["--pipeline", options.pipeline, "--size", str(options.size)]
-    env = os.environ | ({} if options.default_malloc else STEADY_ALLOCATOR)
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True)
-    result: dict[str, float] = json.loads(done.stdout)
-    return result
 
 
 def _latents(folder: ModelFolder, options: argparse.Namespace) -> Iterator[Tensor]:

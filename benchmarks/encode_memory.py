@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,9 +21,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import (
     PEAK,
-    STEADY_ALLOCATOR,
     growth,
     machine,
+    measured_apart,
     megabytes,
     reset_peak,
     resident,
@@ -49,11 +47,7 @@ def main() -> None:
     print(machine(), flush=True)
     rows = []
     for mode in ["stream", *(["whole"] if options.control else [])]:
-        found: dict[int, list[dict[str, float]]] = {frames: [] for frames in options.frames}
-        for _ in range(options.repeats):
-            for frames in options.frames:
-                found[frames].append(_child(options, mode, frames))
-        rows += _rows(mode, found)
+        rows += _rows(mode, measured_apart(__file__, options, mode))
     print(table(["encode", "video frames", "peak above loaded, MB", "seconds of CPU"], rows))
 
 
@@ -63,16 +57,6 @@ def _rows(mode: str, found: dict[int, list[dict[str, float]]]) -> list[list[str]
     rows = [[mode, str(n), megabytes(above[n]), f"{seconds[n]:.1f}"] for n in found]
     short, long = found
     return [*rows, [mode, "growth", growth(above[short], above[long]), ""]]
-
-
-def _child(options: argparse.Namespace, mode: str, frames: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", mode, "--frames", str(frames), str(frames)]
-    command += ["--pipeline", options.pipeline, "--size", str(options.size)]
-    done = subprocess.run(
-        command, env=os.environ | STEADY_ALLOCATOR, stdout=subprocess.PIPE, check=True
-    )
-    result: dict[str, float] = json.loads(done.stdout)
-    return result
 
 
 def _measured(options: argparse.Namespace) -> dict[str, float]:

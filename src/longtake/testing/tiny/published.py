@@ -133,6 +133,15 @@ _QWEN_AND_BYT5 = {
     "tokenizer_2": _Tokenizer(named="ByT5Tokenizer", save=save_byt5_tokenizer),
 }
 
+_COGVIDEOX15: Final = partial(
+    cogvideox,
+    rotary=True,
+    patch_size_t=2,
+    patch_bias=False,
+    sample_frames=81,
+    sample_height=300,
+    sample_width=300,
+)
 _MODELS: Final = {
     "Wan2.1-T2V": _Model(pipeline="WanPipeline", tokenizers=_UMT5, parts=wan),
     "Wan2.2-T2V-A14B": _Model(pipeline="WanPipeline", tokenizers=_UMT5, parts=wan_two_experts),
@@ -209,31 +218,12 @@ _MODELS: Final = {
     "CogVideoX1.5-5B": _Model(
         pipeline="CogVideoXPipeline",
         tokenizers=_sentencepiece_only(226),
-        parts=partial(
-            cogvideox,
-            rotary=True,
-            patch_size_t=2,
-            patch_bias=False,
-            sample_frames=81,
-            sample_height=300,
-            sample_width=300,
-        ),
+        parts=_COGVIDEOX15,
     ),
     "CogVideoX1.5-5B-I2V": _Model(
         pipeline="CogVideoXImageToVideoPipeline",
         tokenizers=_sentencepiece_only(226),
-        parts=partial(
-            cogvideox,
-            rotary=True,
-            in_channels=32,
-            out_channels=16,
-            ofs_embed_dim=64,
-            patch_size_t=2,
-            patch_bias=False,
-            sample_frames=81,
-            sample_height=300,
-            sample_width=300,
-        ),
+        parts=partial(_COGVIDEOX15, in_channels=32, out_channels=16, ofs_embed_dim=64),
     ),
     "CogVideoX-5b-I2V": _Model(
         pipeline="CogVideoXImageToVideoPipeline",
