@@ -20,6 +20,8 @@ from statistics import mean, median
 
 import psutil
 
+from longtake.processor import processor_name
+
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout."""
 
@@ -55,14 +57,9 @@ def reset_peak() -> None:
 
 def machine() -> str:
     """Return date, machine, load and versions in one line."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = re.findall(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE)
-        cpu = names[0] if names else cpu
     threads = os.environ.get("OMP_NUM_THREADS", "default")
     return (
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {psutil.cpu_count()} x {cpu}, "
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {psutil.cpu_count()} x {processor_name()}, "
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB; load {os.getloadavg()[0]:.1f}; "
         f"Python {platform.python_version()}, torch {version('torch')}, "
         f"OMP_NUM_THREADS {threads}"

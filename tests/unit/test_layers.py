@@ -16,7 +16,7 @@ LAYERS: Final = (
     ("plugins",),
     ("ready_configs",),
     ("quick_help",),
-    ("threads",),
+    ("processor", "threads"),
     ("task",),
     ("schedulers",),
     ("noise",),

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -17,6 +14,7 @@ from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.workloads import Workloads
 from longtake.models.loading.lora import LoraFile
+from longtake.processor import processor_name
 
 _ALONE: Final = "one device was asked for"
 _CHOSEN: Final = (
@@ -76,17 +74,9 @@ def request_described(
 
 def hardware(device: torch.device) -> dict[str, Any]:
     """Return what of a machine may change bits, and how large it is."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     return {
         "device": name,
         "cores": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
     }
-
-
-def _processor() -> str:
-    """Return the processor's name."""
-    listed = Path("/proc/cpuinfo")
-    text = listed.read_text(errors="replace") if listed.exists() else ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1] if found else platform.processor() or platform.machine()
