@@ -13,7 +13,7 @@ from longtake.errors import ModelError
 from longtake.models.base import AnyBackbone, Grid, LayerContext, Operand, Placement
 from longtake.models.counting import NothingPadded
 from longtake.models.layers.kernel import attention_kernel, made
-from longtake.models.layers.operands import check_hidden, checked
+from longtake.models.layers.operands import check_hidden, checked, dtype_name
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.meta_inputs import META, forward_inputs
 from longtake.models.registry import ModelFamily
@@ -113,13 +113,9 @@ def _naming(where: str, dtype: torch.dtype) -> Iterator[None]:
         if dtype == torch.float32:
             raise
         raise ModelError(
-            f"{where} fails in {_named(dtype)} (model.dtype), and not in float32, so a cast is "
+            f"{where} fails in {dtype_name(dtype)} (model.dtype), and not in float32, so a cast is "
             f"missing: {_said(error)}"
         ) from error
-
-
-def _named(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _said(error: Exception) -> str:

@@ -81,8 +81,8 @@ def check_hidden(where: str, hidden: Tensor, before: Tensor) -> None:
         )
     if hidden.dtype != before.dtype:
         raise ModelError(
-            f"{where} returns hidden states in {_name(hidden.dtype)} that came in "
-            f"{_name(before.dtype)}: a cast is missing."
+            f"{where} returns hidden states in {dtype_name(hidden.dtype)} that came in "
+            f"{dtype_name(before.dtype)}: a cast is missing."
         )
 
 
@@ -102,8 +102,9 @@ def _likely(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
 
 
 def _listed(dtypes: Mapping[str, torch.dtype]) -> str:
-    return ", ".join(f"{name} in {_name(dtype)}" for name, dtype in dtypes.items())
+    return ", ".join(f"{name} in {dtype_name(dtype)}" for name, dtype in dtypes.items())
 
 
-def _name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return a dtype as options write it: ``bfloat16``."""
     return str(dtype).removeprefix("torch.")
