@@ -107,9 +107,6 @@ class RingWork:
             found.append([[part.own_compute(batch) for part in parts] for batch in batches])
         return found
 
-    def _seconds(self, computed: list[Compute]) -> list[float]:
-        return [compute_seconds(self._layout, self._workload, one) for one in computed]
-
     def _place(self, rank: int) -> tuple[int, int]:
         coordinate = self._layout.mesh.coordinate(rank)
         return coordinate[Axis.CFG], coordinate[Axis.PIPE]
