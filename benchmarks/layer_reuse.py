@@ -1,6 +1,7 @@
 """Measures what reusing layers saves and costs: layer calls, and the distance to the whole video.
 
     python benchmarks/layer_reuse.py
+    python benchmarks/layer_reuse.py --cache NextBlockKV
 
 Makes one video of the bundled model with every layer, then with ``FirstBlockCache`` at several
 thresholds and ``AccumulatedChange``, on one device; then the first threshold on two stages, Ulysses
@@ -24,7 +25,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import machine, table
 
-from longtake.caches import NoCache
+from longtake.caches import FeatureCache, NextBlockKV, NoCache
 from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
 from longtake.plan.ir.actions import Compute
 from longtake.reuse import AccumulatedChange, FirstBlockCache, ReuseChoice
@@ -40,6 +41,7 @@ from longtake.strategies import (
 )
 from longtake.testing.ranks import RankPool
 
+CACHES: dict[str, FeatureCache] = {"NoCache": NoCache(), "NextBlockKV": NextBlockKV()}
 PROMPT = "a red circle moving diagonally on a teal background"
 
 
@@ -93,6 +95,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--steps", type=int, default=50, help="Denoising steps.")
     options.add_argument("--frames", type=int, default=65, help="Video frames.")
+    options.add_argument("--cache", choices=CACHES, default="NoCache", help="Feature cache.")
     asked = options.parse_args()
     request = Request(
         prompts=(PromptAt(text=PROMPT),), num_frames=asked.frames, height=64, width=64
@@ -100,7 +103,7 @@ def main() -> None:
     plain = GenerationConfig(
         pipeline="demo",
         scheduler=FifoQueue(8, 8),
-        cache=NoCache(),
+        cache=CACHES[asked.cache],
         steps=asked.steps,
         guidance_scale=2.0,
         dtype="float32",
@@ -128,7 +131,9 @@ def main() -> None:
     }.items():
         ranks = pool.run(make, strategy, replace(plain, reuse=rule), request)
         rows.append(row(name, where, ranks, whole, layers, first))
-    print(f"{machine()}; {asked.frames} frames, {asked.steps} steps, {layers} layers\n")
+    print(
+        f"{machine()}; {asked.frames} frames, {asked.steps} steps, {layers} layers, {asked.cache}\n"
+    )
     header = (
         "rule",
         "where",

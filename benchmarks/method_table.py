@@ -29,8 +29,9 @@ from benchmarks.pipedit_models import half_precision
 from benchmarks.wan_workloads import HEIGHT, SIZES, WIDTH, workload_of
 
 from longtake.caches import FeatureCache, NextBlockKV, NoCache, RollingKV, SameStepKV
-from longtake.framework.engine.preflight import frame_bytes, held_frames
+from longtake.framework.engine.preflight import held_frames
 from longtake.models.decoders.tiles import TileGrid
+from longtake.plan.cost.memory import frame_bytes
 from longtake.plan.cost.profiles import profile
 from longtake.plan.cost.simulator import Simulation, bounded, simulate
 from longtake.plan.devices import Hardware

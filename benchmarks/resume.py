@@ -42,19 +42,20 @@ from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.disk import snapshot_bytes
 from longtake.framework.engine.journal import Journal
 from longtake.framework.engine.keeper import RunKeeper
-from longtake.framework.engine.preflight import frame_bytes, held_frames
+from longtake.framework.engine.preflight import held_frames
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.snapshot_cuts import SnapshotCuts
 from longtake.framework.engine.workloads import Workloads
 from longtake.models import Placement, open_for_plan
 from longtake.noise import Independent, SharedPool
+from longtake.plan.cost.memory import frame_bytes
 from longtake.plan.cost.profiles import profile
 from longtake.plan.workload import Workload
 from longtake.schedulers import CascadeQueue, FifoQueue
 from longtake.strategies import BlockDone, DualParal, SingleDevice
 from longtake.strategies.runtime.cuts import CutState
-from longtake.testing.ranks import rank_pool
+from longtake.testing.ranks import RankPool
 
 METHODS: dict[str, Callable[[str], GenerationConfig]] = {
     "NextBlockKV": lambda pipeline: GenerationConfig(
@@ -215,7 +216,7 @@ def make_all(name: str, pipeline: str, pairs: int, frames: int, ranks: int) -> l
     """Return runs without and with all that is saved, taking turns, but for the first pair."""
     if ranks == 1:
         return taking_turns(Communicator.alone(), name, pipeline, pairs, frames)
-    return rank_pool(ranks).run(taking_turns, name, pipeline, pairs, frames)[0]
+    return RankPool(ranks, timeout=1800.0).run(taking_turns, name, pipeline, pairs, frames)[0]
 
 
 def taking_turns(

@@ -3,7 +3,6 @@
 In YAML, with the folder of this file in ``PYTHONPATH``::
 
     model:
-      cache: NoCache
       reuse: {class_path: own_reuse.EverySecond, init_args: {threshold: 0.2}}
 """
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from longtake.caches import NoCache
+from longtake.caches import NextBlockKV, NoCache, SameStepKV
 from longtake.plan.ir.actions import Compute
 from longtake.reuse import AccumulatedChange, FirstBlockCache
 from longtake.schedulers import FifoQueue
@@ -39,6 +39,9 @@ QUEUE: Final = TinyCase(scheduler=FifoQueue(3, 2), cache=NoCache(), steps=8, lat
 REUSED: Final = {
     "queue": replace(QUEUE, reuse=FirstBlockCache(0.45)),
     "queue, accumulated": replace(QUEUE, reuse=AccumulatedChange(1.0)),
+    "queue, kept": replace(QUEUE, cache=NextBlockKV(), reuse=FirstBlockCache(0.45)),
+    "queue, kept by step": replace(QUEUE, cache=SameStepKV(), reuse=FirstBlockCache(0.45)),
+    "causal": replace(CASES["cascade-stride-2-recache"], steps=8, reuse=FirstBlockCache(0.8)),
     "windows": replace(CASES["context-windows"], steps=8, reuse=FirstBlockCache(0.45)),
 }
 STRATEGIES: Final[dict[str, ParallelStrategy]] = {
@@ -82,8 +85,9 @@ def test_all_ranks_decide_alike_and_as_one_device(name: str, strategy: str) -> N
 
 
 @pytest.mark.parametrize("strategy", ["stages", "ulysses"])
-def test_a_request_goes_on_with_what_was_known(strategy: str) -> None:
-    case, (_, blocks) = REUSED["queue"], serial("queue")
+@pytest.mark.parametrize("name", ["queue", "queue, kept"])
+def test_a_request_goes_on_with_what_was_known(name: str, strategy: str) -> None:
+    case, (_, blocks) = REUSED[name], serial(name)
     tasks = len(list(case.workload.tasks()))
     ranks = rank_pool(2).run(run_cut, STRATEGIES[strategy], case, [tasks // 2])
     state = CutState.joined(states[0] for _, states in ranks)

@@ -10,7 +10,7 @@ import torch
 from diffusers import FirstBlockCacheConfig
 from torch import Tensor
 
-from longtake.caches import NoCache
+from longtake.caches import Chunk, FeatureCache, FeatureStore, NextBlockKV, NoCache, SameStepKV
 from longtake.plan.ir.actions import Compute
 from longtake.reuse import FirstBlockCache, LayerReuse
 from longtake.schedulers import FifoQueue, FullSequence
@@ -91,6 +91,34 @@ def test_a_threshold_of_nothing_changes_nothing() -> None:
     words, (same,) = decided(tiny_denoising(replace(CLIP, reuse=FirstBlockCache(0.0))))
     assert not any(words)
     assert torch.equal(same, plain)
+
+
+@pytest.mark.parametrize("cache", [NextBlockKV(), SameStepKV()], ids=repr)
+@torch.no_grad()
+def test_layers_that_are_passed_by_leave_what_they_left_before(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = TinyCase(scheduler=FifoQueue(3, 2), cache=cache, steps=6, latent_frames=11)
+    found: dict[tuple[int, int], Tensor] = {}
+    put = FeatureStore.put
+
+    def noted(store: FeatureStore, chunk: Chunk, layer: int, k: Tensor, v: Tensor) -> None:
+        found[chunk.index, layer] = k
+        put(store, chunk, layer, k, v)
+
+    monkeypatch.setattr(FeatureStore, "put", noted)
+    words, _ = decided(tiny_denoising(replace(case, reuse=Always())))
+    last: dict[tuple[int, tuple[int, ...]], int] = {}
+    compared = 0
+    for forward, reused in zip(case.workload.forwards(), words, strict=True):
+        index, part = forward.task.index, (forward.task.block, forward.window.frames)
+        if reused and forward.window.keeps:
+            for layer in range(1, 4):
+                assert found[index, layer] is found[last[part], layer]
+            assert not torch.equal(found[index, 0], found[last[part], 0])
+            compared += 1
+        last[part] = index
+    assert compared >= 4
 
 
 class Always(LayerReuse):

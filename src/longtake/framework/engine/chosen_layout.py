@@ -86,10 +86,10 @@ class ChosenLayout:
         if self._settled is None:
             self._settled = self._lay_out(longest(requests), len(requests))
             check_merges(model.attention, self.layout)
+            check_reuse(model.reuse, self.layout)
         for request in requests:
             with naming(request):
                 workload = self.workloads.of(request)
-                check_reuse(model.reuse, workload, self.layout)
                 self.strategy.check(self.layout, workload)
                 self.memory.check(workload, self.layout, starts=request.encodes_frames)
         self._checked.update(requests)

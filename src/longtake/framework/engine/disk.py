@@ -11,9 +11,12 @@ from typing import Final
 from longtake.errors import OutputError
 from longtake.framework.engine.journal import KeepLatents
 from longtake.framework.engine.keeper import KeepSnapshots
-from longtake.framework.engine.preflight import frame_bytes as cached_frame_bytes
 from longtake.framework.engine.preflight import held_frames
 from longtake.framework.engine.snapshot_files import KEPT
+from longtake.plan.cost.memory import frame_bytes as cached_frame_bytes
+from longtake.plan.cost.memory import reused_bytes
+from longtake.plan.cost.rundown import rundown
+from longtake.plan.cost.simulator import bounded
 from longtake.plan.layout import Layout
 from longtake.plan.workload import Workload
 
@@ -43,7 +46,11 @@ def snapshot_bytes(workload: Workload, layout: Layout) -> int:
     queue = sum(longest) * frame_bytes(workload) * _TENSORS
     ranks = range(layout.mesh.size)
     cached = sum(cached_frame_bytes(workload, layout, rank) for rank in ranks)
-    return queue + held_frames(workload) * cached
+    if not workload.reuses:
+        return queue + held_frames(workload) * cached
+    window = rundown(bounded(workload)).widest
+    reused = sum(reused_bytes(workload, layout, rank, window) for rank in ranks)
+    return queue + held_frames(workload) * cached + reused
 
 
 def check_disk(

@@ -8,12 +8,12 @@ from typing import Final, Self, final
 
 from longtake.caches import FeatureCache, kept_bytes
 from longtake.errors import ConfigurationError
-from longtake.framework.engine.preflight import frame_bytes, held_frames, weight_bytes
+from longtake.framework.engine.preflight import held_frames, weight_bytes
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.models.counting import WeightCount
 from longtake.models.decoders.tiles import tile_grid
 from longtake.models.footprint import Footprint, measure
-from longtake.plan.cost.memory import RankMemory, rank_memory, reused_bytes
+from longtake.plan.cost.memory import RankMemory, frame_bytes, rank_memory, reused_bytes
 from longtake.plan.cost.rundown import Widest, rundown
 from longtake.plan.cost.simulator import bounded
 from longtake.plan.layout import Layout

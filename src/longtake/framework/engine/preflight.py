@@ -10,7 +10,7 @@ from typing import Final
 
 import torch
 
-from longtake.caches import forwards, settled_held_frames
+from longtake.caches import settled_held_frames
 from longtake.errors import ConfigurationError, LongtakeError, ModelError
 from longtake.framework.engine.request import Request
 from longtake.models import AttentionKernel, BackboneSpec, ModelFamily, ModelFolder, Placement
@@ -19,9 +19,8 @@ from longtake.models.layers.kernel import AttentionChoice
 from longtake.models.loading.encoders import check_encoder
 from longtake.models.loading.headers import read_headers
 from longtake.models.loading.lora import LoraFile
-from longtake.plan.check.methods import first_tasks
+from longtake.plan.cost.memory import frame_bytes
 from longtake.plan.layout import Layout
-from longtake.plan.mesh import Axis
 from longtake.plan.workload import Workload
 from longtake.reuse import LayerReuse
 from longtake.schedulers import BlockScheduler
@@ -158,28 +157,16 @@ def check_merges(choice: AttentionChoice, layout: Layout) -> None:
         )
 
 
-def check_reuse(reuse: LayerReuse | None, workload: Workload, layout: Layout) -> None:
+def check_reuse(reuse: LayerReuse | None, layout: Layout) -> None:
     """Refuse layers that are reused where somebody waits for what they make.
 
     Raises:
         ConfigurationError: Says what to choose instead.
     """
-    if reuse is None:
-        return
-    name = type(reuse).__name__
-    if layout.aco:
+    if reuse is not None and layout.aco:
         raise ConfigurationError(
-            f"model.reuse is {name}, but with aco other devices attend heads of every layer; set "
-            f"aco: false, or leave model.reuse out."
-        )
-    tasks, _ = first_tasks(workload)
-    kept = [one for one in forwards(tasks, workload.cache) if one.window.keeps]
-    if kept:
-        raise ConfigurationError(
-            f"model.reuse is {name}, whose layers leave no keys and values when they are reused, "
-            f"but {type(workload.cache).__name__} keeps those of {kept[0].task.name} for others; "
-            f"choose the cache NoCache (longtake methods: for FifoQueue, ContextWindows, "
-            f"FullSequence), or leave model.reuse out."
+            f"model.reuse is {type(reuse).__name__}, but with aco other devices attend heads of "
+            f"every layer; set aco: false, or leave model.reuse out."
         )
 
 
@@ -250,19 +237,6 @@ def held_frames(workload: Workload) -> int:
         workload = replace(workload, latent_frames=last.start)
     after = workload.prompt_changes[-1] if workload.prompt_changes else 0
     return settled_held_frames(workload.cache, workload.tasks(), QUIET_BLOCKS, after)
-
-
-def frame_bytes(workload: Workload, layout: Layout, rank: int) -> int:
-    """Return the bytes of a latent frame's keys and values in a rank's layers and branches.
-
-    Under Ulysses a rank keeps those of its heads; of the ranks of a ring one may have all tokens
-    of a frame.
-    """
-    coordinate, spec = layout.mesh.coordinate(rank), workload.spec
-    branches = sum(len(batch) for batch in layout.batches_at(coordinate[Axis.CFG]))
-    heads = -(-spec.heads // layout.mesh.ulysses)
-    per_layer = 2 * workload.tokens_per_frame * heads * spec.head_dim * workload.item_bytes
-    return per_layer * len(layout.layers(rank)) * branches
 
 
 def _check_size(name: str, pixels: int, multiple: int) -> None:

@@ -105,7 +105,11 @@ def rank_memory(
 
 
 def reused_bytes(workload: Workload, layout: Layout, rank: int, window: Widest) -> int:
-    """Return the bytes of hidden states that a rank keeps so that layers can be reused."""
+    """Return the bytes that a rank keeps so that layers can be reused.
+
+    Hidden states of each window in flight, and what each has left in the feature cache, which
+    outlives its readers until the block's next step.
+    """
     if not workload.reuses:
         return 0
     coordinate = layout.mesh.coordinate(rank)
@@ -115,7 +119,29 @@ def reused_bytes(workload: Workload, layout: Layout, rank: int, window: Widest) 
     first = _FP32 if stage == 0 and cfg == 0 else 0  # of the prompt's branch
     branches = sum(map(len, layout.batches_at(cfg)))
     rest = branches * workload.item_bytes if stage == layout.mesh.pipe - 1 else 0
-    return _windows(workload) * numbers * (first + rest)
+    left = _left_frames(workload) * frame_bytes(workload, layout, rank)
+    return _windows(workload) * numbers * (first + rest) + left
+
+
+def frame_bytes(workload: Workload, layout: Layout, rank: int) -> int:
+    """Return the bytes of a latent frame's keys and values in a rank's layers and branches.
+
+    Under Ulysses a rank keeps those of its heads; of the ranks of a ring one may have all tokens
+    of a frame.
+    """
+    coordinate, spec = layout.mesh.coordinate(rank), workload.spec
+    branches = sum(len(batch) for batch in layout.batches_at(coordinate[Axis.CFG]))
+    heads = -(-spec.heads // layout.mesh.ulysses)
+    per_layer = 2 * workload.tokens_per_frame * heads * spec.head_dim * workload.item_bytes
+    return per_layer * len(layout.layers(rank)) * branches
+
+
+def _left_frames(workload: Workload) -> int:
+    """Return how many latent frames' keys and values an iteration's tasks leave at most."""
+    left = Counter[int]()
+    for forward in bounded(workload).forwards():
+        left[forward.task.iteration] += len(forward.window.keeps)
+    return max(left.values())
 
 
 def _windows(workload: Workload) -> int:

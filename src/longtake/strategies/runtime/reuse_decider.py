@@ -22,6 +22,8 @@ from longtake.task import Frames, Task
 
 Part: TypeAlias = tuple[int, int, Frames]
 """A block, the expert at work, and the frames of the window: what is reused is of all three."""
+Left: TypeAlias = tuple[tuple[int, int | None], ...]
+"""Frames whose keys and values a task leaves, each with its last reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,14 @@ class _Known:
         step: The block's, then.
         reused: Forwards in a row whose layers were reused.
         memory: The rule's.
+        kept: The frames whose keys and values it has left, each with its last reader.
     """
 
     added: Tensor
     step: int
     reused: int = 0
     memory: float = 0.0
+    kept: Left = ()
 
 
 def part_of(work: Denoising, forward: Forward) -> Part:
@@ -46,6 +50,11 @@ def part_of(work: Denoising, forward: Forward) -> Part:
     task = forward.task
     expert = work.backbone.spec.expert(work.sampler.timesteps[task.step])
     return task.block, expert, forward.window.frames
+
+
+def left_by(forward: Forward) -> Left:
+    """Return whose keys and values a task leaves, and for whom."""
+    return tuple((entry.frame, kept.reader) for entry, kept in forward.window.keeps)
 
 
 def is_over(part: Part, step: int, task: Task) -> bool:
@@ -120,7 +129,9 @@ class ReuseDecider:
     def _exchanged(self, forward: Forward, added: Tensor) -> bool:
         """Have the output rank decide, and note what all that share the tokens have to know."""
         part, task = part_of(self._work, forward), forward.task
-        known = self._known.get(part)
+        known, left = self._known.get(part), left_by(forward)
+        if known is not None and known.kept != left:
+            known = None  # what it has left is not what this task must leave
         sums = torch.zeros(2, dtype=torch.float64, device=added.device)
         if known is not None:
             sums[0] = (added - known.added).abs().sum(dtype=torch.float64)
@@ -138,7 +149,7 @@ class ReuseDecider:
             keeps = reused and known is not None and self._rule.compares_with == "computed"
             kept = known.added if keeps and known is not None else added
             count = at.reused + 1 if reused else 0
-            self._known[part] = _Known(kept, task.step, count, memory)
+            self._known[part] = _Known(kept, task.step, count, memory, left)
             self._known = {
                 one: x for one, x in self._known.items() if not is_over(one, x.step, task)
             }
@@ -177,14 +188,15 @@ class ReuseDecider:
         """Return what is kept between two tasks: tensors by name, and facts (output rank)."""
         tensors = {name_of(part, "first", self._place): x.added for part, x in self._known.items()}
         facts = [
-            [block, expert, list(frames), x.step, x.reused, x.memory]
+            [block, expert, list(frames), x.step, x.reused, x.memory, list(x.kept)]
             for (block, expert, frames), x in self._known.items()
         ]
         return tensors, facts if self._index == 0 else []
 
     def _restore(self, facts: Sequence[Any]) -> None:
         assert self._work.resumed is not None
-        for block, expert, frames, step, reused, memory in facts:
+        for block, expert, frames, step, reused, memory, kept in facts:
             part = block, expert, tuple(frames)
             added = self._work.resumed.tensor(name_of(part, "first", self._place))
-            self._known[part] = _Known(added.to(self._work.device), step, reused, memory)
+            left = tuple((frame, reader) for frame, reader in kept)
+            self._known[part] = _Known(added.to(self._work.device), step, reused, memory, left)

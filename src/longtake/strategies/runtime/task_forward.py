@@ -18,6 +18,7 @@ from longtake.models.layers.operands import checked
 from longtake.strategies.exchange import TokenShare, overlap
 from longtake.strategies.runtime.denoising import Denoising
 from longtake.strategies.runtime.finite import FiniteWatch
+from longtake.strategies.runtime.left_features import LeftFeatures
 from longtake.strategies.runtime.perturbed_layer import run_layer
 from longtake.strategies.runtime.reuse_decider import ReuseDecider
 from longtake.strategies.runtime.reused_layers import Passing, ReusedLayers
@@ -62,6 +63,7 @@ class TaskForward:
         if work.reuse is not None:
             place = "" if self._share.size == 1 else self._share.place
             self._reused_layers = ReusedLayers(work, self._branches, place)
+        self._left = LeftFeatures(work, self._branches, self._share)
         self._steps: dict[float, Any] = {}
         self._tokens = work.backbone.spec.tokens_per_frame(work.height, work.width)
         self._rotary: dict[tuple[Frames, int], tuple[int, Rotary]] = {}
@@ -78,7 +80,7 @@ class TaskForward:
         """Return what is kept between two tasks: tensors by name, and the entries."""
         tensors, entries = features_state(self.store, self._table, self._branches, self._share)
         if self._reused_layers is not None:
-            tensors |= self._reused_layers.state()
+            tensors |= self._reused_layers.state() | self._left.state()
         return tensors, entries
 
     def embed(self, forward: Forward, latents: Tensor) -> Tensor:
@@ -140,7 +142,7 @@ class TaskForward:
             for index in layers:
                 hidden = run(index, hidden)
         else:
-            hidden = self._reusing(self._reused_layers, run, forward, hidden, layers)
+            hidden = self._reusing(self._reused_layers, attention, run, forward, hidden, layers)
         self._watch.end(forward.task, begin)
         return hidden
 
@@ -162,6 +164,7 @@ class TaskForward:
     def _reusing(
         self,
         reused_layers: ReusedLayers,
+        attention: WindowAttention,
         run: Callable[[int, Tensor], Tensor],
         forward: Forward,
         hidden: Tensor,
@@ -174,13 +177,24 @@ class TaskForward:
             first = run(0, hidden)
             passing = Passing(first, first, self._decided(forward, hidden, first))
         self.reused, hidden = passing.reused, passing.hidden
-        for index in () if passing.reused else range(max(1, layers.start), layers.stop):
-            hidden = run(index, hidden)
+        behind = range(max(1, layers.start), layers.stop)
+        self._left.restore(behind)
+        left = self._left.of(forward) if passing.reused else {}
+        for index in behind:
+            if passing.reused:
+                attention.pass_by(index, left.get(index, []))
+            else:
+                hidden = run(index, hidden)
         passing = replace(passing, hidden=hidden)
         is_last = layers.stop == self._work.backbone.spec.layers
-        return reused_layers.finished(forward, passing) if is_last else passing.packed()
+        if forward.task.runs:
+            self._left.note(forward, {index: attention.left[index] for index in behind})
+            hidden = reused_layers.finished(forward, passing) if is_last else hidden
+        return hidden if is_last else passing.packed()
 
     def _decided(self, forward: Forward, before: Tensor, after: Tensor) -> bool:
+        if not forward.task.runs:  # a pass over finished frames has no step before it
+            return False
         if self._decider is None:
             raise ConfigurationError(
                 "model.reuse is chosen, but the strategy runs tasks in a way of its own, without "

@@ -41,6 +41,9 @@ class WindowAttention:
         padding: How many of them, the last ones, no query may see: per branch, or one number for
             all branches.
         device: Where the operands of attention are.
+
+    Attributes:
+        left: By layer, the keys and values of each chunk that the task has left.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class WindowAttention:
         ]
         self._lay_out_keys(window, table, ring)
         self._groups: dict[TokenGroups, list[Group]] = {}
+        self.left: dict[int, list[tuple[Tensor, Tensor]]] = {}
         mine = ring[share.ring_index]
         self._video = len(overlap(mine, range(video)))
         self._before, self._after = (
@@ -95,6 +99,16 @@ class WindowAttention:
             groups: Of a layer whose self-attention is sparse.
         """
         return partial(self._attend, index, () if groups is None else self._split(groups))
+
+    def pass_by(self, layer: int, left: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Drop and leave what a layer would that is not run; in place of ``layer``.
+
+        Args:
+            layer: Its index.
+            left: Keys and values of each chunk that the task leaves.
+        """
+        self._drop(layer)
+        self._leave(layer, list(left))
 
     def _lay_out_keys(self, window: Window, table: FeatureTable, ring: Sequence[range]) -> None:
         """Number the window's keys: a ring's ranks must know how much the others hold of it."""
@@ -140,11 +154,18 @@ class WindowAttention:
         before = [self._read(piece, layer) for piece in self._before]
         after = [self._read(piece, layer) for piece in self._after]
         extended = self._joined(before, k, 0, after), self._joined(before, v, 1, after)
+        self._drop(layer)
+        self._leave(layer, [(select(k, tokens), select(v, tokens)) for _, tokens in self._keeps])
+        return extended
+
+    def _drop(self, layer: int) -> None:
         for drop in self._drops:
             self._store.drop(drop.chunk, layer, drop.rest)
-        for chunk, tokens in self._keeps:
-            self._store.put(chunk, layer, select(k, tokens), select(v, tokens))
-        return extended
+
+    def _leave(self, layer: int, left: list[tuple[Tensor, Tensor]]) -> None:
+        for (chunk, _), (k, v) in zip(self._keeps, left, strict=True):
+            self._store.put(chunk, layer, k, v)
+        self.left[layer] = left
 
     def _read(self, piece: Piece, layer: int) -> tuple[Tensor, Tensor]:
         k, v = (x[:, piece.tokens] for x in self._store.get(piece.chunk, layer))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from longtake.caches import NoCache
+from longtake.caches import NextBlockKV, NoCache
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.request import PromptAt, Request
@@ -155,6 +155,11 @@ def test_reused_layers_are_kept_on_the_first_and_the_last_stage() -> None:
     assert [reused_bytes(workload, stages, rank, window) for rank in range(2)] == [12_096, 24_192]
     assert [reused_bytes(workload, apart, rank, window) for rank in range(2)] == [24_192, 12_096]
     assert reused_bytes(case.workload, serial, 0, window) == 0
+    # Two of three blocks in flight leave 2 frames each for the one before them: 4 frames of 6
+    # tokens of 24 keys and 24 values, in 4 layers, 2 branches.
+    keeps = replace(workload, cache=NextBlockKV())
+    left = [reused_bytes(keeps, layout, 0, window) for layout in (serial, stages)]
+    assert left == [3_024 * 12 + 4 * 6 * 48 * 4 * 2 * 4, 12_096 + 4 * 6 * 48 * 2 * 2 * 4]
     hop = Message(kind=Kind.HOP, index=0, block=0, step=0, branches=range(2), frames=7)
     sizes = [message_bytes(one, hop) for one in (case.workload, workload)]
     assert sizes == [2 * 42 * 24 * 4, 4 * 42 * 24 * 4]
