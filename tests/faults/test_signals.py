@@ -111,6 +111,24 @@ def test_a_scheduler_that_repeats_itself_gives_no_second_order(
     assert content_of(out) == whole["queue"].content
 
 
+def test_a_scheduler_ends_an_endless_video_that_goes_on(model: Path, tmp_path: Path) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    run = [*options(model, "queue", 1), "--output", str(out)]
+    run += ["--data.num_frames", "null", "--data.prompts", "red shape moves left"]
+    run[run.index("none")] = "plain"
+    ended = run_forked(run, log, 1, Fault(0.0, signal.SIGTERM, None, MIDST))
+    assert ended.statuses == (ExitStatus.RESUMABLE,), ended.said
+    first = json.loads((out / "report.json").read_text())
+    assert first["exit_reason"] == "stopped"
+    onward = Fault(0.0, signal.SIGINT, None, "event=block_end request=0 block=5 ")
+    again = run_forked(["predict", "--resume", str(out)], log, 1, onward)
+    assert again.statuses == (ExitStatus.DONE,), again.said
+    report = json.loads((out / "report.json").read_text())
+    assert report["frames"] > first["frames"] + 24
+    with av.open(str(out / "0000" / "video.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == report["frames"]
+
+
 def test_a_run_that_was_started_by_nohup_outlives_its_terminal(
     model: Path, whole: dict[str, Whole], tmp_path: Path
 ) -> None:

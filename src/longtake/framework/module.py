@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from types import GeneratorType
@@ -142,8 +143,11 @@ class VideoModule(pl.LightningModule):
             case RequestEnded(request=request, reason=reason):
                 self._open = None
                 stopped = reason is ExitReason.STOPPED
-                # An endless video is meant to be stopped, once there is something of it.
-                self.cut_short |= stopped and not (request.num_frames is None and self._shown)
+                # An endless video is meant to be stopped by whoever sees it, once there is
+                # something of it; a scheduler would go on with it.
+                meant = self.stop.signal in (None, signal.SIGINT)
+                ended = request.num_frames is None and self._shown and meant
+                self.cut_short |= stopped and not ended
             case _:
                 pass
 
