@@ -147,6 +147,20 @@ FAMILIES: Final = {
     "kandinsky5": Family(
         work=tiny_kandinsky5_denoising, cut=(2, 2), cases=cached(plain=(1.0,), guided=(5.0,))
     ),
+    # The first frame is marked in an input channel of the block that has it.
+    "kandinsky5_i2v": Family(
+        work=partial(tiny_kandinsky5_denoising, image=True),
+        cut=(2, 2),
+        cases={"next": TinyCase(scales=(3.0,))},
+        meshes=MESHES[:-1],
+    ),
+    # Each head chooses keys among all tokens, kept ones included: no ring.
+    "kandinsky5_nabla": Family(
+        work=partial(tiny_kandinsky5_denoising, nabla=True),
+        cut=(2, 2),
+        cases={"next": TinyCase(scales=(1.0,), latent_frames=7)},
+        meshes=(Mesh(pipe=2), Mesh(pipe=3), Mesh(ulysses=2)),
+    ),
     # Positions that run through all heads go along when heads are exchanged.
     "ltx": Family(work=tiny_ltx_denoising, cut=(1, 3), cases=cached(alone=(1.0,), guided=(3.0,))),
     # The first frame stands at a distance of its own.

@@ -85,6 +85,15 @@ class Window:
         return self.reads_before + self.reads_after
 
     @property
+    def key_positions(self) -> Frames:
+        """Where all that attention sees stands along time, in the order of its keys."""
+        before, after = (
+            tuple(read.position for read in reads)
+            for reads in (self.reads_before, self.reads_after)
+        )
+        return before + self.positions + after
+
+    @property
     def shown(self) -> set[int]:
         """All latent frames that attention sees, forwarded or read."""
         return {*self.frames, *(read.entry.frame for read in self.reads)}

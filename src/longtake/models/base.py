@@ -313,6 +313,21 @@ class Backbone(ABC, Generic[TextT, StepT]):
         """
         return None
 
+    def own_kernel(self, index: int, grid: Grid, keys: Frames) -> Kernel | None:
+        """Return the kernel of a layer whose queries choose among the keys by themselves.
+
+        It gets all tokens of the window, and those kept keys that the window reads, of some heads.
+
+        Args:
+            index: Of the layer in the whole model.
+            grid: Of the window.
+            keys: Positions along time of all frames that have keys, in the order of the keys.
+
+        Returns:
+            By default ``None``: the kernel of the run.
+        """
+        return None
+
 
 AnyBackbone: TypeAlias = Backbone[Any, Any]
 """A backbone, where its private condition types do not matter."""
@@ -367,6 +382,16 @@ class VideoDecoder(ABC, Generic[DecoderState]):
             Video frames, as ``decode`` does.
         """
         yield from ()
+
+    def in_tiles(self, tiled: Callable[[AnyDecoder], AnyDecoder]) -> AnyDecoder:
+        """Return what decodes pictures in tiles; by default this decoder decodes each of them.
+
+        For decoders that look at latents of whole pictures before they decode them.
+
+        Args:
+            tiled: Returns a decoder of whole pictures, given one of tiles.
+        """
+        return tiled(self)
 
 
 AnyDecoder: TypeAlias = VideoDecoder[Any]

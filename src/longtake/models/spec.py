@@ -90,8 +90,10 @@ class BackboneSpec:
             cannot encode them; ``replaced``: they take the place of what is denoised, at its
             noise level, or clean at timestep 0 where the timestep may differ per frame;
             ``given``: they stand in their place, clean and at timestep 0, while all others have
-            one noise level, and the model cannot do without; ``channels``: the model has input
-            channels for them, and cannot do without.
+            one noise level, and the model cannot do without; ``marked``: they stand in their
+            place, clean, and an input channel says so, at the noise level of all others, and the
+            model cannot do without; ``channels``: the model has input channels for them, and
+            cannot do without.
         native: Kinds of given frames that the model was trained with (see
             ``longtake.models.conditioning_kinds``); the others are held in their place. With
             ``channels``, frames of these kinds are told in the input channels, and a start always.
@@ -102,8 +104,10 @@ class BackboneSpec:
             every prompt (``ModelFamily.encode_text_with_pictures``).
         timestep: Whether all frames of a window have one noise level, or each has its own. A
             model with a timestep per frame is told the true level of every frame that it sees.
-        sparse: Whether tokens attend in groups in some layers; ``Backbone.token_groups`` says in
-            which, and how.
+        sparse: How tokens attend in some layers, if not to all others: in ``groups``
+            (``Backbone.token_groups`` says in which, and how), or to keys that they have
+            ``chosen`` among all (``Backbone.own_kernel``), which no ring can share.
+        square: Tokens along the side of the squares into which pictures can be cut.
         frame_levels: Whether the architecture can take a timestep per frame, though the model has
             been trained with one for all (``model.timesteps_per: frame``).
         learned_frames: Latent frames that have learned positions: the model has none for later
@@ -124,13 +128,14 @@ class BackboneSpec:
     train_timesteps: int = 1000
     text_tokens: int = 0
     guidance: Literal["branches", "embedded"] = "branches"
-    start: Literal["refused", "replaced", "given", "channels"] = "refused"
+    start: Literal["refused", "replaced", "given", "marked", "channels"] = "refused"
     native: tuple[ConditioningKind, ...] = ()
     needs_end: bool = False
     image_in_noise: float = 0.0
     reads_picture: bool = False
     timestep: Literal["clip", "frame"] = "clip"
-    sparse: bool = False
+    sparse: Literal["groups", "chosen"] | None = None
+    square: int = 1
     frame_levels: bool = False
     learned_frames: int | None = None
     moves_keys: bool = False
@@ -184,7 +189,7 @@ class BackboneSpec:
     @property
     def needs_start(self) -> bool:
         """Whether the model cannot do without given frames."""
-        return self.start in ("given", "channels")
+        return self.start in ("given", "marked", "channels")
 
     @property
     def model_dim(self) -> int:

@@ -81,6 +81,12 @@ class Run:
             before: How many keys will stand in front of the window's own.
         """
         groups = self._backbone.token_groups(index)
+        frames = before * len(self._grid.frames) // self._tokens
+        first = self._grid.positions[0]
+        keys = (*range(first - frames, first), *self._grid.positions)
+        own = self._backbone.own_kernel(index, self._grid, keys)
+        if own is not None:
+            return attend_with(own)
         if groups is None:
             return self._attend
         queries = range(before, before + self._tokens)

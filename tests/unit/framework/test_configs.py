@@ -123,6 +123,17 @@ def lora_of(model: dict[str, Any]) -> list[Lora | str] | None:
     return [Lora(**one) if isinstance(one, dict) else one for one in each] or None
 
 
+def _kandinsky5(
+    pipeline: str = "Kandinsky5T2VPipeline", shift: float = 5.0, **changes: Any
+) -> Published:
+    lite = {
+        "in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 1792, "ff_dim": 7168,
+        "num_text_blocks": 2, "num_visual_blocks": 32, "visual_cond": True,
+    }  # fmt: skip
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    return Published(pipeline, lite | changes, {}, "AutoencoderKLHunyuanVideo", scheduler)
+
+
 FORCING = "SkyReelsV2DiffusionForcingPipeline"
 TWO = {"boundary_ratio": 0.875}
 PUBLISHED = {
@@ -212,15 +223,17 @@ PUBLISHED = {
         "AutoencoderKLCogVideoX",
         _COG,
     ),
-    "kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers": Published(
-        "Kandinsky5T2VPipeline",
-        {
-            "in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 1792, "ff_dim": 7168,
-            "num_text_blocks": 2, "num_visual_blocks": 32, "visual_cond": True,
-        },
-        {},
-        "AutoencoderKLHunyuanVideo",
-        FlowMatchEulerDiscreteScheduler(shift=5.0),
+    "kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers": _kandinsky5(),
+    "kandinskylab/Kandinsky-5.0-T2V-Lite-sft-10s-Diffusers": _kandinsky5(
+        shift=10.0,
+        attention_type="nabla",
+        attention_P=0.9,
+        attention_wT=11,
+        attention_wH=3,
+        attention_wW=3,
+    ),
+    "kandinskylab/Kandinsky-5.0-I2V-Lite-5s-Diffusers": _kandinsky5(
+        "Kandinsky5I2VPipeline", shift=10.0
     ),
     "hunyuanvideo-community/HunyuanVideo": Published(
         "HunyuanVideoPipeline",
@@ -513,6 +526,7 @@ CALLED = [
     (diffusers.HunyuanVideoPipeline, "hunyuanvideo-community/HunyuanVideo"),
     (diffusers.HunyuanVideo15Pipeline, "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v"),
     (diffusers.Kandinsky5T2VPipeline, "kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers"),
+    (diffusers.Kandinsky5I2VPipeline, "kandinskylab/Kandinsky-5.0-I2V-Lite-5s-Diffusers"),
     (diffusers.LTXPipeline, "Lightricks/LTX-Video"),
     (diffusers.LTXConditionPipeline, "Lightricks/LTX-Video-0.9.5"),
     (diffusers.MochiPipeline, "genmo/mochi-1-preview"),

@@ -193,7 +193,8 @@ class ChosenLayout:
         )
         if self.strategy.aco:
             text = workload.spec.text_tokens > 0
-            layout = with_co_attention(layout, text_in_attention=text, sparse=workload.spec.sparse)
+            sparse = workload.spec.sparse is not None
+            layout = with_co_attention(layout, text_in_attention=text, sparse=sparse)
         check_layout(type(self.strategy).__name__, layout, workload, self.world_size)
         return workload, layout
 

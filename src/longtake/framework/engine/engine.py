@@ -392,7 +392,10 @@ class Engine:
                 )
             if tile is not None:
                 owners = AllTiles() if self._group is None else self._group.tiles
-                self._decoder = TiledDecoder(self._decoder, model.spec.compression, tile, owners)
+                compression = model.spec.compression
+                self._decoder = self._decoder.in_tiles(
+                    lambda decoder: TiledDecoder(decoder, compression, tile, owners)
+                )
         return self._decoder
 
 

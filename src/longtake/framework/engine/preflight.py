@@ -119,8 +119,8 @@ def check_request(request: Request, spec: BackboneSpec, scheduler: BlockSchedule
     Raises:
         ConfigurationError: Names the number that was asked for and the nearest valid ones.
     """
-    _check_size("height", request.height, spec.compression.spatial * spec.patch[1])
-    _check_size("width", request.width, spec.compression.spatial * spec.patch[2])
+    _check_size("height", request.height, spec.compression.spatial * spec.patch[1] * spec.square)
+    _check_size("width", request.width, spec.compression.spatial * spec.patch[2] * spec.square)
     if request.fps < 1:
         raise ConfigurationError(f"data.fps is {request.fps}, but a video has at least 1.")
     if request.fps > _FASTEST:

@@ -14,16 +14,26 @@ from torch import Tensor
 from torch.nn.functional import pad
 from typing_extensions import override
 
-from longtake.models.base import Attend, Backbone, Condition, Grid, LayerContext, PromptStates
+from longtake.models.base import (
+    Attend,
+    Backbone,
+    Condition,
+    Grid,
+    Kernel,
+    LayerContext,
+    PromptStates,
+)
 from longtake.models.kandinsky5.attention import (
     CrossAttention,
     SelfAttention,
     TextAttention,
 )
-from longtake.models.kandinsky5.positions import Kandinsky5Rotary, text_rotary
+from longtake.models.kandinsky5.nabla import Nabla
+from longtake.models.kandinsky5.positions import Kandinsky5Rotary, in_lines, text_rotary
 from longtake.models.layers.kernel import without_padding
 from longtake.models.layers.patches import unpatchify_channels_first
 from longtake.models.spec import BackboneSpec
+from longtake.task import Frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,10 @@ class Kandinsky5Backbone(Backbone[Kandinsky5Text, Tensor]):
         config = transformer.config
         device = next(transformer.parameters()).device
         super().__init__(spec, Kandinsky5Rotary(config.axes_dims, spec, device))
+        self._nabla: Nabla | None = None
+        if spec.sparse is not None:
+            reach = (config.attention_wT, config.attention_wH, config.attention_wW)
+            self._nabla = Nabla(share=config.attention_P, reach=reach)
         self._transformer = transformer
         self._frequencies = get_freqs(config.model_dim // 2)
         for layer in transformer.text_transformer_blocks:
@@ -99,12 +113,17 @@ class Kandinsky5Backbone(Backbone[Kandinsky5Text, Tensor]):
         self, latents: Tensor, grid: Grid, condition: Condition[Kandinsky5Text, Tensor]
     ) -> Tensor:
         patches, (frames, height, width) = self._transformer.visual_embeddings, self.spec.patch
-        if self._transformer.visual_cond:  # channels of given frames and their mask: none are
-            nothing = latents.new_zeros(latents[:, :1].shape)
-            latents = torch.cat([latents, nothing.expand(-1, latents.shape[1] + 1, -1, -1, -1)], 1)
+        if self._transformer.visual_cond:  # as many channels of nothing, and which frames are given
+            marks = latents.new_zeros(latents[:, :1].shape)
+            if self.spec.start == "marked" and condition.start is not None:
+                for place, frame in enumerate(grid.frames):
+                    marks[:, :, place] = float(condition.start.holds(frame))
+            latents = torch.cat([latents, torch.zeros_like(latents), marks], dim=1)
         tokens = rearrange(
             latents.to(patches.in_layer.weight.dtype),
-            "b c (f pf) (h ph) (w pw) -> b (f h w) (pf ph pw c)",
+            "b c (f pf) (h y ph) (w x pw) -> b (f h w y x) (pf ph pw c)",
+            y=self.spec.square,
+            x=self.spec.square,
             pf=frames,
             ph=height,
             pw=width,
@@ -141,4 +160,18 @@ class Kandinsky5Backbone(Backbone[Kandinsky5Text, Tensor]):
         step = condition.step + condition.text.pooled
         shift, scale = out.modulation(step)[:, None].float().chunk(2, dim=-1)
         states = (out.norm(hidden.float()) * (scale + 1.0) + shift).type_as(hidden)
-        return unpatchify_channels_first(out.out_layer(states), grid, self.spec)
+        rows, columns = self._squares(grid)
+        patches = in_lines(out.out_layer(states), self.spec.square, rows, columns)
+        return unpatchify_channels_first(patches, grid, self.spec)
+
+    @override
+    def own_kernel(self, index: int, grid: Grid, keys: Frames) -> Kernel | None:
+        if self._nabla is None:
+            return None
+        return self._nabla.kernel(grid.positions, keys, *self._squares(grid))
+
+    def _squares(self, grid: Grid) -> tuple[int, int]:
+        """Return how many squares of tokens a frame has, along height and width."""
+        _, height, width = self.spec.patch
+        side = self.spec.square
+        return grid.height // height // side, grid.width // width // side

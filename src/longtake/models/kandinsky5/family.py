@@ -1,8 +1,9 @@
-"""Kandinsky 5 folders: text to video."""
+"""Kandinsky 5 folders: text and image to video."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, final
 
@@ -19,13 +20,15 @@ from transformers import CLIPTextModel, Qwen2_5_VLForConditionalGeneration
 from typing_extensions import override
 
 from longtake.errors import ModelError
-from longtake.models.base import Placement, PromptStates
+from longtake.models.base import AnyDecoder, Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.decoders.overlap import OverlapDecoder
+from longtake.models.conditioning import ConditioningFrames
 from longtake.models.defaults import Defaults
 from longtake.models.hunyuan_video.decoder import load_decoder
 from longtake.models.hunyuan_video.encoder import HunyuanVideoEncoder
 from longtake.models.kandinsky5.backbone import Kandinsky5Backbone
+from longtake.models.kandinsky5.decoder import EvenedDecoder
+from longtake.models.kandinsky5.nabla import SIDE
 from longtake.models.loading.config import with_defaults
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.parts import keep_layers
@@ -37,22 +40,35 @@ from longtake.models.text import encode_with_pipeline
 _TOKENS: Final = 512
 """Tokens of a prompt, without the instruction before it."""
 _NATIVE_FRAMES: Final = 31
+_NATIVE_FRAMES_10S: Final = 61
 _NEGATIVE: Final = (
     "Static, 2D cartoon, cartoon, 2d animation, paintings, images, worst quality, low quality, "
     "ugly, deformed, walking backwards"
 )
 _LAYERS: Final = "visual_transformer_blocks"
+_NABLA: Final = ("attention_P", "attention_wT", "attention_wH", "attention_wW")
+"""What the transformer's configuration says of sparse attention."""
+_TEXT: Final = "Kandinsky5T2VPipeline"
+_IMAGE: Final = "Kandinsky5I2VPipeline"
+_DEFAULTS: Final = Defaults(
+    guidance_scale=5.0,
+    height=512,
+    width=768,
+    frames=121,
+    fps=24,
+    negative_prompt=_NEGATIVE,
+)
 
 
 @final
-@register("Kandinsky5T2VPipeline")
+@register(_TEXT, _IMAGE)
 class Kandinsky5Family(ModelFamily):
-    """Kandinsky 5 with whole attention (clips of 5 seconds); its VAE is HunyuanVideo's."""
+    """Kandinsky 5, from text or from an image; its VAE is HunyuanVideo's."""
 
     layer_lists = (_LAYERS,)
     cards = (
         ModelCard(
-            pipeline="Kandinsky5T2VPipeline",
+            pipeline=_TEXT,
             model="Kandinsky 5 Lite",
             examples=("kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers",),
             licence="mit",
@@ -61,20 +77,45 @@ class Kandinsky5Family(ModelFamily):
             timestep="clip",
             native_frames=_NATIVE_FRAMES,
             decoder="overlap",
-            defaults=Defaults(
-                guidance_scale=5.0,
-                height=512,
-                width=768,
-                frames=121,
-                fps=24,
-                negative_prompt=_NEGATIVE,
-            ),
+            defaults=_DEFAULTS,
+        ),
+        ModelCard(
+            pipeline=_TEXT,
+            model="Kandinsky 5 Lite, 10 s",
+            examples=("kandinskylab/Kandinsky-5.0-T2V-Lite-sft-10s-Diffusers",),
+            licence="mit",
+            start="optional",
+            guidance="branches",
+            timestep="clip",
+            native_frames=_NATIVE_FRAMES_10S,
+            decoder="overlap",
+            defaults=replace(_DEFAULTS, frames=241),
+        ),
+        ModelCard(
+            pipeline=_IMAGE,
+            model="Kandinsky 5 Lite I2V",
+            examples=("kandinskylab/Kandinsky-5.0-I2V-Lite-5s-Diffusers",),
+            licence="mit",
+            start="always",
+            native=("start",),
+            guidance="branches",
+            timestep="clip",
+            native_frames=_NATIVE_FRAMES,
+            decoder="overlap",
+            defaults=_DEFAULTS,
         ),
     )
 
     @override
+    def card(self, folder: ModelFolder) -> ModelCard:
+        text, text_10s, image = self.cards
+        if folder.pipeline == _IMAGE:
+            return image
+        return text_10s if _transformer_config(folder)["attention_type"] == "nabla" else text
+
+    @override
     def spec(self, folder: ModelFolder) -> BackboneSpec:
-        config = _transformer_config(folder)
+        config, card = _transformer_config(folder), self.card(folder)
         vae = with_defaults(AutoencoderKLHunyuanVideo, folder.config("vae"))
         head_dim = sum(config["axes_dims"])
         return BackboneSpec(
@@ -84,14 +125,17 @@ class Kandinsky5Family(ModelFamily):
             heads=config["model_dim"] // head_dim,
             head_dim=head_dim,
             layers=config["num_visual_blocks"],
-            native_frames=_NATIVE_FRAMES,
+            native_frames=card.native_frames or _NATIVE_FRAMES,
             compression=Compression(
                 temporal=vae["temporal_compression_ratio"],
                 spatial=vae["spatial_compression_ratio"],
             ),
             moves_keys=True,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
-            start="replaced",
+            start="marked" if folder.pipeline == _IMAGE else "replaced",
+            native=card.native,
+            sparse="chosen" if config["attention_type"] == "nabla" else None,
+            square=SIDE if config["attention_type"] == "nabla" else 1,
         )
 
     @override
@@ -118,8 +162,9 @@ class Kandinsky5Family(ModelFamily):
     @override
     def load_decoder(
         self, folder: ModelFolder, device: torch.device, dtype: torch.dtype = torch.float32
-    ) -> OverlapDecoder:
-        return load_decoder(folder, device, dtype)
+    ) -> AnyDecoder:
+        decoder = load_decoder(folder, device, dtype)
+        return EvenedDecoder(decoder) if folder.pipeline == _IMAGE else decoder
 
     @override
     def encode_text(
@@ -137,6 +182,14 @@ class Kandinsky5Family(ModelFamily):
     @override
     def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
         return HunyuanVideoEncoder.load(folder, device).encode(frames)
+
+    @override
+    def blank_start(
+        self, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
+    ) -> ConditioningFrames | None:
+        if not spec.needs_start:
+            return None
+        return ConditioningFrames(latents=torch.empty(1, spec.channels, 1, height, width))
 
     @override
     def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:
@@ -178,10 +231,11 @@ def _tell(pipeline: Any, prompt: str, folder: ModelFolder) -> None:
 def _transformer_config(folder: ModelFolder) -> dict[str, Any]:
     """Return the transformer's configuration, or refuse the folder."""
     config = with_defaults(Kandinsky5Transformer3DModel, folder.config("transformer"))
-    if config["attention_type"] == "nabla":
+    kind, numbers = config["attention_type"], [config[name] for name in _NABLA]
+    if kind not in ("regular", "nabla") or (kind == "nabla" and None in numbers):
+        said = ", ".join(f"{name} {config[name]}" for name in ("attention_type", *_NABLA))
         raise ModelError(
-            f"{folder.path} is a Kandinsky 5 of sparse attention (nabla), which chooses among the "
-            f"tokens of a whole clip; longtake runs those of whole attention, such as "
-            f"{Kandinsky5Family.cards[0].examples[0]}."
+            f"{folder.path} is a Kandinsky 5 with {said}; longtake knows regular, and nabla with "
+            f"all four numbers."
         )
     return config

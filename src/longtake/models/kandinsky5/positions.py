@@ -6,6 +6,7 @@ from typing import Final, final
 
 import torch
 from diffusers.models.transformers.transformer_kandinsky import get_freqs
+from einops import rearrange
 from torch import Tensor
 from typing_extensions import override
 
@@ -25,14 +26,14 @@ class Kandinsky5Rotary(Positions):
 
     Args:
         dims: Channels of a head for frames, height and width.
-        spec: Gives the patch, and how many pixels a latent is.
+        spec: Gives the patch, how many pixels a latent is, and the squares that tokens come in.
         device: Where the tables are needed.
     """
 
     def __init__(
         self, dims: tuple[int, int, int], spec: BackboneSpec, device: torch.device
     ) -> None:
-        self._pixels = spec.compression.spatial
+        self._pixels, self._patch, self._square = spec.compression.spatial, spec.patch, spec.square
         self._tables = {
             small: AxialRotary(dims, spec.patch, device, scales=(1.0, scale, scale))
             for small, scale in _SCALES.items()
@@ -41,11 +42,34 @@ class Kandinsky5Rotary(Positions):
     @override
     def table(self, grid: Grid) -> Rotary:
         sides = (grid.height * self._pixels, grid.width * self._pixels)
-        return self._tables[all(side in _SMALL for side in sides)].table(grid)
+        cos, sin = self._tables[all(side in _SMALL for side in sides)].table(grid)
+        _, height, width = self._patch
+        side = self._square
+        rows, columns = grid.height // height // side, grid.width // width // side
+        return in_squares(cos, side, rows, columns), in_squares(sin, side, rows, columns)
 
     @override
     def rotate(self, keys: Tensor, shift: int) -> Tensor:
         return self._tables[True].rotate(keys, shift)  # along time, which is not scaled
+
+
+def in_squares(rows: Tensor, side: int, h: int, w: int) -> Tensor:
+    """Return tokens that stand line after line, ``(B, S, ...)``, square after square.
+
+    Args:
+        rows: A token each.
+        side: Tokens along the side of a square.
+        h: Squares of a frame, one above the other.
+        w: Side by side.
+    """
+    pattern = "b (f h y w x) ... -> b (f h w y x) ..."
+    return rearrange(rows, pattern, h=h, w=w, y=side, x=side)
+
+
+def in_lines(rows: Tensor, side: int, h: int, w: int) -> Tensor:
+    """Undo ``in_squares``."""
+    pattern = "b (f h w y x) ... -> b (f h y w x) ..."
+    return rearrange(rows, pattern, h=h, w=w, y=side, x=side)
 
 
 def text_rotary(tokens: int, head_dim: int, device: torch.device) -> Rotary:

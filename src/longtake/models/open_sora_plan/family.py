@@ -103,7 +103,7 @@ class OpenSoraPlanFamily(ModelFamily):
             native_frames=_NATIVE_FRAMES,
             compression=compression,
             train_timesteps=folder.config("scheduler").get("num_train_timesteps", 1000),
-            sparse=any(map(config.token_groups, range(config.num_layers))),
+            sparse="groups" if any(map(config.token_groups, range(config.num_layers))) else None,
             start="channels" if config.vae_scale_factor_t else "replaced",
             native=self.card(folder).native,
         )

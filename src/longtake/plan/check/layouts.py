@@ -32,6 +32,11 @@ def check_layout(strategy: str, layout: Layout, workload: Workload, world_size: 
             f"{said} rank {layout.output_rank} as the output rank, but the queue, the samplers and "
             f"the files are on rank 0: number the ranks so that rank 0 is on the first stage."
         )
+    if layout.mesh.ring > 1 and workload.spec.sparse == "chosen":
+        raise ConfigurationError(
+            f"{said} a ring of {layout.mesh.ring}, but queries of {workload.spec.name} choose "
+            f"among all keys (nabla), which no rank of a ring has; use ulysses instead."
+        )
     layers = list(chain.from_iterable(layout.stages))
     if layers != list(range(workload.spec.layers)):
         raise ConfigurationError(

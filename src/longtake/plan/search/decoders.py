@@ -83,7 +83,7 @@ def with_co_attention(layout: Layout, text_in_attention: bool, sparse: bool = Fa
     elif text_in_attention:
         why = "the model's text is inside self-attention, where prompts differ in length"
     elif sparse:
-        why = "some of the model's layers attend in groups of tokens, one after another"
+        why = "in some of the model's layers, tokens do not attend to all others"
     if why:
         raise ConfigurationError(f"aco is true, but {why}; or set aco to false.")
     return replace(layout, aco=True)

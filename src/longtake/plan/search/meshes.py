@@ -79,6 +79,8 @@ def _refusal(world_size: int, workload: Workload, asked: Asked, possible: list[M
             f"one each; use 1 to {spec.layers} devices{odd}{shared}."
         )
     guidance = "" if workload.branches == 2 else " (cfg 2 needs a guidance_scale above 1)"
+    if ring > 1 and spec.sparse == "chosen":
+        guidance += "; its queries choose among all keys (nabla), so ring is 1: use ulysses"
     return (
         f"{' with '.join(words)} is impossible on {world_size} devices, which are stages times cfg "
         f"times ring times ulysses, with {spec.layers} layers and {spec.heads} heads; possible: "
@@ -95,6 +97,7 @@ def _possible(world_size: int, workload: Workload) -> list[Mesh]:
             rest
             or cfg > workload.branches
             or ulysses > workload.spec.heads
+            or (ring > 1 and workload.spec.sparse == "chosen")
             or not 0 < pipe <= workload.spec.layers
         ):
             continue

@@ -143,7 +143,7 @@ class Denoising:
             return None
         places, clean = held
         spec = self.backbone.spec
-        clean_seen = spec.timestep == "frame" or spec.start == "given"
+        clean_seen = spec.timestep == "frame" or spec.start in ("given", "marked")
         share = 0.0 if clean_seen else self.start_noise
         return KnownFrames(sampler, places, clean, noise[:, :, list(places)], share)
 

@@ -137,7 +137,7 @@ class TaskForward:
         if begin == 0:
             begin = -1
             self._watch.add(hidden)
-        run = partial(self._layer, attention, context)
+        run = partial(self._layer, attention, context, forward)
         if self._reused_layers is None:
             for index in layers:
                 hidden = run(index, hidden)
@@ -150,11 +150,15 @@ class TaskForward:
         self,
         attention: WindowAttention,
         context: LayerContext[Any, Any],
+        forward: Forward,
         index: int,
         hidden: Tensor,
     ) -> Tensor:
         backbone, spec = self._work.backbone, self._work.backbone.spec
-        attend = attention.layer(index, backbone.token_groups(index))
+        own = backbone.own_kernel(
+            index, self._grid(forward, forward.window.frames), forward.window.key_positions
+        )
+        attend = attention.layer(index, backbone.token_groups(index), own)
         wanted = (*hidden.shape[:2], spec.heads, spec.head_dim)
         attend = checked(attend, f"layer {index} of {spec.name}", wanted)
         hidden = run_layer(backbone, index, hidden, context, attend, self._rows)

@@ -91,14 +91,18 @@ class WindowAttention:
             kept = [overlap(mine, frames[number]) for number in numbers]
             self._keeps.append((chunk, _slices(kept, mine.start)))
 
-    def layer(self, index: int, groups: TokenGroups | None = None) -> Attend:
+    def layer(
+        self, index: int, groups: TokenGroups | None = None, own: Kernel | None = None
+    ) -> Attend:
         """Return the ``attend`` of one layer; call it exactly once.
 
         Args:
             index: Of the layer.
             groups: Of a layer whose self-attention is sparse.
+            own: Kernel of a layer that has one of its own.
         """
-        return partial(self._attend, index, () if groups is None else self._split(groups))
+        kernel = self._kernel if own is None else own
+        return partial(self._attend, index, kernel, () if groups is None else self._split(groups))
 
     def pass_by(self, layer: int, left: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Drop and leave what a layer would that is not run; in place of ``layer``.
@@ -135,7 +139,13 @@ class WindowAttention:
         return self._groups[groups]
 
     def _attend(
-        self, layer: int, groups: Sequence[Group], q: Operand, k: Operand, v: Operand
+        self,
+        layer: int,
+        kernel: Kernel,
+        groups: Sequence[Group],
+        q: Operand,
+        k: Operand,
+        v: Operand,
     ) -> Tensor:
         return self._share.attend(
             q,
@@ -145,7 +155,7 @@ class WindowAttention:
             keys=self._keys,
             padding=self._padding,
             extend=partial(self._extend, layer),
-            kernel=self._kernel,
+            kernel=kernel,
             groups=groups,
         )
 

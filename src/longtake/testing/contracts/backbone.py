@@ -124,8 +124,11 @@ class BackboneContract(LayerContract):
         """In the spec, and only where no text passes through self-attention."""
         backbone = self.load()
         spec = backbone.spec
-        sparse = any(backbone.token_groups(index) for index in range(spec.layers))
-        assert sparse == spec.sparse, f"token_groups() says {sparse}, spec.sparse {spec.sparse}"
+        layers, grid = range(spec.layers), self._grid()
+        groups = any(backbone.token_groups(index) for index in layers)
+        chosen = any(backbone.own_kernel(index, grid, grid.positions) for index in layers)
+        sparse = "groups" if groups else "chosen" if chosen else None
+        assert sparse == spec.sparse, f"the layers are {sparse}, spec.sparse is {spec.sparse}"
         assert not (sparse and spec.text_tokens), "which group would text tokens be of?"
 
 

@@ -147,7 +147,7 @@ def tiny_open_sora_plan_spec(*, image: bool = False) -> BackboneSpec:
         layers=LAYERS,
         native_frames=24,
         compression=Compression(temporal=4, spatial=8),
-        sparse=True,
+        sparse="groups",
         start="channels" if image else "replaced",
         native=("start", "continue") if image else (),
     )

@@ -205,6 +205,23 @@ _MODELS: Final = {
     "Kandinsky-5.0-T2V-Lite": _Model(
         pipeline="Kandinsky5T2VPipeline", tokenizers=_QWEN_AND_CLIP, parts=kandinsky5
     ),
+    "Kandinsky-5.0-T2V-Lite-10s": _Model(
+        pipeline="Kandinsky5T2VPipeline",
+        tokenizers=_QWEN_AND_CLIP,
+        parts=partial(
+            kandinsky5,
+            attention_type="nabla",
+            attention_P=0.9,
+            attention_wT=3,
+            attention_wH=1,
+            attention_wW=1,
+            attention_add_sta=True,
+            attention_method="topcdf",
+        ),
+    ),
+    "Kandinsky-5.0-I2V-Lite": _Model(
+        pipeline="Kandinsky5I2VPipeline", tokenizers=_QWEN_AND_CLIP, parts=kandinsky5
+    ),
     "CogVideoX-2b": _Model(
         pipeline="CogVideoXPipeline",
         tokenizers=_sentencepiece_only(226),

@@ -252,8 +252,13 @@ def hunyuan_video15_i2v(tokens: Tokens) -> Parts:
     }
 
 
-def kandinsky5(tokens: Tokens) -> Parts:
-    """Return Kandinsky 5 Lite's: Qwen and CLIP, and HunyuanVideo's VAE."""
+def kandinsky5(tokens: Tokens, **changes: Any) -> Parts:
+    """Return Kandinsky 5 Lite's: Qwen and CLIP, and HunyuanVideo's VAE.
+
+    Args:
+        tokens: Of the tokenizers.
+        changes: To the transformer's configuration.
+    """
     qwen = transformers.Qwen2_5_VLConfig(
         text_config={
             "vocab_size": tokens["tokenizer"],
@@ -284,6 +289,7 @@ def kandinsky5(tokens: Tokens) -> Parts:
         num_visual_blocks=3,
         axes_dims=(4, 6, 6),
         visual_cond=True,
+        **changes,
     )
     return {
         "text_encoder": randomize(transformers.Qwen2_5_VLForConditionalGeneration(qwen), 1),

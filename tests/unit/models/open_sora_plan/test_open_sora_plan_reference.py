@@ -94,7 +94,7 @@ def predict(transformer: OpenSoraPlanTransformer, inputs: dict[str, Tensor]) -> 
         layers=config.num_layers,
         native_frames=24,
         compression=Compression(temporal=4, spatial=8),
-        sparse=config.sparse1d,
+        sparse="groups" if config.sparse1d else None,
     )
     backbone = OpenSoraPlanBackbone(spec, transformer, range(spec.layers))
     frames, height, width = latents.shape[2:]
