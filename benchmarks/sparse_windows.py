@@ -84,7 +84,7 @@ def load() -> OpenSoraPlanBackbone:
         layers=config.num_layers,
         native_frames=24,
         compression=Compression(temporal=4, spatial=8),
-        sparse=config.sparse1d,
+        sparse="groups" if config.sparse1d else None,
     )
     return OpenSoraPlanBackbone(spec, transformer, range(spec.layers))
 
