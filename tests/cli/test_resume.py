@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -48,16 +49,29 @@ def test_a_killed_run_goes_on_with_no_other_option(
     changed = run_here(capsys, "predict", "--resume", out, "--model.steps", "4")
     assert changed.returncode == 2
     assert "model.steps: 3 -> 4" in changed.stderr
-    again = predict("--resume", "out")
+    moved = Path(shutil.copytree(model, tmp_path / "elsewhere"))
+    weights = moved / "vae" / "diffusion_pytorch_model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    retrained = run_here(capsys, "predict", "--resume", out, "--model.pipeline", moved)
+    assert retrained.returncode == 2
+    assert "vae/diffusion_pytorch_model.safetensors of the model elsewhere" in retrained.stderr
+    weights.write_bytes(content)
+    again = predict("--resume", "out", "--model.pipeline", moved)
     assert again.returncode == 0, again.stderr
     video = Path("0000") / "video.mp4"
     assert (out / video).read_bytes() == (whole / video).read_bytes()
     expected = latents_of(whole)
     assert [block.tolist() for block in latents_of(out)] == [block.tolist() for block in expected]
     assert not RunFolder(out).path.joinpath(".lock").exists()
+    assert f"pipeline: {moved}\n" in (out / "config.yaml").read_text()
     finished = run_here(capsys, "predict", "--resume", out)
     assert finished.returncode == 0
     assert finished.stderr == f"longtake: the run in {out} is finished.\n"
+    (out / video).write_bytes((out / video).read_bytes()[:-1])
+    changed = run_here(capsys, "predict", "--resume", out)
+    assert changed.returncode == 2
+    assert f"is finished, but {out / video} was changed since" in changed.stderr
 
 
 def test_a_folder_without_a_run_cannot_be_resumed(

@@ -136,6 +136,14 @@ def test_a_folder_of_pictures_grows(model: Path, tmp_path: Path) -> None:
     assert whole.statuses == (0,), whole.said
     tail = shutil.copytree(out, tmp_path / "tail")
     before = content_of(out)
+    for request in tail.glob("0*"):
+        shutil.rmtree(request / "kept")
+    picture = tail / "0001" / "frames" / "frame_000007.png"
+    content = picture.read_bytes()
+    picture.write_bytes(content[:-1])
+    refused = extend(tail, LONGER)
+    assert "cannot grow: it is not the one of 49 video frames" in refused.said
+    picture.write_bytes(content)
 
     struck = extend(out, LONGER, Fault(0.6 * whole.seconds, rank=0), ranks=2)
     if struck.struck and (out / EXTENSIONS).exists():
@@ -146,8 +154,6 @@ def test_a_folder_of_pictures_grows(model: Path, tmp_path: Path) -> None:
     assert content_of(out) == content_of(longer)
     assert not left_in(out)
 
-    for request in tail.glob("0*"):
-        shutil.rmtree(request / "kept")
     ended = extend(tail, LONGER, ranks=2)
     assert set(ended.statuses) == {0}, ended.said
     assert "from its tail" in ended.said

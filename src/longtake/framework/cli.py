@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from longtake import __version__
 from longtake.commands import DESCRIPTION, NAME
-from longtake.errors import ConfigurationError, LongtakeError
+from longtake.errors import ConfigurationError, LongtakeError, OutputError
 from longtake.framework.callbacks import (
     LatentWriter,
     ReportWriter,
@@ -31,18 +31,30 @@ from longtake.framework.console.messages import explain
 from longtake.framework.console.nulls import check_nulls
 from longtake.framework.console.parser import OneSentenceParser, OptionMistake
 from longtake.framework.console.rerun import differences
-from longtake.framework.console.resume import AUTO, absolute, resume_arguments
+from longtake.framework.console.resume import (
+    AUTO,
+    FILES,
+    absolute,
+    absolute_lora,
+    resume_arguments,
+)
 from longtake.framework.console.run_options import add_run_options
 from longtake.framework.console.trust import HELP, check_classes, restrict
 from longtake.framework.data import PromptData
 from longtake.framework.engine.disk import check_disk
 from longtake.framework.engine.engine import Engine
 from longtake.framework.engine.frame_rate import written
-from longtake.framework.engine.inputs import inputs_of
-from longtake.framework.engine.keeper import RunKeeper, earlier_report
+from longtake.framework.engine.inputs import earlier_inputs, inputs_of
+from longtake.framework.engine.keeper import RunKeeper, earlier_report, touched_since
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_description import described
-from longtake.framework.engine.run_folder import CONFIG_HEADER, INPUTS, LAST_ACTIONS, RunFolder
+from longtake.framework.engine.run_folder import (
+    CONFIG,
+    CONFIG_HEADER,
+    INPUTS,
+    LAST_ACTIONS,
+    RunFolder,
+)
 from longtake.framework.engine.settings import settled_options
 from longtake.framework.module import VideoModule
 from longtake.framework.trainer import InferenceTrainer
@@ -52,15 +64,6 @@ from longtake.plan.cost.profiles import match_name
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
 LORA = "--model.lora"
-FILES = (
-    ("model", "pipeline"),
-    ("model", "weights"),
-    ("model", "weights_2"),
-    ("data", "start"),
-    ("data", "end"),
-    ("data", "prompts"),
-)
-"""Options that may name a file or folder."""
 ALONE = ("models", "configs", "methods", "convert", "doctor", "calibrate", "verify")
 """Commands that take no model, no data and no devices."""
 
@@ -228,7 +231,8 @@ class LongtakeCLI(LightningCLI):
             keep_snapshots=config.keep_snapshots,
         )
         engine.keep(keeper)
-        if goes_on and keeper.made(requests) >= {request.index for request in requests}:
+        made = keeper.made(requests)
+        if goes_on and made >= {request.index for request in requests}:
             if self.trainer.is_global_zero:
                 self._tidy(folder, keeper)
             raise SystemExit(0)
@@ -243,9 +247,13 @@ class LongtakeCLI(LightningCLI):
             sys.stderr.write(f"longtake: warning: {warning}\n")
         inputs = self._begin(folder, engine, keeper, growth if goes_on else None)
         self.trainer.keep_last_actions(folder.path / LAST_ACTIONS)
+        touched = touched_since(folder, made) if goes_on else {}
+        for sentence in touched.values():
+            sys.stderr.write(f"longtake: warning: {sentence}; it is not made again.\n")
         kept = {index: one.kept for index, one in growth.requests.items() if one.kept is not None}
         video = self.config_init.predict.video
-        video.bind(folder, engine.timings, engine.model.folder.name, goes_on=goes_on, kept=kept)
+        name = inputs["model"]["name"]
+        video.bind(folder, engine.timings, name, goes_on=goes_on, kept=kept)
         report = ReportWriter(
             folder,
             engine.timings,
@@ -257,15 +265,26 @@ class LongtakeCLI(LightningCLI):
             lambda: video.there,
             description,
             inputs,
+            lambda: video.left,
+            touched,
         )
         latents = LatentWriter(folder, engine.timings, keep=config.keep_latents, keeper=keeper)
         self.trainer.attach([progress_callback(config.progress), report, latents, *timeline])
 
     def _tidy(self, folder: RunFolder, keeper: RunKeeper) -> None:
-        """Remove what a run may have left that is finished."""
-        self._folder = folder
+        """Remove what a run may have left that is finished.
+
+        Raises:
+            OutputError: A video that it has made is not there any more, or not as it was.
+        """
+        self._folder, requests = folder, self.datamodule.requests()
         folder.reopen()
-        keeper.tidy(self.datamodule.requests(), self.config.predict.keep_latents)
+        keeper.tidy(requests, self.config.predict.keep_latents)
+        for sentence in touched_since(folder, keeper.made(requests)).values():
+            raise OutputError(
+                f"the run in {folder.path} is finished, but {sentence}. Bring it back, or make it "
+                f"again: longtake predict --config {folder.path / CONFIG} --overwrite true."
+            )
         sys.stderr.write(f"longtake: the run in {folder.path} is finished.\n")
 
     def _begin(
@@ -278,10 +297,12 @@ class LongtakeCLI(LightningCLI):
         """
         seams = {} if growth is None else growth.seams
         config = self.dump_config(engine.model, seams)
-        inputs = inputs_of(self.datamodule.requests())
+        inputs = inputs_of(self.datamodule.requests(), engine.model)
         self._folder = folder
         if growth is not None:
             growth.check(config, inputs)
+            # With the name that files of the run bear, also where the model is elsewhere now.
+            inputs["model"] = earlier_inputs(folder)["model"]
             folder.reopen()
             growth.commit(config, inputs)
             keeper.tidy(self.datamodule.requests(), self.config.predict.keep_latents)
@@ -294,7 +315,7 @@ class LongtakeCLI(LightningCLI):
             sys.stderr.write(f"longtake: warning: {warning}\n")
         folder.create()
         folder.write_json(INPUTS, inputs)
-        folder.write_text("config.yaml", config)
+        folder.write_text(CONFIG, config)
         return inputs
 
     def dump_config(
@@ -323,6 +344,9 @@ class LongtakeCLI(LightningCLI):
                 config.data[name] = written(value) if name == "fps" else value
         for part, name in FILES:
             config[part][name] = absolute(config[part][name])
+        config.model.lora = absolute_lora(config.model.lora)
+        if config.plan is not None:
+            config.plan = absolute(str(config.plan))
         for keyframe in config.data.keyframes or ():
             keyframe["image"] = absolute(keyframe["image"])
         dumped = self._parser(self.subcommand).dump(config, skip_unset=False)

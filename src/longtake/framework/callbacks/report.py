@@ -67,6 +67,8 @@ class _Figures:
     reason: ExitReason | None = None
     there: int | None = None
     """Video frames in the file of a request that has failed."""
+    left: Mapping[str, Any] | None = None
+    """The video of a request that has ended, as it was then."""
 
     def as_json(self) -> dict[str, Any]:
         seconds = self.state.seconds if self.seconds is None else self.seconds
@@ -77,6 +79,7 @@ class _Figures:
             "exit_reason": None if self.reason is None else self.reason.value,
             "frames": before + self.new_frames if self.there is None else self.there,
             "frames_asked_for": self.request.whole_frames,
+            "left": self.left,
             **({} if growth is None else {"extended_at": list(growth.seams)}),
             "blocks": self.state.blocks_done,
             "tasks": self.state.tasks_done,
@@ -121,6 +124,8 @@ class ReportWriter(VideoHooks):
         description: What the whole run is made with; see ``described``.
         inputs: What ``inputs.json`` says.
         there: Says how many video frames are in the file of the last request, where it has failed.
+        left: Says what the last request has left; see ``left_at``.
+        touched: What has become since of videos that an earlier process has finished, by request.
     """
 
     def __init__(
@@ -135,8 +140,12 @@ class ReportWriter(VideoHooks):
         there: Callable[[], int] | None = None,
         description: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
+        left: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        touched: Mapping[int, str] | None = None,
     ) -> None:
         self._folder = folder
+        self._left = left
+        self._touched = touched or {}
         self._communicator = communicator
         self._timings = timings
         self._summary = resolved_kind(summary)
@@ -200,6 +209,7 @@ class ReportWriter(VideoHooks):
             return  # an earlier callback refused the request before it was counted here
         figures.seconds = figures.state.seconds
         figures.reason = event.reason
+        figures.left = self._left()
         if event.reason is not ExitReason.FAILED:  # then on_exception comes next, with the error
             self._write(module)
 
@@ -247,6 +257,11 @@ class ReportWriter(VideoHooks):
         self._folder.write_json(REPORT, report)
         return report
 
+    def _since(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what is said of an earlier request, but for what is not there any more."""
+        touched = self._touched.get(said["index"])
+        return said if touched is None else {**said, "frames": 0, "touched": touched}
+
     def _look_at_memory(self) -> None:
         now = anonymous_bytes()
         if now is not None:
@@ -254,7 +269,7 @@ class ReportWriter(VideoHooks):
 
     def _content(self, module: pl.LightningModule) -> dict[str, Any]:
         mine = {figures.request.index: figures.as_json() for figures in self._requests}
-        before = {one["index"]: one for one in self._earlier.get("requests", ())}
+        before = {one["index"]: self._since(one) for one in self._earlier.get("requests", ())}
         requests = [one for _, one in sorted((before | mine).items())]
         self._look_at_memory()
         return {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, Self, final
+from typing import Any, Final, Self, final
 
 import lightning.pytorch as pl
 from av.error import FFmpegError
@@ -16,7 +16,7 @@ from typing_extensions import override
 from longtake.errors import ConfigurationError, OutputError
 from longtake.framework.callbacks.base import VideoHooks
 from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
-from longtake.framework.engine.kept_video import KeptVideo
+from longtake.framework.engine.kept_video import KeptVideo, left_at
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.timings import Timings
@@ -83,6 +83,13 @@ class VideoWriter(VideoHooks):
         """Video frames of the last request that are in its file, as far as is known."""
         return 0 if self._last is None else self._last.there
 
+    @property
+    def left(self) -> Mapping[str, Any] | None:
+        """What the last request has left, once it is finished; see ``left_at``."""
+        if self._last is None or self._last.checksum is None:
+            return None
+        return left_at(self._last.path, self._last.checksum)
+
     def check(self, request: Request) -> None:
         """Refuse what the format cannot hold, before anything is made.
 
@@ -101,12 +108,13 @@ class VideoWriter(VideoHooks):
                 f"at most {MAX_GIF_FPS}."
             )
 
-    def kept(self, folder: Path, frames: int) -> KeptVideo:
+    def kept(self, folder: Path, frames: int, checksum: str) -> KeptVideo:
         """Return what stays of a finished video that is to grow.
 
         Args:
             folder: Of the request.
             frames: Video frames that are in it.
+            checksum: Of the video as the run has left it.
 
         Raises:
             ConfigurationError: Files of the format cannot grow.
@@ -118,7 +126,7 @@ class VideoWriter(VideoHooks):
                 f"finished; mp4 and png can."
             )
         kept = kept_video(self._format, folder, frames)
-        if kept is None:
+        if kept is None or kept.checksum != checksum:
             raise OutputError(
                 f"the {self._format} video in {folder} cannot grow: it is not the one of {frames} "
                 f"video frames that the run has left there. Bring it back, or begin a new "

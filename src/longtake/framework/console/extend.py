@@ -40,7 +40,7 @@ class RunGrowth:
         num_frames: Where it is to be extended: the option ``data.num_frames``; ``None``: it goes on
             as it was begun, or extended before.
         first: Whether this is the first rank of all, which looks and writes.
-        kept: Says what stays of a request's file of so many video frames.
+        kept: Says what stays of a request's file of so many video frames and of this checksum.
     """
 
     def __init__(
@@ -49,13 +49,14 @@ class RunGrowth:
         num_frames: int | None,
         *,
         first: bool,
-        kept: Callable[[Path, int], KeptVideo],
+        kept: Callable[[Path, int, str], KeptVideo],
     ) -> None:
         self._folder = folder
         self._num_frames = num_frames
         self._first = first
         self._kept = kept
         self._settled: Extensions | None = None
+        self._moved = False
 
     @property
     def requests(self) -> Mapping[int, Extension]:
@@ -100,26 +101,26 @@ class RunGrowth:
             ConfigurationError: Names what differs.
         """
         lengths = {index: one.to for index, one in self.requests.items()}
-        check_unchanged(
+        self._moved = check_unchanged(
             self._folder, config, None if self._settled is None else self._settled.num_frames
         )
         check_inputs(self._folder, inputs, lengths)
 
     def commit(self, config: str, inputs: dict[str, Any]) -> None:
-        """Write what has been settled, if anything has; the folder is this run's.
+        """Write what has been settled, and where files are now; the folder is this run's.
 
         Args:
             config: As it is now.
             inputs: As they are now.
         """
-        if self._settled is None:
-            return
-        if self._num_frames is not None:
-            self._settled.write(self._folder)
+        settled = self._settled
+        if settled is not None and self._num_frames is not None:
+            settled.write(self._folder)
             for index, one in self.requests.items():
                 if one.to == self._num_frames:
                     sys.stderr.write(f"longtake: request {index} grows {_way(one)}\n")
-        if length_of(self._folder) != self._settled.num_frames:
+        grows = settled is not None and length_of(self._folder) != settled.num_frames
+        if grows or self._moved:
             self._folder.write_json(INPUTS, inputs)
             self._folder.write_text(CONFIG, config)
 

@@ -18,6 +18,17 @@ FRAMES: Final = "--data.num_frames"
 AUTO: Final = "auto"
 _FIXED: Final = ("model", "data", "video")
 """Parts of a configuration that make the video what it is; where it is made may change."""
+FILES: Final = (
+    ("model", "pipeline"),
+    ("model", "weights"),
+    ("model", "weights_2"),
+    ("data", "start"),
+    ("data", "end"),
+    ("data", "prompts"),
+)
+"""Options that may name a file or folder."""
+_MAY_MOVE: Final = (*map(".".join, FILES), "model.lora", "data.keyframes")
+"""Options whose files are compared by what is in them."""
 _LENGTH: Final = FRAMES.removeprefix("--")
 _SHOWN: Final = 8
 
@@ -66,13 +77,18 @@ def _check_length(args: list[str], run: str) -> None:
         )
 
 
-def check_unchanged(folder: RunFolder, config: str, num_frames: int | None = None) -> None:
+def check_unchanged(folder: RunFolder, config: str, num_frames: int | None = None) -> bool:
     """Refuse to go on with a run whose video would become another one.
+
+    Files and folders may have moved: what is in them is compared by their checksums.
 
     Args:
         folder: The run's.
         config: As it would be written now.
         num_frames: Of a run that has been extended, or is to be: its length.
+
+    Returns:
+        Whether some have moved.
 
     Raises:
         ConfigurationError: Names every option that differs, then and now.
@@ -81,10 +97,15 @@ def check_unchanged(folder: RunFolder, config: str, num_frames: int | None = Non
     if num_frames is not None:
         before[_LENGTH] = num_frames
     now = _flat(yaml.safe_load(config))
-    changes = [
-        f"{name}: {_said(before, name)} -> {_said(now, name)}"
+    differing = [
+        name
         for name in sorted(before.keys() | now.keys())
         if name.partition(".")[0] in _FIXED and before.get(name) != now.get(name)
+    ]
+    changes = [
+        f"{name}: {_said(before, name)} -> {_said(now, name)}"
+        for name in differing
+        if not (name.startswith(_MAY_MOVE) and _has_moved(before.get(name), now.get(name)))
     ]
     if changes:
         more = f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
@@ -92,6 +113,18 @@ def check_unchanged(folder: RunFolder, config: str, num_frames: int | None = Non
             f"the run in {folder.path} cannot go on with other options than it was begun with: "
             f"{'; '.join(changes[:_SHOWN])}{more}. Leave them out, or give another --output."
         )
+    return bool(differing)
+
+
+def _has_moved(then: Any, now: Any) -> bool:
+    """Whether two values of an option differ in nothing but where files are: absolute paths."""
+    if isinstance(then, str) and isinstance(now, str):
+        return then == now or (Path(then).is_absolute() and Path(now).is_absolute())
+    if isinstance(then, list) and isinstance(now, list):
+        return len(then) == len(now) and all(map(_has_moved, then, now))
+    if isinstance(then, dict) and isinstance(now, dict):
+        return then.keys() == now.keys() and all(_has_moved(then[key], now[key]) for key in then)
+    return bool(then == now)
 
 
 def length_of(folder: RunFolder) -> Any:
@@ -125,6 +158,16 @@ def _value(args: list[str], option: str) -> str | None:
         elif arg.startswith(f"{option}="):
             found = arg.removeprefix(f"{option}=")
     return found
+
+
+def absolute_lora(given: Any) -> Any:
+    """Return the option ``model.lora``, in any of its forms, with absolute paths."""
+    if isinstance(given, list):
+        return [absolute_lora(one) for one in given]
+    if given is None or isinstance(given, str):
+        return absolute(given)
+    given["path"] = absolute(given["path"])
+    return given
 
 
 def absolute(path: Any) -> Any:

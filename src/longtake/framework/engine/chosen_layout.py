@@ -20,7 +20,7 @@ from longtake.framework.engine.preflight import (
 )
 from longtake.framework.engine.request import Request, repeated
 from longtake.framework.engine.workloads import Workloads, longest
-from longtake.models.loading.checksums import check_alike, checksums
+from longtake.models.loading.checksums import check_alike
 from longtake.plan.check.layouts import check_layout
 from longtake.plan.check.methods import check_method, unread
 from longtake.plan.cost.simulator import bounded
@@ -104,7 +104,7 @@ class ChosenLayout:
         workload, layout = self._settle()
         model = self.workloads.model
         # In one message: where rank 0 refuses, no other rank waits for a second one.
-        files = checksums(model.folder) if communicator.world_size > 1 else {}
+        files = dict(model.checksums()) if communicator.world_size > 1 else {}
         own = json.dumps([str(layout), model.folder.revision or "", files])
         found = [json.loads(text) for text in communicator.gather(own)]
         layouts = dict.fromkeys(text for text, _, _ in found)

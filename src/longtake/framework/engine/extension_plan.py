@@ -13,7 +13,7 @@ from longtake.framework.engine.checked_file import DamagedFile
 from longtake.framework.engine.extension import PART, Extension, Extensions
 from longtake.framework.engine.inputs import earlier_inputs
 from longtake.framework.engine.journal import TAIL, Journal
-from longtake.framework.engine.keeper import RunKeeper, finished_requests
+from longtake.framework.engine.keeper import RunKeeper, finished_requests, left_by
 from longtake.framework.engine.kept_video import KeptVideo
 from longtake.framework.engine.longer import is_made_alike
 from longtake.framework.engine.request import Request
@@ -29,11 +29,11 @@ class ExtensionPlan:
     Args:
         folder: Of the run.
         workloads: Of the run as it is to be.
-        kept: Says what stays of a request's file of so many video frames.
+        kept: Says what stays of a request's file of so many video frames and of this checksum.
     """
 
     def __init__(
-        self, folder: RunFolder, workloads: Workloads, kept: Callable[[Path, int], KeptVideo]
+        self, folder: RunFolder, workloads: Workloads, kept: Callable[[Path, int, str], KeptVideo]
     ) -> None:
         self._folder = folder
         self._workloads = workloads
@@ -139,6 +139,7 @@ class ExtensionPlan:
                 f"{request.index} (keep_latents tail or all does, none does not); give its video "
                 f"as data.start of another run."
             )
+        left = left_by(self._folder).get(request.index, {"checksum": ""})
         blocks = self._workloads.model.generation_config.scheduler.blocks(seen + added)
         known_blocks = sum(1 for frames in blocks if frames.stop <= seen)
         return Extension(
@@ -149,5 +150,5 @@ class ExtensionPlan:
             seen=seen,
             shift=there - seen,
             first_block=last[0] + 1 - known_blocks,
-            kept=self._kept(own, before),
+            kept=self._kept(own, before, left["checksum"]),
         )

@@ -1,4 +1,4 @@
-"""Inputs of a run: its requests as they were resolved, and the files they read, with checksums."""
+"""Inputs of a run: its model and requests as they were resolved, with checksums of files."""
 
 from __future__ import annotations
 
@@ -12,35 +12,53 @@ from typing import Any, Final
 from longtake.errors import ConfigurationError
 from longtake.framework.engine.frame_rate import written
 from longtake.framework.engine.request import Request
+from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_folder import INPUTS, RunFolder
+from longtake.models.loading.checksums import check_unchanged
 from longtake.paths import expanded
 
-_FORMAT: Final = 2
-"""1: noise depended on which request of the run it was."""
+_FORMAT: Final = 3
+"""1: noise depended on which request of the run it was. 2: did not say which files the model is."""
+_PATHS: Final = ("start", "end")
+"""Of a request: files that are compared by their checksums, wherever they are."""
 
 
-def inputs_of(requests: Iterable[Request]) -> dict[str, Any]:
+def inputs_of(requests: Iterable[Request], model: ResolvedModel | None = None) -> dict[str, Any]:
     """Return what a run is made from, as JSON can say it.
 
     Args:
         requests: All of the run.
+        model: Of the run; left out: nothing is said of it.
     """
-    return {"format": _FORMAT, "requests": [_request(request) for request in requests]}
+    said: dict[str, Any] = {}
+    if model is not None:
+        said = {"name": model.folder.name, "files": dict(model.checksums())}
+    return {
+        "format": _FORMAT,
+        "model": said,
+        "requests": [_request(request) for request in requests],
+    }
 
 
 def earlier_inputs(folder: RunFolder) -> dict[str, Any]:
     """Return the inputs that a run was begun with.
 
     Raises:
-        ConfigurationError: They cannot be read.
+        ConfigurationError: They cannot be read, or are of another format.
     """
     try:
         before: dict[str, Any] = json.loads((folder.path / INPUTS).read_text(encoding="utf-8"))
-        before["format"], before["requests"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found, _, _ = before["format"], before["requests"], before.setdefault("model", {})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"the run in {folder.path} cannot go on: {INPUTS} cannot be read ({error})."
         ) from error
+    if found != _FORMAT:
+        raise ConfigurationError(
+            f"the run in {folder.path} cannot go on: its {INPUTS} is of format {found}, and this "
+            f"version of longtake reads {_FORMAT}; go on with the version that began it "
+            f"(report.json says which), or begin it anew with another --output."
+        )
     return before
 
 
@@ -55,31 +73,40 @@ def check_inputs(
         lengths: Video frames of requests that have been extended, or are to be.
 
     Raises:
-        ConfigurationError: Names the first request that differs, and how.
+        ConfigurationError: Names the first request, or file of the model, that differs, and how.
     """
     before = earlier_inputs(folder)
     then, now = before["requests"], json.loads(json.dumps(inputs))["requests"]
     for index, frames in (lengths or {}).items():
         then[index]["num_frames"] = frames
-    if before["format"] != _FORMAT or len(then) != len(now):
+    if len(then) != len(now):
         raise ConfigurationError(
-            f"the run in {folder.path} cannot go on: it was begun with {len(then)} prompts (format "
-            f"{before['format']}), and now there are {len(now)} (format {_FORMAT})."
+            f"the run in {folder.path} cannot go on: it was begun with {len(then)} prompts, and "
+            f"now there are {len(now)}."
         )
-    for index, (old, new) in enumerate(zip(then, now, strict=True)):
-        for name in old.keys() | new.keys():
+    for index, (old, new) in enumerate(zip(map(_content, then), map(_content, now), strict=True)):
+        for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
                 raise ConfigurationError(
                     f"the run in {folder.path} cannot go on: {name} of request {index} was "
                     f"{old.get(name)!r} and is {new.get(name)!r} now."
                 )
+    files, name = before["model"].get("files", {}), inputs["model"].get("name", "")
+    check_unchanged(files, inputs["model"].get("files", {}), folder.path, name)
+
+
+def _content(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is compared of a request: of files their content, wherever they are."""
+    said = {name: value for name, value in request.items() if name not in _PATHS}
+    keyframes = [{**one, "image": None} for one in said.get("keyframes", ())]
+    return {**said, "keyframes": keyframes}
 
 
 def _request(request: Request) -> dict[str, Any]:
     said = asdict(request)
     del said["origin"], said["growth"]
     said["fps"] = written(request.fps)
-    for name in ("start", "end"):
+    for name in _PATHS:
         if said[name] is not None:
             said[name], said[f"{name}_checksum"] = _file(said[name])
     for keyframe in said["keyframes"]:

@@ -17,6 +17,7 @@ from longtake.framework.engine.checked_file import DamagedFile
 from longtake.framework.engine.extension import PART, Extension, saved_in
 from longtake.framework.engine.interval import Interval, SnapshotSeconds
 from longtake.framework.engine.journal import Journal, KeepLatents
+from longtake.framework.engine.kept_video import became_of
 from longtake.framework.engine.longer import edge_of_longer
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_folder import REPORT, RunFolder
@@ -251,6 +252,28 @@ def finished_requests(folder: RunFolder, requests: Iterable[Request]) -> set[int
         and one["index"] in frames
         and one.get("frames_asked_for") == frames[one["index"]]
     }
+
+
+def left_by(folder: RunFolder) -> dict[int, Mapping[str, Any]]:
+    """Return what a run's report says of the videos that it has left, by request."""
+    said = earlier_report(folder).get("requests", ())
+    return {one["index"]: one["left"] for one in said if one.get("left")}
+
+
+def touched_since(folder: RunFolder, requests: Iterable[int]) -> dict[int, str]:
+    """Return what somebody has done to videos of finished requests, in sentences.
+
+    Args:
+        folder: Of the run.
+        requests: Indices of those that its report calls finished.
+    """
+    found, left = {}, left_by(folder)
+    for index in sorted(left.keys() & set(requests)):
+        own = folder.path_of(index)
+        how = became_of(own, left[index])
+        if how is not None:
+            found[index] = f"{own / left[index]['name']} was {how} since the run has finished it"
+    return found
 
 
 def earlier_report(folder: RunFolder) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""Kept video: what stays, byte for byte, of the file of a video that grows."""
+"""Kept video: what a finished video is, byte for byte, and whether its file still is that."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 import av
 
@@ -19,13 +19,13 @@ _FRAGMENT: Final = (b"moof", b"mdat")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptVideo:
-    """The whole of an MP4 file as a finished run has left it.
+    """The whole of an MP4 file, or of a folder of pictures, as a finished run has left it.
 
     Args:
         frames: Video frames in it.
-        bytes: Of the file.
-        fragments: Of it.
-        checksum: Of its bytes.
+        bytes: Of the file, or of all pictures.
+        fragments: Of the file.
+        checksum: Of these bytes.
     """
 
     frames: int
@@ -50,6 +50,15 @@ class KeptVideo:
             return None
         return cls(frames=frames, bytes=path.stat().st_size, fragments=count, checksum=checksum)
 
+    @classmethod
+    def of_pictures(cls, paths: Sequence[Path]) -> Self | None:
+        """Return what a folder of pictures holds; ``None``: one of them is missing."""
+        try:
+            size = sum(path.stat().st_size for path in paths)
+            return cls(frames=len(paths), bytes=size, fragments=0, checksum=checksum_of(paths))
+        except OSError:
+            return None
+
     def digest(self, descriptor: int) -> hashlib.blake2b | None:
         """Return the digest of these bytes in an open file; ``None``: it holds others."""
         digest, at = hashlib.blake2b(), 0
@@ -60,6 +69,62 @@ class KeptVideo:
             digest.update(part)
             at += len(part)
         return digest if digest.hexdigest() == self.checksum else None
+
+
+def digest_of(paths: Iterable[Path]) -> hashlib.blake2b:
+    """Return the digest of files, one after another, which are on the disk then.
+
+    Raises:
+        OSError: One is not there.
+    """
+    digest = hashlib.blake2b()
+    for path in paths:
+        with path.open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+            os.fsync(file.fileno())
+    return digest
+
+
+def checksum_of(paths: Iterable[Path]) -> str:
+    """Return the checksum of files, one after another; see ``digest_of``."""
+    return digest_of(paths).hexdigest()
+
+
+def left_at(path: Path, checksum: str) -> dict[str, Any]:
+    """Return what a report says of a finished video.
+
+    Args:
+        path: Its file, or its folder of pictures.
+        checksum: Of all its bytes.
+    """
+    return {"name": path.name, "bytes": sum(_sizes(path)), "checksum": checksum}
+
+
+def became_of(folder: Path, left: Mapping[str, Any]) -> str | None:
+    """Return what somebody has done to a finished video, in a word; ``None``: nothing.
+
+    Pictures are looked at by their sizes alone: they may be very many.
+
+    Args:
+        folder: Of the request.
+        left: What its report says.
+    """
+    path = folder / left["name"]
+    try:
+        if sum(_sizes(path)) != left["bytes"]:
+            return "changed" if path.is_file() or any(path.iterdir()) else "removed"
+        if path.is_file() and checksum_of([path]) != left["checksum"]:
+            return "changed"
+    except OSError:
+        return "removed"
+    return None
+
+
+def _sizes(path: Path) -> Iterator[int]:
+    """Yield the bytes of a file, or of every picture in a folder."""
+    for one in path.glob("frame_*.png") if path.is_dir() else [path]:
+        yield one.stat().st_size
 
 
 def _boxes(file: BinaryIO) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import final
 
@@ -38,6 +38,7 @@ from longtake.models import (
 from longtake.models.counting import WeightCount, count_weights
 from longtake.models.layer_check import check_layers
 from longtake.models.layers.kernel import chosen_kernel
+from longtake.models.loading.checksums import checksums
 from longtake.models.loading.guard import reading
 from longtake.models.loading.tokenizers import check_text
 from longtake.models.samplers.shift import shift_of
@@ -92,6 +93,7 @@ class ResolvedModel:
             weights_2=generation_config.weights_2,
         )
         self._weights: WeightCount | None = None
+        self._checksums: Mapping[str, str] | None = None
         with reading(f"the model in {self.folder.path}"):
             self._resolve(generation_config)
 
@@ -139,6 +141,12 @@ class ResolvedModel:
                     self.folder, transformers, self.spec.layers, self.family.layer_lists
                 )
         return self._weights
+
+    def checksums(self) -> Mapping[str, str]:
+        """Return a checksum of each of the model's files that is here; they are read once."""
+        if self._checksums is None:
+            self._checksums = checksums(self.folder)
+        return self._checksums
 
     def sampler(self, tokens: int | None = None) -> Sampler:
         """Return the noise levels.

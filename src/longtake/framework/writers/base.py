@@ -67,6 +67,8 @@ class FrameWriter(ABC):
         """Video frames that have been written so far, with those that were there."""
         self.there = first
         """Those that whoever looks finds; set by each format when they are."""
+        self.checksum: str | None = None
+        """Of all that is there, once it is finished; see ``checksum_of``."""
 
     @abstractmethod
     def open(self) -> None:

@@ -46,8 +46,7 @@ def frame_writer(
         case "webp":
             return WebpWriter(folder / "video.webp", video, label=label)
         case "png":
-            first = 0 if kept is None else kept.frames
-            return PngWriter(folder / "frames", video, label=label, first=first)
+            return PngWriter(folder / "frames", video, label=label, kept=kept)
 
 
 def kept_video(format: VideoFormat, folder: Path, frames: int) -> KeptVideo | None:
@@ -61,7 +60,6 @@ def kept_video(format: VideoFormat, folder: Path, frames: int) -> KeptVideo | No
     if format == "mp4":
         kept = KeptVideo.of(folder / "video.mp4")
         return kept if kept is not None and kept.frames == frames else None
-    named = (folder / "frames" / picture_name(number) for number in range(frames))
-    if not all(path.exists() for path in named):
-        return None
-    return KeptVideo(frames=frames, bytes=0, fragments=0, checksum="")
+    return KeptVideo.of_pictures(
+        [folder / "frames" / picture_name(number) for number in range(frames)]
+    )

@@ -9,6 +9,7 @@ from typing import Any, final
 import av
 from typing_extensions import override
 
+from longtake.framework.engine.kept_video import checksum_of
 from longtake.framework.engine.run_folder import commit, temporary_name
 from longtake.framework.writers.base import FrameWriter, Picture, VideoShape
 from longtake.framework.writers.label import label_gif
@@ -94,3 +95,4 @@ class GifWriter(FrameWriter):
                 label_gif(temporary_name(self.path), self.label)
             commit(temporary_name(self.path), self.path)
             self.there = self.frames
+            self.checksum = checksum_of([self.path])

@@ -140,6 +140,7 @@ class Mp4Writer(FrameWriter):
         with self.path.open("rb") as file:
             if hashlib.file_digest(file, "blake2b").digest() != self._digest.digest():
                 raise OSError(errno.EIO, f"{self.path.name} was changed meanwhile")
+        self.checksum = self._digest.hexdigest()
 
     def _fragment(self) -> bytes:
         """Return what has not been written: the header as well, if nothing has."""

@@ -8,6 +8,7 @@ from typing import Any, final
 import av
 from typing_extensions import override
 
+from longtake.framework.engine.kept_video import checksum_of
 from longtake.framework.engine.run_folder import commit, temporary_name
 from longtake.framework.writers.base import FrameWriter, Picture, VideoShape
 from longtake.framework.writers.color import yuv420p
@@ -70,3 +71,4 @@ class WebpWriter(FrameWriter):
                 label_webp(temporary_name(self.path), self.label)
             commit(temporary_name(self.path), self.path)
             self.there = self.frames
+            self.checksum = checksum_of([self.path])

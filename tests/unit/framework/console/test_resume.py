@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from longtake.errors import ConfigurationError, OutputError
-from longtake.framework.console.resume import absolute, check_unchanged, resume_arguments
+from longtake.framework.console.resume import (
+    absolute,
+    absolute_lora,
+    check_unchanged,
+    resume_arguments,
+)
 from longtake.framework.engine.inputs import check_inputs, inputs_of
 from longtake.framework.engine.request import PromptAt, Request
 from longtake.framework.engine.run_folder import CONFIG, CONFIG_HEADER, INPUTS, RunFolder
@@ -69,6 +74,49 @@ def test_a_changed_video_is_refused_with_what_changed(run: RunFolder) -> None:
     assert "devices" not in str(refusal.value)
 
 
+def test_files_may_move(run: RunFolder, tmp_path: Path) -> None:
+    def configured(where: str, lora: str) -> str:
+        model = f"model: {{pipeline: {where}, lora: [{{path: {lora}, scale: 1.0}}]}}"
+        return f"{CONFIG_HEADER} 0\n{model}\ndata: {{start: {where}/a.png, seed: 1}}\n"
+
+    (run.path / CONFIG).write_text(configured("/a/model", "/a/lora"))
+    assert not check_unchanged(run, configured("/a/model", "/a/lora"))
+    assert check_unchanged(run, configured("/b/model", "/b/lora"))
+    with pytest.raises(ConfigurationError, match="pipeline: '/a/model' -> 'demo'"):
+        check_unchanged(run, configured("demo", "/a/lora"))
+    changed = configured("/a/model", "/a/lora").replace("scale: 1.0", "scale: 2.0")
+    with pytest.raises(ConfigurationError, match=r"model\.lora"):
+        check_unchanged(run, changed)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"one")
+    run.write_json(INPUTS, inputs_of([request(start=str(tmp_path / "a.png"))]))
+    check_inputs(run, inputs_of([request(start=str(tmp_path / "b.png"))]))
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "how"),
+    [
+        ({"vae/a": "1"}, {"vae/a": "2"}, "it had the checksum 1 and has 2 now"),
+        ({"vae/a": "1"}, {}, "it had the checksum 1 and is not there now"),
+        ({}, {"vae/a": "2"}, "it was not there, and has the checksum 2 now"),
+    ],
+)
+def test_a_changed_model_is_refused(
+    then: dict[str, str], now: dict[str, str], how: str, run: RunFolder
+) -> None:
+    inputs = inputs_of([request()])
+    run.write_json(INPUTS, {**inputs, "model": {"name": "m", "files": then}})
+    check_inputs(run, {**inputs, "model": {"name": "n", "files": then}})
+    with pytest.raises(ConfigurationError, match=rf"vae/a of the model n .*\({how}\)"):
+        check_inputs(run, {**inputs, "model": {"name": "n", "files": now}})
+
+
+def test_a_run_of_an_earlier_format_is_refused(run: RunFolder) -> None:
+    run.write_json(INPUTS, {**inputs_of([request()]), "format": 2})
+    with pytest.raises(ConfigurationError, match=r"format 2, and this version of longtake reads 3"):
+        check_inputs(run, inputs_of([request()]))
+
+
 def test_changed_prompts_and_files_are_refused(run: RunFolder, tmp_path: Path) -> None:
     picture = tmp_path / "start.png"
     picture.write_bytes(b"one")
@@ -76,7 +124,7 @@ def test_changed_prompts_and_files_are_refused(run: RunFolder, tmp_path: Path) -
     check_inputs(run, inputs_of([request(), request("a fish", start=str(picture))]))
     with pytest.raises(ConfigurationError, match=r"seed of request 0 was 0 and is 3 now"):
         check_inputs(run, inputs_of([request(seed=3), request("a fish", start=str(picture))]))
-    with pytest.raises(ConfigurationError, match=r"begun with 2 prompts .* now there are 1"):
+    with pytest.raises(ConfigurationError, match="begun with 2 prompts, and now there are 1"):
         check_inputs(run, inputs_of([request()]))
     picture.write_bytes(b"two")
     with pytest.raises(ConfigurationError, match="start_checksum of request 1"):
@@ -95,3 +143,7 @@ def test_names_of_files_do_not_depend_on_the_folder(
     assert absolute("demo") == "demo"
     assert absolute(["a prompt"]) == ["a prompt"]
     assert absolute(None) is None
+    assert absolute_lora(["model", {"path": "model", "scale": 0.5}]) == [
+        str(tmp_path / "model"),
+        {"path": str(tmp_path / "model"), "scale": 0.5},
+    ]

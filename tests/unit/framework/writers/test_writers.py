@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from longtake.framework.engine.kept_video import became_of, left_at
 from longtake.framework.writers import (
     GifWriter,
     Mp4Writer,
@@ -22,6 +25,7 @@ from longtake.framework.writers import (
     WebpWriter,
     frame_writer,
 )
+from longtake.framework.writers.formats import kept_video
 
 HEIGHT, WIDTH, FPS = 48, 80, 8
 FORMATS = get_args(VideoFormat)
@@ -196,6 +200,59 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path, format: VideoFormat
         written.append([(path.name, path.read_bytes()) for path in files])
     assert written[0] == written[1]
     assert len(written[0]) == (12 if format == "png" else 1)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_somebody_does_to_a_finished_video_is_seen(
+    tmp_path: Path, format: VideoFormat
+) -> None:
+    with frame_writer(format, tmp_path, shape()) as writer:
+        writer.write(moving(3))
+    assert writer.checksum is not None
+    left = left_at(writer.path, writer.checksum)
+    assert became_of(tmp_path, left) is None
+    file = writer.path / "frame_000001.png" if format == "png" else writer.path
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    assert became_of(tmp_path, left) == "changed"
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    # Of pictures the sizes alone are looked at.
+    assert became_of(tmp_path, left) == (None if format == "png" else "changed")
+    file.unlink()
+    assert became_of(tmp_path, left) == ("changed" if format == "png" else "removed")
+    shutil.rmtree(writer.path, ignore_errors=True)
+    assert became_of(tmp_path, left) == "removed"
+
+
+@pytest.mark.parametrize("touch", [Path.unlink, lambda path: path.write_bytes(b"another")])
+def test_pictures_that_somebody_removes_or_changes_meanwhile_are_told(
+    tmp_path: Path, touch: Callable[[Path], object]
+) -> None:
+    writer = PngWriter(tmp_path / "frames", shape())
+    writer.open()
+    writer.write(moving(3))
+    touch(writer.path / "frame_000001.png")
+    with pytest.raises(OSError, match=r"No such file|was changed meanwhile"):
+        writer.close()
+
+
+def test_pictures_grow_behind_those_that_are_there(tmp_path: Path) -> None:
+    frames = moving(5)
+    with PngWriter(tmp_path / "whole", shape()) as whole:
+        whole.write(frames)
+    with PngWriter(tmp_path / "frames", shape()) as writer:
+        writer.write(frames[:2])
+    kept = kept_video("png", tmp_path, 2)
+    assert kept is not None
+    assert kept.checksum == writer.checksum
+    assert kept_video("png", tmp_path, 3) is None
+    with PngWriter(tmp_path / "frames", shape(), kept=kept) as grown:
+        grown.write(frames[2:])
+    assert (grown.frames, grown.checksum) == (5, whole.checksum)
+    second = tmp_path / "frames" / "frame_000001.png"
+    second.write_bytes(second.read_bytes()[:-1])
+    with pytest.raises(OSError, match="not what is to grow"):
+        PngWriter(tmp_path / "frames", shape(), kept=kept).open()
 
 
 @pytest.mark.parametrize("format", FORMATS)
