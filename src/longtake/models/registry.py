@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from longtake.errors import ModelError
 from longtake.models.base import AnyBackbone, AnyDecoder, Placement, PromptStates
@@ -213,6 +213,17 @@ class ModelFamily(ABC):
             spec: Of the backbone.
             height: Latent height ``H``.
             width: Latent width ``W``.
+        """
+        return None
+
+    def module(self, component: str, config: Mapping[str, Any]) -> nn.Module | None:
+        """Build a component whose class is neither diffusers' nor transformers', to be counted.
+
+        By default ``None``: it is counted where its files are.
+
+        Args:
+            component: Of the pipeline.
+            config: Its configuration.
         """
         return None
 

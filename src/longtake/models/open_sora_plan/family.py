@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import MT5EncoderModel
 from typing_extensions import override
 
@@ -109,17 +109,20 @@ class OpenSoraPlanFamily(ModelFamily):
         )
 
     @override
+    def module(self, component: str, config: Mapping[str, Any]) -> nn.Module | None:
+        if component == "vae":
+            return build_wavelet_vae(dict(config))
+        return _transformer(config) if component == "transformer" else None
+
+    @override
     def load_backbone(
         self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
     ) -> OpenSoraPlanBackbone:
-        def build(config: dict[str, Any]) -> OpenSoraPlanTransformer:
-            return OpenSoraPlanTransformer(OpenSoraPlanConfig.read(config))
-
         def prune(transformer: OpenSoraPlanTransformer) -> None:
             first, last = transformer.embeddings, ("scale_shift_table", "proj_out")
             keep_layers(transformer, layers, first=first, last=last)
 
-        transformer = load_module(folder, "transformer", build, place, prune=prune)
+        transformer = load_module(folder, "transformer", _transformer, place, prune=prune)
         return OpenSoraPlanBackbone(spec, transformer, layers)
 
     @override
@@ -183,6 +186,10 @@ class OpenSoraPlanFamily(ModelFamily):
 
         encoders = {"text_encoder": MT5EncoderModel}
         return encode_with_pipeline(folder, prompts, SimpleNamespace, encoders, place, encode)
+
+
+def _transformer(config: Mapping[str, Any]) -> OpenSoraPlanTransformer:
+    return OpenSoraPlanTransformer(OpenSoraPlanConfig.read(config))
 
 
 def _check(folder: ModelFolder, config: OpenSoraPlanConfig, compression: Compression) -> None:

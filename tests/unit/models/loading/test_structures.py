@@ -26,6 +26,8 @@ PUBLISHED = {
     "SkyReels-V2-DF-1.3B": "Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers",
     "SkyReels-V2-DF-14B": "Skywork/SkyReels-V2-DF-14B-540P-Diffusers",
     "HunyuanVideo": "hunyuanvideo-community/HunyuanVideo",
+    "HunyuanVideo-I2V": "hunyuanvideo-community/HunyuanVideo-I2V",
+    "HunyuanVideo-I2V-33ch": "hunyuanvideo-community/HunyuanVideo-I2V-33ch",
     "HunyuanVideo-1.5": "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v",
     "CogVideoX-2b": "THUDM/CogVideoX-2b",
     "CogVideoX-5b": "THUDM/CogVideoX-5b",
@@ -33,11 +35,8 @@ PUBLISHED = {
     "mochi-1-preview": "genmo/mochi-1-preview",
 }
 """The hub id that a tiny folder is made like."""
-WITHOUT = {
-    "hunyuanvideo-community/HunyuanVideo-I2V",
-    "hunyuanvideo-community/HunyuanVideo-I2V-33ch",
-}
-"""Models whose text encoder (Llava) has not been read from a source yet: the hub is asked."""
+CONVERTED = {f"Open-Sora-Plan-v1.3.0/any93x640x640{kind}" for kind in ("", "_i2v")}
+"""Folders of a hub model that are converted before they can be run, named for plans alone."""
 MADE_SMALL = (
     "num_layers",
     "num_single_layers",
@@ -68,7 +67,7 @@ MADE_SMALL = (
 def test_every_published_model_has_a_structure() -> None:
     families = set(registered().values())
     listed = {name for family in families for card in family.cards for name in card.examples}
-    assert {name for name in listed if "/" in name} == set(structured()) | WITHOUT
+    assert {name for name in listed if "/" in name} == set(structured()) - CONVERTED
 
 
 @pytest.mark.parametrize("name", structured())
@@ -76,7 +75,7 @@ def test_a_structure_is_a_folder_that_its_family_reads(name: str) -> None:
     folder = open_for_plan(name)
     family = family_of(folder)
     spec, defaults = family.spec(folder), family.defaults(folder)
-    assert name in family.card(folder).examples
+    assert name in family.card(folder).examples or name in CONVERTED
     count = count_weights(folder, ["transformer"], spec.layers, family.layer_lists)
     assert min(count.layers) > 0
     load_sampler(folder, None, None, defaults.steps, 1000)
@@ -122,6 +121,24 @@ def test_a_structure_is_as_a_folder_is_published(name: str, tmp_path: Path) -> N
         name_of = "scheduler/scheduler_config.json"
         file = name_of if component == "scheduler" else f"{component}/config.json"
         _compare(structure.files[file], tiny.settings(file))
+
+
+@pytest.mark.parametrize("name", sorted(CONVERTED))
+def test_weights_of_open_sora_plan_are_as_large_as_those_published(name: str) -> None:
+    """Files of 11.1 GB in fp32 each, as the hub lists them."""
+    sizes = tensor_sizes(open_for_plan(name), "transformer")
+    assert 4 * sum(sizes.values()) == pytest.approx(11.1e9, rel=0.005)
+    assert sum(tensor_sizes(open_for_plan(name), "vae").values()) > 1e8
+
+
+def test_weights_of_llava_by_hand() -> None:
+    """Llama 3 with a ViT-L of 24 layers, of which the last is not read, and two projections."""
+    sizes = tensor_sizes(open_for_plan("hunyuanvideo-community/HunyuanVideo-I2V"), "text_encoder")
+    layer = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
+    llama = 2 * 128320 * 4096 + 32 * layer + 4096
+    vision = 24 * (4 * (1024**2 + 1024) + 2 * 1024 * 4096 + 4096 + 1024 + 4 * 1024)
+    vision += 1024 + 3 * 14**2 * 1024 + (576 + 1) * 1024 + 4 * 1024
+    assert sum(sizes.values()) == llama + vision + 1024 * 4096 + 4096 + 4096**2 + 4096
 
 
 def _index(content: Mapping[str, Any]) -> dict[str, Any]:
