@@ -6,34 +6,38 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
 
 import diffusers
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from longtake.models.base import AnyBackbone, Grid, Operand, Placement
+from longtake.models.base import AnyBackbone, Grid, Operand
+from longtake.models.blank import META, BlankModel
 from longtake.models.flops import Flops
 from longtake.models.layers.kernel import attention_kernel, made
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.guard import reading
 from longtake.models.loading.headers import read_headers
-from longtake.models.meta_inputs import META, decode_until_frames, forward_inputs
-from longtake.models.registry import ModelFamily
+from longtake.models.meta_inputs import decode_until_frames, forward_inputs
+from longtake.models.peak import FusedAttention, PeakMemory
+from longtake.models.registry import registered
 from longtake.models.spec import BackboneSpec
 from longtake.task import FrameRange
 
 NO_FLOPS: Final = Flops(embed=0.0, layer=0.0, attention=0.0, head=0.0, decode=0.0)
 """Where nothing is to be predicted."""
-_POSITIONS: Final = 8
-"""Height and width of the latents that are decoded."""
-_SETTLED: Final = 2
-"""How many times video frames come before they do as they will from then on."""
+_SETTLED: Final = 3
+"""How many times video frames come before they do as they will from then on, and a decoder's
+state has its full size."""
+_REMEMBERED: Final = 16
+"""Models and sizes that are counted once."""
 _PER_PIXEL: Final = 8e6
 """Operations of a VAE per pixel of the video, where it cannot be counted: Wan's."""
 
@@ -58,12 +62,11 @@ class _Backbone:
 
 
 def count_flops(
-    family: ModelFamily,
-    folder: ModelFolder,
-    spec: BackboneSpec,
+    blank: BlankModel,
     height: int,
     width: int,
     weights: WeightCount | None = None,
+    tile: tuple[int, int] | None = None,
 ) -> Flops:
     """Count floating-point operations on the meta device.
 
@@ -74,27 +77,59 @@ def count_flops(
     and VAE: predictions become rougher, results stay the same.
 
     Args:
-        family: Knows the folder.
-        folder: The pipeline folder.
-        spec: Of the backbone.
+        blank: The model.
         height: Latent height ``H``.
         width: Latent width ``W``.
         weights: Of the transformers: layers that have as many are counted once. ``None``: each
             layer is counted.
+        tile: Latent height and width of what is decoded at once; ``None``: whole pictures.
     """
-    grid = Grid.of(FrameRange(0, spec.native_frames), height=height, width=width)
-    alike = range(spec.layers) if weights is None else weights.layers
-    backbone = _counted_or(
-        lambda: _count_backbone(family, folder, spec, grid, alike), _estimate_backbone(spec)
-    )
-    decode = _counted_or(lambda: _count_decoder(family, folder, spec), _estimate_decoder(spec))
+    spec, tile = blank.spec, tile or (height, width)
+    alike = tuple(range(spec.layers)) if weights is None else weights.layers
+    backbone = _backbone_of(blank, height, width, alike)
+    decoder = decoder_cost(blank, *tile)
+    per_position = _estimate_decoder(spec) if decoder is None else decoder.flops / math.prod(tile)
     return Flops(
         embed=backbone.embed,
         layer=backbone.layer,
         attention=backbone.attention,
         head=backbone.head,
-        decode=decode * height * width,
+        decode=per_position * height * width,
     )
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _backbone_of(blank: BlankModel, height: int, width: int, alike: tuple[int, ...]) -> _Backbone:
+    """Return a transformer's operations; an ordinary one's where it cannot be built."""
+    grid = Grid.of(FrameRange(0, blank.spec.native_frames), height=height, width=width)
+    return _counted_or(lambda: _count_backbone(blank, grid, alike), _estimate_backbone(blank.spec))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderCost:
+    """What decoding a latent frame takes in the midst of a video, of a whole picture or a tile.
+
+    Args:
+        flops: Operations.
+        state: Bytes that are kept from one latent frame to the next.
+        peak: The most bytes besides while one is decoded.
+    """
+
+    flops: float
+    state: int
+    peak: int
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def decoder_cost(blank: BlankModel, height: int, width: int) -> DecoderCost | None:
+    """Count a decoder's operations and measure its memory, in one go; ``None``: it cannot be run.
+
+    Args:
+        blank: The model.
+        height: Latent height ``H`` of what is decoded at once.
+        width: Latent width ``W`` of it.
+    """
+    return _counted_or(lambda: _decoder_cost(blank, height, width), None)
 
 
 def _counted_or(count: Callable[[], CountT], estimate: CountT) -> CountT:
@@ -120,21 +155,11 @@ class NothingPadded(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _count_backbone(
-    family: ModelFamily,
-    folder: ModelFolder,
-    spec: BackboneSpec,
-    grid: Grid,
-    alike: Sequence[int],
-) -> _Backbone:
-    place, kinds = Placement(META, torch.float32), Counter(alike)
+def _count_backbone(blank: BlankModel, grid: Grid, alike: Sequence[int]) -> _Backbone:
+    spec, kinds = blank.spec, Counter(alike)
     first = {kind: alike.index(kind) for kind in kinds}  # a layer of each kind
-    needed = sorted({*first.values(), 0, spec.layers - 1})
-    with reading(f"the transformer of the model in {folder.path}"):
-        backbone = family.load_backbone(folder, spec, needed, place)
-    latents, context = forward_inputs(
-        family, folder, backbone, grid, attention_kernel, torch.float32
-    )
+    backbone = blank.with_layers(sorted({*first.values(), 0, spec.layers - 1}))
+    latents, context = forward_inputs(blank, backbone, grid, attention_kernel)
     hidden, embed = _counted(lambda: backbone.embed(latents, grid, context))
     tokens = len(grid.frames) * spec.tokens_per_frame(grid.height, grid.width)
 
@@ -164,21 +189,27 @@ def _seen(backbone: AnyBackbone) -> float:
     return sum(1.0 if group is None else 1.0 / group.count for group in groups) / len(groups)
 
 
-def _count_decoder(family: ModelFamily, folder: ModelFolder, spec: BackboneSpec) -> float:
-    """Return operations per latent position of a latent frame in the midst of a video.
+def _decoder_cost(blank: BlankModel, height: int, width: int) -> DecoderCost:
+    """Decode until video frames have come a few times; count from one time to the next.
 
-    They are counted from one time that video frames come to the next: a decoder may hold some
-    back. What spatial tiles compute twice is left out.
+    A decoder may hold some back, and its state is not whole before.
     """
-    with reading(f"the vae of the model in {folder.path}"):
-        decoder = family.load_decoder(folder, META)
-    state = decoder.start()
-    frame = torch.empty(1, spec.channels, 1, _POSITIONS, _POSITIONS, device=META)
-    for _ in range(_SETTLED):
-        decode_until_frames(decoder, state, frame)
-    with FlopCounterMode(display=False) as counter:
-        frames = decode_until_frames(decoder, state, frame)
-    return float(counter.get_total_flops()) / frames / _POSITIONS**2
+    decoder = blank.decoder
+    frame = torch.empty(1, blank.spec.channels, 1, height, width, device=META)
+    with FusedAttention() as attention, ExitStack() as counting:
+        with PeakMemory() as memory:
+            state = decoder.start()
+            for _ in range(_SETTLED):
+                memory.begin()
+                decode_until_frames(decoder, state, frame)
+        attention.flops = 0.0
+        # Below the other one, which so sees each operation whole.
+        counter = counting.enter_context(FlopCounterMode(display=False))
+        with memory:
+            memory.begin()
+            frames = decode_until_frames(decoder, state, frame)
+    flops = (counter.get_total_flops() + attention.flops) / frames
+    return DecoderCost(flops=flops, state=memory.live, peak=memory.peak - memory.live)
 
 
 def _counted(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
@@ -255,17 +286,23 @@ def tensor_sizes(folder: ModelFolder, component: str) -> dict[str, int]:
     Raises:
         ModelError: The files are not here, and diffusers and transformers have no such class.
     """
-    library = {"diffusers": diffusers, "transformers": transformers}.get(folder.library(component))
-    model_class = getattr(library, folder.class_name(component), None)
-    if model_class is None or folder.holds(component):
+    if folder.holds(component) or (model := _built(folder, component)) is None:
         headers = read_headers(folder, component)
         return {key: math.prod(header.shape) for key, header in headers.items()}
-    with reading(f"the {component} of the model in {folder.path}"), META:
-        if library is diffusers:
-            model = model_class.from_config(folder.config(component))
-        else:
-            model = model_class(model_class.config_class(**folder.config(component)))
     return {name: tensor.numel() for name, tensor in model.named_parameters()}
+
+
+def _built(folder: ModelFolder, component: str) -> nn.Module | None:
+    """Return a component on the meta device; ``None`` where nobody here has its class."""
+    library = {"diffusers": diffusers, "transformers": transformers}.get(folder.library(component))
+    model_class: Any = getattr(library, folder.class_name(component), None)
+    family = registered().get(folder.pipeline)
+    with reading(f"the {component} of the model in {folder.path}"), META:
+        if model_class is None:
+            return None if family is None else family().module(component, folder.config(component))
+        if library is diffusers:
+            return model_class.from_config(folder.config(component))  # type: ignore[no-any-return]
+        return model_class(model_class.config_class(**folder.config(component)))  # type: ignore[no-any-return]
 
 
 def _layers_of(keys: Iterable[str], layers: int, lists: Sequence[str]) -> dict[str, int]:

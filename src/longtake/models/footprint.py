@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import lru_cache
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from longtake.errors import ModelError
-from longtake.models.base import Grid, Operand, Placement
-from longtake.models.counting import NothingPadded, tensor_sizes
+from longtake.models.base import Grid, Operand
+from longtake.models.blank import BlankModel
+from longtake.models.counting import NothingPadded, decoder_cost, tensor_sizes
 from longtake.models.layers.kernel import made
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.meta_inputs import META, decode_until_frames, forward_inputs
+from longtake.models.meta_inputs import forward_inputs
 from longtake.models.peak import FusedAttention, PeakMemory
-from longtake.models.registry import ModelFamily
-from longtake.models.spec import BackboneSpec
 from longtake.task import FrameRange
 
 _FP32: Final = 4
 """Bytes of a number of the VAE and of image encoders."""
-_DECODED: Final = 4
-"""Times that video frames come from a decoder before its state has its full size."""
+_REMEMBERED: Final = 16
+"""Models that are measured once."""
 _WIDTHS: Final = 14
 """Hidden states' worth of numbers that an ordinary layer has at once, where it cannot be run."""
 _CHANNELS: Final = 96
@@ -54,26 +53,17 @@ class Footprint:
     activation: float
 
 
-def measure(
-    family: ModelFamily,
-    folder: ModelFolder,
-    spec: BackboneSpec,
-    dtype: torch.dtype,
-    height: int,
-    width: int,
-) -> Footprint:
+def measure(blank: BlankModel, height: int, width: int) -> Footprint:
     """Return the footprint of a model's parts; of parts that cannot be run, an ordinary one's.
 
     Kernels' own workspaces are left out, so a run takes a little more.
 
     Args:
-        family: Knows the folder.
-        folder: The pipeline folder.
-        spec: Of the backbone.
-        dtype: Of the transformer and the text encoders.
+        blank: The model.
         height: Latent height ``H`` of what is decoded at once.
         width: Latent width ``W`` of it.
     """
+    folder, spec, dtype = blank.folder, blank.spec, blank.dtype
     parts = {part: _sizes(folder, part) for part in folder.weighted}
     vae = parts.pop("vae", {})
     text = sum(sum(sizes.values()) for part, sizes in parts.items() if part.startswith("text"))
@@ -88,8 +78,8 @@ def measure(
     encoder = _without(vae, ("decoder", "post_quant_conv"))
     pixels = height * width * spec.compression.spatial**2 * spec.compression.temporal
     full = _CHANNELS * _FP32 * pixels
-    state, peak = _measured_or(lambda: _decoder(family, folder, spec, height, width), (full, full))
-    ordinary = float(_WIDTHS * spec.model_dim * dtype.itemsize)
+    cost = decoder_cost(blank, height, width)
+    state, peak = (full, full) if cost is None else (cost.state, cost.peak)
     return Footprint(
         text=text * dtype.itemsize,
         text_embeddings=words * dtype.itemsize,
@@ -97,13 +87,15 @@ def measure(
         decoder=_without(vae, ("encoder", "quant_conv")) * _FP32,
         decoder_state=state,
         decoder_peak=peak,
-        activation=_measured_or(lambda: _layer(family, folder, spec, dtype), ordinary),
+        activation=_activation(blank),
     )
 
 
 def _sizes(folder: ModelFolder, component: str) -> dict[str, int]:
     with suppress(ModelError):  # a plug-in's own class, not on this machine
-        return tensor_sizes(folder, component)
+        sizes = tensor_sizes(folder, component)
+        # Llava is published with the layer that makes words, which encoding does not read.
+        return {name: size for name, size in sizes.items() if not name.startswith("lm_head")}
     return {}
 
 
@@ -111,24 +103,23 @@ def _without(sizes: dict[str, int], parts: tuple[str, ...]) -> int:
     return sum(size for name, size in sizes.items() if not name.startswith(parts))
 
 
-def _measured_or(run: Callable[[], Any], ordinary: Any) -> Any:
+@lru_cache(maxsize=_REMEMBERED)
+def _activation(blank: BlankModel) -> float:
+    """Return a layer's peak per token; an ordinary one's where it cannot be run."""
     try:
-        with ExitStack() as modes:
-            for mode in (torch.no_grad(), NothingPadded(), FusedAttention()):
-                modes.enter_context(mode)
-            return run()
+        with torch.no_grad(), NothingPadded(), FusedAttention():
+            return _layer(blank)
     except Exception:  # a plug-in's code may fail on the meta device in any way
-        return ordinary
+        return float(_WIDTHS * blank.spec.model_dim * blank.dtype.itemsize)
 
 
-def _layer(
-    family: ModelFamily, folder: ModelFolder, spec: BackboneSpec, dtype: torch.dtype
-) -> float:
+def _layer(blank: BlankModel) -> float:
     """Return a layer's peak per token, at a size at which what is not per token is small."""
+    spec = blank.spec
     grid = Grid.of(FrameRange(0, spec.native_frames), height=60, width=104)
     ends = {0, spec.layers - 1}  # of models with two kinds of layers, one of each
-    backbone = family.load_backbone(folder, spec, sorted(ends), Placement(META, dtype))
-    latents, context = forward_inputs(family, folder, backbone, grid, _kernel, dtype)
+    backbone = blank.with_layers(sorted(ends))
+    latents, context = forward_inputs(blank, backbone, grid, _kernel)
     hidden = backbone.embed(latents, grid, context)
     peak = 0
     for index in ends:
@@ -148,17 +139,3 @@ def _attend(q: Operand, k: Operand, v: Operand) -> Tensor:
     result = torch.empty_like(queries)
     del values, keys
     return result
-
-
-def _decoder(
-    family: ModelFamily, folder: ModelFolder, spec: BackboneSpec, height: int, width: int
-) -> tuple[int, int]:
-    """Return the bytes of a decoder's state, and the most that it has besides."""
-    decoder = family.load_decoder(folder, META)
-    frame = torch.empty(1, spec.channels, 1, height, width, device=META)
-    with PeakMemory() as memory:
-        state = decoder.start()
-        for _ in range(_DECODED):
-            memory.begin()
-            decode_until_frames(decoder, state, frame)
-    return memory.live, memory.peak - memory.live

@@ -10,33 +10,26 @@ import torch
 from torch import Tensor
 
 from longtake.errors import ModelError
-from longtake.models.base import AnyBackbone, Grid, LayerContext, Operand, Placement
+from longtake.models.base import AnyBackbone, Grid, LayerContext, Operand
+from longtake.models.blank import BlankModel
 from longtake.models.counting import NothingPadded
 from longtake.models.layers.kernel import attention_kernel, made
 from longtake.models.layers.operands import check_hidden, checked, dtype_name
-from longtake.models.loading.folder import ModelFolder
-from longtake.models.meta_inputs import META, forward_inputs
-from longtake.models.registry import ModelFamily
-from longtake.models.spec import BackboneSpec
+from longtake.models.meta_inputs import forward_inputs
 from longtake.task import FrameRange
 
 _GRID = (FrameRange(0, 2), 8, 8)
 """Frames, height and width of the window that is tried."""
 
 
-def check_layers(
-    family: ModelFamily, folder: ModelFolder, spec: BackboneSpec, dtype: torch.dtype
-) -> None:
+def check_layers(blank: BlankModel) -> None:
     """Refuse a backbone whose layers give ``attend`` something else than it takes.
 
     A backbone that does not run on the meta device, in float32, cannot be tried: some build
     tensors where they like. Its operands are checked when it runs.
 
     Args:
-        family: Knows the folder.
-        folder: The pipeline folder.
-        spec: Of the backbone.
-        dtype: Of its weights in the run.
+        blank: The model.
 
     Raises:
         ModelError: Names the layer, and what is wrong with what it gives or returns.
@@ -44,13 +37,11 @@ def check_layers(
     frames, height, width = _GRID
     grid = Grid.of(frames, height=height, width=width)
     with torch.no_grad(), NothingPadded():
-        for tried in dict.fromkeys((torch.float32, dtype)):
+        for tried in dict.fromkeys((torch.float32, blank.dtype)):
             try:
-                place = Placement(META, tried)
-                backbone = family.load_backbone(folder, spec, range(spec.layers), place)
-                latents, context = forward_inputs(
-                    family, folder, backbone, grid, attention_kernel, tried
-                )
+                model = blank.with_dtype(tried)
+                backbone = model.backbone
+                latents, context = forward_inputs(model, backbone, grid, attention_kernel)
             except Exception:  # a plug-in's code may fail on the meta device in any way
                 return
             try:

@@ -14,34 +14,24 @@ from longtake.models.base import (
     Kernel,
     LayerContext,
 )
-from longtake.models.loading.folder import ModelFolder
-from longtake.models.registry import ModelFamily
+from longtake.models.blank import META, BlankModel
 
-META: Final = torch.device("meta")
-"""A device like any other to the models: they must put everything where their weights are."""
 _PATIENCE: Final = 64
 """Latent frames that a decoder may hold back before it is given up."""
 
 
 def forward_inputs(
-    family: ModelFamily,
-    folder: ModelFolder,
-    backbone: AnyBackbone,
-    grid: Grid,
-    kernel: Kernel,
-    dtype: torch.dtype,
+    blank: BlankModel, backbone: AnyBackbone, grid: Grid, kernel: Kernel
 ) -> tuple[Tensor, LayerContext[Any, Any]]:
     """Return latents ``(1, C, F, H, W)`` and what layers get besides hidden states.
 
     Args:
-        family: Knows the folder.
-        folder: The pipeline folder.
-        backbone: On the meta device.
+        blank: The model.
+        backbone: Of the same, on the meta device.
         grid: What is denoised.
         kernel: Of the layers' attention.
-        dtype: Of latents and prompts.
     """
-    spec = backbone.spec
+    family, folder, spec, dtype = blank.family, blank.folder, backbone.spec, blank.dtype
     with META:
         start = family.blank_start(folder, spec, grid.height, grid.width)
         prompts = family.blank_prompts(folder, spec) | (start.prompt_rows(1) if start else {})

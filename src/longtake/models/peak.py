@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final
@@ -63,7 +64,15 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @final
 class FusedAttention(TorchFunctionMode):
-    """Has attention made no matrix of all queries and keys, as fused kernels make none."""
+    """Has attention made no matrix of all queries and keys, as fused kernels make none.
+
+    Attributes:
+        flops: Operations of what was attended, which a counter does not see.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0.0
 
     @override
     def __torch_function__(
@@ -76,6 +85,8 @@ class FusedAttention(TorchFunctionMode):
         if func is functional.scaled_dot_product_attention:
             given = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs or {})
             query, value = given["query"], given["value"]
+            self.flops += 2.0 * query.numel() * value.shape[-2]
+            self.flops += 2.0 * math.prod(query.shape[:-1]) * math.prod(value.shape[-2:])
             return query.new_empty((*query.shape[:-1], value.shape[-1]))
         return func(*args, **(kwargs or {}))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,14 @@ from diffusers import (
 )
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from longtake.models import ModelFolder, Placement, PromptStates, family_of
-from longtake.models.counting import WeightCount, count_flops, count_weights
+from longtake.models.blank import BlankModel
+from longtake.models.counting import WeightCount, count_flops, count_weights, decoder_cost
+from longtake.models.peak import FusedAttention
 from longtake.models.wan import WanFamily
 from longtake.testing.tiny.base import tiny_wan_folder
 from longtake.testing.tiny.cogvideox import tiny_cogvideox_folder
@@ -187,9 +190,9 @@ def operations(run: Callable[[], Any]) -> int:
 def test_a_clip_takes_as_many_as_in_diffusers_own_forward(case: Case, made: ModelFolder) -> None:
     family = family_of(made)
     spec = family.spec(made)
-    work = count_flops(family, made, spec, HEIGHT, WIDTH)
+    work = count_flops(BlankModel.of(made), HEIGHT, WIDTH)
     weights = count_weights(made, ["transformer"], spec.layers, family.layer_lists)
-    assert count_flops(family, made, spec, HEIGHT, WIDTH, weights) == work, "alike: counted once"
+    assert count_flops(BlankModel.of(made), HEIGHT, WIDTH, weights) == work, "alike: counted once"
     start = family.blank_start(made, spec, HEIGHT, WIDTH)
     prompts = family.blank_prompts(made, spec) | (start.prompt_rows(1) if start else {})
     model = case.model and case.model.from_pretrained(made.path / "transformer")
@@ -214,7 +217,7 @@ def test_decoders_that_hold_frames_back_are_counted_too(
     folder = CASES[name].make(tmp_path / "tiny")
     family = family_of(folder)
     spec = family.spec(folder)
-    work = count_flops(family, folder, spec, 8, 8)
+    work = count_flops(BlankModel.of(folder), 8, 8)
     decoder = family.load_decoder(folder, torch.device("meta"))
     state = decoder.start()
     latents = torch.empty(1, spec.channels, frames, 8, 8, device="meta")
@@ -241,15 +244,15 @@ def test_weights_of_layers_are_told_from_the_rest(case: Case, made: ModelFolder)
 
 
 def test_operations_are_those_of_the_model(folder: ModelFolder) -> None:
-    family = family_of(folder)
-    work = count_flops(family, folder, family.spec(folder), 4, 6)
+    work = count_flops(BlankModel.of(folder), 4, 6)
     dim, ffn, text = 24, 32, 8
     # Self-attention's q, k, v, out; cross-attention's q, out and its kernel; the feed-forward.
     assert work.layer == 2 * (4 * dim**2 + 2 * dim**2 + 2 * text * dim + 2 * dim * ffn)
     assert work.attention == 4 * dim
     assert work.embed == work.head == 2 * (4 * 2 * 2) * dim
-    larger = count_flops(family, folder, family.spec(folder), 8, 6)
-    assert larger.decode == 2 * work.decode > 0
+    larger = count_flops(BlankModel.of(folder), 8, 6)
+    # Of twice as many positions; its attention among the positions of a frame grows faster.
+    assert 2 * work.decode <= larger.decode < 2.2 * work.decode
     assert (larger.layer, larger.embed) == (work.layer, work.embed)
 
 
@@ -259,9 +262,11 @@ def test_a_family_that_cannot_be_built_without_weights_is_estimated(
     def refuse(*_: object) -> None:
         raise NotImplementedError("no meta device here")
 
-    counted = count_flops(WanFamily(), folder, WanFamily().spec(folder), 4, 6)
+    blank = BlankModel.of(folder)
+    counted = count_flops(blank, 4, 6)
     monkeypatch.setattr(WanFamily, "load_backbone", refuse)
-    work = count_flops(WanFamily(), folder, WanFamily().spec(folder), 4, 6)
+    other = BlankModel(blank.family, folder, replace(blank.spec, name="other"), torch.float32)
+    work = count_flops(other, 4, 6)
     assert work.decode == counted.decode, "what can be counted is"
     assert counted.layer < work.layer < 4 * counted.layer
     assert work.attention == counted.attention
@@ -274,3 +279,24 @@ def test_lists_that_nobody_names_are_those_as_long_as_the_model(folder: ModelFol
     assert named == WeightCount(
         layers=tuple(2 * layer for layer in half.layers), rest=2 * half.rest
     )
+
+
+def test_models_with_the_same_settings_are_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (tiny_wan_folder(tmp_path / name) for name in ("first", "second"))
+    other = tiny_wan_folder(tmp_path / "other", experts=2)
+    spec = WanFamily().spec(first)
+    blanks = [BlankModel(WanFamily(), one, spec, torch.float32) for one in (first, second)]
+    assert blanks[0] == blanks[1] != BlankModel(WanFamily(), other, spec, torch.float32)
+    assert blanks[0] != blanks[0].with_dtype(torch.bfloat16)
+    cost = decoder_cost(blanks[0], 4, 6)
+    monkeypatch.setattr(WanFamily, "load_decoder", None)
+    assert decoder_cost(blanks[1], 4, 6) is cost is not None
+
+
+def test_a_decoders_attention_is_counted() -> None:
+    q, k = torch.zeros(1, 2, 5, 8), torch.zeros(1, 2, 7, 8)
+    with FusedAttention() as attention:
+        functional.scaled_dot_product_attention(q, k, torch.zeros(1, 2, 7, 6))
+    assert attention.flops == 2 * 2 * 5 * 7 * (8 + 6)

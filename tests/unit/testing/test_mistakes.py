@@ -27,6 +27,7 @@ from longtake.models import (
     Placement,
     PromptStates,
 )
+from longtake.models.blank import BlankModel
 from longtake.models.layer_check import check_layers
 from longtake.models.layers.kernel import attention_kernel, made
 from longtake.models.wan.family import WanFamily
@@ -290,7 +291,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
 
 def test_preflight_lets_what_is_right_pass(folder: ModelFolder) -> None:
     family = MistakenFamily(Mistaken)
-    check_layers(family, folder, family.spec(folder), torch.bfloat16)
+    check_layers(BlankModel(family, folder, family.spec(folder), torch.bfloat16))
 
 
 @pytest.mark.parametrize(
@@ -311,7 +312,7 @@ def test_preflight_refuses_a_mistake_before_weights_are_read(
 ) -> None:
     family = MistakenFamily(mistake)
     with pytest.raises(ModelError, match=message):
-        check_layers(family, folder, family.spec(folder), torch.bfloat16)
+        check_layers(BlankModel(family, folder, family.spec(folder), torch.bfloat16))
 
 
 class LastRankFirst(Layout):

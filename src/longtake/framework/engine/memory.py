@@ -156,7 +156,7 @@ class RunMemory:
         """Return a footprint in the formats of the configuration."""
         model, config = self._model, self._model.generation_config
         dtype = config.torch_dtype
-        found = measure(model.family, model.folder, model.spec, dtype, height, width)
+        found = measure(model.blank, height, width)
         if config.quantization.text_encoder is not None:
             linear = found.text - found.text_embeddings
             found = replace(found, text=found.text_embeddings + linear // dtype.itemsize)

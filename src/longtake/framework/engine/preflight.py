@@ -8,12 +8,11 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-import torch
-
 from longtake.caches import settled_held_frames
 from longtake.errors import ConfigurationError, LongtakeError, ModelError
 from longtake.framework.engine.request import Request
-from longtake.models import AttentionKernel, BackboneSpec, ModelFamily, ModelFolder, Placement
+from longtake.models import AttentionKernel, BackboneSpec, ModelFolder
+from longtake.models.blank import BlankModel
 from longtake.models.counting import WeightCount
 from longtake.models.layers.kernel import AttentionChoice
 from longtake.models.loading.encoders import check_encoder
@@ -60,38 +59,28 @@ def check_lora_values(folder: ModelFolder) -> None:
         LoraFile(lora).check_values()
 
 
-def check_modules(
-    folder: ModelFolder, family: ModelFamily, spec: BackboneSpec, *, weights: bool
-) -> list[str]:
+def check_modules(blank: BlankModel, *, weights: bool) -> None:
     """Refuse LoRAs and weights that are not for the model: the modules are built once for both.
 
     Reads headers, no tensors: every name and shape is compared with the modules that they are
     for, built on the meta device.
 
     Args:
-        folder: The pipeline folder.
-        family: Knows the folder.
-        spec: Of its transformer.
+        blank: The model; its folder's ``report`` is told what of the LoRAs is skipped.
         weights: Whether the weights are to be here: any that is missing is refused. Otherwise the
             LoRAs alone are checked.
-
-    Returns:
-        What of the LoRAs is skipped, in sentences.
 
     Raises:
         ModelError: Names the file or folder, the key, the shapes, and what is there instead. Of
             weights: they are missing, pickles, broken, quantized, or not those of the model.
     """
     if weights:
-        _check_headers(folder)
-    skipped: list[str] = []
-    place = Placement(torch.device("meta"), torch.float32)
-    told = replace(folder, report=skipped.append)
+        _check_headers(blank.folder)
     loads: list[Callable[[], object]] = []
-    if weights or folder.loras:
-        loads.append(lambda: family.load_backbone(told, spec, range(spec.layers), place))
+    if weights or blank.folder.loras:
+        loads.append(lambda: blank.backbone)
     if weights:
-        loads.append(lambda: family.load_decoder(folder, place.device))
+        loads.append(lambda: blank.decoder)
     for load in loads:
         try:
             load()
@@ -99,7 +88,6 @@ def check_modules(
             raise
         except Exception:  # a plug-in's code may fail on the meta device in any way
             continue
-    return list(dict.fromkeys(skipped))
 
 
 def _check_headers(folder: ModelFolder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import final
 
 from longtake.errors import ConfigurationError, ModelError
@@ -35,6 +36,7 @@ from longtake.models import (
     open_folder,
     sampler_name,
 )
+from longtake.models.blank import BlankModel
 from longtake.models.counting import WeightCount, count_weights
 from longtake.models.layer_check import check_layers
 from longtake.models.layers.kernel import chosen_kernel
@@ -69,6 +71,7 @@ class ResolvedModel:
         guidance: Branches and scales.
         attention: The kernel of all attention.
         reuse: When layers are reused; ``None``: never.
+        blank: Its modules on the meta device.
         skipped: What of LoRAs is skipped, in sentences.
         weights_checked: Whether the weights are here and are those of the model.
 
@@ -115,12 +118,17 @@ class ResolvedModel:
             check_text(self.folder)
         check_lora_values(self.folder)
         self.weights_checked = self.folder.is_whole
-        self.skipped = check_modules(
-            self.folder, self.family, self.spec, weights=self.weights_checked
-        )
-
+        self.blank, self.skipped = self._check_modules()
         if not _is_own(self.family):  # the suites have tried ours
-            check_layers(self.family, self.folder, self.spec, self.place.dtype)
+            check_layers(self.blank)
+
+    def _check_modules(self) -> tuple[BlankModel, list[str]]:
+        """Build the modules, refuse what is not for them, and return what of LoRAs is skipped."""
+        skipped: list[str] = []
+        folder = replace(self.folder, report=skipped.append)
+        blank = BlankModel(self.family, folder, self.spec, self.place.dtype)
+        check_modules(blank, weights=self.weights_checked)
+        return blank, list(dict.fromkeys(skipped))
 
     def check_weights(self) -> None:
         """Refuse weights that are missing or not those of the model. Idempotent.
@@ -129,8 +137,8 @@ class ResolvedModel:
             ModelError: Names the file or folder, the tensor, and what is there instead.
         """
         if not self.weights_checked:
-            check_modules(self.folder, self.family, self.spec, weights=True)
             self.weights_checked = True
+            self.blank, _ = self._check_modules()
 
     def count_weights(self) -> WeightCount | None:
         """Count the transformers' weights; ``None`` where a plug-in's are not on this machine."""

@@ -59,11 +59,9 @@ class Workloads:
         if workload.flops != NO_FLOPS:
             return workload
         model, height, width = self.model, workload.height, workload.width
-        flops = count_flops(
-            model.family, model.folder, model.spec, height, width, model.count_weights()
-        )
-        overhead = self._tiles(height, width).overhead
-        return replace(workload, flops=replace(flops, decode=flops.decode * overhead))
+        tiles = self._tiles(height, width)
+        flops = count_flops(model.blank, height, width, model.count_weights(), tiles.largest)
+        return replace(workload, flops=replace(flops, decode=flops.decode * tiles.overhead))
 
     def latent_frames(self, request: Request) -> int | None:
         """Return a video's length in latent frames; ``None`` for an endless one."""

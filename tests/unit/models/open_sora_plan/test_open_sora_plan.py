@@ -24,6 +24,7 @@ from longtake.models import (
     family_of,
     open_folder,
 )
+from longtake.models.blank import BlankModel
 from longtake.models.counting import count_flops
 from longtake.models.open_sora_plan import OpenSoraPlanBackbone, OpenSoraPlanFamily, convert
 from longtake.models.text import move_prompts
@@ -259,7 +260,11 @@ def test_bf16_is_rounded_as_in_the_published_forward(
 def test_operations_are_counted(folder: ModelFolder) -> None:
     family = OpenSoraPlanFamily()
     spec = family.spec(folder)
-    work, dim, text = count_flops(family, folder, spec, HEIGHT, WIDTH), spec.model_dim, 512
+    work, dim, text = (
+        count_flops(BlankModel.of(folder), HEIGHT, WIDTH),
+        spec.model_dim,
+        512,
+    )
     # Four projections, two of cross-attention, feed-forward; cross-attention itself.
     assert work.layer == 2 * (4 + 2 + 8) * dim**2 + 4 * text * dim
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,8 @@ from longtake.caches import NextBlockKV, NoCache, SameStepKV, forwards, peak_hel
 from longtake.framework.engine.preflight import cache_bytes, weight_bytes
 from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.trainer import InferenceTrainer
+from longtake.models import ModelFolder
+from longtake.models.blank import BlankModel
 from longtake.models.counting import WeightCount, count_flops
 from longtake.noise import Independent, NoiseSource, SharedPool
 from longtake.plan.cost.profiles import hardware_of, profile
@@ -243,7 +246,8 @@ def test_a_model_has_heads_times_their_size() -> None:
 
 def test_a_model_that_cannot_be_counted_is_taken_for_an_ordinary_one() -> None:
     nothing: Any = object()  # has no weights that could be counted
-    work = count_flops(nothing, nothing, SPEC, 4, 6)
+    folder = ModelFolder(Path("nowhere"), {})
+    work = count_flops(BlankModel(nothing, folder, SPEC, torch.float32), 4, 6)
     # Patches of 4 positions x 3 channels to and from 32 numbers, a product and a sum each.
     assert work.embed == work.head == 2 * 12 * 32
     # Two attentions (4 and 2 projections; keys and values of text are few) and a feed-forward of
