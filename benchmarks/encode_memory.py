@@ -2,11 +2,10 @@
 
     python benchmarks/encode_memory.py --control
 
-Peak resident memory of encoding a start above what the process held after loading, for 65 and for
-1,025 video frames. The frames are one picture, shown again and again without being stored as often:
-what the pixels of a start take (3 bytes each) is left out. What the latents take, which are the
-result, is not. Each measurement is a process of its own; lengths alternate. ``--control`` measures
-``vae.encode`` of all frames at once as well, to show that growth would be seen. Linux only.
+Peak resident memory of encoding a video as a start, above what the process held after loading, for
+65 and for 1,025 video frames, from the file to the latents, which are the result and counted. Each
+measurement is a process of its own; lengths alternate. ``--control`` measures frames that are
+decoded at once and given to ``vae.encode`` as well, to show that growth would be seen. Linux only.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -64,24 +64,44 @@ def _measured(options: argparse.Namespace) -> dict[str, float]:
     import torch
     from diffusers import AutoencoderKLWan
 
+    from longtake.framework.engine.conditioning_file import ConditioningFile
     from longtake.models import open_folder
     from longtake.models.wan.encoder import WanEncoder
 
     torch.set_grad_enabled(False)
-    folder, size = open_folder(options.pipeline), options.size
-    picture = torch.randint(0, 256, (size, size, 3), dtype=torch.uint8)
-    frames = picture.expand(options.frames[0], -1, -1, -1)
-    work: Any
-    if options.child == "stream":
-        work = WanEncoder.load(folder, torch.device("cpu")).encode
-    else:
-        vae = AutoencoderKLWan.from_pretrained(folder.path / "vae", torch_dtype=torch.float32)
-        work = lambda shown: vae.encode(shown.permute(3, 0, 1, 2)[None].float() / 127.5 - 1)  # noqa: E731
-    work(frames[:9])  # what is made once
-    reset_peak()
-    loaded, start = resident(), time.process_time()
-    work(frames)
-    return {"loaded": loaded, "peak": resident(PEAK), "seconds": time.process_time() - start}
+    folder, (count, _), size = open_folder(options.pipeline), options.frames, options.size
+    with tempfile.TemporaryDirectory() as made:
+        file = Path(made, "start.mp4")
+        _write(file, count, size)
+        work: Any
+        if options.child == "stream":
+            encoder = WanEncoder.load(folder, torch.device("cpu"))
+            work = lambda start, frames: encoder.encode(start.frames(frames, size, size))  # noqa: E731
+        else:
+            vae = AutoencoderKLWan.from_pretrained(folder.path / "vae", torch_dtype=torch.float32)
+            work = lambda start, frames: vae.encode(  # noqa: E731
+                start.last(frames, size, size).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+            )
+        work(ConditioningFile(str(file)), 9)  # what is made once
+        reset_peak()
+        loaded, start = resident(), time.process_time()
+        work(ConditioningFile(str(file)), count)
+        return {"loaded": loaded, "peak": resident(PEAK), "seconds": time.process_time() - start}
+
+
+def _write(file: Path, count: int, size: int) -> None:
+    """Write a video of noise, as many frames as are to be kept."""
+    import av
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=16)
+        stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
+        for _ in range(count):
+            picture = random.integers(0, 256, (size, size, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
 
 
 if __name__ == "__main__":

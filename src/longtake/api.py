@@ -74,7 +74,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "longtake.models": "ModelFamily ModelCard ModelFolder BackboneSpec Compression Defaults "
         "Placement register open_folder Backbone AnyBackbone Condition LayerContext Grid "
         "PromptStates Attend Operand Kernel AttentionKernel Positions Rotary TokenGroups "
-        "ConditioningFrames GivenFrames VideoDecoder AnyDecoder",
+        "ConditioningFrames GivenFrames VideoFrames VideoDecoder AnyDecoder",
     },
     "Helpers for models": {
         "longtake.models.loading.weights": "load_module",

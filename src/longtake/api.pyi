@@ -105,6 +105,7 @@ from longtake.models import (
     SamplerState as SamplerState,
     TokenGroups as TokenGroups,
     VideoDecoder as VideoDecoder,
+    VideoFrames as VideoFrames,
     load_sampler as load_sampler,
     load_scheduler as load_scheduler,
     open_folder as open_folder,

@@ -52,6 +52,7 @@ from longtake.models.samplers.loading import (
 )
 from longtake.models.samplers.scheduler_options import DiffusersScheduler
 from longtake.models.spec import BackboneSpec, Compression
+from longtake.models.video_frames import VideoFrames
 
 __all__ = [
     "KINDS",
@@ -90,6 +91,7 @@ __all__ = [
     "SamplerState",
     "TokenGroups",
     "VideoDecoder",
+    "VideoFrames",
     "WeightFormat",
     "applied_shift",
     "family_of",

@@ -22,6 +22,7 @@ from longtake.models.loading.lora import NameTable
 from longtake.models.similar import instead_of
 from longtake.models.spec import BackboneSpec
 from longtake.models.trust import plugins_allowed
+from longtake.models.video_frames import VideoFrames
 from longtake.plugins import plug_ins
 
 
@@ -103,14 +104,16 @@ class ModelFamily(ABC):
         """
         return self.encode_text(folder, prompts, place)
 
-    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+    def encode_video(
+        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
+    ) -> Tensor:
         """Load the VAE's encoder, encode video frames and free it.
 
         For families whose ``spec.start`` is not ``refused``.
 
         Args:
             folder: The pipeline folder.
-            frames: ``(F, height, width, 3)`` uint8 RGB, as many as some latent frames decode to.
+            frames: As many as some latent frames decode to; to be taken front to back.
             device: Where to encode.
 
         Returns:
@@ -125,7 +128,7 @@ class ModelFamily(ABC):
         self,
         folder: ModelFolder,
         spec: BackboneSpec,
-        frames: Tensor,
+        frames: VideoFrames,
         place: Placement,
         original: Tensor | None = None,
     ) -> ConditioningFrames:

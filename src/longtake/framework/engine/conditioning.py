@@ -64,8 +64,13 @@ def lower_rate(request: Request) -> str | None:
     )
 
 
-def kept_frames(request: Request, spec: BackboneSpec) -> int:
+def kept_frames(request: Request, spec: BackboneSpec, file: ConditioningFile | None = None) -> int:
     """Return how many video frames of the end of its start a request keeps.
+
+    Args:
+        request: With a start.
+        spec: Of the backbone.
+        file: That start, if it is open.
 
     Raises:
         ConfigurationError: The file cannot be read, or has not as many as were asked for.
@@ -73,7 +78,7 @@ def kept_frames(request: Request, spec: BackboneSpec) -> int:
     assert request.start is not None
     if request.growth is not None:
         return request.growth.known
-    compression, count = spec.compression, start_file(request).count()
+    compression, count = spec.compression, (file or start_file(request)).count()
     limits = [(count, f"{request.start} has {count} video frame{'' if count == 1 else 's'}")]
     if request.num_frames is not None:
         made = f"data.num_frames is {request.num_frames}, some of which are to be made"

@@ -11,13 +11,14 @@ from typing import final
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from longtake.errors import ConfigurationError
 from longtake.framework.engine.folder_source import FolderSource
 from longtake.framework.engine.frame_source import FrameSource, picks, rate_of
 from longtake.framework.engine.picture_source import IMAGES, PictureSource
+from longtake.framework.engine.read_frames import ReadFrames
 from longtake.framework.engine.video_source import VideoSource
 from longtake.paths import expanded
 
@@ -72,29 +73,28 @@ class ConditioningFile:
             times = self._source.times()
         return None if times is None else rate_of(times)
 
-    def last(self, frames: int, height: int, width: int) -> Tensor:
-        """Decode the last frames, in memory that does not grow with the file.
+    def frames(self, count: int, height: int, width: int) -> ReadFrames:
+        """Return the last frames, to be decoded as they are asked for.
 
         They are cropped around the center to the shape of the new video, and resized.
 
         Args:
-            frames: How many.
+            count: How many.
             height: Pixels.
             width: Pixels.
+        """
+        return ReadFrames(self._picked[-count:], self._read, height, width)
+
+    def last(self, count: int, height: int, width: int) -> Tensor:
+        """Decode the last frames at once, as ``frames`` has them.
 
         Returns:
-            ``(frames, height, width, 3)`` uint8 RGB.
+            ``(count, height, width, 3)`` uint8 RGB.
 
         Raises:
             ConfigurationError: Fewer can be decoded.
         """
-        size, method = (width, height), Image.Resampling.LANCZOS
-        wanted = self._picked[-frames:]
-        fitted = {
-            number: np.asarray(ImageOps.fit(image, size, method))
-            for number, image in self._read(wanted)
-        }
-        return torch.from_numpy(np.stack([fitted[number] for number in wanted]))
+        return self.frames(count, height, width)[:]
 
     def original(self, frames: int) -> Tensor:
         """Decode the first of the last frames as it is, neither cropped nor resized.

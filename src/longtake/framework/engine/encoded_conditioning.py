@@ -81,11 +81,14 @@ class EncodedConditioning:
             size = (request.height, request.width)
             height, width = (pixels // spec.compression.spatial for pixels in size)
             return ConditioningFrames(latents=torch.empty(1, spec.channels, 0, height, width))
-        count, file = kept_frames(request, spec), start_file(request)
-        frames = file.last(count, request.height, request.width)
+        file = start_file(request)
+        count = kept_frames(request, spec, file)
+        size = (request.height, request.width)
         original = file.original(count) if spec.needs_start else None
         if spec.start != "channels":
-            return model.family.encode_start(model.folder, spec, frames, model.place, original)
+            read = file.frames(count, *size)
+            return model.family.encode_start(model.folder, spec, read, model.place, original)
+        frames = file.last(count, *size)  # no more than a clip
         told = frames if spec.honours("continue") == "native" else frames[:1]
         length = request.num_frames
         given = GivenFrames(

@@ -18,7 +18,7 @@ MOST_PIXELS: Final = 80_000_000
 
 
 class FrameSource(ABC):
-    """Pictures as a viewer shows them. Nothing of it is kept between calls."""
+    """Pictures as a viewer shows them. No picture is kept between calls."""
 
     @abstractmethod
     def check(self) -> str | None:

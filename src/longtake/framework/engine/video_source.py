@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -21,6 +23,21 @@ _UNTAGGED: Final = 2
 _BT709: Final = 1
 _HD: Final = (1280, 577)
 """Width and height from which on players take an untagged video for BT.709, else for BT.601."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Packets:
+    """What a container says of its frames, without those that are not to be shown.
+
+    Args:
+        stamps: Their time stamps, in the order in which they are stored.
+        base: Seconds of a unit of them.
+        rate: Frames per second on average.
+    """
+
+    stamps: list[int | None]
+    base: Fraction
+    rate: Fraction | None
 
 
 @final
@@ -53,11 +70,11 @@ class VideoSource(FrameSource):
 
     @override
     def count(self) -> int:
-        return len(self._stamps()[0])
+        return len(self._packets.stamps)
 
     @override
     def times(self) -> FrameTimes | None:
-        stamps, base, rate = self._stamps()
+        stamps, base, rate = self._packets.stamps, self._packets.base, self._packets.rate
         known = [stamp for stamp in stamps if stamp is not None]
         if len(set(known)) == len(stamps):
             return tuple(stamp * base for stamp in sorted(known))
@@ -65,7 +82,7 @@ class VideoSource(FrameSource):
 
     @override
     def read(self, wanted: Collection[int]) -> Iterator[tuple[int, Image.Image]]:
-        stamps = self._stamps()[0]
+        stamps = self._packets.stamps
         known = sorted({stamp for stamp in stamps if stamp is not None})
         numbers = {stamp: number for number, stamp in enumerate(known)}
         if len(known) != len(stamps):
@@ -80,17 +97,15 @@ class VideoSource(FrameSource):
                 shown = _stretched(_rgb(frame), pixel)
                 yield number, shown.rotate(frame.rotation, expand=True)
 
-    def _stamps(self) -> tuple[list[int | None], Fraction, Fraction | None]:
-        """Return the time stamps of all frames, as stored, their unit, and the average rate.
-
-        Of packets, which takes no decoding; without those that are not to be shown.
-        """
+    @cached_property
+    def _packets(self) -> _Packets:
+        """Of packets it is read when frames are shown, once: that takes no decoding."""
         with av.open(str(self._path)) as container:
             stream = container.streams.video[0]
             packets = container.demux(video=0)
             found = [packet.pts for packet in packets if packet.size and not packet.is_discard]
             rate: Fraction | None = stream.average_rate
-            return found, stream.time_base or Fraction(1), rate
+            return _Packets(found, stream.time_base or Fraction(1), rate)
 
 
 def _rgb(frame: Any) -> Image.Image:

@@ -12,6 +12,7 @@ from torch import Tensor
 from longtake.models.base import Placement
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.parts import load_vae
+from longtake.models.video_frames import VideoFrames
 
 _BATCH: Final = 8
 """Video frames that the encoder takes at once, as in diffusers; the first ones are up to 15."""
@@ -43,7 +44,7 @@ class CogVideoXEncoder:
         return cls(load_vae(folder, build, place, without=("decoder", "post_quant_conv")))
 
     @torch.no_grad()
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: VideoFrames) -> Tensor:
         """Return means ``(1, C, F', H, W)`` on the CPU, not scaled.
 
         Args:
@@ -60,7 +61,7 @@ class CogVideoXEncoder:
         return torch.cat(means, dim=2)
 
 
-def _batches(frames: Tensor) -> Iterator[Tensor]:
+def _batches(frames: VideoFrames) -> Iterator[Tensor]:
     first = len(frames) if len(frames) < _BATCH else _BATCH + len(frames) % _BATCH
     yield frames[:first]
     for start in range(first, len(frames), _BATCH):

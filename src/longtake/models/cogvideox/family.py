@@ -30,6 +30,7 @@ from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
+from longtake.models.video_frames import VideoFrames
 
 _DEFAULTS = Defaults(guidance_scale=6.0, height=480, width=720, frames=49, fps=8)
 _DEFAULTS_15 = replace(_DEFAULTS, height=768, width=1360, frames=81, fps=16)
@@ -201,7 +202,9 @@ class CogVideoXFamily(ModelFamily):
         return encode_with_pipeline(folder, prompts, CogVideoXPipeline, encoders, place, encode)
 
     @override
-    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+    def encode_video(
+        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
+    ) -> Tensor:
         vae = with_defaults(AutoencoderKLCogVideoX, folder.config("vae"))
         encoder = CogVideoXEncoder.load(folder, device)
         latents = encoder.encode(frames) * float(vae["scaling_factor"])
@@ -212,7 +215,7 @@ class CogVideoXFamily(ModelFamily):
         self,
         folder: ModelFolder,
         spec: BackboneSpec,
-        frames: Tensor,
+        frames: VideoFrames,
         place: Placement,
         original: Tensor | None = None,
     ) -> ConditioningFrames:

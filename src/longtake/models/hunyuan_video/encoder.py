@@ -13,6 +13,7 @@ from longtake.models.base import Placement
 from longtake.models.decoders.overlap import fade
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.parts import load_vae
+from longtake.models.video_frames import VideoFrames
 
 
 @final
@@ -41,7 +42,7 @@ class HunyuanVideoEncoder:
         return cls(load_vae(folder, build, place, without=("decoder", "post_quant_conv")))
 
     @torch.no_grad()
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: VideoFrames) -> Tensor:
         """Return latents ``(1, C, F', H, W)`` on the CPU, as a sampler leaves finished frames.
 
         Args:
@@ -51,12 +52,12 @@ class HunyuanVideoEncoder:
         means = [moments.chunk(2, dim=1)[0] for moments in self._tiles(frames)]
         return torch.cat(means, dim=2) * scaling
 
-    def _tiles(self, frames: Tensor) -> Iterator[Tensor]:
+    def _tiles(self, frames: VideoFrames) -> Iterator[Tensor]:
         """Yield the moments of one tile after the other, up to where it fades into the next one."""
         vae, temporal = self._vae, self._vae.temporal_compression_ratio
         size, stride = vae.tile_sample_min_num_frames, vae.tile_sample_stride_num_frames
         if len(frames) <= size:
-            yield self._encode(frames)
+            yield self._encode(frames[:])
             return
         blend, before = (size - stride) // temporal, None
         for first in range(0, len(frames), stride):

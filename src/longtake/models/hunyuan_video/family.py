@@ -40,6 +40,7 @@ from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
+from longtake.models.video_frames import VideoFrames
 
 _IMAGE: Final = "HunyuanVideoImageToVideoPipeline"
 _STARTS: Final[dict[str | None, Literal["replaced", "given", "channels"]]] = {
@@ -200,7 +201,9 @@ class HunyuanVideoFamily(ModelFamily):
         return encode_beside_pictures(folder, prompts, pictures, _condition(folder), place)
 
     @override
-    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+    def encode_video(
+        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
+    ) -> Tensor:
         return HunyuanVideoEncoder.load(folder, device).encode(frames)
 
     @override
@@ -208,7 +211,7 @@ class HunyuanVideoFamily(ModelFamily):
         self,
         folder: ModelFolder,
         spec: BackboneSpec,
-        frames: Tensor,
+        frames: VideoFrames,
         place: Placement,
         original: Tensor | None = None,
     ) -> ConditioningFrames:

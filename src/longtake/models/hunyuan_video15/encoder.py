@@ -18,6 +18,7 @@ from longtake.models.hunyuan_video15.layers import (
 )
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.parts import load_vae
+from longtake.models.video_frames import VideoFrames
 
 
 @final
@@ -50,7 +51,7 @@ class HunyuanVideo15Encoder:
         return cls(load_vae(folder, build, place, without=("decoder",)), window)
 
     @torch.no_grad()
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: VideoFrames) -> Tensor:
         """Return latents ``(1, C, F', H, W)`` on the CPU, as a sampler leaves finished frames.
 
         Args:

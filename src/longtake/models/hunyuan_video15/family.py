@@ -36,6 +36,7 @@ from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
+from longtake.models.video_frames import VideoFrames
 
 _PROMPT_TOKENS, _GLYPH_TOKENS = 1000, 256
 """Tokens of a prompt and of the texts in quotes in it, padding included: what the pipeline has."""
@@ -170,7 +171,9 @@ class HunyuanVideo15Family(ModelFamily):
         )
 
     @override
-    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+    def encode_video(
+        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
+    ) -> Tensor:
         return HunyuanVideo15Encoder.load(folder, device, _NATIVE_FRAMES).encode(frames)
 
     @override
@@ -178,7 +181,7 @@ class HunyuanVideo15Family(ModelFamily):
         self,
         folder: ModelFolder,
         spec: BackboneSpec,
-        frames: Tensor,
+        frames: VideoFrames,
         place: Placement,
         original: Tensor | None = None,
     ) -> ConditioningFrames:
@@ -188,7 +191,7 @@ class HunyuanVideo15Family(ModelFamily):
         return replace(
             start,
             channels=image_channels(start.latents),
-            prompts={"image": encode_image(folder, frames[0], place.device)},
+            prompts={"image": encode_image(folder, frames[:1][0], place.device)},
         )
 
     @override

@@ -36,6 +36,7 @@ from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
+from longtake.models.video_frames import VideoFrames
 
 _TOKENS: Final = 512
 """Tokens of a prompt, without the instruction before it."""
@@ -180,7 +181,9 @@ class Kandinsky5Family(ModelFamily):
         )
 
     @override
-    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+    def encode_video(
+        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
+    ) -> Tensor:
         return HunyuanVideoEncoder.load(folder, device).encode(frames)
 
     @override

@@ -29,6 +29,7 @@ from longtake.models.ltx.family import (
 from longtake.models.ltx.lora_names import LORA_NAMES
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec
+from longtake.models.video_frames import VideoFrames
 
 _PIPELINE: Final = "LTXConditionPipeline"
 _TEXT_TOKENS: Final = 256
@@ -117,7 +118,9 @@ class LTXConditionFamily(ModelFamily):
         return encode_prompts(folder, prompts, place, LTXConditionPipeline, _TEXT_TOKENS)
 
     @override
-    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+    def encode_video(
+        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
+    ) -> Tensor:
         return LTXFamily().encode_video(folder, frames, device)
 
     @override

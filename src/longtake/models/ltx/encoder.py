@@ -19,6 +19,7 @@ from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.parts import load_vae
 from longtake.models.ltx.layers import normed, resnet
 from longtake.models.ltx.streams import Stream, convolve, double_first, each, join
+from longtake.models.video_frames import VideoFrames
 
 
 @final
@@ -51,7 +52,7 @@ class LTXEncoder:
         return cls(load_vae(folder, build, place, without=("decoder",)))
 
     @torch.no_grad()
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: VideoFrames) -> Tensor:
         """Return latents ``(1, C, F', H, W)`` on the CPU, as a sampler leaves finished frames.
 
         Args:
@@ -64,7 +65,7 @@ class LTXEncoder:
         ]
         return torch.cat(means, dim=2)
 
-    def _pixels(self, frames: Tensor) -> Iterator[Tensor]:
+    def _pixels(self, frames: VideoFrames) -> Iterator[Tensor]:
         """Yield the first frame, then as many as a latent frame has, ``(1, 3, F, ...)``."""
         for first in (0, *range(1, len(frames), self._chunk)):
             shown = frames[first : first + (self._chunk if first else 1)]

@@ -28,6 +28,7 @@ from longtake.models.ltx.single_file import check_latents
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
+from longtake.models.video_frames import VideoFrames
 
 _TEXT_TOKENS = 128
 """Tokens of a prompt, padding included: what the pipeline asks for."""
@@ -103,7 +104,9 @@ class LTXFamily(ModelFamily):
         return encode_prompts(folder, prompts, place, LTXPipeline, _TEXT_TOKENS)
 
     @override
-    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+    def encode_video(
+        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
+    ) -> Tensor:
         return LTXEncoder.load(folder, device).encode(frames)
 
     @override

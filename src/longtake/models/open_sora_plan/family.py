@@ -31,6 +31,7 @@ from longtake.models.open_sora_plan.wavelet_vae import (
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
+from longtake.models.video_frames import VideoFrames
 
 _MAX_TOKENS = 512
 """Tokens of a prompt, padding included."""
@@ -133,7 +134,9 @@ class OpenSoraPlanFamily(ModelFamily):
         return WaveletDecoder(load_vae(folder, build_wavelet_vae, place, without=("encoder",)))
 
     @override
-    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+    def encode_video(
+        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
+    ) -> Tensor:
         return WaveletEncoder.load(folder, device).encode(frames)
 
     @override
@@ -141,7 +144,7 @@ class OpenSoraPlanFamily(ModelFamily):
         self,
         folder: ModelFolder,
         spec: BackboneSpec,
-        frames: Tensor,
+        frames: VideoFrames,
         place: Placement,
         original: Tensor | None = None,
     ) -> ConditioningFrames:

@@ -23,6 +23,7 @@ from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.skyreels_v2.backbone import skyreels_v2_backbone
 from longtake.models.spec import BackboneSpec, Compression
+from longtake.models.video_frames import VideoFrames
 from longtake.models.wan import WanBackbone, WanFamily
 from longtake.models.wan.family import keep_wan_layers
 from longtake.models.wan.given import wan_start
@@ -193,7 +194,9 @@ class SkyReelsV2Family(ModelFamily):
         return WanFamily().encode_text(folder, prompts, place)
 
     @override
-    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+    def encode_video(
+        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
+    ) -> Tensor:
         return WanFamily().encode_video(folder, frames, device)
 
     @override
@@ -201,7 +204,7 @@ class SkyReelsV2Family(ModelFamily):
         self,
         folder: ModelFolder,
         spec: BackboneSpec,
-        frames: Tensor,
+        frames: VideoFrames,
         place: Placement,
         original: Tensor | None = None,
     ) -> ConditioningFrames:

@@ -12,6 +12,7 @@ from torch import Tensor
 from longtake.models.base import Placement
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.parts import load_vae
+from longtake.models.video_frames import VideoFrames
 
 _CHUNK: Final = 4
 """Video frames that the encoder takes at once after the first one, as in diffusers."""
@@ -48,7 +49,7 @@ class WanEncoder:
         return cls(load_vae(folder, build, place, without=("decoder", "post_quant_conv")))
 
     @torch.no_grad()
-    def encode(self, frames: Tensor, length: int = 0, last: Tensor | None = None) -> Tensor:
+    def encode(self, frames: VideoFrames, length: int = 0, last: Tensor | None = None) -> Tensor:
         """Return normalized latents ``(1, C, F', H, W)`` fp32 on the CPU.
 
         Args:

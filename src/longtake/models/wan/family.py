@@ -24,6 +24,7 @@ from longtake.models.loading.weights import load_module
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
+from longtake.models.video_frames import VideoFrames
 from longtake.models.wan.backbone import WanBackbone
 from longtake.models.wan.decoder import WanDecoder
 from longtake.models.wan.encoder import WanEncoder
@@ -218,7 +219,9 @@ class WanFamily(ModelFamily):
         return encode_with_pipeline(folder, prompts, WanPipeline, encoders, place, encode)
 
     @override
-    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+    def encode_video(
+        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
+    ) -> Tensor:
         return WanEncoder.load(folder, device).encode(frames)
 
     @override
@@ -226,13 +229,13 @@ class WanFamily(ModelFamily):
         self,
         folder: ModelFolder,
         spec: BackboneSpec,
-        frames: Tensor,
+        frames: VideoFrames,
         place: Placement,
         original: Tensor | None = None,
     ) -> ConditioningFrames:
         if spec.start != "channels":
             return super().encode_start(folder, spec, frames, place, original)
-        given = GivenFrames(start=frames, original=original)
+        given = GivenFrames(start=frames[:], original=original)
         return self.encode_given(folder, spec, given, place)
 
     @override

@@ -345,3 +345,53 @@ def test_a_folder_has_a_checksum_of_all_that_is_read_of_it(tmp_path: Path) -> No
     assert checksum() == first
     Image.fromarray(gray(1)).save(tmp_path / "1.png")
     assert checksum() != first
+
+
+# Frames that are read as an encoder goes through them.
+
+
+def test_frames_are_decoded_once_and_forgotten(tmp_path: Path) -> None:
+    """Of tiles that overlap, all frames come; those before the last slice are held no more."""
+    file = tmp_path / "x.mp4"
+    write_video(file, [gray(level) for level in range(20, 180, 8)], rate=16)
+    whole = ConditioningFile(str(file)).last(17, 16, 24)
+    frames = ConditioningFile(str(file)).frames(17, 16, 24)
+    assert len(frames) == 17
+    for first in range(0, 17, 4):
+        assert torch.equal(frames[first : first + 7], whole[first : first + 7])
+        assert len(frames._held) <= 7
+    assert frames[17:].shape == (0, 16, 24, 3)
+    assert torch.equal(frames[2:4], whole[2:4]), "read once more"
+    assert torch.equal(frames[:], whole)
+
+
+def test_a_frame_that_is_shown_several_times_is_decoded_once(tmp_path: Path) -> None:
+    file = tmp_path / "x.mp4"
+    write_video(file, [gray(level) for level in (20, 100, 180)], rate=4)
+    frames = ConditioningFile(str(file), fps=Fraction(8)).frames(5, 32, 48)
+    levels = [float(frames[n : n + 1].float().mean()) for n in range(len(frames))]
+    assert len(set(levels)) == 3
+    assert levels == sorted(levels)
+
+
+def test_the_packets_of_a_video_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "x.mp4"
+    write_video(file, [gray(level) for level in range(20, 180, 8)], rate=16)
+    opened: list[str] = []
+    real = av.open
+
+    def counted(name: str, *args: Any) -> Any:
+        opened.append(name)
+        return real(name, *args)
+
+    monkeypatch.setattr(av, "open", counted)
+    read = ConditioningFile(str(file), fps=Fraction(16))
+    before = len(opened)  # its header, and its first frame
+    assert read.count() == 20
+    assert read.rate() == 16
+    read.last(5, 16, 16)
+    read.original(5)
+    assert before <= 3
+    assert len(opened) - before == 2, "one for each of the last two"

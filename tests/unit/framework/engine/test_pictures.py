@@ -32,6 +32,7 @@ from longtake.models import (
     ModelFamily,
     ModelFolder,
     Placement,
+    VideoFrames,
 )
 from longtake.models.wan import WanFamily
 from longtake.models.wan.decoder import WanDecoder
@@ -347,7 +348,9 @@ class _Told(ModelFamily):
         return WanFamily().encode_start(*args, **options)
 
     @override
-    def encode_video(self, folder: ModelFolder, frames: Tensor, device: torch.device) -> Tensor:
+    def encode_video(
+        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
+    ) -> Tensor:
         return WanFamily().encode_video(folder, frames, device)
 
     @override

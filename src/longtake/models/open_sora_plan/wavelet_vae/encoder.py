@@ -13,6 +13,7 @@ from longtake.models.loading.parts import load_vae
 from longtake.models.open_sora_plan.wavelet_vae.config import WaveletVaeConfig
 from longtake.models.open_sora_plan.wavelet_vae.model import WaveletVae
 from longtake.models.open_sora_plan.wavelet_vae.stream import Stream
+from longtake.models.video_frames import VideoFrames
 
 _CHUNK: Final = 4
 """Video frames that are encoded at once after the first one: those of a latent frame."""
@@ -54,7 +55,7 @@ class WaveletEncoder:
         return cls(load_vae(folder, build_wavelet_vae, place, without=("decoder",)))
 
     @torch.no_grad()
-    def encode(self, frames: Tensor, blank: int = 0) -> Tensor:
+    def encode(self, frames: VideoFrames, blank: int = 0) -> Tensor:
         """Return latents ``(1, C, F', H, W)`` on the CPU, as a sampler leaves finished frames.
 
         Args:
