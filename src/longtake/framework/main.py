@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import traceback
-import warnings
 
 import torch.distributed as dist
-import transformers
-from huggingface_hub.utils.tqdm import enable_progress_bars
 
 from longtake.errors import LongtakeError, RankFailure
 from longtake.framework.cli import LongtakeCLI
 from longtake.framework.console.config_files import check_files
 from longtake.framework.console.messages import one_line
+from longtake.framework.console.quiet import quiet
 from longtake.framework.console.trust import taken
 from longtake.framework.exit_status import ExitStatus
 from longtake.framework.launch.interrupt import Interrupted
@@ -83,14 +80,3 @@ def ordered(args: list[str]) -> list[str]:
             files = bool(before) and before[0].partition("=")[0] in ("--config", "-c")
             return [arg, *before, *args[place + 1 :]] if files else args
     return args
-
-
-def quiet() -> None:
-    """Silence what libraries say about hardware that is not there and progress that is ours."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    transformers.utils.logging.disable_progress_bar()
-    enable_progress_bars()  # transformers has switched off those of downloads as well
-    for name in ("lightning.pytorch", "lightning.fabric", "diffusers", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # PIL warns of damaged files, which are refused, or shown as far as they can be.
-    warnings.filterwarnings("ignore", module=r"(lightning|diffusers|transformers|torch|PIL)\b.*")

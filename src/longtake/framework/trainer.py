@@ -33,6 +33,7 @@ from longtake.framework.console.models_report import cards
 from longtake.framework.console.models_report import show as show_models
 from longtake.framework.console.plan_files import open_plan, save_plan
 from longtake.framework.console.plan_report import notes_of, report_of, show
+from longtake.framework.console.quiet import quietly
 from longtake.framework.console.verify_report import show as show_verdict
 from longtake.framework.data import PromptData
 from longtake.framework.engine.chosen_layout import ChosenLayout
@@ -47,6 +48,7 @@ from longtake.framework.engine.workloads import Workloads, longest
 from longtake.framework.launch.deterministic import use_full_precision
 from longtake.framework.launch.environment import cluster_environment
 from longtake.framework.launch.interrupt import Interrupted, stop_on_interrupt
+from longtake.framework.launch.processes import check_command
 from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.module import VideoModule
 from longtake.models import Placement, open_for_plan
@@ -112,26 +114,29 @@ class InferenceTrainer(pl.Trainer):
         self._transport = transport
         environment = cluster_environment(os.environ)
         try:
-            super().__init__(
-                accelerator=accelerator,
-                devices=devices,
-                num_nodes=num_nodes,
-                strategy="auto" if self.ranks == 1 else RankStrategy(environment, transport),
-                plugins=environment if self.ranks == 1 else None,
-                callbacks=list(callbacks) if isinstance(callbacks, list) else callbacks,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
-                # None, not False: what a script has chosen for its process stays.
-                deterministic=deterministic or None,
-                # inference_mode would make CPU (gloo) and GPU runs differ: no_grad everywhere.
-                inference_mode=False,
-                # dtype belongs to the loader: Lightning would cast norms and timesteps.
-                precision="32-true",
-            )
+            with quietly():
+                super().__init__(
+                    accelerator=accelerator,
+                    devices=devices,
+                    num_nodes=num_nodes,
+                    strategy="auto" if self.ranks == 1 else RankStrategy(environment, transport),
+                    plugins=environment if self.ranks == 1 else None,
+                    callbacks=list(callbacks) if isinstance(callbacks, list) else callbacks,
+                    logger=False,
+                    enable_checkpointing=False,
+                    enable_progress_bar=False,
+                    enable_model_summary=False,
+                    use_distributed_sampler=False,
+                    # None, not False: what a script has chosen for its process stays.
+                    deterministic=deterministic or None,
+                    # inference_mode would make CPU (gloo) and GPU runs differ: no_grad everywhere.
+                    inference_mode=False,
+                    # dtype belongs to the loader: Lightning would cast norms and timesteps.
+                    precision="32-true",
+                )
         except MisconfigurationException as error:
+            if self.ranks > 1:
+                check_command(sys.argv)  # Lightning names strategies of its own
             raise ConfigurationError(
                 f"trainer.accelerator is {accelerator} and trainer.devices {devices}, which this "
                 f"machine cannot give: {one_line(str(error))}"
@@ -224,11 +229,13 @@ class InferenceTrainer(pl.Trainer):
         """
         datamodule = self._checked(model, datamodule)
         model.stop.clear()
-        engine = model.engine or self.prepare(model, datamodule)
+        with quietly():
+            engine = model.engine or self.prepare(model, datamodule)
         if isinstance(self.strategy, RankStrategy):
             self.strategy.stop = model.stop
         try:
             with (
+                quietly(),
                 brief_spins(os.environ),
                 stop_on_interrupt(model.stop, silent=not engine.is_output),
             ):

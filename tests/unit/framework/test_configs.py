@@ -31,6 +31,7 @@ from safetensors.torch import save_file
 from longtake.framework.callbacks import ReportWriter
 from longtake.framework.cli import LongtakeCLI
 from longtake.framework.console.models_report import cards
+from longtake.framework.console.quiet import quiet
 from longtake.framework.engine.applied import model_of, settings_of
 from longtake.framework.engine.events import RequestStarted
 from longtake.framework.engine.generation_config import GenerationConfig
@@ -41,7 +42,6 @@ from longtake.framework.engine.run_folder import RunFolder
 from longtake.framework.engine.settings import settled
 from longtake.framework.engine.timings import Timings
 from longtake.framework.engine.workloads import Workloads
-from longtake.framework.main import quiet
 from longtake.models import DiffusersScheduler, Lora, Placement, family_of, open_folder
 from longtake.models.loading import folder as folders
 from longtake.models.loading.hub import HubSnapshot

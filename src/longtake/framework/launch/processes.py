@@ -58,7 +58,7 @@ class RankProcesses(_SubprocessScriptLauncher):
             raise ConfigurationError(str(error)) from error
         over = threading.Event()
         if not environment.creates_processes_externally:
-            _check_command(sys.argv)
+            check_command(sys.argv)
             os.environ[_PARENT] = str(os.getpid())
             with _interrupts_ignored():
                 self._call_children_scripts()
@@ -98,8 +98,12 @@ class RankProcesses(_SubprocessScriptLauncher):
                     _end(_ended(local_rank, process.returncode))
 
 
-def _check_command(argv: Sequence[str]) -> None:
-    """Refuse to start copies of a command that cannot be repeated."""
+def check_command(argv: Sequence[str]) -> None:
+    """Refuse to start copies of a command that cannot be repeated.
+
+    Raises:
+        ConfigurationError: It is that of a notebook, or of an interactive Python.
+    """
     notebook = Path(argv[0]).name == "ipykernel_launcher.py"
     if notebook or argv[0] in ("", "-c") or hasattr(sys, "ps1"):
         raise ConfigurationError(

@@ -16,7 +16,7 @@ from longtake.comm.launchers import (
 )
 from longtake.errors import ConfigurationError
 from longtake.framework.launch.environment import cluster_environment
-from longtake.framework.launch.processes import _check_command
+from longtake.framework.launch.processes import check_command
 from longtake.framework.launch.slurm import SlurmStep
 from longtake.framework.main import ordered
 
@@ -193,13 +193,13 @@ def test_the_first_machine_of_a_list(listed: str, first: str) -> None:
 
 
 def test_a_notebook_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    _check_command(["run.py"])
+    check_command(["run.py"])
     for command in ("/x/ipykernel_launcher.py", "-c", ""):
         with pytest.raises(ConfigurationError, match="notebook"):
-            _check_command([command])
+            check_command([command])
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     with pytest.raises(ConfigurationError, match="interactive"):
-        _check_command(["run.py"])
+        check_command(["run.py"])
 
 
 def test_a_config_may_stand_before_the_command() -> None:
