@@ -9,7 +9,8 @@ which other processes disturb less (the thread that writes is in it), the share 
 it waited for its journal, or for what it holds to be copied, and the share of its processor time in
 which it saved, in whichever thread: on a busy machine the only figure that says something.
 ``auto`` waits 10 seconds at least between two snapshots, which a run of seconds would never reach:
-here it is 1 second, so that what is shown is more than a long run pays.
+here it is 1 second, so that what is shown is more than a long run pays, unless ``--shortest 10``
+and ``--frames`` say otherwise.
 
 With ``--ranks 2`` the same through two processes of a layer pipeline. ``--sizes`` predicts instead
 how large the snapshots of Wan 1.3B and 14B at 480x832 are, from their structures alone.
@@ -127,6 +128,10 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--frames", type=int, default=257)
     parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
+    parser.add_argument(
+        "--shortest", type=float, default=1.0, help="seconds between snapshots at least"
+    )
     parser.add_argument("--sizes", action="store_true", help="predict those of Wan, run nothing")
     given = parser.parse_args()
     if given.sizes:
@@ -134,8 +139,8 @@ def main() -> None:
         sys.stdout.write(table(header, list(sizes())) + "\n")
         return
     rows = []
-    for name in METHODS:
-        runs = make_all(name, given.pipeline, given.pairs, given.frames, given.ranks)
+    for name in given.methods:
+        runs = make_all(name, given)
         plain, saved = runs[::2], runs[1::2]
         wall = [after.seconds / before.seconds for before, after in zip(plain, saved, strict=True)]
         busy = [
@@ -212,22 +217,22 @@ def share(ratios: Sequence[float]) -> str:
     return f"{middle:+.1f} % ({least:+.1f} to {most:+.1f})"
 
 
-def make_all(name: str, pipeline: str, pairs: int, frames: int, ranks: int) -> list[Made]:
+def make_all(name: str, given: argparse.Namespace) -> list[Made]:
     """Return runs without and with all that is saved, taking turns, but for the first pair."""
-    if ranks == 1:
-        return taking_turns(Communicator.alone(), name, pipeline, pairs, frames)
-    return RankPool(ranks, timeout=1800.0).run(taking_turns, name, pipeline, pairs, frames)[0]
+    if given.ranks == 1:
+        return taking_turns(Communicator.alone(), name, given)
+    return RankPool(given.ranks, timeout=1800.0).run(taking_turns, name, given)[0]
 
 
-def taking_turns(
-    communicator: Communicator, name: str, pipeline: str, pairs: int, frames: int
-) -> list[Made]:
+def taking_turns(communicator: Communicator, name: str, given: argparse.Namespace) -> list[Made]:
     """Make the runs on one rank."""
     ranks = communicator.world_size
     strategy = SingleDevice() if ranks == 1 else DualParal(stages=ranks, decode_devices=0)
-    engine = Engine(METHODS[name](pipeline), strategy, world_size=ranks, rank=communicator.rank)
+    engine = Engine(
+        METHODS[name](given.pipeline), strategy, world_size=ranks, rank=communicator.rank
+    )
     video = Request(
-        prompts=(PromptAt(text="a red circle"),), num_frames=frames, height=64, width=64
+        prompts=(PromptAt(text="a red circle"),), num_frames=given.frames, height=64, width=64
     )
     engine.check([video])
     if ranks > 1:
@@ -235,11 +240,11 @@ def taking_turns(
     made = []
     base = Path(tempfile.gettempdir()) / "longtake-benchmark-resume"  # all ranks see it
     with (
-        mock.patch.object(interval, "SHORTEST", 1.0),
+        mock.patch.object(interval, "SHORTEST", given.shortest),
         mock.patch.object(SnapshotCuts, "take", timed_take),
         mock.patch.object(SnapshotCuts, "_write", timed_write),
     ):
-        for number in range(2 * (pairs + 1)):
+        for number in range(2 * (given.pairs + 1)):
             saves = number % 2 == 1
             out = base / f"{name}-{number}"
             made.append(make(engine, replace(video, index=number), out if saves else None))

@@ -49,6 +49,7 @@ class Fault:
         said: What the run must have said before.
         times: How often it is sent, one after another.
         deed: What is done in place of it.
+        pause: After so many seconds those that it has stopped go on; ``None``: they do not.
     """
 
     after: float
@@ -57,6 +58,7 @@ class Fault:
     said: str = ""
     times: int = 1
     deed: Callable[[], object] | None = None
+    pause: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,10 @@ def _strike(children: Sequence[Any], fault: Fault) -> None:
             with suppress(ProcessLookupError):
                 os.kill(child.pid, fault.signal)
         time.sleep(0.05 * (fault.times > 1))
+    if fault.pause is not None:
+        time.sleep(fault.pause)
+        for child in children:
+            os.kill(child.pid, signal.SIGCONT)
 
 
 def _be_rank(

@@ -22,7 +22,8 @@ PATIENCE = 90.0
 
 @pytest.mark.parametrize(
     ("victim", "said"),
-    [(0, MIDST), (1, "event=request_start request=1 "), (1, "event=request_start request=0 ")],
+    [(0, MIDST), (1, "event=request_start request=1 "), (1, "2 ranks, connected by gloo")],
+    ids=["first", "between-requests", "loading"],
 )
 def test_the_others_of_a_stalled_rank_end_and_name_it(
     victim: int, said: str, model: Path, whole: dict[str, Whole], tmp_path: Path
@@ -40,3 +41,17 @@ def test_the_others_of_a_stalled_rank_end_and_name_it(
     assert set(again.statuses) == {0}, again.said
     assert content_of(out) == whole["queue"].content
     assert not left_in(out)
+
+
+def test_a_run_that_is_suspended_whole_goes_on(
+    model: Path, whole: dict[str, Whole], tmp_path: Path
+) -> None:
+    """As by Ctrl-Z and ``fg``, or by ``scontrol suspend``: nobody is gone."""
+    out, log = tmp_path / "out", tmp_path / "log"
+    run = [*options(model, "queue", 2), "--output", str(out)]
+    run[run.index("none")] = "plain"
+    fault = Fault(0.0, signal.SIGSTOP, None, MIDST, pause=STALL + 2.0)
+    ended = run_forked(run, log, 2, fault, patience=PATIENCE, stall=STALL)
+    assert ended.struck
+    assert ended.statuses == (0, 0), ended.said
+    assert content_of(out) == whole["queue"].content

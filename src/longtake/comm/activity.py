@@ -103,7 +103,7 @@ class Activity:
         self._number = 0
         self._doing: Doing | None = None
         self._queued: deque[tuple[Doing, Reached]] = deque()
-        self._reached = 0.0
+        self._reached = self._lost = 0.0
         self._took: dict[tuple[bool, Hashable], deque[float]] = {}
 
     @contextmanager
@@ -116,13 +116,20 @@ class Activity:
     ) -> Iterator[None]:
         """Do an action; see ``Doing``."""
         self._number += 1
-        doing = Doing(self._number, name, kind, time.monotonic(), partner, together)
+        doing = Doing(self._number, name, kind, self._now(), partner, together)
         self._doing = doing
         try:
             yield
-            self._took_seconds(False, kind, time.monotonic() - doing.since)
+            self._took_seconds(False, kind, self._now() - doing.since)
         finally:
             self._doing = None
+
+    def lose(self, seconds: float) -> None:
+        """Do not count seconds in which the process was stopped."""
+        self._lost += seconds
+
+    def _now(self) -> float:
+        return time.monotonic() - self._lost
 
     def queued(self, reached: Reached) -> None:
         """Remember that the device has yet to finish the current action.
@@ -145,7 +152,7 @@ class Activity:
 
     def overdue(self) -> Overdue | None:
         """Return what takes too long, if anything does: on the device first."""
-        now = time.monotonic()
+        now = self._now()
         while self._queued and self._queued[0][1]():
             doing, _ = self._queued.popleft()
             self._took_seconds(True, doing.kind, now - max(doing.since, self._reached))

@@ -6,11 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any, Final, final
 
+import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from longtake.comm.activity import Activity, Overdue
+from longtake.comm.awake_clock import AwakeClock
 from longtake.errors import RankFailure
 
 _BEAT: Final = 0.5
@@ -65,7 +68,8 @@ class Watchdog:
         self._late = _Late(report)
         self._cause: str | None = None
         self._told = False
-        self._answered = time.monotonic()
+        self._clock = AwakeClock()
+        self._answered = self._clock.now()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="longtake-watch", daemon=True)
         self._judge = threading.Thread(target=self._end, name="longtake-judge", daemon=True)
@@ -76,11 +80,33 @@ class Watchdog:
             self._store.set("failed", "")
 
     def start(self) -> None:
-        """Begin to watch, once all ranks are about to. Collective."""
-        self._store.wait([f"beat/{rank}" for rank in range(self._world_size)])
-        self._answered = time.monotonic()
-        self._thread.start()
+        """Begin to watch, once all ranks are about to. Collective.
+
+        Raises:
+            RankFailure: One of them has met the others, and has not come so far within the seconds
+                after which it counts as stalled.
+        """
         self._judge.start()
+        begun = self._answered = self._clock.now()
+        beats = {f"beat/{rank}": rank for rank in range(self._world_size)}
+        while not self._are_there(list(beats)):
+            self._answered = self._clock.now()
+            if self._answered - begun > self._stall:
+                self._closed.set()
+                late = next(rank for beat, rank in beats.items() if not self._store.check([beat]))
+                raise RankFailure(
+                    f"rank {self._rank} has met rank {late}, which has given no sign of life for "
+                    f"{self._stall:.0f} s since."
+                )
+        self._answered = self._clock.now()
+        self._thread.start()
+
+    def _are_there(self, keys: list[str]) -> bool:
+        try:
+            self._store.wait(keys, timedelta(seconds=_BEAT))
+        except dist.DistStoreError:
+            return False
+        return True
 
     def cause(self) -> str | None:
         """Return why the run cannot go on, as far as this rank knows."""
@@ -101,7 +127,7 @@ class Watchdog:
 
     def _silent(self) -> float:
         """Return for how many seconds the run's store has not answered."""
-        return time.monotonic() - self._answered
+        return self._clock.now() - self._answered
 
     def find_cause(self) -> None:
         """Wait until it is known which rank is gone, or long enough to say that none is found."""
@@ -161,7 +187,7 @@ class Watchdog:
         return all(beat.decode() == _GONE for beat in beats)
 
     def _run(self) -> None:
-        beats, heard, heard_at = 0, "", time.monotonic()
+        beats, heard, heard_at = 0, "", self._clock.now()
         while not self._closed.wait(_BEAT):
             beats += 1
             try:
@@ -170,7 +196,7 @@ class Watchdog:
                     self._look_at_itself()
             except (RuntimeError, OSError):
                 break  # the store's rank is gone for good; ``cause`` says so when it is due
-            now = self._answered = time.monotonic()
+            now = self._answered = self._clock.now()
             if beat != heard:
                 heard, heard_at = beat, now
             if failed:
@@ -213,8 +239,9 @@ class Watchdog:
     def _end(self) -> None:
         """Let the rank ask for the cause, or end; if it comes to neither, abandon it."""
         waited = 0.0
-        while not (self._told or self._closed.wait(_BEAT)):
-            cause = self._found()
+        while not self._closed.wait(_BEAT):
+            self._activity.lose(self._clock.tick())
+            cause = None if self._told else self._found()
             waited = 0.0 if cause is None else waited + _BEAT
             if cause is not None and waited > 2 * self._stall:
                 if self._abandon is not None:

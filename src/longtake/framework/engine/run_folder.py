@@ -25,13 +25,16 @@ CONFIG_HEADER: Final = "# The resolved configuration of a run of longtake"
 """First words of the config that longtake writes, by which it knows its own."""
 _REQUEST: Final = re.compile(r"\d{4,}")
 _FILES: Final = re.compile(r"\.?(video\.(mp4|gif|webp)|timeline\.(svg|txt))(\.tmp)?")
-_SNAPSHOTS: Final = re.compile(r"\.?\d{8,}-\d{4,}\.safetensors(\.tmp)?")
+_UNNAMED: Final = r"\.tmp[0-9A-Za-z]{6}"
+"""What safetensors calls a file until it is written, and a process that died at that leaves."""
+_SNAPSHOTS: Final = re.compile(rf"\.?\d{{8,}}-\d{{4,}}\.safetensors(\.tmp)?|{_UNNAMED}")
 _SAVED: Final = {
-    "latents": re.compile(r"\.?\d{5,}\.safetensors(\.tmp)?"),
+    "latents": re.compile(rf"\.?\d{{5,}}\.safetensors(\.tmp)?|{_UNNAMED}"),
     "snapshots": _SNAPSHOTS,
     "kept": _SNAPSHOTS,
 }
 """Of a request, and of a part by which it grows."""
+_UNFINISHED: Final = re.compile(rf"\..*\.tmp|{_UNNAMED}")
 _SUBFOLDERS: Final = {
     "frames": re.compile(r"\.?frame_\d{6,}\.png(\.tmp)?"),
     **_SAVED,
@@ -203,8 +206,7 @@ class RunFolder:
         self.check_run()
         self._lock.acquire()
         for folder in self._with_files():
-            for left in folder.glob(".*.tmp"):
-                left.unlink(missing_ok=True)
+            _remove_matching(folder, _UNFINISHED)
 
     def release(self) -> None:
         """Let other runs have the folder."""

@@ -6,6 +6,7 @@ Ranks of one machine meet on its loopback, and connect there: no other machine r
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 import sys
@@ -24,11 +25,18 @@ from longtake.comm.interfaces import LOOPBACK, Route, take_interface
 from longtake.errors import ConfigurationError, RankFailure
 from longtake.framework.console.messages import one_line
 from longtake.framework.launch.interrupt import Interrupted, StopFlag
+from longtake.framework.launch.silence import Silence
 
 PATIENCE: Final = timedelta(minutes=10)
 """How long the first rank waits for the last one: machines start and import at different times."""
 _TOLD: Final = timedelta(seconds=15)
 """After so long it is said who is waited for."""
+_SILENT: Final = timedelta(seconds=20)
+"""After so long without a sign of life a rank that has come, or the store, counts as stalled."""
+_HERE: Final = "here"
+"""The keys of ranks that have come."""
+_MET: Final = "met"
+"""The keys of those that have seen that all have."""
 _LOOK: Final = 0.2
 _OFF: Final = "off"
 """The key of the first rank that has called the meeting off."""
@@ -58,7 +66,10 @@ class Meeting:
         stop: Set when the run is to end, also while the ranks meet.
         patience: How long the ranks wait for one another.
         told: After so long it is said who is waited for.
+        silent: After so long one that has come, and does nothing more, is given up on.
         say: Takes what is said meanwhile.
+        abandon: Called with a sentence, from another thread, when rank 0 does not answer any more:
+            it ends the process, which hangs.
     """
 
     host: str
@@ -69,7 +80,9 @@ class Meeting:
     stop: StopFlag = field(default_factory=StopFlag)
     patience: timedelta = PATIENCE
     told: timedelta = _TOLD
+    silent: timedelta = _SILENT
     say: Callable[[str], None] = _warn
+    abandon: Callable[[str], None] = _warn
 
     def meet(self, environment: MutableMapping[str, str] = os.environ) -> Store:
         """Return the run's key-value store, once all ranks are there. Collective.
@@ -85,13 +98,39 @@ class Meeting:
         """
         self._resolve()
         deadline = time.monotonic() + self.patience.total_seconds()
-        store = self._store(environment, deadline)
-        route = Route.to(LOOPBACK if self.one_machine else self.host, self.port)
-        store.set(f"here/{self.rank}", str(route))
-        self._wait_for_all(store, deadline)
-        here = store.multi_get([f"here/{rank}" for rank in range(self.world_size)])
+        keeps = self.rank == 0 and not _has_agent(environment)
+        if not keeps:
+            self._reach(self._host(environment), deadline)
+        # Whoever keeps the store waits for nobody's answers.
+        seconds = math.inf if keeps else self.silent.total_seconds()
+        with Silence(seconds, self._say_silent) as silence:
+            store = self._store(environment)
+            route = Route.to(LOOPBACK if self.one_machine else self.host, self.port)
+            store.set(f"{_HERE}/{self.rank}", str(route))
+            self._wait_for_all(store, deadline, silence)
+            self._call_roll(store, silence)
+            here = store.multi_get([f"{_HERE}/{rank}" for rank in range(self.world_size)])
         take_interface([Route.read(text.decode()) for text in here], self.rank, environment)
         return store
+
+    def _say_silent(self) -> None:
+        self.abandon(
+            f"what keeps the run's store at {self._address}, rank 0 or torchrun, has not answered "
+            f"rank {self.rank} for {self.silent.total_seconds():.0f} s"
+        )
+
+    def _call_roll(self, store: Store, silence: Silence) -> None:
+        """Wait until all that have come have seen that all have: they live, and go on."""
+        store.set(f"{_MET}/{self.rank}", "")
+        missing, begun = list(range(self.world_size)), time.monotonic()
+        while missing := [rank for rank in missing if not store.check([f"{_MET}/{rank}"])]:
+            silence.broken()
+            if time.monotonic() - begun > self.silent.total_seconds():
+                raise RankFailure(
+                    f"rank {self.rank} has met {_ranks(missing)} at {self._address}, which "
+                    f"gave no sign of life for {self.silent.total_seconds():.0f} s since."
+                )
+            self._pause()
 
     def call_off(self, environment: Mapping[str, str] = os.environ) -> bool:
         """Say that there is nothing to meet for, and return whether another rank has said so.
@@ -106,7 +145,9 @@ class Meeting:
             RankFailure: The first rank has not come.
         """
         deadline = time.monotonic() + self.patience.total_seconds()
-        store = self._store(environment, deadline)
+        if self.rank or _has_agent(environment):
+            self._reach(self._host(environment), deadline)
+        store = self._store(environment)
         first = store.compare_set(_OFF, "", str(self.rank)).decode()
         self._part(store, deadline)
         return first != str(self.rank)
@@ -118,14 +159,15 @@ class Meeting:
             time.sleep(_LOOK)
             others = store.add(_HEARD, 0)
 
-    def _store(self, environment: Mapping[str, str], deadline: float) -> Store:
-        """Return the store, kept by the first rank or by torchrun's agent, once it is there."""
-        agents = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        keeps = self.rank == 0 and not agents
-        inside = self.one_machine and not agents
-        host = LOOPBACK if inside else self.host
-        if not keeps:
-            self._reach(host, deadline)
+    def _host(self, environment: Mapping[str, str]) -> str:
+        """Return where the store is listened for."""
+        inside = self.one_machine and not _has_agent(environment)
+        return LOOPBACK if inside else self.host
+
+    def _store(self, environment: Mapping[str, str]) -> Store:
+        """Return the store, kept by the first rank or by torchrun's agent, which is there."""
+        agents, host = _has_agent(environment), self._host(environment)
+        keeps, inside = self.rank == 0 and not agents, self.one_machine and not agents
         try:
             listener = socket.create_server((host, self.port)) if keeps and inside else None
             store = TCPStore(
@@ -185,14 +227,15 @@ class Meeting:
             f"{self.patience.total_seconds():.0f} s, but nobody answers there ({why})."
         )
 
-    def _wait_for_all(self, store: Store, deadline: float) -> None:
+    def _wait_for_all(self, store: Store, deadline: float, silence: Silence) -> None:
         reminder, missing = _Reminder(self), list(range(self.world_size))
         while True:
             try:
                 if store.check([_OFF]):
                     self._part(store, min(deadline, time.monotonic() + self.told.total_seconds()))
                     raise CalledOff
-                missing = [rank for rank in missing if not store.check([f"here/{rank}"])]
+                missing = [rank for rank in missing if not store.check([f"{_HERE}/{rank}"])]
+                silence.broken()
             except (dist.DistError, OSError) as error:
                 raise RankFailure(
                     f"rank {self.rank} waited for {_ranks(missing)} to come to {self._address}, "
@@ -236,6 +279,11 @@ class _Reminder:
                 f"rank {meeting.rank} {what}; it gives up after "
                 f"{meeting.patience.total_seconds():.0f} s."
             )
+
+
+def _has_agent(environment: Mapping[str, str]) -> bool:
+    """Whether torchrun's agent keeps the store."""
+    return environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def _ranks(ranks: Sequence[int]) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, final
 
 import lightning.pytorch as pl
+import psutil
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from typing_extensions import override
 
@@ -28,6 +30,10 @@ _PATIENCE: Final = 60.0
 """Seconds that the others have to end after a run that went well."""
 _LOOK: Final = 0.2
 """Seconds between two looks at the others."""
+_STOPPED: Final = (
+    f"was stopped (SIGSTOP), and gave no sign of life for {_GRACE:.0f} s before the ranks had met; "
+    f"start the run again."
+)
 _PARENT: Final = "LONGTAKE_PARENT"
 """The variable that tells a process which one has started it."""
 
@@ -39,8 +45,16 @@ class RankProcesses(_SubprocessScriptLauncher):
     Where torchrun or srun has started them, there is nothing to start. Lightning's own launcher
     kills everything as soon as one process fails; here the others have time to say which rank
     failed, and to finish their files. Nor do ranks share the cores out, as Lightning would have
-    them: each has the threads of a run on one device (see ``longtake.threads``).
+    them: each has the threads of a run on one device (see ``longtake.threads``). A process that is
+    stopped before the ranks watch one another is noticed here.
     """
+
+    def __init__(
+        self, cluster_environment: ClusterEnvironment, num_processes: int, num_nodes: int
+    ) -> None:
+        super().__init__(cluster_environment, num_processes, num_nodes)
+        self.met = threading.Event()
+        """Set once the ranks watch one another: from then on they tell who has stalled."""
 
     @override
     def launch(
@@ -64,7 +78,7 @@ class RankProcesses(_SubprocessScriptLauncher):
                 self._call_children_scripts()
             _in_background(self._watch_children, over)
         elif (parent := number(os.environ, _PARENT, os.getpid())) != os.getpid():
-            _in_background(_watch_parent, parent, over)
+            _in_background(_watch_parent, parent, over, self.met)
         try:
             return function(*args, **kwargs)
         finally:
@@ -90,12 +104,16 @@ class RankProcesses(_SubprocessScriptLauncher):
                 raise RankFailure(_ended(local_rank, process.returncode))
 
     def _watch_children(self, over: threading.Event) -> None:
-        """End this process as well, should one of the others have failed and it hangs."""
+        """End this process as well, should another one have failed or stalled, and it hangs."""
+        stalls = [_Stall(process.pid) for process in self.procs]
         while not over.wait(_LOOK):
             for local_rank, process in enumerate(self.procs, start=1):
                 if process.poll() and not over.wait(_GRACE):
                     self.kill(signal.SIGKILL)
                     _end(_ended(local_rank, process.returncode))
+                if not self.met.is_set() and stalls[local_rank - 1].is_one():
+                    self.kill(signal.SIGKILL)
+                    _end(f"the process of local rank {local_rank} {_STOPPED}")
 
 
 def check_command(argv: Sequence[str]) -> None:
@@ -113,11 +131,36 @@ def check_command(argv: Sequence[str]) -> None:
         )
 
 
-def _watch_parent(parent: int, over: threading.Event) -> None:
-    """End this process as well, should the one that started it be gone and it hangs."""
+def _watch_parent(parent: int, over: threading.Event, met: threading.Event) -> None:
+    """End this process as well, should the one that started it be gone or stopped, and it hangs."""
+    stall = _Stall(parent)
     while not over.wait(_LOOK):
         if os.getppid() != parent and not over.wait(_GRACE):
             _end("the process that started this one is gone.")
+        if not met.is_set() and stall.is_one():
+            _end(f"the process of rank 0 {_STOPPED}")
+
+
+@final
+class _Stall:
+    """Notices that a process has been stopped for long, while this one runs.
+
+    Args:
+        process: Its number.
+    """
+
+    def __init__(self, process: int) -> None:
+        self._process = process
+        self._looks = 0
+
+    def is_one(self) -> bool:
+        """Look; return whether it was stopped at so many looks that it counts as stalled."""
+        try:
+            stopped = psutil.Process(self._process).status() == psutil.STATUS_STOPPED
+        except psutil.Error:  # it is gone, which is told elsewhere
+            stopped = False
+        self._looks = self._looks + 1 if stopped else 0
+        return self._looks * _LOOK > _GRACE
 
 
 def leave(status: int) -> NoReturn:

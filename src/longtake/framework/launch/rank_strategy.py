@@ -120,6 +120,7 @@ class RankStrategy(ParallelStrategy):
             transport=self._transport,
             report=self._report,
         )
+        self.processes.met.set()
         if self.global_rank == 0 and self._transport == "auto":
             name = self._communicator.transport.name
             sys.stderr.write(f"longtake: {self.world_size} ranks, connected by {name}\n")
@@ -136,6 +137,7 @@ class RankStrategy(ParallelStrategy):
                 world_size=world_size,
                 one_machine=self.num_nodes == 1,
                 stop=self.stop,
+                abandon=self._abandon,
             ).meet()
         self._meetings += 1
         try:

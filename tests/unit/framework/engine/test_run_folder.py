@@ -28,8 +28,8 @@ def make_run(path: Path) -> RunFolder:
     request = folder.request_folder(0)
     (request / "video.mp4").write_bytes(b"old")
     (request / ".video.gif.tmp").write_bytes(b"old")
-    for name in ("frames/frame_000000.png", "latents/00000.safetensors"):
-        (request / name).parent.mkdir()
+    for name in ("frames/frame_000000.png", "latents/00000.safetensors", "latents/.tmpIsEq6s"):
+        (request / name).parent.mkdir(exist_ok=True)
         (request / name).write_bytes(b"old")
     folder.release()
     return folder
@@ -163,6 +163,15 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         half_a_file()
     assert json.loads((tmp_path / "report.json").read_text()) == {"frames": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_what_a_process_was_writing_when_it_died_is_removed(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    folder = RunFolder(tmp_path)
+    folder.reopen()
+    folder.release()
+    assert [path.name for path in tmp_path.rglob(".*")] == []
+    assert (tmp_path / "0000" / "latents" / "00000.safetensors").exists()
 
 
 def test_what_the_disk_refuses_is_one_sentence(tmp_path: Path) -> None:

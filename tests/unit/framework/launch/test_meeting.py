@@ -6,10 +6,12 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from torch.distributed.distributed_c10d import Store
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from longtake.errors import ConfigurationError, RankFailure
 from longtake.framework.launch.interrupt import Interrupted
@@ -34,7 +36,9 @@ def meeting(port: int, rank: int, said: list[str], host: str = "127.0.0.1") -> M
         one_machine=True,
         patience=3 * SOON,
         told=SOON,
+        silent=SOON,
         say=said.append,
+        abandon=said.append,
     )
 
 
@@ -77,6 +81,47 @@ def test_a_first_rank_that_never_comes_is_told_by_the_others(port: int) -> None:
         meeting(port, 1, said).meet({})
     (sentence,) = said
     assert sentence.startswith(f"rank 1 waits for rank 0 at 127.0.0.1:{port}, where nobody answers")
+
+
+def test_a_rank_that_stalls_when_it_has_come_is_named_soon(port: int) -> None:
+    """As one that is stopped while it waits for a third: what it has said is still there."""
+    kept: list[Store] = []
+
+    def come() -> None:
+        first = TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
+        kept.append(PrefixStore("longtake/0", first))
+        kept[0].set("here/1", "lo")
+
+    other = threading.Timer(0.3, come)
+    other.start()
+    with pytest.raises(RankFailure, match=r"rank 0 has met rank 1 at .* no sign of life for 1 s"):
+        meeting(port, 0, []).meet({})
+    other.join()
+    assert kept
+
+
+def test_a_first_rank_that_stalls_is_told_by_the_others(port: int) -> None:
+    """As one that is stopped: its machine still takes connections, and nobody answers them."""
+    said: list[str] = []
+    silent = socket.create_server(("127.0.0.1", port))
+    waits = meeting(port, 1, said)
+    ended = threading.Event()
+
+    def meet() -> None:
+        with suppress(RankFailure):
+            waits.meet({})
+        ended.set()
+
+    threading.Thread(target=meet, daemon=True).start()
+    for _ in range(100):
+        if said:
+            break
+        time.sleep(0.1)
+    (sentence,) = said
+    assert sentence.startswith("what keeps the run's store at 127.0.0.1:")
+    assert sentence.endswith("has not answered rank 1 for 1 s")
+    silent.close()
+    assert ended.wait(20.0)
 
 
 @pytest.mark.parametrize("refuser", [0, 1])
