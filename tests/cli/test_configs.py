@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from longtake.ready_configs import ready_configs
-from tests.cli.command import COMMAND, run
+from tests.cli.command import COMMAND, longtake, run
 
 
 def test_the_list_is_a_table_or_json() -> None:
@@ -33,6 +33,6 @@ def test_a_ready_configuration_is_planned_by_its_name(tmp_path: Path, name: str,
 
 
 def test_an_unknown_name_is_refused_in_a_sentence() -> None:
-    done = run([*COMMAND, "predict", "--config", "dmo"])
+    done = longtake("predict", "--config", "dmo")
     assert done.returncode == 2
     assert "the nearest is demo" in done.stderr

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from longtake.models.loading.folder import BUNDLED
-from tests.cli.command import COMMAND, predict, run
+from tests.cli.command import longtake, predict
 
 SIZE = (
     *("--model.pipeline", "demo", "--model.dtype", "float32", "--model.timesteps", "[1000,500]"),
@@ -25,7 +25,7 @@ def test_a_converted_checkpoint_makes_the_same_video(tmp_path: Path) -> None:
     refused = predict(*SIZE, "--model.weights", tmp_path / "demo.pt", "--output", tmp_path / "no")
     assert refused.returncode == 2
     assert f"longtake convert {tmp_path / 'demo.pt'} makes demo.safetensors" in refused.stderr
-    converted = run([*COMMAND, "convert", str(tmp_path / "demo.pt")])
+    converted = longtake("convert", tmp_path / "demo.pt")
     assert converted.returncode == 0, converted.stderr
     assert "key=generator_ema left_out=step" in converted.stdout
     weights = ("--model.weights", tmp_path / "demo.safetensors")

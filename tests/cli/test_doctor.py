@@ -6,7 +6,7 @@ import pytest
 
 from longtake.framework.console import doctor
 from longtake.framework.console.doctor import Finding, show
-from tests.cli.command import COMMAND, run
+from tests.cli.command import COMMAND, longtake, run
 
 
 def test_it_looks_at_everything_in_a_minute() -> None:
@@ -24,7 +24,7 @@ def test_it_looks_at_everything_in_a_minute() -> None:
 
 
 def test_it_takes_no_options() -> None:
-    done = run([*COMMAND, "doctor", "--model.pipeline", "demo"])
+    done = longtake("doctor", "--model.pipeline", "demo")
     assert done.returncode == 2
     assert "there is no option model.pipeline" in done.stderr
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
-from tests.cli.command import COMMAND, ENVIRONMENT, predict, run, tiny_options
+from tests.cli.command import COMMAND, PATIENCE, longtake, predict, run, start, tiny_options
 from tests.cli.conftest import SerialRun
 
 
@@ -15,7 +14,6 @@ def test_tasks_of_srun_in_salloc_are_the_ranks_of_one_run(
 ) -> None:
     """The job's name, "interactive", is inherited; no tasks per machine are told."""
     out = tmp_path / "out"
-    command = [*COMMAND, "predict", *tiny_options(model), "--output", str(out)]
     step = {
         "SLURM_JOB_ID": str(10_000 + os.getpid() % 10_000),  # from which the port is made
         "SLURM_JOB_NAME": "interactive",
@@ -26,15 +24,18 @@ def test_tasks_of_srun_in_salloc_are_the_ranks_of_one_run(
         "SLURM_NODEID": "0",
     }
     processes = [
-        subprocess.Popen(
-            [*command, "--trainer.devices", "2"],
-            env=ENVIRONMENT | step | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
+        start(
+            "predict",
+            *tiny_options(model),
+            "--output",
+            out,
+            "--trainer.devices",
+            "2",
+            variables=step | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=240)[1] for process in processes]
+    said = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert (out / "0000" / "video.mp4").read_bytes() == serial.video
 
@@ -57,16 +58,18 @@ def test_when_the_first_rank_refuses_all_of_a_step_end(model: Path, tmp_path: Pa
     out.mkdir()
     (out / "mine").touch()
     processes = [
-        subprocess.Popen(
-            [*COMMAND, "predict", *tiny_options(model), "--output", str(out),
-             "--trainer.devices", "2"],
-            env=ENVIRONMENT | task,
-            stderr=subprocess.PIPE,
-            text=True,
+        start(
+            "predict",
+            *tiny_options(model),
+            "--output",
+            out,
+            "--trainer.devices",
+            "2",
+            variables=task,
         )
         for task in _step_of(2, 20_000 + os.getpid() % 10_000)
-    ]  # fmt: skip
-    first, other = (process.communicate(timeout=240)[1] for process in processes)
+    ]
+    first, other = (process.communicate(timeout=PATIENCE)[1] for process in processes)
     assert [process.returncode for process in processes] == [2, 2], (first, other)
     assert first.count("longtake: error: ") == 1
     assert other == ""
@@ -75,14 +78,15 @@ def test_when_the_first_rank_refuses_all_of_a_step_end(model: Path, tmp_path: Pa
 def test_a_signal_while_the_ranks_meet_ends_the_run(model: Path, tmp_path: Path) -> None:
     """Of a step of two only one has come."""
     first, _ = _step_of(2, 30_000 + os.getpid() % 10_000)
-    with subprocess.Popen(
-        [*COMMAND, "predict", *tiny_options(model), "--output", str(tmp_path / "out"),
-         "--trainer.devices", "2"],
-        env=ENVIRONMENT | first,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
+    with start(
+        "predict",
+        *tiny_options(model),
+        "--output",
+        tmp_path / "out",
+        "--trainer.devices",
+        "2",
+        variables=first,
+    ) as process:
         line = next(line for line in process.stderr if "waits for rank 1 to come to" in line)
         process.terminate()
         rest = process.stderr.read()
@@ -105,8 +109,7 @@ def test_in_a_shell_of_srun_the_ranks_are_started_here(
         "SLURM_LOCALID": "0",
         "SLURM_NODEID": "0",
     }
-    command = [*COMMAND, "predict", *tiny_options(model), "--output", str(out)]
-    done = run([*command, "--trainer.devices", "2"], variables=shell)
+    done = predict(*tiny_options(model), "--output", out, "--trainer.devices", "2", variables=shell)
     assert done.returncode == 0, done.stderr
     assert (out / "0000" / "video.mp4").read_bytes() == serial.video
 
@@ -114,17 +117,18 @@ def test_in_a_shell_of_srun_the_ranks_are_started_here(
 def test_mpirun_makes_no_run_twice(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first, other = (
-        subprocess.Popen(
-            [*COMMAND, "predict", *tiny_options(model), "--output", str(out)],
-            env=ENVIRONMENT | {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
+        start(
+            "predict",
+            *tiny_options(model),
+            "--output",
+            out,
+            variables={"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(rank)},
         )
         for rank in range(2)
     )
-    assert first.communicate(timeout=240)[1].count("mpirun started 2 processes") == 1
+    assert first.communicate(timeout=PATIENCE)[1].count("mpirun started 2 processes") == 1
     other.terminate()  # as mpirun does when a rank has failed
-    assert other.communicate(timeout=240)[1] == ""
+    assert other.communicate(timeout=PATIENCE)[1] == ""
     assert first.returncode == 2
     assert not out.exists()
 
@@ -142,7 +146,7 @@ def test_variables_that_are_no_numbers_are_refused_before_anything_reads_them(
 
 def test_a_config_may_stand_before_the_command(config: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = run([*COMMAND, "--config", str(config), "predict", "--output", str(out)])
+    done = longtake("--config", config, "predict", "--output", out)
     assert done.returncode == 0, done.stderr
     assert (out / "0000" / "video.mp4").exists()
 

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from longtake.testing.tiny.open_sora_plan import save_tiny_open_sora_plan_parts
-from tests.cli.command import COMMAND, predict, run
+from tests.cli.command import longtake, predict
 
 FRAMES = 37
 
@@ -20,11 +20,9 @@ def made(tmp_path: Path, *, image: bool) -> Path:
     """Convert the published folders by the command."""
     parts = save_tiny_open_sora_plan_parts(tmp_path, vae_scale_factor_t=4 if image else 0)
     target = tmp_path / "pipeline"
-    done = run(
-        [
-            *(*COMMAND, "convert", str(parts["transformer"]), "--output", str(target)),
-            *("--text_encoder", str(parts["text_encoder"])),
-        ]
+    done = longtake(
+        *("convert", parts["transformer"], "--output", target),
+        *("--text_encoder", parts["text_encoder"]),
     )
     assert done.returncode == 0, done.stderr
     kind = "OpenSoraPlanImageToVideoPipeline" if image else "OpenSoraPlanPipeline"
@@ -83,7 +81,7 @@ def test_a_video_is_made_from_yaml(tmp_path: Path, image: bool) -> None:
 
 def test_a_folder_without_its_text_encoder_is_refused(tmp_path: Path) -> None:
     parts = save_tiny_open_sora_plan_parts(tmp_path)
-    done = run([*COMMAND, "convert", str(parts["transformer"]), "--output", str(tmp_path / "x")])
+    done = longtake("convert", parts["transformer"], "--output", tmp_path / "x")
     assert done.returncode == 2
     assert "give the folder of google/mt5-xxl as --text_encoder" in done.stderr
     assert "Traceback" not in done.stderr

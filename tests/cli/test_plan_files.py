@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import predict, run_here
+from tests.cli.command import ranks, run_here
 from tests.cli.conftest import SerialRun
 
 DUALPARAL = [
@@ -29,7 +29,7 @@ def test_a_plan_with_another_order_of_actions_makes_the_same_bytes(
     assert "mesh=pipe2" in done.stdout
     # A snapshot would empty the pipeline, where the plan has messages posted ahead.
     follow = ["--plan", str(file), "--timeline", "true", "--snapshot_seconds", "never"]
-    done = predict(*options, *DUALPARAL, *follow, "--output", out)
+    done = ranks(2, *options, *DUALPARAL, *follow, "--output", out)
     assert done.returncode == 0, done.stderr
     assert (out / "0000" / "video.mp4").read_bytes() == video
     # What every rank did, in order, is what the file says.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,13 @@ import yaml
 
 from tests.cli.command import (
     COMMAND,
-    ENVIRONMENT,
     frame_count,
     latents_of,
     predict,
     report_of,
+    run,
     run_here,
+    start,
 )
 from tests.cli.conftest import SerialRun
 
@@ -34,6 +34,27 @@ def test_a_run_leaves_a_video_its_latents_its_config_and_a_report(serial: Serial
     assert report["frames"] == 37
     assert set(report["parts"]) == {"text", "load", "denoise", "decode", "write"}
     assert "event=block_end request=0 block=2 blocks_done=3 blocks=3" in done.stderr
+
+
+def test_a_process_of_its_own_does_what_a_forked_one_does(
+    serial: SerialRun, tmp_path: Path
+) -> None:
+    """So other tests may fork theirs."""
+    out = tmp_path / "out"
+    asked = [*serial.options, "--output", str(out), "--keep_latents", "all"]
+    done = run([*COMMAND, "predict", *asked, "--progress", "plain"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == serial.done.stdout
+    said, expected = (
+        [line.partition(" frames=")[0] for line in text.splitlines()]  # decoding may lag behind
+        for text in (done.stderr, serial.done.stderr)
+    )
+    assert said == expected
+    assert (out / "0000" / "video.mp4").read_bytes() == serial.video
+    files = [
+        {path.relative_to(folder) for path in folder.rglob("*")} for folder in (out, serial.out)
+    ]
+    assert files[0] == files[1]
 
 
 def test_the_resolved_config_makes_the_same_video_again(config: Path, tmp_path: Path) -> None:
@@ -76,13 +97,7 @@ def test_ctrl_c_ends_a_video_with_a_complete_file(
 ) -> None:
     out = tmp_path / "out"
     arguments = ["predict", "--config", str(config), "--output", str(out), "--progress", "plain"]
-    with subprocess.Popen(
-        [*COMMAND, *arguments, "--data.num_frames", frames],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    ) as process:
-        assert process.stderr is not None
+    with start(*arguments, "--data.num_frames", frames) as process:
         for line in process.stderr:
             if "event=block_end" in line and "block=3 " in line:
                 process.send_signal(2)

@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -23,11 +24,14 @@ from tests.cli.command import (
     frame_count,
     latents_of,
     predict,
+    ranks,
     report_of,
     run,
+    start,
     tiny_options,
 )
 from tests.cli.conftest import SerialRun
+from tests.cli.forked import Forked
 
 SECONDS_TO_END = 30
 """By then every process has ended, whatever happened to one of them; a loaded machine is slow."""
@@ -46,13 +50,21 @@ def _same(out: Path, serial: SerialRun, request: int = 0) -> bool:
     return _video(out, request) == serial.video and all(equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize(
+    ("devices", "made"),
+    [(2, predict), (3, partial(ranks, 3))],
+    ids=["one starts 2", "torchrun's 3"],
+)
 def test_several_ranks_make_the_bytes_that_one_makes(
-    model: Path, tmp_path: Path, serial: SerialRun, devices: int
+    model: Path,
+    tmp_path: Path,
+    serial: SerialRun,
+    devices: int,
+    made: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     out, prompts = tmp_path / "out", tmp_path / "prompts.txt"
     prompts.write_text("red shape moves left\nblue bird\n")  # two requests, one layout
-    done = predict(
+    done = made(
         *_options(model), "--output", out, "--keep_latents", "all",
         "--trainer.devices", str(devices), "--trainer.strategy", "DualParal",
         "--trainer.strategy.cfg", "1", "--trainer.strategy.guidance", "together",
@@ -73,8 +85,8 @@ def test_a_decode_device_changes_no_byte(model: Path, tmp_path: Path, serial: Se
     Over the transport through host memory, which a CPU takes too.
     """
     prompts = '["red shape moves left", "blue sea"]'
-    done = predict(
-        *_options(model), "--data.prompts", prompts, "--output", tmp_path / "out",
+    done = ranks(
+        2, *_options(model), "--data.prompts", prompts, "--output", tmp_path / "out",
         "--trainer.devices", "2", "--trainer.strategy", "SingleDevice",
         "--trainer.strategy.decode_devices", "1", "--keep_latents", "all", "--timeline", "true",
         "--trainer.transport", "staged",
@@ -164,26 +176,24 @@ def test_ranks_that_cannot_meet_say_so_once_and_at_once(model: Path, tmp_path: P
 
 
 @contextmanager
-def _running(model: Path, out: Path, frames: str) -> Iterator[subprocess.Popen[str]]:
-    """Yield a run on two ranks that has written three blocks; a decode rank may lag behind."""
-    with subprocess.Popen(
-        [*COMMAND, "predict", *_options(model), "--output", str(out),
-         "--trainer.devices", "2", "--data.num_frames", frames],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        start_new_session=True,  # as a terminal gives Ctrl-C to a group of its own
+def _running(model: Path, out: Path, frames: str) -> Iterator[Forked]:
+    """Yield a run on two ranks that has written three blocks; a decode rank may lag behind.
+
+    The first one is forked, and has started the other one as it always does.
+    """
+    with start(
+        "predict", *_options(model), "--output", out,
+        "--trainer.devices", "2", "--data.num_frames", frames,
+        own_session=True,  # as a terminal gives Ctrl-C to a group of its own
     ) as process:  # fmt: skip
-        assert process.stderr is not None
         for line in process.stderr:
             if "event=block_end" in line and int(line.partition(" frames=")[2].split()[0]) >= 33:
                 break
         yield process
 
 
-def _ended(process: subprocess.Popen[str], others: list[psutil.Process]) -> tuple[int, str]:
+def _ended(process: Forked, others: list[psutil.Process]) -> tuple[int, str]:
     """Return status and stderr of a run, once all of its processes have ended."""
-    assert process.stderr is not None
     deadline = time.monotonic() + SECONDS_TO_END
     rest = process.stderr.read()
     status = process.wait(timeout=SECONDS_TO_END)

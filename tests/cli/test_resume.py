@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from longtake.framework.engine.run_folder import RunFolder
-from tests.cli.command import COMMAND, ENVIRONMENT, latents_of, predict, run_here, tiny_options
+from tests.cli.command import latents_of, predict, run_here, start, tiny_options
 
 
 def options(model: Path) -> list[str]:
@@ -27,13 +26,7 @@ def test_a_killed_run_goes_on_with_no_other_option(
     whole, out = tmp_path / "whole", tmp_path / "out"
     done = predict(*options(model), "--output", whole)
     assert done.returncode == 0, done.stderr
-    with subprocess.Popen(
-        [*COMMAND, "predict", *options(model), "--output", str(out)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    ) as process:
-        assert process.stderr is not None
+    with start("predict", *options(model), "--output", out) as process:
         for line in process.stderr:
             if "event=block_end" in line and "block=3 " in line:
                 second = run_here(
