@@ -33,6 +33,9 @@ _GRACE: Final = 1.0
 """Seconds that the other ranks have to answer when one has failed: they often wait for it."""
 _STALL: Final = timedelta(seconds=30)
 """On a busy machine a healthy rank may be silent for long."""
+_IMPORTED: Final = ["longtake.testing.tiny.base", "longtake.framework.main"]
+"""What the server of ranks imports, of which a process has but one: tests that fork runs of the
+command find the same."""
 
 
 @cache
@@ -93,7 +96,7 @@ class RankPool:
     def _start(self) -> None:
         context = get_context("forkserver")
         # Imported once and forked: a rank starts in milliseconds instead of seconds.
-        context.set_forkserver_preload(["longtake.testing.tiny.base"])
+        context.set_forkserver_preload(_IMPORTED)
         self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         threads = torch.get_num_threads()
         for rank in range(self.world_size):
