@@ -4,8 +4,9 @@
     python tools/test_kernels.py --kernels aten-default --threads 2 --suites
     tests/unit/models/wan/test_wan.py
 
-Each run is a pytest of its own, as libraries read their settings once. All runs are made; the exit
-status is 1 where one of them fails.
+Each run is a pytest of its own, as libraries read their settings once; as many as there are cores
+go on beside one another, as tests wait much. All runs are made; the exit status is 1 where one of
+them fails.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -60,24 +62,27 @@ def main() -> None:
     parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=list(KERNELS))
     parser.add_argument("--threads", nargs="+", type=int, default=THREADS)
     parser.add_argument("--suites", nargs="+", default=SUITES)
+    parser.add_argument("--beside", type=int, default=os.cpu_count(), help="runs at a time")
     options = parser.parse_args()
-    results = [
-        (f"{kernel}, {threads} threads", *_run(kernel, threads, options.suites))
-        for kernel in options.kernels
-        for threads in options.threads
-    ]
-    for name, status, seconds in results:
+    runs = [(kernel, threads) for kernel in options.kernels for threads in options.threads]
+    with ThreadPoolExecutor(options.beside) as beside:
+        going = [beside.submit(_run, *run, options.suites) for run in runs]
+        results = [one.result() for one in going]
+    for (kernel, threads), (status, seconds) in zip(runs, results, strict=True):
+        name = f"{kernel}, {threads} threads"
         print(f"{name:28} {'failed' if status else 'passed'} {seconds:6.0f} s")
-    sys.exit(any(status for _, status, _ in results))
+    sys.exit(any(status for status, _ in results))
 
 
 def _run(kernel: str, threads: int, suites: list[str]) -> tuple[int, float]:
-    """Return the exit status of one run, and its seconds."""
-    print(f"--- {kernel}, {threads} threads", flush=True)
+    """Return the exit status of one run, and its seconds; print what it says once it has ended."""
     environment = os.environ | KERNELS[kernel] | {"LONGTAKE_TEST_THREADS": str(threads)}
     begin = time.monotonic()
     command = [sys.executable, "-m", "pytest", "-q", *suites]
-    done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+    )
+    print(f"--- {kernel}, {threads} threads\n{done.stdout}{done.stderr}", flush=True)
     return done.returncode, time.monotonic() - begin
 
 
