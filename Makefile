@@ -1,5 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`. `make help` lists all.
 PYTHON ?= python3
+# Else every process that tests start would compile the package anew, which takes 0.3 s.
+export PYTHONDONTWRITEBYTECODE :=
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -19,9 +21,9 @@ demo: install  ## Make a one-minute video with the bundled model
 	$(BIN)/longtake predict --config configs/demo.yaml --output out/demo --overwrite true
 	@echo "The video is out/demo/0000/video.mp4"
 
+# One worker more than two cores: tests of several processes wait for one another a third of their time.
 test: install  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 15 tests/unit tests/cli
-	$(BIN)/python -m pytest --durations 15 --ignore tests/unit --ignore tests/cli
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 15
 
 test-kernels: install  ## Run the tests that compare bits under other kernels, with 1 and 2 threads
 	$(BIN)/python tools/test_kernels.py $(K)

@@ -14,6 +14,7 @@ PATIENCE = "120"
 """Seconds per input: tests run beside one another on few cores, so a hang is all that is told."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [("--count", "50"), ("--count", "3", "--real")])
 def test_each_input_ends_with_a_sentence(options: tuple[str, ...]) -> None:
     done = subprocess.run(
