@@ -24,6 +24,9 @@ from longtake.testing.contracts.strategy_runs import close_early, run_requests, 
 from longtake.testing.ranks import rank_pool
 from longtake.testing.tiny.base import TinyCase
 
+THIRDS = [slice(first, None, 3) for first in range(3)]
+"""Of the cases, for suites that differ in the number of stages alone."""
+
 
 class DualParalContract(ParallelStrategyContract):
     """Guidance together: the operands have the serial run's shapes, so it is bit-equal."""
@@ -36,23 +39,28 @@ class DualParalContract(ParallelStrategyContract):
 
 
 class TestOneStage(DualParalContract):
-    pass
+    part = THIRDS[0]
 
 
 class TestTwoStages(DualParalContract):
     world_size = stages = 2
+    part = THIRDS[1]
 
 
 class TestThreeStages(DualParalContract):
     world_size = stages = 3
+    part = THIRDS[2]
 
 
 class TestFourStages(DualParalContract):
+    """All cases: more stages than some of them have blocks or tasks."""
+
     world_size = stages = 4
 
 
 class TestUnevenSplit(ParallelStrategyContract):
     world_size = 3
+    part = THIRDS[0]
     impossible = (0, 1, 2, 4)
 
     def strategy(self) -> ParallelStrategy:
@@ -78,6 +86,7 @@ class TestTwoStagesApart(ApartContract):
 
 class TestThreeStagesApart(ApartContract):
     world_size = 3
+    part = THIRDS[1]
 
     def strategy(self) -> ParallelStrategy:
         return DualParal(stages=3, cfg=1, guidance="apart")
@@ -93,6 +102,7 @@ class TestBranchesOnTwoRanks(ApartContract):
 
 class TestBranchesOnTwoStagesEach(ApartContract):
     world_size = 4
+    part = THIRDS[2]
     refused = ("no-guidance",)
 
     def strategy(self) -> ParallelStrategy:

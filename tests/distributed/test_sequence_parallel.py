@@ -48,6 +48,10 @@ ROUNDING = 1e-5
 with guidance amplify what is last-bit rounding in a layer."""
 
 
+THIRDS = [slice(first, None, 3) for first in range(3)]
+"""Of the cases, for suites whose ways of splitting have suites of their own with all of them."""
+
+
 class Split(ParallelStrategyContract):
     """Two heads, windows of an odd number of latent frames: nothing divides."""
 
@@ -64,6 +68,7 @@ class TestUlysses2(Split):
 
 class TestUlyssesInChunks(Split):
     world_size = 2
+    part = THIRDS[0]
 
     def strategy(self) -> ParallelStrategy:
         return SequenceParallel(ulysses=2, ring=1, cfg=1, overlap=2)
@@ -78,6 +83,7 @@ class TestRing3(Split):
 
 class TestUsp(Split):
     world_size = 4
+    part = THIRDS[1]
 
     def strategy(self) -> ParallelStrategy:
         return SequenceParallel(ulysses=2, ring=2, cfg=1)
@@ -85,6 +91,7 @@ class TestUsp(Split):
 
 class TestCfgTimesUlysses(Split):
     world_size = 4
+    part = THIRDS[2]
     refused = ("no-guidance",)
 
     def strategy(self) -> ParallelStrategy:
@@ -100,6 +107,7 @@ class TestStagesTimesUlysses(Split):
 
 class TestStagesTimesRing(Split):
     world_size = 4
+    part = THIRDS[0]
 
     def strategy(self) -> ParallelStrategy:
         return DualParal(stages=2, ring=2, cfg=1, guidance="together")

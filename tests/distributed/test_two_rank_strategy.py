@@ -23,6 +23,7 @@ class TestLockstep(ParallelStrategyContract):
 
 class TestLockstepUneven(ParallelStrategyContract):
     world_size = 2
+    part = slice(0, None, 3)
     impossible = (0, 1, 3)
 
     def strategy(self) -> ParallelStrategy:

@@ -41,8 +41,6 @@ from longtake.testing.ranks import rank_pool
 from longtake.testing.resumption import run_cut, run_on
 from longtake.testing.tiny.base import TinyCase
 
-cases = pytest.mark.parametrize("name", CASES)
-
 
 # numpy's complaint about diffusers' DPM-Solver++, harmless.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -59,14 +57,23 @@ class ParallelStrategyContract(ABC):
     """Numbers of ranks that the strategy must refuse."""
     refused: ClassVar[Collection[str]] = ()
     """Names of ``CASES`` that the strategy must refuse on ``world_size`` ranks."""
+    part: ClassVar[slice] = slice(None)
+    """Which of ``CASES`` are run: all, or, where the suites of several layouts differ in a number
+    alone, every third in each of them."""
     tolerance: ClassVar[float] = 0.0
     """Largest difference from the serial run, relative to the largest latent. Say why above 0."""
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run tests of one case with each, as pytest asks."""
+        if "name" in metafunc.fixturenames:
+            resumed = metafunc.definition.originalname == "test_a_request_goes_on_from_any_cut"
+            names = RESUMED if resumed else tuple(CASES)
+            metafunc.parametrize("name", names[self.part])
 
     @abstractmethod
     def strategy(self) -> ParallelStrategy:
         """Return a new strategy."""
 
-    @cases
     def test_a_video_is_that_of_the_serial_run(self, name: str) -> None:
         """The one law: where things run never changes what is computed."""
         case = CASES[name]
@@ -88,7 +95,6 @@ class ParallelStrategyContract(ABC):
             for before, again in zip(blocks_of(first), blocks_of(third), strict=True):
                 assert torch.equal(before.latents, again.latents), f"block {before.block} differs"
 
-    @pytest.mark.parametrize("name", RESUMED)
     def test_a_request_goes_on_from_any_cut(self, name: str) -> None:
         """What is held at a cut is all that counts: the rest of the video is the same."""
         if name in self.refused:
