@@ -13,10 +13,12 @@ from longtake.commands import NAME, summary
 from longtake.errors import ConfigurationError
 from longtake.quick_help import answer
 from longtake.ready_configs import show_configs
+from longtake.streams import open_standard_streams
 
 
 def main() -> None:
     """Run the command line; at once where it is only asked what there is."""
+    open_standard_streams()
     match sys.argv[1:]:
         case ["--version"]:
             sys.stdout.write(f"{NAME} {__version__}\n")

@@ -87,7 +87,7 @@ def devices(ranks: int, decode_devices: int = 0) -> list[str]:
 
 def content_of(out: Path) -> dict[str, str]:
     """Return the checksums of a run's latents and videos."""
-    names = ("latents/*.safetensors", "video.mp4", "frames/*.png")
+    names = ("latents/*.safetensors", "video.*", "frames/*.png")
     paths = [path for name in names for path in out.glob(f"*/{name}")]
     return {
         str(path.relative_to(out)): hashlib.blake2b(path.read_bytes()).hexdigest()

@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ import torch
 from longtake.framework.engine.memory import RunMemory
 from longtake.framework.main import main
 from longtake.strategies import Communicator
+from longtake.streams import heedless
 
 PATIENCE: Final = 120.0
 """Seconds after which a run hangs."""
@@ -103,9 +105,11 @@ def run_forked(
         stall: Seconds without a sign of life after which a rank counts as stalled.
 
     Raises:
-        AssertionError: It hangs.
+        AssertionError: It hangs, or leaves its port in use or a file among the temporary ones.
     """
     log.unlink(missing_ok=True)
+    scratch = log.with_name(f"{log.name}-scratch")
+    scratch.mkdir(exist_ok=True)
     context = _context()
     port, start, struck = _free_port(), time.monotonic(), False
     around = _Around(tuple(ignored), largest, tuple(unheard), stall)
@@ -135,7 +139,18 @@ def run_forked(
             raise AssertionError(f"{len(alive)} of {ranks} ranks hang: {said(log)}")
     seconds = time.monotonic() - start
     statuses = tuple(child.exitcode or 0 for child in children)
+    _check_left(port, scratch)
     return Ended(statuses, said(log), seconds, struck)
+
+
+def _check_left(port: int, scratch: Path) -> None:
+    """See that a run has left no socket that listens, and no temporary file."""
+    with socket.socket() as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", port))
+        again.listen()
+    left = sorted(path.name for path in scratch.rglob("*"))
+    assert not left, f"temporary files are left: {left}"
 
 
 def start_server() -> None:
@@ -204,7 +219,8 @@ def _be_rank(
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(file, 1)
         os.dup2(file, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        os.environ["TMPDIR"] = tempfile.tempdir = f"{log}-scratch"
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), heedless(os.fdopen(2, "w", closefd=False))
         for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
             signal.signal(other, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.faults.cases import METHODS, Whole, moments, struck_run
-from tests.faults.forked import Fault
+from tests.faults.cases import METHODS, Whole, content_of, left_in, moments, options, struck_run
+from tests.faults.forked import Fault, run_forked
+from tests.faults.test_signals import MIDST
 
 WAYS = [(1, 1, 1), (2, 1, 2), (1, 3, 2, 1)]
 """Ranks of the processes, each but the last one killed."""
@@ -34,3 +36,22 @@ def test_a_killed_run_with_decode_ranks_goes_on(
     faults = [(3, Fault(late)), (2, Fault(early + late / 2))]
     outcome = struck_run(model, "queue", tmp_path / "out", whole["queue"], faults, 3, 1)
     assert outcome.is_well, f"{outcome.strikes} strikes, left {outcome.left}: {outcome.said}"
+
+
+def test_an_animation_is_made_again_from_the_journal(model: Path, tmp_path: Path) -> None:
+    """Its container cannot be gone on with; its bytes are those of an undisturbed run all the
+    same.
+    """
+    one = [*options(model, "queue", 1), "--video.format", "gif"]
+    whole, out, log = tmp_path / "whole", tmp_path / "out", tmp_path / "log"
+    made = run_forked([*one, "--output", str(whole)], log)
+    assert made.statuses == (0,), made.said
+    run = [*one, "--output", str(out), "--resume", "auto"]
+    run[run.index("none")] = "plain"
+    struck = run_forked(run, log, 1, Fault(0.0, said=MIDST))
+    assert struck.statuses == (-signal.SIGKILL,)
+    ended = run_forked(run, log)
+    assert ended.statuses == (0,), ended.said
+    assert content_of(out) == content_of(whole)
+    assert "0000/video.gif" in content_of(out)
+    assert not left_in(out)

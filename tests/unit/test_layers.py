@@ -15,7 +15,7 @@ LAYERS: Final = (
     ("errors", "paths", "tables"),
     ("plugins",),
     ("ready_configs",),
-    ("quick_help",),
+    ("quick_help", "streams"),
     ("processor", "threads"),
     ("task",),
     ("schedulers",),

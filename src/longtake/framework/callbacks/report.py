@@ -155,6 +155,7 @@ class ReportWriter(VideoHooks):
         self._there = there
         self._description = description or {}
         self._inputs = inputs
+        self._versions = versions()  # reads files: once, not with every block
         self._anonymous: int | None = None
         self._due = False
         self._start = time.perf_counter()
@@ -290,7 +291,7 @@ class ReportWriter(VideoHooks):
             "device": str(module.device),
             "ranks": self._communicator().world_size,
             "transport": self._communicator().transport_name,
-            "versions": versions(),
+            "versions": self._versions,
             "requests": requests,
         }
 
