@@ -17,6 +17,7 @@ import yaml
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError, suggestion
+from longtake.framework.arguments import arguments_of
 from longtake.framework.engine.request import (
     Keyframe,
     PromptAt,
@@ -86,7 +87,8 @@ class PromptData(pl.LightningDataModule):
     @options_of(PromptOptions)
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
-        given = PromptOptions(*args, **options)
+        options = arguments_of("data", PromptOptions, args, options, own=("prompts",))
+        given = PromptOptions(**options)
         # Ranks of one run draw each its own: the output rank's alone makes noise, and is recorded.
         seed = randbits(_SEED_BITS) if given.seed is None else given.seed
         self._given = replace(given, prompts=_listed(given.prompts), seed=seed)

@@ -13,6 +13,7 @@ import torch
 from typing_extensions import override
 
 from longtake.errors import ConfigurationError, LongtakeError
+from longtake.framework.arguments import arguments_of
 from longtake.framework.callbacks.base import dispatch, dispatch_failure
 from longtake.framework.engine.engine import Engine
 from longtake.framework.engine.events import (
@@ -41,7 +42,8 @@ class VideoModule(pl.LightningModule):
     @options_of(GenerationConfig)
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
-        self.generation_config = GenerationConfig(*args, **options)
+        options = arguments_of("model", GenerationConfig, args, options)
+        self.generation_config = GenerationConfig(**options)
         self.engine: Engine | None = None
         self.stop = StopFlag()
         self.cut_short = False

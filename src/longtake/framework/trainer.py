@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, final, get_type_hints
 
 import lightning.pytorch as pl
 import torch
@@ -18,6 +18,7 @@ from typing_extensions import override
 from longtake.comm.choice import TransportName, check_transport
 from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
+from longtake.framework.arguments import typed
 from longtake.framework.callbacks.base import LongtakeCallback, VideoHooks, listens
 from longtake.framework.console.calibration_report import save_calibration
 from longtake.framework.console.comparison_report import save as save_choice
@@ -65,6 +66,8 @@ from longtake.strategies.from_plan import FromPlan
 from longtake.tables import Format
 from longtake.threads import brief_spins
 
+_CALLBACKS: Final = list[pl.Callback] | pl.Callback | None
+"""From a script Lightning's own are taken, too."""
 _RANKS: Final = 1_024
 """The search for a layout of more takes minutes."""
 _SHOWN: Final = 40
@@ -100,6 +103,20 @@ class InferenceTrainer(pl.Trainer):
         callbacks: list[LongtakeCallback] | LongtakeCallback | None = None,
         deterministic: bool = False,
     ) -> None:
+        given = typed(
+            "trainer",
+            {**get_type_hints(InferenceTrainer.__init__), "callbacks": _CALLBACKS},
+            {
+                "accelerator": accelerator,
+                "devices": devices,
+                "num_nodes": num_nodes,
+                "strategy": strategy,
+                "transport": transport,
+                "callbacks": callbacks,
+                "deterministic": deterministic,
+            },
+        )
+        devices, num_nodes = given["devices"], given["num_nodes"]
         if devices < 1 or num_nodes < 1 or devices * num_nodes > _RANKS:
             raise ConfigurationError(
                 f"trainer.devices is {str(devices)[:_SHOWN]} and trainer.num_nodes "
@@ -121,7 +138,7 @@ class InferenceTrainer(pl.Trainer):
                     num_nodes=num_nodes,
                     strategy="auto" if self.ranks == 1 else RankStrategy(environment, transport),
                     plugins=environment if self.ranks == 1 else None,
-                    callbacks=list(callbacks) if isinstance(callbacks, list) else callbacks,
+                    callbacks=given["callbacks"],
                     logger=False,
                     enable_checkpointing=False,
                     enable_progress_bar=False,
@@ -202,9 +219,10 @@ class InferenceTrainer(pl.Trainer):
         strategy = self._given or (SingleDevice() if self.ranks == 1 else Automatic())
         return strategy if self._plan is None else FromPlan(strategy, self._plan)
 
-    def attach(self, callbacks: Sequence[VideoHooks]) -> None:
-        """Add callbacks after those that are there."""
-        self.callbacks.extend(callbacks)  # type: ignore[attr-defined]
+    def attach(self, callbacks: Sequence[VideoHooks] | VideoHooks) -> None:
+        """Add callbacks, or one, after those that are there."""
+        more = callbacks if isinstance(callbacks, Sequence) else [callbacks]
+        self.callbacks.extend(more)  # type: ignore[attr-defined]
 
     def keep_last_actions(self, path: Path) -> None:
         """Have what all ranks did last written to a file, should the run fail."""
