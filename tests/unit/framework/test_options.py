@@ -21,6 +21,7 @@ from longtake.framework.callbacks import VideoWriter
 from longtake.framework.data import PromptData, PromptOptions
 from longtake.framework.engine.generation_config import GenerationConfig
 from longtake.framework.engine.preflight import check_modules
+from longtake.framework.engine.read_frames import ReadFrames
 from longtake.framework.engine.request import Request, VideoOptions
 from longtake.framework.engine.verification import Verdict, verify
 from longtake.framework.main import main
@@ -38,6 +39,7 @@ CLASSES: dict[str, tuple[type, ...]] = {
 """The classes that options are written in, by the options' group."""
 NOT_OPTIONS: dict[object, str] = {
     Request: "narrows the types of what it inherits: nothing is left to the model any more",
+    ReadFrames: "the size that one start's frames are brought to, once it is settled",
     VideoShape: "the shape of a file's frames, whatever was asked for",
     Mp4Writer: "is given them by frame_writer, and says how its format takes them",
     FragmentEncoder: "is given them by Mp4Writer",
