@@ -99,6 +99,8 @@ class Activity:
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
+        self.first_rank = 0
+        """Of the replica whose ranks actions name: the others know them by the run's numbers."""
         self._limits = limits or Limits()
         self._number = 0
         self._doing: Doing | None = None
@@ -116,6 +118,8 @@ class Activity:
     ) -> Iterator[None]:
         """Do an action; see ``Doing``."""
         self._number += 1
+        partner = None if partner is None else self.first_rank + partner
+        together = tuple(self.first_rank + rank for rank in together)
         doing = Doing(self._number, name, kind, self._now(), partner, together)
         self._doing = doing
         try:

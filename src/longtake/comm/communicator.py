@@ -20,6 +20,7 @@ from longtake.comm.host_channel import HostChannel
 from longtake.comm.host_messages import gather, share
 from longtake.comm.p2p import TIMEOUT, Channel, Delivery
 from longtake.comm.rank_group import RankGroup
+from longtake.comm.replica import Replica, ReplicaChannel
 from longtake.comm.run_store import RunStore
 from longtake.comm.transport import Transport
 from longtake.comm.watchdog import Watchdog
@@ -47,6 +48,8 @@ class Communicator:
         watch: Signs of life; ``None`` for one rank.
         transport: What moves tensors between the ranks' devices.
         activity: What this rank does, for the watch.
+        replica: Which ranks of the run these are; left out: all of them.
+        groups: Those that have been made, by their ranks in the run; it gets those that are.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Communicator:
         watch: Watchdog | None = None,
         transport: Transport | None = None,
         activity: Activity | None = None,
+        replica: Replica | None = None,
+        groups: dict[tuple[int, ...], RankGroup | None] | None = None,
     ) -> None:
         self.rank = rank
         self.world_size = world_size
@@ -67,14 +72,16 @@ class Communicator:
         self.channels = channels
         self.transport = transport or GlooTransport()
         self.activity = activity or Activity()
+        self.replica = replica or Replica(0, world_size, 1)
         self._host = host
         self._store: RunStore | None = None
         if store is not None and watch is not None:  # not ``self.check``: a circle keeps groups
-            self._store = RunStore(store, rank, watch.check)
+            self._store = RunStore(store, self.run_rank, watch.check)
+        self._words = store
         self._watch = watch
         self._requests = 0
         self._agreed = 0
-        self._groups: dict[tuple[int, ...], RankGroup | None] = {}
+        self._groups = {} if groups is None else groups
         self._open: set[tuple[str, int, int]] = set()
 
     @classmethod
@@ -129,6 +136,47 @@ class Communicator:
         dist.barrier(host)
         return cls(rank, world_size, device, channels, host, own, watch, made, activity)
 
+    def replicas(self, size: int) -> Communicator:
+        """Return the communicator of this rank's replica: all that it does concerns those alone.
+
+        Ranks are numbered from 0 in each replica, and what stands here of rank 0 is so of each
+        one's first. What concerns the run stays with this one: signs of life, failures, signals.
+
+        Collective: all ranks of the run.
+
+        Args:
+            size: Ranks of each replica; a divisor of the number of ranks.
+        """
+        replica = Replica.of(self.rank, size, self.world_size)
+        if replica.count == 1:
+            return self
+        hosts = [
+            dist.new_group(list(ranks), backend="gloo", timeout=TIMEOUT)
+            for ranks in (replica.everywhere(tuple(range(size))) if size > 1 else ())
+        ]
+        store: Store | None = None
+        if hosts and self._words is not None:
+            store = PrefixStore(f"replica/{replica.number}", self._words)
+        self.activity.first_rank = replica.first
+        return Communicator(
+            self.rank - replica.first,
+            size,
+            self.device,
+            {kind: ReplicaChannel(one, replica.first) for kind, one in self.channels.items()},
+            hosts[replica.number] if hosts else None,
+            store,
+            self._watch,
+            self.transport,
+            self.activity,
+            replica,
+            self._groups,
+        )
+
+    @property
+    def run_rank(self) -> int:
+        """What this rank is called in the run."""
+        return self.replica.first + self.rank
+
     def check(self, waiting_for: str) -> None:
         """Refuse to wait on when another rank is gone.
 
@@ -139,7 +187,12 @@ class Communicator:
             RankFailure: Names this rank, what it waited for, and the cause.
         """
         if self._watch is not None:
-            self._watch.check(waiting_for)
+            self._watch.check(waiting_for + self._where)
+
+    @property
+    def _where(self) -> str:
+        """The end of what is waited for, where there are several replicas with a rank 0."""
+        return f" (replica {self.replica.number})" if self.replica.count > 1 else ""
 
     def wait(self, delivery: Delivery, waiting_for: str, other: int) -> None:
         """Wait until a message is through.
@@ -190,9 +243,11 @@ class Communicator:
         not.
         """
         assert self._watch is not None
-        self._watch.fail(f"rank {other} is gone")
+        self._watch.fail(f"rank {self.replica.first + other} is gone")
         self.check(waiting_for)
-        raise RankFailure(f"rank {self.rank} waited to {waiting_for}, but lost it: {error}.")
+        raise RankFailure(
+            f"rank {self.run_rank} waited to {waiting_for}{self._where}, but lost it: {error}."
+        )
 
     def fail(self, cause: str) -> None:
         """Tell every rank that this one has failed, so that all of them can say why they end.
@@ -201,7 +256,7 @@ class Communicator:
             cause: In words, such as the error's type and message.
         """
         if self._watch is not None:
-            self._watch.fail(f"rank {self.rank} failed: {cause}")
+            self._watch.fail(f"rank {self.run_rank} failed: {cause}")
 
     def begin_request(self) -> None:
         """Begin a request. Every rank of the run calls it, equally often; no rank waits."""
@@ -238,15 +293,16 @@ class Communicator:
         """Make groups of ranks where they are not there yet; see ``open``.
 
         Collective: all ranks of the run, also those that are in none of the groups. Where some
-        open no links, as decode ranks, it has to be done before.
+        open no links, as decode ranks, it has to be done before. Every replica makes the same.
         """
         for ranks in groups:
-            if ranks not in self._groups:
-                self._groups[ranks] = self.transport.group(ranks)
+            for in_run in self.replica.everywhere(ranks):
+                if in_run not in self._groups:
+                    self._groups[in_run] = self.transport.group(in_run)
 
     def group(self, ranks: tuple[int, ...]) -> RankGroup:
         """Return the group of some ranks, this one among them, that has been made."""
-        group = self._groups[ranks]
+        group = self._groups[self.replica.everywhere(ranks)[self.replica.number]]
         assert group is not None, f"rank {self.rank} is not one of {ranks}"
         return group
 
@@ -280,6 +336,28 @@ class Communicator:
         """Return the signal for which another rank has asked to end the run, if one has."""
         return self._number("stop", "hear whether the run is to end")
 
+    def announce_parting(self, number: int, word: str) -> None:
+        """Announce that a replica has made all that it was to make (its first rank).
+
+        Args:
+            number: Of the replica.
+            word: What rank 0 is to know of it.
+        """
+        self._say(f"done/{number}", word, "say that it is done")
+
+    def announced_partings(self, count: int) -> list[str] | None:
+        """Return what all replicas have said when they were done; ``None``: one is not yet.
+
+        Args:
+            count: Number of replicas.
+
+        Raises:
+            RankFailure: Another rank is gone.
+        """
+        self.check("leave with the others")
+        words = [self._heard(f"done/{number}", "leave with the others") for number in range(count)]
+        return None if None in words else [word for word in words if word is not None]
+
     def announce_cut(self, number: int, index: int) -> None:
         """Announce where the current request is cut next (rank 0).
 
@@ -309,17 +387,24 @@ class Communicator:
         if self._store is not None:
             self._store.say(key, word, purpose)
 
+    def _heard(self, key: str, purpose: str) -> str | None:
+        return None if self._store is None else self._store.heard(key, purpose)
+
     def _number(self, key: str, purpose: str) -> int | None:
-        word = None if self._store is None else self._store.heard(key, purpose)
+        word = self._heard(key, purpose)
         return None if word is None else int(word)
 
     def channel(self) -> Channel:
-        """Make a channel for tensors on the device. Collective."""
-        return self.transport.channel()
+        """Make a channel for tensors on the device. Collective: all ranks of the run."""
+        return self._own(self.transport.channel())
 
     def host_channel(self) -> Channel:
-        """Make a channel for tensors on the CPU, whatever the device. Collective."""
-        return HostChannel.make()
+        """Make a channel for tensors on the CPU, whatever the device. Collective: as above."""
+        return self._own(HostChannel.make())
+
+    def _own(self, channel: Channel) -> Channel:
+        first = self.replica.first
+        return ReplicaChannel(channel, first) if first else channel
 
     def agree(self, value: bool) -> bool:
         """Return rank 0's ``value`` on every rank. Rank 0 does not wait for the others.

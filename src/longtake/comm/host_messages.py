@@ -16,14 +16,14 @@ def share(tensor: Tensor | None, host: dist.ProcessGroup) -> Tensor:
         tensor: What rank 0 shares; ``None`` on the others.
         host: All ranks.
     """
-    header = header_of(tensor)
-    dist.broadcast(header, 0, group=host)
+    header, first = header_of(tensor), dist.get_global_rank(host, 0)
+    dist.broadcast(header, first, group=host)
     tensor = of_header(header) if tensor is None else tensor
     assert tensor is not None
     tensor = tensor.contiguous()
     if tensor.numel():
         # As bytes: gloo does not know every dtype.
-        dist.broadcast(tensor.reshape(-1).view(torch.uint8), 0, group=host)
+        dist.broadcast(tensor.reshape(-1).view(torch.uint8), first, group=host)
     return tensor
 
 
@@ -34,14 +34,15 @@ def gather(text: str, host: dist.ProcessGroup) -> list[str]:
         text: This rank's.
         host: All ranks.
     """
-    rank, world_size = dist.get_rank(), dist.get_world_size()
+    rank, world_size = dist.get_rank(host), dist.get_world_size(host)
+    first = dist.get_global_rank(host, 0)
     data = torch.tensor(list(text.encode()), dtype=torch.uint8)
     lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size)]
     dist.all_gather(lengths, torch.tensor([len(data)]), group=host)
     padded = torch.zeros(1 + max(int(length) for length in lengths), dtype=torch.uint8)
     padded[: len(data)] = data
     texts = [torch.empty_like(padded) for _ in lengths] if rank == 0 else []
-    dist.gather(padded, texts or None, 0, group=host)
+    dist.gather(padded, texts or None, first, group=host)
     return [
         bytes(data[: int(length)].tolist()).decode()
         for data, length in zip(texts, lengths, strict=False)

@@ -172,7 +172,7 @@ class BlockQueue:
         noise = self._work.noise_of(run.block, run.step, len(block.frames))
         # Never in place: a multi-step sampler keeps the tensor that it was given.
         block.latents = block.sampler.step(prediction, block.latents, noise)
-        rank = self._work.communicator.rank
+        rank = self._work.communicator.run_rank
         check_step(rank, forward.task, block.latents, last=run.last_step)
         if not run.last_step:
             return None

@@ -70,7 +70,7 @@ class TaskForward:
         self._kernel = kernel_of(work.attention)
         self._table = FeatureTable(self._share.ring_index)
         self.store = FeatureStore(work.kept)
-        self._watch = FiniteWatch(work.communicator.rank)
+        self._watch = FiniteWatch(work.communicator.run_rank)
         self._saved: SavedFeatures | None = None
         if work.resumed is not None:
             self._saved = SavedFeatures(work.resumed, self._branches, self._share, work.device)
