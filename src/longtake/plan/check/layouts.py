@@ -9,14 +9,17 @@ from longtake.plan.layout import Layout
 from longtake.plan.workload import Workload
 
 
-def check_layout(strategy: str, layout: Layout, workload: Workload, world_size: int) -> None:
+def check_layout(
+    strategy: str, layout: Layout, workload: Workload, world_size: int, replicas: int = 1
+) -> None:
     """Refuse a layout that leaves something out, or that the framework cannot run.
 
     Args:
         strategy: Whose layout it is, for the message.
         layout: Decode ranks included.
         workload: What it was made for.
-        world_size: Ranks that there are.
+        world_size: Ranks that there are, of each replica.
+        replicas: How many of them there are.
 
     Raises:
         ConfigurationError: Says what is wrong with it.
@@ -25,7 +28,7 @@ def check_layout(strategy: str, layout: Layout, workload: Workload, world_size: 
     if layout.size != world_size:
         raise ConfigurationError(
             f"{said} {layout.size} devices, but trainer.devices times trainer.num_nodes is "
-            f"{world_size}."
+            f"{world_size * replicas}{f', for {replicas} replicas' if replicas > 1 else ''}."
         )
     if layout.output_rank != 0:
         raise ConfigurationError(
