@@ -45,7 +45,8 @@ from longtake.framework.engine.disk import check_disk
 from longtake.framework.engine.engine import Engine
 from longtake.framework.engine.frame_rate import written
 from longtake.framework.engine.inputs import earlier_inputs, inputs_of
-from longtake.framework.engine.keeper import RunKeeper, earlier_report, touched_since
+from longtake.framework.engine.keeper import RunKeeper, touched_since
+from longtake.framework.engine.replica_reports import fold, whole_report
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_description import described
 from longtake.framework.engine.run_folder import (
@@ -236,10 +237,9 @@ class LongtakeCLI(LightningCLI):
             if self.trainer.is_global_zero:
                 self._tidy(folder, keeper)
             raise SystemExit(0)
-        ranks = lambda: engine.communicator  # noqa: E731
-        timeline = [TimelineWriter(folder, ranks)] if config.timeline else []
         if not self.trainer.is_global_zero:
-            self.trainer.attach([*timeline])
+            others = self._others_inputs(folder, engine, goes_on) if engine.is_output else None
+            self._attach(folder, engine, keeper, growth, goes_on, {}, others, {})
             return
         description = described(engine.chosen)
         files = [Path(str(file)) for file in config.config or ()]
@@ -250,8 +250,45 @@ class LongtakeCLI(LightningCLI):
         touched = touched_since(folder, made) if goes_on else {}
         for sentence in touched.values():
             sys.stderr.write(f"longtake: warning: {sentence}; it is not made again.\n")
+        self._attach(folder, engine, keeper, growth, goes_on, description, inputs, touched)
+
+    def _others_inputs(self, folder: RunFolder, engine: Engine, goes_on: bool) -> dict[str, Any]:
+        """Return the run's inputs as another rank than the first one finds them."""
+        inputs = inputs_of(self.datamodule.requests(), engine.model)
+        if goes_on:
+            inputs["model"] = earlier_inputs(folder)["model"]
+        return inputs
+
+    def _attach(
+        self,
+        folder: RunFolder,
+        engine: Engine,
+        keeper: RunKeeper,
+        growth: RunGrowth,
+        goes_on: bool,
+        description: Mapping[str, Any],
+        inputs: Mapping[str, Any] | None,
+        touched: Mapping[int, str],
+    ) -> None:
+        """Put the callbacks of this rank in place.
+
+        Args:
+            folder: The run's.
+            engine: This rank's.
+            keeper: The run's.
+            growth: How its videos grow.
+            goes_on: Whether a run that is there goes on.
+            description: What it is made with; empty where another rank says so.
+            inputs: What ``inputs.json`` says; ``None`` where no video comes out.
+            touched: What has become of videos that are finished, by request.
+        """
+        config, ranks = self.config.predict, lambda: engine.communicator
+        timeline = [TimelineWriter(folder, ranks)] if config.timeline else []
+        if inputs is None:
+            self.trainer.attach([*timeline])
+            return
+        several, video = engine.chosen.replicas.count > 1, self.config_init.predict.video
         kept = {index: one.kept for index, one in growth.requests.items() if one.kept is not None}
-        video = self.config_init.predict.video
         name = inputs["model"]["name"]
         video.bind(folder, engine.timings, name, goes_on=goes_on, kept=kept)
         report = ReportWriter(
@@ -260,16 +297,18 @@ class LongtakeCLI(LightningCLI):
             config.progress,
             engine.workloads,
             ranks,
-            earlier_report(folder) if goes_on else None,
+            whole_report(folder) if goes_on and self.trainer.is_global_zero else None,
             video.after_frames,
             lambda: video.there,
             description,
             inputs,
             lambda: video.left,
             touched,
+            engine.replica if several else None,
         )
         latents = LatentWriter(folder, engine.timings, keep=config.keep_latents, keeper=keeper)
-        self.trainer.attach([progress_callback(config.progress), report, latents, *timeline])
+        progress = progress_callback(config.progress, lines=several)
+        self.trainer.attach([progress, report, latents, *timeline])
 
     def _tidy(self, folder: RunFolder, keeper: RunKeeper) -> None:
         """Remove what a run may have left that is finished.
@@ -304,13 +343,19 @@ class LongtakeCLI(LightningCLI):
             # With the name that files of the run bear, also where the model is elsewhere now.
             inputs["model"] = earlier_inputs(folder)["model"]
             folder.reopen()
+            fold(folder)
             growth.commit(config, inputs)
             keeper.tidy(self.datamodule.requests(), self.config.predict.keep_latents)
             return inputs
         work = [engine.workloads.of(request) for request in self.datamodule.requests()]
         keep = self.config.predict.keep_latents
         if warning := check_disk(
-            folder.path, work, engine.chosen.layout, keep, self.config.predict.keep_snapshots
+            folder.path,
+            work,
+            engine.chosen.layout,
+            keep,
+            self.config.predict.keep_snapshots,
+            engine.chosen.replicas.count,
         ):
             sys.stderr.write(f"longtake: warning: {warning}\n")
         folder.create()

@@ -52,6 +52,7 @@ class VideoModule(pl.LightningModule):
         self._open: Request | None = None
         self._shown = False
         self._begun = 0
+        self._asked = False
 
     def prepare(self, engine: Engine, requests: Sequence[Request]) -> None:
         """Take the checked engine and the requests of the run."""
@@ -94,23 +95,36 @@ class VideoModule(pl.LightningModule):
 
     def _is_to_stop(self) -> bool:
         """Whether a signal has come to this rank, or to another one."""
-        if not self.stop.is_set():
+        if self.stop.is_set():
+            self._ask_to_stop()  # other replicas
+        else:
             asked = self._engine().communicator.asked_to_stop()
             if asked is not None:
-                self.stop.set(asked)
+                self.stop.set(asked or None)
         return self.stop.is_set()
+
+    def _ask_to_stop(self) -> None:
+        """Have all ranks hear that the run is to end, should a signal have come to this one."""
+        if self.stop.is_set() and not self._asked:
+            self._engine().communicator.ask_to_stop(self.stop.signal or 0)
+            self._asked = True
 
     @override
     def on_predict_epoch_start(self) -> None:
         """Forget an earlier run."""
-        self._begun = 0
+        self._begun, self._asked = 0, False
 
     @override
     def on_predict_epoch_end(self) -> None:
-        """Take what decode ranks still have to give."""
-        self._follow(self._engine().finish())
-        made = self._begun + self._engine().made_before
-        self.cut_short |= self._engine().is_output and made < len(self._requests)
+        """Take what decode ranks still have to give, and wait for the other replicas."""
+        engine = self._engine()
+        self._follow(engine.finish())
+        made = self._begun + engine.made_before
+        self.cut_short |= engine.is_output and made < len(engine.share)
+        said = engine.leave(str(int(self.cut_short)), self._ask_to_stop)
+        self.cut_short = engine.communicator.rank == 0 and "1" in said  # it speaks for all
+        if self.cut_short:
+            self._is_to_stop()  # for which signal
 
     def _follow(self, events: Iterator[Event]) -> None:
         """Tell the callbacks what happens; on other ranks than the output's, only what they do."""
@@ -120,8 +134,7 @@ class VideoModule(pl.LightningModule):
                     self._note(event)
                     self._emit(event)
                 elif isinstance(event, ActionDone):
-                    if self.stop.signal is not None:
-                        self._engine().communicator.ask_to_stop(self.stop.signal)
+                    self._ask_to_stop()
                     self._emit(event)
         except KeyboardInterrupt:  # at once: callbacks hear of it by ``on_exception``
             raise
@@ -129,7 +142,7 @@ class VideoModule(pl.LightningModule):
             if self._open is not None:
                 callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
                 dispatch_failure(callbacks, self.trainer, self, self._open)
-            alone = self._engine().chosen.world_size == 1
+            alone = self._engine().is_alone
             if alone and isinstance(error, Exception) and isinstance(events, GeneratorType):
                 # Of a callback's error the engine hears now, not when the interpreter ends.
                 with suppress(LongtakeError):  # the first error is the one to be shown

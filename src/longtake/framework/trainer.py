@@ -247,15 +247,16 @@ class InferenceTrainer(pl.Trainer):
         """
         datamodule = self._checked(model, datamodule)
         model.stop.clear()
-        with quietly():
-            engine = model.engine or self.prepare(model, datamodule)
+        if model.engine is None:
+            with quietly():
+                self.prepare(model, datamodule)
         if isinstance(self.strategy, RankStrategy):
             self.strategy.stop = model.stop
         try:
             with (
                 quietly(),
                 brief_spins(os.environ),
-                stop_on_interrupt(model.stop, silent=not engine.is_output),
+                stop_on_interrupt(model.stop, silent=not self.is_global_zero),
             ):
                 super().predict(model, datamodule=datamodule, return_predictions=False)
         except SystemExit:  # what Lightning makes of a KeyboardInterrupt

@@ -29,9 +29,16 @@ class Automatic(ParallelStrategy):
     What decides is how many tasks of the method can be under way at once: blocks of a queue, or
     windows of one step. Where one waits for the other a pipeline would idle, and the tokens of
     each are shared instead.
+
+    Args:
+        data: Replicas, each with as many of the devices, which share the requests out; ``auto``
+            weighs.
     """
 
     decode_devices: int | Literal["auto"] = "auto"
+
+    def __init__(self, data: int | Literal["auto"] = "auto") -> None:
+        self.data = data
 
     @override
     def layout(self, world_size: int, workload: Workload) -> Layout:

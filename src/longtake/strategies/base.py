@@ -28,17 +28,21 @@ class ParallelStrategy(ABC):
     has no plan.
 
     Where finished blocks are decoded is not the strategy's business: with ``decode_devices`` it
-    lays out that many ranks less, and the framework lets the others decode.
+    lays out that many ranks less, and the framework lets the others decode. Neither is how many
+    replicas of it there are: with ``data`` it lays out each one's share of the ranks, and each
+    makes its share of the requests.
     """
 
     decode_devices: int | Literal["auto"] = 0
     """Ranks that decode and do nothing else; ``auto``: as many as make the run fastest."""
+    data: int | Literal["auto"] = 1
+    """Replicas, each of which makes some of the requests; ``auto``: as makes the run fastest."""
     aco: bool = False
     """Attention co-processing: whether ranks with nothing to decode attend some of the heads."""
 
     @abstractmethod
     def layout(self, world_size: int, workload: Workload) -> Layout:
-        """State which of ``world_size`` ranks holds and runs what.
+        """State which of ``world_size`` ranks, those of one replica, holds and runs what.
 
         Pure, called before any weight is read. All ranks derive the same layout from the same
         workload; a run with several requests has one layout, made for the longest of them.

@@ -53,6 +53,8 @@ class DualParal(PlannedStrategy):
         decode_devices: Devices that decode finished blocks and do nothing else (PipeDiT's DeDiVAE),
             one per video, or several with ``model.vae_tile``; 0 decodes between tasks on the first
             device, ``auto`` weighs.
+        data: Replicas of all this, each with as many of the devices, which share the requests out;
+            ``auto`` weighs.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class DualParal(PlannedStrategy):
         ring: int = 1,
         split: list[int] | None = None,
         decode_devices: int | Literal["auto"] = "auto",
+        data: int | Literal["auto"] = 1,
     ) -> None:
         self.stages = stages
         self.cfg = cfg
@@ -72,6 +75,7 @@ class DualParal(PlannedStrategy):
         self.ring = ring
         self.split = split
         self.decode_devices = decode_devices
+        self.data = data
 
     @override
     def asked(self) -> Asked:

@@ -52,6 +52,7 @@ class FromPlan(ParallelStrategy):
         self.strategy = strategy
         self.plan = plan
         self.decode_devices = strategy.decode_devices
+        self.data = strategy.data
         self.aco = strategy.aco
 
     @override

@@ -43,6 +43,8 @@ class SequenceParallel(PlannedStrategy):
             device, ``auto`` weighs.
         aco: PipeDiT's attention co-processing: decode devices with nothing to decode attend some
             of the heads, as many as are measured to win.
+        data: Replicas of all this, each with as many of the devices, which share the requests out;
+            ``auto`` weighs.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class SequenceParallel(PlannedStrategy):
         overlap: int | Literal["auto"] = 1,
         decode_devices: int | Literal["auto"] = "auto",
         aco: bool = False,
+        data: int | Literal["auto"] = 1,
     ) -> None:
         self.ulysses = ulysses
         self.ring = ring
@@ -60,6 +63,7 @@ class SequenceParallel(PlannedStrategy):
         self.overlap = overlap
         self.decode_devices = decode_devices
         self.aco = aco
+        self.data = data
 
     @override
     def asked(self) -> Asked:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import final
+from typing import Literal, final
 
 from typing_extensions import override
 
@@ -41,19 +41,23 @@ class SingleDevice(ParallelStrategy):
             video, or several with ``model.vae_tile``.
         aco: PipeDiT's attention co-processing: those with nothing to decode attend some of the
             heads, as many as are measured to win. To rounding the same video.
+        data: Devices that each make some of the requests, all by themselves; ``auto`` weighs.
     """
 
-    def __init__(self, decode_devices: int = 0, aco: bool = False) -> None:
+    def __init__(
+        self, decode_devices: int = 0, aco: bool = False, data: int | Literal["auto"] = 1
+    ) -> None:
         self.decode_devices = decode_devices
         self.aco = aco
+        self.data = data
 
     @override
     def layout(self, world_size: int, workload: Workload) -> Layout:
         if world_size != 1:
             raise ConfigurationError(
                 f"the strategy SingleDevice denoises on 1 device, but {world_size} were asked for; "
-                f"set trainer.devices to 1, let decode_devices decode, or choose a parallel "
-                f"strategy."
+                f"set trainer.devices to 1, let decode_devices decode, have each device make some "
+                f"of several requests (data: {world_size}), or choose a parallel strategy."
             )
         return Layout.serial(workload.spec.layers, workload.branches)
 

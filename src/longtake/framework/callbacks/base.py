@@ -21,9 +21,9 @@ from longtake.strategies import ActionDone, BlockDone, TaskDone
 class VideoHooks(pl.Callback):
     """A Lightning callback with hooks for the moments of a video. Override what you need.
 
-    The hooks run on the output rank only (on a single device: always), ``on_action_end`` on every
-    rank. They run in the order in which callbacks are given, and block the run while they run.
-    An exception ends the run on all ranks.
+    The hooks run on the output rank only (on a single device: always; with several replicas on that
+    of each, for its requests), ``on_action_end`` on every rank. They run in the order in which
+    callbacks are given, and block the run while they run. An exception ends the run on all ranks.
     """
 
     def on_request_start(

@@ -19,12 +19,18 @@ def resolved_kind(kind: ProgressKind) -> Literal["none", "plain", "rich"]:
     return kind
 
 
-def progress_callback(kind: ProgressKind) -> VideoHooks:
-    """Return the progress display of that name; the one for ``none`` shows nothing."""
+def progress_callback(kind: ProgressKind, *, lines: bool = False) -> VideoHooks:
+    """Return the progress display of that name; the one for ``none`` shows nothing.
+
+    Args:
+        kind: The name.
+        lines: Whether several processes say how far they are: none of them has the terminal to
+            itself, so each prints lines.
+    """
     match resolved_kind(kind):
-        case "rich":
-            return RichProgress()
-        case "plain":
-            return PlainProgress()
         case "none":
             return VideoHooks()
+        case "rich" if not lines:
+            return RichProgress()
+        case _:
+            return PlainProgress()

@@ -30,6 +30,13 @@ from longtake.framework.console.versions import versions
 from longtake.framework.engine.applied import Applied, model_of, settings_of
 from longtake.framework.engine.events import ExitReason, FramesDecoded, RequestEnded, RequestStarted
 from longtake.framework.engine.frame_rate import written
+from longtake.framework.engine.replica_reports import (
+    forget_parts,
+    merged,
+    pace,
+    part_name,
+    parts_of,
+)
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.run_description import request_described
 from longtake.framework.engine.run_folder import REPORT, RunFolder
@@ -69,6 +76,8 @@ class _Figures:
     """Video frames in the file of a request that has failed."""
     left: Mapping[str, Any] | None = None
     """The video of a request that has ended, as it was then."""
+    replica: int | None = None
+    """Which one makes it, where there are several."""
 
     def as_json(self) -> dict[str, Any]:
         seconds = self.state.seconds if self.seconds is None else self.seconds
@@ -77,6 +86,7 @@ class _Figures:
         return {
             "index": self.request.index,
             "exit_reason": None if self.reason is None else self.reason.value,
+            **({} if self.replica is None else {"replica": self.replica}),
             "frames": before + self.new_frames if self.there is None else self.there,
             "frames_asked_for": self.request.whole_frames,
             "left": self.left,
@@ -110,7 +120,8 @@ class ReportWriter(VideoHooks):
     is made is in the file. Of a run that goes on, requests that were finished before keep theirs.
     Memory is that of this process; ``peak_anonymous_bytes``, without mapped files, is the most that
     was seen after a task. Goes after the video writer, so that its figures hold what that
-    one took.
+    one took. With several replicas each writes a report of its own requests, which the first one's
+    holds in the end.
 
     Args:
         folder: The run's folder.
@@ -126,6 +137,7 @@ class ReportWriter(VideoHooks):
         there: Says how many video frames are in the file of the last request, where it has failed.
         left: Says what the last request has left; see ``left_at``.
         touched: What has become since of videos that an earlier process has finished, by request.
+        replica: This one's number, where there are several.
     """
 
     def __init__(
@@ -142,6 +154,7 @@ class ReportWriter(VideoHooks):
         inputs: Mapping[str, Any] | None = None,
         left: Callable[[], Mapping[str, Any] | None] = lambda: None,
         touched: Mapping[int, str] | None = None,
+        replica: int | None = None,
     ) -> None:
         self._folder = folder
         self._left = left
@@ -156,6 +169,8 @@ class ReportWriter(VideoHooks):
         self._description = description or {}
         self._inputs = inputs
         self._versions = versions()  # reads files: once, not with every block
+        self._replica = replica
+        self._name = part_name(replica or 0)
         self._anonymous: int | None = None
         self._due = False
         self._start = time.perf_counter()
@@ -173,7 +188,8 @@ class ReportWriter(VideoHooks):
         made_from: Mapping[str, Any] = {}
         if work is not None and self._inputs is not None:
             made_from = request_described(work, request, self._inputs["requests"][request.index])
-        self._requests.append(_Figures(request, ProgressState(event), settings, made_from))
+        state = ProgressState(event)
+        self._requests.append(_Figures(request, state, settings, made_from, replica=self._replica))
         self._write(module)
 
     @override
@@ -183,7 +199,7 @@ class ReportWriter(VideoHooks):
         self._requests[-1].state.update(event)
         if self._due:
             self._due = False
-            self._after_frames(partial(self._folder.write_json, REPORT, self._content(module)))
+            self._after_frames(partial(self._folder.write_json, self._name, self._content(module)))
 
     @override
     def on_block_end(
@@ -217,10 +233,15 @@ class ReportWriter(VideoHooks):
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the last figures and print the summary."""
-        if not self._requests:
-            return  # another rank owns the output
-        stopped = any(figures.reason is ExitReason.STOPPED for figures in self._requests)
+        parts = self._replica is not None and trainer.is_global_zero
+        if self._name != REPORT or not (self._requests or parts):
+            return  # another rank owns the output, or the report
+        reasons = [figures.reason for figures in self._requests]
+        reasons += [one["exit_reason"] for one in merged(*self._parts())]
+        stopped = ExitReason.STOPPED in reasons
         self._finish(pl_module, ExitReason.STOPPED if stopped else ExitReason.FINISHED)
+        if parts:
+            forget_parts(self._folder)
 
     @override
     def on_exception(
@@ -245,7 +266,7 @@ class ReportWriter(VideoHooks):
     def _finish(self, module: pl.LightningModule, reason: ExitReason) -> None:
         self._reason = reason
         report = self._write(module)
-        match self._summary:
+        match self._summary if self._name == REPORT else "none":
             case "rich":
                 Console(stderr=True).print(summary_table(report))
             case "plain":
@@ -255,7 +276,7 @@ class ReportWriter(VideoHooks):
 
     def _write(self, module: pl.LightningModule) -> dict[str, Any]:
         report = self._content(module)
-        self._folder.write_json(REPORT, report)
+        self._folder.write_json(self._name, report)
         return report
 
     def _since(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -263,29 +284,36 @@ class ReportWriter(VideoHooks):
         touched = self._touched.get(said["index"])
         return said if touched is None else {**said, "frames": 0, "touched": touched}
 
+    def _parts(self) -> list[dict[str, Any]]:
+        """Return what other replicas have reported by now."""
+        return [] if self._replica is None else parts_of(self._folder)
+
     def _look_at_memory(self) -> None:
         now = anonymous_bytes()
         if now is not None:
             self._anonymous = max(now, self._anonymous or 0)
 
     def _content(self, module: pl.LightningModule) -> dict[str, Any]:
-        mine = {figures.request.index: figures.as_json() for figures in self._requests}
-        before = {one["index"]: self._since(one) for one in self._earlier.get("requests", ())}
-        requests = [one for _, one in sorted((before | mine).items())]
         self._look_at_memory()
+        own = self._own(module)
+        if self._name != REPORT:
+            return own
+        parts = self._parts()
+        earlier = {"requests": [self._since(one) for one in self._earlier.get("requests", ())]}
+        requests = merged(earlier, *parts, own)
+        beside = [{name: part[name] for name in own if name in part} for part in (own, *parts)]
+        for part in beside:
+            part["requests"] = [one["index"] for one in part["requests"]]
         return {
             "format": FORMAT,
             "exit_reason": None if self._reason is None else self._reason.value,
             "error": self._error,
             "frames": sum(one["frames"] for one in requests),
             "resumed": self._earlier.get("resumed", 0) + 1 if self._earlier else 0,
-            "seconds": _rounded(time.perf_counter() - self._start),
-            "parts": {part: _rounded(took) for part, took in self._timings.seconds.items()},
-            "memory": {
-                "peak_resident_bytes": peak_resident_bytes(),
-                "peak_anonymous_bytes": self._anonymous,
-                "peak_device_bytes": peak_device_bytes(module.device),
-            },
+            "seconds": own["seconds"],
+            "parts": own["parts"],
+            "memory": own["memory"],
+            **({} if self._replica is None else {"replicas": beside}),
             **({} if self._workloads is None else model_of(self._workloads.model)),
             **self._description,
             "device": str(module.device),
@@ -293,6 +321,20 @@ class ReportWriter(VideoHooks):
             "transport": self._communicator().transport_name,
             "versions": self._versions,
             "requests": requests,
+        }
+
+    def _own(self, module: pl.LightningModule) -> dict[str, Any]:
+        """Return what this replica's output rank knows."""
+        return {
+            **({} if self._replica is None else {"replica": self._replica}),
+            "seconds": _rounded(time.perf_counter() - self._start),
+            "parts": {part: _rounded(took) for part, took in self._timings.seconds.items()},
+            "memory": {
+                "peak_resident_bytes": peak_resident_bytes(),
+                "peak_anonymous_bytes": self._anonymous,
+                "peak_device_bytes": peak_device_bytes(module.device),
+            },
+            "requests": [figures.as_json() for figures in self._requests],
         }
 
 
@@ -335,9 +377,7 @@ def summary_table(report: dict[str, Any]) -> Table:
 
 
 def _pace(report: dict[str, Any]) -> float:
-    """Return video frames per second over the requests, without loading."""
-    seconds = sum(figures["seconds"] for figures in report["requests"])
-    return float(report["frames"] / seconds) if seconds > 0 else 0.0
+    return pace(report["requests"], report["frames"])
 
 
 def _rounded(seconds: float | None) -> float | None:

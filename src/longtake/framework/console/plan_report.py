@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TypeAlias
 
 from rich.console import Console
@@ -35,6 +36,8 @@ class PlanReport:
     Args:
         figures: Of the whole run.
         settings: The model, its licence and what its longest video is made with.
+        replicas: Of each that makes some of the requests; none where there is one.
+        divisions: Of every number of replicas that was weighed; none where there was one.
         ranks: Of every rank.
         alternatives: Of every layout that the strategy weighed; none where it weighed one.
         warnings: What the user might want to change, in sentences.
@@ -42,6 +45,8 @@ class PlanReport:
 
     figures: Row
     settings: Row
+    replicas: Sequence[Row]
+    divisions: Sequence[Row]
     ranks: Sequence[Row]
     alternatives: Sequence[Row]
     warnings: Sequence[str]
@@ -66,10 +71,12 @@ def report_of(chosen: ChosenLayout, request: Request) -> PlanReport:
     except NoPlan as error:
         warnings.append(str(error))
         choices = []
-    others = _alternatives(choices, layout, time) if len(choices) > 1 else ()
+    others = _alternatives(chosen, choices, time) if len(choices) > 1 else ()
     return PlanReport(
-        figures=_figures(chosen.workload, workload, layout, simulation),
+        figures=_figures(chosen, workload, simulation),
         settings={**model_of(chosen.workloads.model), **settings_of(chosen.workloads, request)},
+        replicas=list(_replicas(chosen)),
+        divisions=list(_divisions(chosen)),
         ranks=list(_ranks(chosen, request, workload, simulation)),
         alternatives=list(others),
         warnings=warnings,
@@ -101,7 +108,12 @@ def show(report: PlanReport) -> None:
         for name, value in row.items():
             figures.add_row(_title(name), _shown(value))
         console.print(figures)
-    for title, rows in (("ranks", report.ranks), ("alternatives", report.alternatives)):
+    for title, rows in (
+        ("replicas", report.replicas),
+        ("numbers of replicas", report.divisions),
+        ("ranks", report.ranks),
+        ("alternatives", report.alternatives),
+    ):
         if rows:
             console.print(_table(title, rows))
     for warning in report.warnings:
@@ -112,30 +124,34 @@ def lines_of(report: PlanReport) -> Iterator[str]:
     """Return a report as lines for programs: ``event=plan``, then a line per rank and so on."""
     yield line_of(event="plan", **report.figures)
     yield line_of(event="settings", **report.settings)
-    for row in report.ranks:
-        yield line_of(event="rank", **row)
-    for row in report.alternatives:
-        yield line_of(event="alternative", **row)
+    for event, rows in (
+        ("replica", report.replicas),
+        ("division", report.divisions),
+        ("rank", report.ranks),
+        ("alternative", report.alternatives),
+    ):
+        for row in rows:
+            yield line_of(event=event, **row)
     for warning in report.warnings:
         yield f"longtake: warning: {warning}"
 
 
-def _figures(
-    whole: Workload, workload: Workload, layout: Layout, simulation: Simulation | None
-) -> Row:
+def _figures(chosen: ChosenLayout, workload: Workload, simulation: Simulation | None) -> Row:
+    whole, layout = chosen.workload, chosen.layout
     windows = [len(forward.window.frames) for forward in workload.forwards()]
     hop = Message(
         kind=Kind.HOP, index=0, block=0, step=0, branches=layout.batches[0], frames=max(windows)
     )
     return {
-        "devices": layout.size,
-        **_mesh(layout),
+        "devices": chosen.world_size,
+        **_mesh(layout, chosen.replicas.count),
         "hardware": workload.hardware.name,
         "blocks": None if whole.latent_frames is None else _blocks(whole),
         "simulated_blocks": _blocks(workload),
         "simulated_requests": workload.requests,
         "blocks_in_flight": workload.blocks_in_flight,
         **_times(simulation),
+        **({} if (span := chosen.replicas.makespan) is None else {"all_requests_seconds": span}),
         "hop_mb": message_bytes(workload, hop) / 1e6 if layout.mesh.pipe > 1 else 0.0,
         "sent_mb": None if simulation is None else sum(simulation.sent_bytes) / 1e6,
     }
@@ -152,6 +168,27 @@ def _times(simulation: Simulation | None) -> Row:
     }
 
 
+def _replicas(chosen: ChosenLayout) -> Iterator[Row]:
+    replicas, size = chosen.replicas, chosen.replica_size
+    for number, share in enumerate(replicas.shares if replicas.count > 1 else ()):
+        yield {
+            "replica": number,
+            "ranks": f"{number * size}-{(number + 1) * size - 1}",
+            "requests": ",".join(map(str, share)),
+            "seconds": replicas.seconds[number] if replicas.seconds else None,
+        }
+
+
+def _divisions(chosen: ChosenLayout) -> Iterator[Row]:
+    for one in chosen.divisions if len(chosen.divisions) > 1 else ():
+        count = one.replicas.count
+        yield {
+            **_mesh(one.layout, count),
+            "seconds": one.replicas.makespan,
+            "chosen": "yes" if count == chosen.replicas.count else "no",
+        }
+
+
 def _blocks(workload: Workload) -> int:
     return sum(1 for _ in workload.scheduler.blocks(workload.latent_frames))
 
@@ -161,7 +198,8 @@ def _ranks(
 ) -> Iterator[Row]:
     layout, known = chosen.layout, chosen.workloads.model.count_weights() is not None
     starts = request.encodes_frames
-    for rank, memory in enumerate(chosen.memory.of(chosen.workload, layout, starts=starts)):
+    held = chosen.memory.of(chosen.workload, layout, starts=starts)
+    for replica, (rank, memory) in product(range(chosen.replicas.count), enumerate(held)):
         share: Row = {"stage": "decode", "layers": "", "branches": ""}
         if rank < layout.mesh.size:
             coordinate, layers = layout.mesh.coordinate(rank), layout.layers(rank)
@@ -172,7 +210,7 @@ def _ranks(
                 "branches": "+".join(",".join(map(str, batch)) for batch in branches),
             }
         yield {
-            "rank": rank,
+            "rank": replica * layout.size + rank,
             **share,
             **_memory(memory, known=known),
             "busy_seconds": None if simulation is None else simulation.busy[rank],
@@ -199,20 +237,20 @@ def _memory(memory: RankMemory, *, known: bool) -> Row:
 
 
 def _alternatives(
-    layouts: Sequence[Layout], chosen: Layout, time: Callable[[Layout], Simulation]
+    chosen: ChosenLayout, layouts: Sequence[Layout], time: Callable[[Layout], Simulation]
 ) -> Iterator[Row]:
     for layout in layouts:
         simulation = time(layout)
         yield {
-            **_mesh(layout),
+            **_mesh(layout, chosen.replicas.count),
             **_times(simulation),
-            "chosen": "yes" if layout == chosen else "no",
+            "chosen": "yes" if layout == chosen.layout else "no",
         }
 
 
-def _mesh(layout: Layout) -> dict[str, Value]:
+def _mesh(layout: Layout, replicas: int) -> dict[str, Value]:
     together = len(layout.batches) == 1
-    degrees = zip(Axis, layout.mesh.degrees, strict=True)
+    degrees = zip(Axis, replace(layout.mesh, data=replicas).degrees, strict=True)
     return {
         "mesh": "x".join(f"{axis}{degree}" for axis, degree in degrees if degree > 1) or "1",
         "guidance": "together" if together else "apart",

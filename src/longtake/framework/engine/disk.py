@@ -59,31 +59,33 @@ def check_disk(
     layout: Layout,
     keep: KeepLatents,
     keep_snapshots: KeepSnapshots = "none",
+    replicas: int = 1,
 ) -> str | None:
     """Refuse a run whose journal cannot fit on the disk; return a warning where snapshots may not.
 
     Args:
         folder: The run's; it may not exist yet.
         workloads: Of its requests; endless ones are not counted.
-        layout: Says which ranks hold what.
+        layout: Says which ranks of a replica hold what.
         keep: Which blocks' latents stay.
         keep_snapshots: Which snapshots stay; one of each request, where it is made longer from it.
+        replicas: Requests that are made at the same time.
 
     Raises:
         OutputError: Names what is needed, and what is there.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
-    each = [(one.latent_frames or 0) * frame_bytes(one) for one in workloads]
-    journal = sum(each) if keep == "all" else max(each, default=0)
+    each = sorted((one.latent_frames or 0) * frame_bytes(one) for one in workloads)
+    journal = sum(each if keep == "all" else each[-replicas:])
     if journal > free:
         raise OutputError(
             f"--output {folder} needs {_gigabytes(journal)} for the latents of finished blocks "
             f"(keep_latents: {keep}), but {there} has {_gigabytes(free)}; give a folder on another "
             f"disk."
         )
-    sizes = [snapshot_bytes(one, layout) for one in workloads]
-    snapshots = (KEPT + 1) * max(sizes, default=0)
+    sizes = sorted(snapshot_bytes(one, layout) for one in workloads)
+    snapshots = (KEPT + 1) * sum(sizes[-replicas:])
     snapshots += sum(sizes) if keep_snapshots == "extend" else 0
     if journal + snapshots > free:
         return (

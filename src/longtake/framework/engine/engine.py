@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from typing import final
+from typing import Final, final
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from longtake.framework.engine.prompt_schedule import PromptSchedule
 from longtake.framework.engine.ready_weights import ReadyWeights
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
+from longtake.framework.engine.seeds import shared_seeds
 from longtake.framework.engine.snapshot_cuts import SnapshotCuts
 from longtake.framework.engine.timings import Timings
 from longtake.framework.engine.videos import Videos
@@ -46,6 +48,9 @@ from longtake.strategies import (
 )
 from longtake.task import Run, Task
 
+_LOOK: Final = 0.2
+"""Seconds after which a replica with nothing left looks whether the others are done."""
+
 
 @final
 class Engine:
@@ -54,7 +59,8 @@ class Engine:
     Creating it reads configuration files and refuses what cannot work; ``check`` settles which
     rank holds what; ``load`` reads weights; ``generate`` makes one video, in memory that does not
     grow with its length. With several ranks each has its own engine, ``join`` connects them, and
-    all call ``load`` and ``generate`` for the same requests in the same order.
+    all call ``load`` and ``generate`` for the same requests in the same order. With several
+    replicas each makes its share of them, and passes by the others'.
 
     Args:
         generation_config: How videos are made.
@@ -78,7 +84,7 @@ class Engine:
         device: torch.device | str = "cpu",
         hardware: Hardware | None = None,
     ) -> None:
-        self._rank = rank
+        self._run_rank = rank
         place = Placement(
             torch.device(device),
             generation_config.torch_dtype,
@@ -93,7 +99,8 @@ class Engine:
         check_kernel(self.model.attention, place)
         self._weights = ReadyWeights(self.model)
         self.timings = Timings()
-        self._communicator = Communicator.alone()
+        self._run = Communicator.alone()
+        self._communicator = self._run
         self._prompts = EncodedPrompts(self.model)
         self._starts = EncodedConditioning(self.model, self.timings)
         self._group: DecodeGroup | None = None
@@ -101,6 +108,7 @@ class Engine:
         self._videos_begun = 0
         self._keeper: RunKeeper | None = None
         self._made: set[int] = set()
+        self._seeds: Mapping[int, int] = {}
         self._backbone: AnyBackbone | None = None
         self._decoder: AnyDecoder | None = None
         self._copies: HostCopies | None = None
@@ -117,11 +125,31 @@ class Engine:
     @property
     def communicator(self) -> Communicator:
         """The ranks of the run."""
-        return self._communicator
+        return self._run
+
+    @property
+    def replica(self) -> int:
+        """Number of this rank's replica; known after ``check``."""
+        return self._run_rank // self.chosen.replica_size
+
+    @property
+    def share(self) -> tuple[Request, ...]:
+        """Those of the requests so far checked that this rank's replica makes."""
+        return self.chosen.share(self.replica)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other rank makes this one's videos with it."""
+        return self.chosen.replica_size == 1
+
+    @property
+    def _rank(self) -> int:
+        """This rank among those of its replica."""
+        return self._run_rank % self.chosen.replica_size
 
     @property
     def is_output(self) -> bool:
-        """Whether the video comes out on this rank."""
+        """Whether videos come out on this rank: on one of each replica."""
         return self._rank == self.chosen.layout.output_rank
 
     @property
@@ -144,8 +172,14 @@ class Engine:
             ConfigurationError: The ranks' machines are so unlike that their layouts differ, or
                 the commits or files of the model that they found.
         """
-        self._communicator = communicator
+        self._run = communicator
         self.chosen.join(communicator)
+        if self.chosen.replicas.count > 1:
+            self._seeds = shared_seeds(self.chosen.requests, communicator)
+            if self._keeper is not None:
+                self._keeper.check_seen(communicator, sees=self.is_output)
+        communicator = self._communicator = communicator.replicas(self.chosen.replica_size)
+        self.chosen.connect(communicator)
         if self.chosen.layout.decoders:
             kernel = kernel_of(self.model.attention)
             heads = self.model.spec.heads
@@ -161,7 +195,8 @@ class Engine:
             ModelError: A tensor is missing or misshapen.
         """
         self.check(requests)
-        self.chosen.check_joined(self._communicator)
+        self.chosen.check_joined(self._run)
+        requests = [one for one in requests if self.chosen.makes(one, self.replica)]
         with self.timings.part("load"):
             self._weights.make_ready()
         with self.timings.part("text"):
@@ -188,6 +223,7 @@ class Engine:
         Yields:
             On the output rank ``RequestStarted`` first, ``RequestEnded`` last; nothing where
             ``stop`` says so before the first task. On other ranks the strategy's progress alone.
+            Nothing on those of other replicas than the one that makes it.
         """
         yield from self.generate_ahead(request, stop)
         yield from self.finish()
@@ -202,6 +238,9 @@ class Engine:
         ``finish``. Collective, as ``generate``.
         """
         self.load([request])
+        if not self.chosen.makes(request, self.replica):
+            return
+        request = replace(request, seed=self._seeds.get(request.index, request.seed))
         if self._communicator.agree(self.is_output and stop()):
             return
         point = self._point(request)
@@ -236,7 +275,7 @@ class Engine:
                 raise
             except BaseException:  # also where nobody wants more of it
                 decoding.close()
-                if self.chosen.world_size == 1:  # others would be told of an end
+                if self.is_alone:  # others would be told of an end
                     progress.close()  # now, when threads can still save what is in flight
                     if cuts is not None:
                         cuts.flush()
@@ -250,6 +289,28 @@ class Engine:
         yield from self._videos.finish()
         if self._group is not None:
             self._group.flush()
+
+    def leave(self, word: str, look: Callable[[], None] = lambda: None) -> list[str]:
+        """Wait until all replicas have made their shares; return what each of them has to say.
+
+        Collective: all ranks of the run, after the last ``finish``.
+
+        Args:
+            word: What the replica of this output rank says.
+            look: Called all the while.
+
+        Raises:
+            RankFailure: Another rank is gone.
+        """
+        count = self.chosen.replicas.count
+        if count == 1:
+            return [word]
+        if self.is_output:
+            self._run.announce_parting(self.replica, word)
+        while (words := self._run.announced_partings(count)) is None:
+            look()
+            time.sleep(_LOOK)
+        return words
 
     def _make(
         self,
@@ -347,6 +408,7 @@ class Engine:
         try:
             for done in progress:
                 if isinstance(done, TaskDone):
+                    self._look_at_others(request)
                     for run in done.task.finished:
                         prompts.finish(run.block_frames)
                 if isinstance(done, BlockDone):
@@ -358,6 +420,11 @@ class Engine:
             if isinstance(progress, Generator) and not isinstance(error, KeyboardInterrupt):
                 progress.close()
             raise
+
+    def _look_at_others(self, request: Request) -> None:
+        """End this replica too, where another one has failed: it waits for no message of theirs."""
+        if self.chosen.replicas.count > 1:
+            self._run.check(f"go on with request {request.index}")
 
     def _started(self, request: Request, point: int, blocks_before: int) -> RequestStarted:
         return RequestStarted(

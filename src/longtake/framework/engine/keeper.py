@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -19,8 +18,10 @@ from longtake.framework.engine.interval import Interval, SnapshotSeconds
 from longtake.framework.engine.journal import Journal, KeepLatents
 from longtake.framework.engine.kept_video import became_of
 from longtake.framework.engine.longer import edge_of_longer
+from longtake.framework.engine.replica_reports import whole_report
 from longtake.framework.engine.request import Request
-from longtake.framework.engine.run_folder import REPORT, RunFolder
+from longtake.framework.engine.run_folder import RunFolder
+from longtake.framework.engine.shared_folder import check_shared
 from longtake.framework.engine.snapshot_cuts import SnapshotCuts
 from longtake.framework.engine.snapshot_files import FOLDERS, SnapshotFiles
 from longtake.framework.engine.workloads import Workloads
@@ -69,6 +70,18 @@ class RunKeeper:
         self._folder = folder
         self._seconds = seconds
         self._warn = warn
+
+    def check_seen(self, communicator: Communicator, *, sees: bool) -> None:
+        """Refuse a run folder that a rank which is to write into it does not see. Collective.
+
+        Args:
+            communicator: The ranks of the run.
+            sees: Whether this rank is to.
+
+        Raises:
+            ConfigurationError: On rank 0; names the others.
+        """
+        check_shared(self._folder.path, communicator, sees=sees)
 
     def made(self, requests: Iterable[Request]) -> set[int]:
         """Return which requests were finished before, according to the run's report."""
@@ -247,7 +260,7 @@ def finished_requests(folder: RunFolder, requests: Iterable[Request]) -> set[int
     frames = {request.index: request.whole_frames for request in requests}
     return {
         one["index"]
-        for one in earlier_report(folder).get("requests", ())
+        for one in whole_report(folder).get("requests", ())
         if one.get("exit_reason") == "finished"
         and one["index"] in frames
         and one.get("frames_asked_for") == frames[one["index"]]
@@ -256,7 +269,7 @@ def finished_requests(folder: RunFolder, requests: Iterable[Request]) -> set[int
 
 def left_by(folder: RunFolder) -> dict[int, Mapping[str, Any]]:
     """Return what a run's report says of the videos that it has left, by request."""
-    said = earlier_report(folder).get("requests", ())
+    said = whole_report(folder).get("requests", ())
     return {one["index"]: one["left"] for one in said if one.get("left")}
 
 
@@ -274,12 +287,3 @@ def touched_since(folder: RunFolder, requests: Iterable[int]) -> dict[int, str]:
         if how is not None:
             found[index] = f"{own / left[index]['name']} was {how} since the run has finished it"
     return found
-
-
-def earlier_report(folder: RunFolder) -> dict[str, Any]:
-    """Return the report that an earlier process of a run has left; empty where there is none."""
-    try:
-        report = json.loads((folder.path / REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return report if isinstance(report, dict) else {}

@@ -30,7 +30,7 @@ def described(chosen: ChosenLayout) -> dict[str, Any]:
     Args:
         chosen: Of a run whose requests are checked.
     """
-    layout, model = chosen.layout, chosen.workloads.model
+    layout, model, shares = chosen.layout, chosen.workloads.model, chosen.replicas.shares
     return {
         "loras": [
             {
@@ -44,10 +44,11 @@ def described(chosen: ChosenLayout) -> dict[str, Any]:
         "skipped": list(model.skipped),
         "layout": {
             "strategy": type(chosen.strategy).__name__,
-            "mesh": asdict(layout.mesh),
+            "mesh": asdict(chosen.mesh),
             "layers": [f"{stage.start}:{stage.stop}" for stage in layout.stages],
             "decode_devices": layout.decoders,
             "why": _ALONE if chosen.world_size == 1 else _CHOSEN,
+            **({"requests": list(map(list, shares))} if len(shares) > 1 else {}),
         },
         "hardware": hardware(model.place.device),
     }

@@ -21,8 +21,11 @@ EXTENSIONS: Final = "extensions.json"
 """How a finished run has grown, or grows."""
 LAST_ACTIONS: Final = "last_actions.txt"
 """What every rank did when the run failed."""
+MARK: Final = ".seen"
+"""By which the ranks that write into the folder know it."""
 CONFIG_HEADER: Final = "# The resolved configuration of a run of longtake"
 """First words of the config that longtake writes, by which it knows its own."""
+_PART: Final = re.compile(r"report-\d+\.json")
 _REQUEST: Final = re.compile(r"\d{4,}")
 _FILES: Final = re.compile(r"\.?(video\.(mp4|gif|webp)|timeline\.(svg|txt))(\.tmp)?")
 _UNNAMED: Final = r"\.tmp[0-9A-Za-z]{6}"
@@ -157,7 +160,8 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
-            for name in (CONFIG, REPORT, LAST_ACTIONS, INPUTS, EXTENSIONS):
+            parts = [part.name for part in self.report_parts()]
+            for name in (CONFIG, REPORT, LAST_ACTIONS, INPUTS, EXTENSIONS, MARK, *parts):
                 (self.path / name).unlink(missing_ok=True)
                 temporary_name(self.path / name).unlink(missing_ok=True)
             for folder in self._numbered():
@@ -211,6 +215,11 @@ class RunFolder:
     def release(self) -> None:
         """Let other runs have the folder."""
         self._lock.release()
+
+    def report_parts(self) -> list[Path]:
+        """Return the reports of replicas that the first one's does not hold yet."""
+        there = self.path.iterdir() if self.path.is_dir() else ()
+        return sorted(entry for entry in there if _PART.fullmatch(entry.name))
 
     def path_of(self, index: int) -> Path:
         """Return the folder of a request, which may not exist yet.

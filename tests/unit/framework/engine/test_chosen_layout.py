@@ -34,6 +34,7 @@ from longtake.strategies import (
     SingleDevice,
     Workload,
 )
+from longtake.strategies.automatic import Automatic
 from longtake.testing.tiny.base import LAYERS, tiny_wan_folder
 
 VIDEO = Request(prompts=(PromptAt(text="red shape"),), num_frames=37, height=32, width=48)
@@ -196,6 +197,54 @@ def test_an_unknown_profile_is_refused_in_a_sentence(
         main(["plan", "--model.pipeline", str(model), *settings, "--profile", "H20"])
     assert ended.value.code == 2
     assert "no hardware profile is named 'H20'; the nearest is" in capsys.readouterr().err
+
+
+def test_replicas_are_weighed_where_there_are_several_requests(
+    generation_config: GenerationConfig,
+) -> None:
+    requests = [replace(VIDEO, index=index) for index in range(3)]
+    chosen = chosen_by(generation_config, Automatic(), 2)
+    chosen.check(requests)
+    assert [one.replicas.count for one in chosen.divisions] == [1, 2]
+    assert (chosen.replicas.count, chosen.mesh.data, chosen.replica_size) == (2, 2, 1)
+    assert chosen.replicas.shares == ((0, 2), (1,))
+    assert chosen.makes(requests[1], 1)
+    assert not chosen.makes(requests[1], 0)
+    with pytest.raises(ConfigurationError, match="request 3 was not there when the requests were"):
+        chosen.makes(replace(VIDEO, index=3), 0)
+    alone = chosen_by(generation_config, Automatic(), 2)
+    alone.check(requests[:1])
+    assert alone.replicas.count == 1, "one video is nothing to share out"
+
+
+def test_a_strategy_without_a_plan_is_shared_out_by_the_sizes_of_videos(
+    generation_config: GenerationConfig,
+) -> None:
+    strategy = Recording()
+    strategy.data = 2
+    chosen = chosen_by(generation_config, strategy, 4)
+    frames = (13, 37, 25)
+    chosen.check([replace(VIDEO, index=n, num_frames=one) for n, one in enumerate(frames)])
+    assert chosen.replicas.shares == ((1,), (0, 2))
+    assert chosen.replicas.makespan is None
+
+
+def test_a_plan_shows_who_makes_what(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = '["a bird", "a fox", "an owl"]'
+    settings = ("--data.prompts", prompts, "--data.height", "32", "--data.width", "48")
+    devices = ("--trainer.devices", "4", "--trainer.strategy", "DualParal")
+    degrees = ("--trainer.strategy.data", "2", "--trainer.strategy.stages", "2")
+    main(["plan", "--model.pipeline", str(model), *settings, *devices, *degrees])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("event=plan devices=4 mesh=data2xpipe2 ")
+    said = [line.rpartition(" ")[0] for line in lines if line.startswith("event=replica ")]
+    assert said == [
+        "event=replica replica=0 ranks=0-1 requests=0,2",
+        "event=replica replica=1 ranks=2-3 requests=1",
+    ]
+    assert [line.split()[1] for line in lines if line.startswith("event=rank ")] == [
+        f"rank={rank}" for rank in range(4)
+    ]
 
 
 def test_a_request_is_checked_once(generation_config: GenerationConfig) -> None:
