@@ -330,7 +330,7 @@ class InferenceTrainer(pl.Trainer):
         datamodule.settle(resolved.defaults)
         requests = datamodule.requests().items
         if compare:
-            self._compare(chosen, longest(requests), format, save)
+            self._compare(chosen, requests, format, save)
             return
         chosen.check(requests)
         if actions is not None:
@@ -338,12 +338,15 @@ class InferenceTrainer(pl.Trainer):
         show(report_of(chosen, longest(requests)))
 
     def _compare(
-        self, chosen: ChosenLayout, request: Request, format_: Format, save: Path | None
+        self, chosen: ChosenLayout, requests: Sequence[Request], format_: Format, save: Path | None
     ) -> None:
-        """Print the comparison for a request, and save what it recommends."""
+        """Print the comparison for the requests, and save what it recommends."""
         model = chosen.workloads.model
-        check_request(request, model.spec, model.generation_config.scheduler)
-        choices = compare(chosen.workloads, chosen.memory, request, self.ranks)
+        for request in requests:
+            check_request(request, model.spec, model.generation_config.scheduler)
+        choices = compare(
+            chosen.workloads, chosen.memory, longest(requests), self.ranks, requests=requests
+        )
         best = best_of(choices, model.generation_config.cache)
         show_comparison(choices, best, model.spec.compression.temporal, format_)
         if save is not None and best is None:

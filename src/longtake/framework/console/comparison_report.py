@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,7 +85,7 @@ def _row(one: Choice, best: Choice | None, temporal: int) -> dict[str, Cell]:
 def _named(one: Choice) -> dict[str, Cell]:
     if one.layout is None:
         return {"strategy": "any", "mesh": "any", "guidance": "any", "cache": _cache(one)}
-    mesh = one.layout.mesh
+    mesh = replace(one.layout.mesh, data=one.data)
     degrees = [f"{axis}{n}" for axis, n in zip(Axis, mesh.degrees, strict=True) if n > 1]
     decoders = [f"decode{one.layout.decoders}"] if one.layout.decoders else []
     layers = [len(stage) for stage in one.layout.stages]

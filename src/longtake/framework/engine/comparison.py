@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, final
 
 from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
 from longtake.errors import ConfigurationError
@@ -21,6 +21,7 @@ from longtake.plan.layout import Layout
 from longtake.plan.search.decoders import most_decoders
 from longtake.plan.search.layouts import CLOSE, candidates, rank_of
 from longtake.plan.search.meshes import Asked
+from longtake.plan.search.replicas import assign, replica_counts
 from longtake.plan.workload import Workload
 
 ANYTHING: Final = Asked(ring=None, ulysses=None)
@@ -36,9 +37,10 @@ class Choice:
         strategy: Class name.
         options: Of the strategy.
         cache: The feature cache; other ones make other videos.
-        layout: ``None`` where the cache does not fit the schedule.
-        seconds: Of the whole video; ``None`` for an endless one.
-        first: Seconds until the first frames.
+        layout: Of each replica; ``None`` where the cache does not fit the schedule.
+        data: Number of replicas.
+        seconds: Of all requests, as a whole; ``None`` where one is endless.
+        first: Seconds until the first frames of the longest one.
         pace: Latent frames per second, once it has settled.
         peak: Bytes on the fullest device.
         idle: Share of all devices' time.
@@ -50,6 +52,7 @@ class Choice:
     options: Mapping[str, Any]
     cache: FeatureCache
     layout: Layout | None = None
+    data: int = 1
     seconds: float | None = None
     first: float = 0.0
     pace: float = 0.0
@@ -65,19 +68,22 @@ def compare(
     request: Request,
     devices: int,
     own: Workload | None = None,
+    requests: Sequence[Request] = (),
 ) -> list[Choice]:
     """Return every strategy, mesh and feature cache, those that can be first, the fastest first.
 
     Args:
         workloads: Of the model.
         memory: Of the same.
-        request: What is to be made.
+        request: What is to be made; of several the longest.
         devices: Number of devices; all are used.
         own: What the request is to the model, its operations counted, where only its own feature
             cache is compared; ``None``: it is counted, and every cache.
+        requests: All of the run, where there are several, so that there may be replicas.
     """
     every = (NextBlockKV(), SameStepKV(), NoCache()) if own is None else ()
     own = own or workloads.counted(workloads.of(request))
+    all_of = [_counted_as(workloads, one, own) for one in requests or (request,)]
     caches: dict[str, FeatureCache] = {type(cache).__name__: cache for cache in (*every, own.cache)}
     found: list[Choice] = []
     for cache in caches.values():
@@ -87,7 +93,13 @@ def compare(
         except ConfigurationError as error:
             found.append(Choice(strategy="any", options={}, cache=cache, refusal=str(error)))
             continue
-        found += _of_cache(workload, memory, devices, starts=request.encodes_frames)
+        found += _of_cache(
+            workload,
+            [replace(one, cache=cache) for one in all_of],
+            memory,
+            devices,
+            starts=request.encodes_frames,
+        )
     return sorted(found, key=lambda one: (bool(one.refusal), -one.pace))
 
 
@@ -106,44 +118,99 @@ def best_of(choices: list[Choice], cache: FeatureCache) -> Choice | None:
         return None
     fastest = max(one.pace for one in same)
 
-    def rank(one: Choice) -> tuple[int, bool, bool, int, float]:
+    def rank(one: Choice) -> tuple[int, bool, bool, int, int, float]:
         assert one.layout is not None
-        return one.layout.decoders, *rank_of(one.layout, 1 / one.pace)
+        inexact, chunks, stages, seconds = rank_of(one.layout, 1 / one.pace)
+        return one.layout.decoders, inexact, chunks, one.data, stages, seconds
 
     return min((one for one in same if one.pace * CLOSE >= fastest), key=rank)
 
 
+def _counted_as(workloads: Workloads, request: Request, counted: Workload) -> Workload:
+    """Return what a request is to the model, its operations those of another one of its size."""
+    workload = workloads.of(request)
+    if (workload.height, workload.width) == (counted.height, counted.width):
+        return replace(workload, flops=counted.flops)
+    return workloads.counted(workload)
+
+
+@final
+class _Timed:
+    """Times layouts for one video: of a longer one, its first blocks and the pace after them.
+
+    Args:
+        workload: What is made.
+        stages: The most that a layout has.
+    """
+
+    def __init__(self, workload: Workload, stages: int) -> None:
+        self._workload = workload
+        first = bounded(workload, max(ENOUGH_BLOCKS, 2 * _STEADY * stages))
+        self.whole = first, rundown(first)
+        self._half: tuple[Workload, Rundown] | None = None
+        if first.latent_frames != workload.latent_frames:  # its pace is that of the second half
+            shorter = bounded(first, _blocks(first) // 2)
+            self._half = shorter, rundown(shorter)
+
+    def of(self, layout: Layout) -> dict[str, Any]:
+        """Return the times of a layout."""
+        return _timed(layout, self._workload, self.whole, self._half)
+
+
 def _of_cache(
-    workload: Workload, memory: RunMemory, devices: int, *, starts: bool
+    workload: Workload,
+    requests: Sequence[Workload],
+    memory: RunMemory,
+    devices: int,
+    *,
+    starts: bool,
 ) -> Iterator[Choice]:
-    layouts = list(_layouts(workload, devices))
-    deepest = max((layout.mesh.pipe for layout in layouts), default=1)
-    first = bounded(workload, max(ENOUGH_BLOCKS, 2 * _STEADY * deepest))
-    whole = first, rundown(first)
-    half = None
-    if first.latent_frames != workload.latent_frames:  # its pace is that of the second half
-        shorter = bounded(first, _blocks(first) // 2)
-        half = shorter, rundown(shorter)
-    played = Played(whole[1].widest, held_frames(workload))
-    for layout in layouts:
-        strategy, options = _named(layout)
+    counts = replica_counts("auto", devices, [one.latent_frames is None for one in requests])
+    layouts = [(data, one) for data in counts for one in _layouts(workload, devices // data)]
+    deepest = max((layout.mesh.pipe for _, layout in layouts), default=1)
+    longest = _Timed(workload, deepest)
+    others = {_key(one): _Timed(one, deepest) for one in requests if _key(one) != _key(workload)}
+    played = Played(longest.whole[1].widest, held_frames(workload))
+    for data, layout in layouts:
+        strategy, options = _named(layout, data)
         held = memory.of(workload, layout, starts=starts, played=played)
         fullest = max(range(layout.size), key=lambda rank: held[rank].peak)
         peak, limit = held[fullest].peak, workload.hardware.memory
+        times: dict[str, Any] = {}
         refusal = ""
         if peak > limit:
             refusal = (
                 f"needs {peak / 1e9:,.1f} GB on rank {fullest}, where there are {limit / 1e9:,.0f}"
             )
+        else:
+            times = longest.of(layout)
+            if len(requests) > 1 and times["seconds"] is not None:
+                known = {_key(workload): times["seconds"]}
+                known |= {key: one.of(layout)["seconds"] for key, one in others.items()}
+                times |= _of_all(requests, [known[_key(one)] for one in requests], data)
         yield Choice(
             strategy=strategy,
             options=options,
             cache=workload.cache,
             layout=layout,
+            data=data,
             peak=peak,
             refusal=refusal,
-            **({} if refusal else _timed(layout, workload, whole, half)),
+            **times,
         )
+
+
+def _key(workload: Workload) -> tuple[object, ...]:
+    """Return all that the times of a run's requests depend on."""
+    return workload.video, workload.height, workload.width
+
+
+def _of_all(requests: Sequence[Workload], seconds: Sequence[float], data: int) -> dict[str, Any]:
+    """Return the times of several requests, shared out among replicas."""
+    makespan = assign(dict(enumerate(seconds)), data).makespan
+    assert makespan is not None
+    frames = sum(one.latent_frames or 0 for one in requests)
+    return {"seconds": makespan, "pace": frames / makespan}
 
 
 def _layouts(workload: Workload, devices: int) -> Iterator[Layout]:
@@ -195,11 +262,11 @@ def _timed(
     }
 
 
-def _named(layout: Layout) -> tuple[str, dict[str, Any]]:
+def _named(layout: Layout, data: int) -> tuple[str, dict[str, Any]]:
     """Return the strategy that lays a run out so, and its options."""
     mesh = layout.mesh
     degrees = {name: getattr(mesh, name) for name in ("cfg", "ulysses", "ring")}
-    decoders = {"decode_devices": layout.decoders}
+    decoders = {"decode_devices": layout.decoders, **({"data": data} if data > 1 else {})}
     if mesh.size == 1:
         return "SingleDevice", decoders
     if mesh.pipe == 1:

@@ -50,6 +50,25 @@ def test_all_is_compared_and_the_best_is_saved_ready_to_run(
     assert float(values["first_block_seconds"]) == pytest.approx(best["first_frames_s"], abs=1e-3)
 
 
+def test_replicas_are_compared_where_there_are_several_requests(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, prompts = tmp_path / "long.yaml", tmp_path / "prompts.jsonl"
+    lines = [{"prompt": f"a bird {n}", "num_frames": n} for n in (37, 49, 13)]
+    prompts.write_text("\n".join(map(json.dumps, lines)))
+    several = [*options, "--data.prompts", str(prompts)]
+    main([*several, "--compare", "true", "--format", "json", "--save", str(saved)])
+    rows = json.loads(capsys.readouterr().out)["choices"]
+    [best] = [row for row in rows if row["best"]]
+    assert (best["strategy"], best["mesh"]) == ("SingleDevice", "data2")
+    chosen = yaml.safe_load(saved.read_text())["trainer"]["strategy"]
+    assert chosen["init_args"] == {"decode_devices": 0, "data": 2}
+    main(["plan", "--config", str(saved), "--profile", "RTX 4090"])
+    figures = capsys.readouterr().out.splitlines()[0]
+    values = dict(pair.split("=") for pair in figures.split(" ") if "=" in pair)
+    assert float(values["all_requests_seconds"]) == pytest.approx(best["total_s"], abs=1e-3)
+
+
 def test_an_endless_video_has_a_pace_and_no_end(
     options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
