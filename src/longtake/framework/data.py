@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from secrets import randbits
@@ -285,14 +286,19 @@ def _numbered(file: Path) -> list[tuple[int, str]]:
         try:
             lines.append((number, line.decode("utf-8")))
         except UnicodeDecodeError as error:
-            raise ConfigurationError(f"{file}, line {number}: not UTF-8 text.") from error
+            is_16 = text.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+            what = "UTF-16; save the file as UTF-8" if is_16 else "not UTF-8 text"
+            raise ConfigurationError(f"{file}, line {number}: {what}.") from error
     return lines
 
 
 def _json_line(file: Path, number: int, line: str) -> dict[str, Any]:
     where = f"{file}, line {number}"
     try:
-        settings = json.loads(line)
+        settings = json.loads(line, object_pairs_hook=partial(_each_once, where))
+        json.dumps(settings, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"{where}: half a character (a lone surrogate).") from error
     except ValueError as error:
         raise ConfigurationError(f"{where}: not JSON ({error}).") from error
     except RecursionError as error:
@@ -312,6 +318,16 @@ def _json_line(file: Path, number: int, line: str) -> dict[str, Any]:
     if settings.get("keyframes"):
         settings["keyframes"] = [_keyframe(where, part) for part in settings["keyframes"]]
     return {**settings, "origin": where}
+
+
+def _each_once(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; refuse one that says a thing twice."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ConfigurationError(f"{where}: {key} is there twice; leave one of them out.")
+        found[key] = value
+    return found
 
 
 def _fits(value: object, kind: Any) -> bool:

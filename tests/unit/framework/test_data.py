@@ -127,6 +127,35 @@ def test_a_line_cannot_have_its_seed_drawn(tmp_path: Path) -> None:
         PromptData(str(file)).requests()
 
 
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b'{"prompt": "a", "seed": 1, "prompt": "b"}', "line 1: prompt is there twice"),
+        (b'{"prompt": "\\ud800"}', "line 1: half a character"),
+        ("a".encode("utf-16"), "line 1: UTF-16; save the file as UTF-8"),
+        (b"caf\xe9", "line 1: not UTF-8 text"),
+        (b'[{"prompt": "a"},\n{"prompt": "b"}]', "line 1: not JSON"),
+    ],
+)
+def test_lines_that_say_two_things_or_none_are_refused(
+    tmp_path: Path, line: bytes, why: str
+) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_bytes(line)
+    with pytest.raises(ConfigurationError, match=why):
+        PromptData(str(file)).requests()
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_lines_end_as_any_system_ends_them(tmp_path: Path, ends: str) -> None:
+    """With a byte order mark or without; spaces and tabs around a prompt do not count."""
+    file = tmp_path / "prompts.txt"
+    file.write_bytes(
+        "\ufeff\ta red\tcircle  ,# a comment, ,a #1 shape,".replace(",", ends).encode()
+    )
+    assert texts(PromptData(str(file))) == [[(0, "a red\tcircle")], [(0, "a #1 shape")]]
+
+
 def test_requests_for_the_same_video_are_said() -> None:
     requests = PromptData(["a", "b", "a", "a"], seed=4).requests()
     said = repeated(requests)

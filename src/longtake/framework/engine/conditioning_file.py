@@ -11,6 +11,7 @@ from typing import final
 
 import numpy as np
 import torch
+from av.error import FFmpegError
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -46,6 +47,8 @@ class ConditioningFile:
         self._fps = fps
         if not self._path.exists():
             raise ConfigurationError(f"{option} is {path}, but there is no such file.")
+        if self._path.is_file() and not self._path.stat().st_size:
+            raise ConfigurationError(f"{option} is {path}, which is an empty file.")
         with self._reading():
             self._source = _source_of(self._path)
             refusal = self._source.check()
@@ -132,8 +135,14 @@ class ConditioningFile:
         except Exception as error:  # what a damaged file does to a decoder is hard to foresee
             raise ConfigurationError(
                 f"{self._option} is {self._path}, which cannot be read as an image (PNG, JPEG, "
-                f"WebP) or a video: {str(error) or type(error).__name__}."
+                f"WebP) or a video: {_said(error)}."
             ) from error
+
+
+def _said(error: Exception) -> str:
+    """Return what a decoder says, without the numbers and names that are its own."""
+    said = error.strerror if isinstance(error, FFmpegError) else str(error)
+    return said or type(error).__name__
 
 
 def _source_of(path: Path) -> FrameSource:

@@ -54,6 +54,8 @@ class VideoSource(FrameSource):
     @override
     def check(self) -> str | None:
         with av.open(str(self._path)) as container:
+            if not len(container.streams):
+                return "in which nothing is found: it seems to be cut off"
             if not container.streams.video:
                 return "which holds no video"
             stream = container.streams.video[0]

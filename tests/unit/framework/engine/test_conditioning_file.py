@@ -395,3 +395,104 @@ def test_the_packets_of_a_video_are_read_once(
     read.original(5)
     assert before <= 3
     assert len(opened) - before == 2, "one for each of the last two"
+
+
+# Kinds of files that people have.
+
+
+def shaded(height: int = 32, width: int = 48) -> np.ndarray[Any, Any]:
+    """Return a picture that is red on the right and green at the bottom."""
+    rows, columns = np.mgrid[:height, :width]
+    parts = (columns * 255 // (width - 1), rows * 255 // (height - 1), np.full_like(rows, 40))
+    return np.stack(parts, axis=-1).astype(np.uint8)
+
+
+def corner(orientation: int) -> tuple[int, int]:
+    """Return in which corner the stored picture's first pixel is shown: row, column."""
+    return {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}[
+        orientation
+    ]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_as_they_say(tmp_path: Path, orientation: int) -> None:
+    """All eight ways; the first stored pixel is the darkest."""
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    file = tmp_path / "x.png"
+    Image.fromarray(shaded()).save(file, exif=exif)
+    found = ConditioningFile(str(file)).original(1)
+    height, width, _ = found.shape
+    assert (height, width) == ((32, 48) if orientation < 5 else (48, 32))
+    row, column = corner(orientation)
+    assert found[-row, -column].tolist() == [0, 0, 40]
+
+
+@pytest.mark.parametrize("kind", ["cmyk.jpg", "ycc.tif", "x.bmp", "named.jpg", "x.webp", "x.avif"])
+def test_pictures_of_other_kinds_show_the_same(tmp_path: Path, kind: str) -> None:
+    image, file = Image.fromarray(shaded()), tmp_path / kind
+    match kind:
+        case "cmyk.jpg":
+            image.convert("CMYK").save(file, quality=98)
+        case "ycc.tif":
+            image.convert("YCbCr").save(file)
+        case "named.jpg":
+            image.save(file, format="PNG")
+        case _:
+            image.save(file, quality=98)
+    found = ConditioningFile(str(file)).original(1)
+    difference = (found.float() - torch.from_numpy(shaded()).float()).abs()
+    assert difference.mean() < 4
+
+
+def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
+    Image.fromarray(shaded()[..., 0] > 128).save(tmp_path / "x.png")
+    found = ConditioningFile(str(tmp_path / "x.png")).original(1)
+    assert found[0, 0].tolist() == [0, 0, 0]
+    assert found[0, -1].tolist() == [255, 255, 255]
+
+
+def test_a_transparent_color_of_a_palette_is_white(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([255, 0, 255, 0, 0, 255])
+    image.putpixel((3, 3), 1)
+    image.save(tmp_path / "x.png", transparency=0)
+    found = ConditioningFile(str(tmp_path / "x.png")).original(1)
+    assert found[0, 0].tolist() == [255, 255, 255]
+    assert found[3, 3].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize("name", ["odd.png", "odd.mkv"])
+def test_odd_sizes_are_read(tmp_path: Path, name: str) -> None:
+    if name == "odd.mkv":
+        write_video(tmp_path / name, [gray(90, 31, 47)], rate=16, codec="ffv1")
+    else:
+        Image.fromarray(gray(90, 31, 47)).save(tmp_path / name)
+    read = ConditioningFile(str(tmp_path / name))
+    assert read.original(1).shape == (31, 47, 3)
+    assert (read.last(1, 32, 48).float() - 90).abs().max() <= 1
+
+
+def test_what_holds_no_picture_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    files = {"empty.png": b"", "empty.mp4": b"", "words.png": b"hello", "noise.mp4": b"\0" * 4096}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44_100)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 4_410), np.float32), "fltp", "mono")
+        sound.rate = 44_100
+        container.mux([*stream.encode(sound), *stream.encode()])
+    Image.fromarray(shaded()).save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    why = {
+        "empty.png": "an empty file",
+        "empty.mp4": "an empty file",
+        "words.png": "Invalid data found when processing input.$",
+        "noise.mp4": "Invalid data found when processing input.$",
+        "sound.mp4": "holds no video",
+        "cut.jpg": "[Tt]runcated",
+    }
+    for name, words in why.items():
+        with pytest.raises(ConfigurationError, match=words):
+            ConditioningFile(str(tmp_path / name))
