@@ -9,6 +9,7 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
+from longtake.models.video_frames import VideoFrames
 from longtake.task import FrameRange, Frames
 
 _OF_PROMPT: Final = "prompt."
@@ -22,18 +23,19 @@ _CHANNELS: Final = "channels."
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenFrames:
-    """Video frames that a model takes in input channels: of the kinds that ``spec.native`` names.
+    """Video frames that a model is given: first ones, and later ones that it knows how to take.
 
     Args:
-        start: The first frames, ``(F, height, width, 3)`` uint8 RGB, as many as some latent frames
-            decode to.
-        original: The first one before it was cropped and resized, ``(h, w, 3)`` uint8 RGB.
-        pictures: What the video is to show later, ``(height, width, 3)`` uint8 RGB, by latent
-            frame: the end is at the last one.
+        start: The first frames, as many as some latent frames decode to; to be taken front to
+            back.
+        original: The first one before it was cropped and resized, ``(h, w, 3)`` uint8 RGB; where
+            ``spec.needs_start``.
+        pictures: What a model with input channels is to show later, ``(height, width, 3)`` uint8
+            RGB, by latent frame: the end is at the last one. Of the kinds in ``spec.native``.
         latent_frames: Length of the video; ``None`` for an endless one.
     """
 
-    start: Tensor
+    start: VideoFrames
     original: Tensor | None = None
     pictures: Mapping[int, Tensor] = field(default_factory=dict)
     latent_frames: int | None = None

@@ -124,48 +124,25 @@ class ModelFamily(ABC):
         """
         raise ModelError(f"longtake cannot encode frames for a {folder.pipeline}.")
 
-    def encode_start(
-        self,
-        folder: ModelFolder,
-        spec: BackboneSpec,
-        frames: VideoFrames,
-        place: Placement,
-        original: Tensor | None = None,
-    ) -> ConditioningFrames:
-        """Encode the first frames of a video; by default to their latents alone.
-
-        Args:
-            folder: The pipeline folder.
-            spec: Of the backbone.
-            frames: ``(F, height, width, 3)`` uint8 RGB, as many as some latent frames decode to.
-            place: Where to encode.
-            original: The first one before it was cropped and resized, ``(h, w, 3)`` uint8 RGB;
-                given where ``spec.needs_start``.
-
-        Returns:
-            On the CPU.
-        """
-        return ConditioningFrames(latents=self.encode_video(folder, frames, place.device))
-
     def encode_given(
         self, folder: ModelFolder, spec: BackboneSpec, given: GivenFrames, place: Placement
     ) -> ConditioningFrames:
-        """Encode what a model with input channels for given frames is told of.
+        """Encode the first frames of a video, and what else a model is told of in input channels.
 
-        For families whose ``spec.start`` is ``channels``. By default the start alone: a family
-        whose ``spec.native`` has ``end`` or ``keyframes`` overrides this, and gives their channels
-        as ``ConditioningFrames.channels_at``.
+        By default the first frames' latents alone. A family whose ``spec.start`` is ``channels``
+        overrides it; and where its ``spec.native`` has ``end`` or ``keyframes``, gives their
+        channels as ``ConditioningFrames.channels_at``.
 
         Args:
             folder: The pipeline folder.
             spec: Of the backbone.
-            given: Frames of the kinds in ``spec.native``, and no others.
+            given: First frames, and of later ones those of the kinds in ``spec.native``.
             place: Where to encode.
 
         Returns:
             On the CPU.
         """
-        return self.encode_start(folder, spec, given.start, place, given.original)
+        return ConditioningFrames(latents=self.encode_video(folder, given.start, place.device))
 
     def encode_still(
         self, folder: ModelFolder, spec: BackboneSpec, picture: Tensor, frame: int, place: Placement

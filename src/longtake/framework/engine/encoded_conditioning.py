@@ -86,8 +86,8 @@ class EncodedConditioning:
         size = (request.height, request.width)
         original = file.original(count) if spec.needs_start else None
         if spec.start != "channels":
-            read = file.frames(count, *size)
-            return model.family.encode_start(model.folder, spec, read, model.place, original)
+            read = GivenFrames(start=file.frames(count, *size), original=original)
+            return model.family.encode_given(model.folder, spec, read, model.place)
         frames = file.last(count, *size)  # no more than a clip
         told = frames if spec.honours("continue") == "native" else frames[:1]
         length = request.num_frames

@@ -21,7 +21,7 @@ from longtake.models.cogvideox.decoder import CogVideoXDecoder
 from longtake.models.cogvideox.encoder import CogVideoXEncoder
 from longtake.models.cogvideox.lora_names import LORA_NAMES
 from longtake.models.cogvideox.pairs import PAIR, PairsDecoder, before_the_video, paired
-from longtake.models.conditioning import ConditioningFrames
+from longtake.models.conditioning import ConditioningFrames, GivenFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import prompt_shape, with_defaults
 from longtake.models.loading.folder import ModelFolder
@@ -211,15 +211,10 @@ class CogVideoXFamily(ModelFamily):
         return latents if _together(_transformer_config(folder)) == 1 else paired(latents)
 
     @override
-    def encode_start(
-        self,
-        folder: ModelFolder,
-        spec: BackboneSpec,
-        frames: VideoFrames,
-        place: Placement,
-        original: Tensor | None = None,
+    def encode_given(
+        self, folder: ModelFolder, spec: BackboneSpec, given: GivenFrames, place: Placement
     ) -> ConditioningFrames:
-        start = super().encode_start(folder, spec, frames, place, original)
+        start = super().encode_given(folder, spec, given, place)
         if spec.start != "channels":
             return start
         vae = with_defaults(AutoencoderKLCogVideoX, folder.config("vae"))

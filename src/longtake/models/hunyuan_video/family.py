@@ -19,7 +19,7 @@ from typing_extensions import override
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.conditioning import ConditioningFrames
+from longtake.models.conditioning import ConditioningFrames, GivenFrames
 from longtake.models.decoders.overlap import OverlapDecoder
 from longtake.models.defaults import Defaults
 from longtake.models.hunyuan_video.backbone import HunyuanVideoBackbone
@@ -207,15 +207,10 @@ class HunyuanVideoFamily(ModelFamily):
         return HunyuanVideoEncoder.load(folder, device).encode(frames)
 
     @override
-    def encode_start(
-        self,
-        folder: ModelFolder,
-        spec: BackboneSpec,
-        frames: VideoFrames,
-        place: Placement,
-        original: Tensor | None = None,
+    def encode_given(
+        self, folder: ModelFolder, spec: BackboneSpec, given: GivenFrames, place: Placement
     ) -> ConditioningFrames:
-        start = super().encode_start(folder, spec, frames, place, original)
+        start = super().encode_given(folder, spec, given, place)
         if spec.start != "channels":
             return start
         return replace(start, channels=image_channels(start.latents))

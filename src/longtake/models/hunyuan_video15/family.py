@@ -21,7 +21,7 @@ from typing_extensions import override
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.conditioning import ConditioningFrames
+from longtake.models.conditioning import ConditioningFrames, GivenFrames
 from longtake.models.defaults import Defaults
 from longtake.models.hunyuan_video.image_channels import image_channels
 from longtake.models.hunyuan_video15.backbone import HunyuanVideo15Backbone
@@ -177,21 +177,16 @@ class HunyuanVideo15Family(ModelFamily):
         return HunyuanVideo15Encoder.load(folder, device, _NATIVE_FRAMES).encode(frames)
 
     @override
-    def encode_start(
-        self,
-        folder: ModelFolder,
-        spec: BackboneSpec,
-        frames: VideoFrames,
-        place: Placement,
-        original: Tensor | None = None,
+    def encode_given(
+        self, folder: ModelFolder, spec: BackboneSpec, given: GivenFrames, place: Placement
     ) -> ConditioningFrames:
-        start = super().encode_start(folder, spec, frames, place, original)
+        start = super().encode_given(folder, spec, given, place)
         if spec.start != "channels":
             return start
         return replace(
             start,
             channels=image_channels(start.latents),
-            prompts={"image": encode_image(folder, frames[:1][0], place.device)},
+            prompts={"image": encode_image(folder, given.start[:1][0], place.device)},
         )
 
     @override

@@ -14,7 +14,7 @@ from typing_extensions import override
 from longtake.errors import ModelError
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.conditioning import ConditioningFrames
+from longtake.models.conditioning import ConditioningFrames, GivenFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.parts import keep_layers, load_vae
@@ -140,21 +140,17 @@ class OpenSoraPlanFamily(ModelFamily):
         return WaveletEncoder.load(folder, device).encode(frames)
 
     @override
-    def encode_start(
-        self,
-        folder: ModelFolder,
-        spec: BackboneSpec,
-        frames: VideoFrames,
-        place: Placement,
-        original: Tensor | None = None,
+    def encode_given(
+        self, folder: ModelFolder, spec: BackboneSpec, given: GivenFrames, place: Placement
     ) -> ConditioningFrames:
         if spec.start != "channels":
-            return super().encode_start(folder, spec, frames, place, original)
-        known = spec.compression.latent_frames(len(frames))
+            return super().encode_given(folder, spec, given, place)
+        frames, compression = given.start, spec.compression
+        known = compression.latent_frames(len(frames))
         # A native clip, black where nothing is known; the rest of a long video is like its end.
-        blank = spec.compression.video_frames(spec.native_frames) - len(frames)
+        blank = compression.video_frames(spec.native_frames) - len(frames)
         clip = WaveletEncoder.load(folder, place.device).encode(frames, blank)
-        mask = torch.ones(1, spec.compression.temporal, *clip.shape[2:])  # 1: to be made
+        mask = torch.ones(1, compression.temporal, *clip.shape[2:])  # 1: to be made
         mask[:, :, :known] = 0.0
         return ConditioningFrames(
             latents=clip[:, :, :known], channels=torch.cat([clip, mask], dim=1)

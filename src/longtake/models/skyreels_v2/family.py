@@ -15,7 +15,7 @@ from typing_extensions import override
 from longtake.errors import ModelError
 from longtake.models.base import AnyDecoder, Placement, PromptStates
 from longtake.models.card import ModelCard
-from longtake.models.conditioning import ConditioningFrames
+from longtake.models.conditioning import ConditioningFrames, GivenFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import with_defaults
 from longtake.models.loading.folder import ModelFolder
@@ -200,15 +200,10 @@ class SkyReelsV2Family(ModelFamily):
         return WanFamily().encode_video(folder, frames, device)
 
     @override
-    def encode_start(
-        self,
-        folder: ModelFolder,
-        spec: BackboneSpec,
-        frames: VideoFrames,
-        place: Placement,
-        original: Tensor | None = None,
+    def encode_given(
+        self, folder: ModelFolder, spec: BackboneSpec, given: GivenFrames, place: Placement
     ) -> ConditioningFrames:
-        return WanFamily().encode_start(folder, spec, frames, place, original)
+        return WanFamily().encode_given(folder, spec, given, place)
 
     @override
     def blank_start(

@@ -225,23 +225,11 @@ class WanFamily(ModelFamily):
         return WanEncoder.load(folder, device).encode(frames)
 
     @override
-    def encode_start(
-        self,
-        folder: ModelFolder,
-        spec: BackboneSpec,
-        frames: VideoFrames,
-        place: Placement,
-        original: Tensor | None = None,
-    ) -> ConditioningFrames:
-        if spec.start != "channels":
-            return super().encode_start(folder, spec, frames, place, original)
-        given = GivenFrames(start=frames[:], original=original)
-        return self.encode_given(folder, spec, given, place)
-
-    @override
     def encode_given(
         self, folder: ModelFolder, spec: BackboneSpec, given: GivenFrames, place: Placement
     ) -> ConditioningFrames:
+        if spec.start != "channels":
+            return super().encode_given(folder, spec, given, place)
         return encode_given(folder, spec, given, place.device)
 
     @override

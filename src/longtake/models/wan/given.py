@@ -34,7 +34,7 @@ def encode_given(
         On the CPU.
     """
     compression, latent_frames = spec.compression, spec.native_frames
-    pictures = [given.start[0] if given.original is None else given.original]
+    pictures = [given.start[:1][0] if given.original is None else given.original]
     last = None
     if given.latent_frames is not None and given.latent_frames - 1 in given.pictures:
         latent_frames = min(latent_frames, given.latent_frames)

@@ -338,14 +338,11 @@ class _Told(ModelFamily):
         self, folder: ModelFolder, spec: BackboneSpec, given: GivenFrames, place: Placement
     ) -> ConditioningFrames:
         self.given.append(given)
-        start = super().encode_given(folder, spec, given, place)
+        alone = replace(given, pictures={})
+        start = WanFamily().encode_given(folder, spec, alone, place)
         assert start.channels is not None
         end = torch.ones_like(start.channels[:, :, :1])
         return replace(start, channels_at=dict.fromkeys(given.pictures, end))
-
-    @override
-    def encode_start(self, *args: Any, **options: Any) -> ConditioningFrames:
-        return WanFamily().encode_start(*args, **options)
 
     @override
     def encode_video(

@@ -21,6 +21,7 @@ from longtake.framework.engine.preflight import check_request
 from longtake.models import (
     AnyBackbone,
     ConditioningFrames,
+    GivenFrames,
     ModelFolder,
     Placement,
     PromptStates,
@@ -133,7 +134,7 @@ def full_sequence(folder: ModelFolder, image: Tensor, scale: float) -> Tensor:
         tasks=FullSequence().tasks(Video(FRAMES, STEPS)),
         noise=iter([noise()]),
         sampler=load_sampler(folder, None, None, STEPS),
-        start=family.encode_start(folder, spec, image[None], PLACE),
+        start=family.encode_given(folder, spec, GivenFrames(start=image[None]), PLACE),
     )
     return serial_video(work)
 
@@ -182,7 +183,7 @@ def test_frames_are_encoded_as_by_diffusers(folder: ModelFolder, frames: int) ->
 def test_what_is_given_stands_in_the_channels_and_nothing_after_it(folder: ModelFolder) -> None:
     family = CogVideoXFamily()
     spec, frames = family.spec(folder), torch.randint(0, 256, (5, 32, 48, 3), dtype=torch.uint8)
-    start = family.encode_start(folder, spec, frames, PLACE)
+    start = family.encode_given(folder, spec, GivenFrames(start=frames), PLACE)
     seen = start.channels_of(tuple(range(FRAMES)))
     assert torch.equal(seen[:, :, :2], start.latents)
     assert not seen[:, :, 2:].any()

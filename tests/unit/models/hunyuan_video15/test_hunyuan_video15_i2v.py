@@ -16,6 +16,7 @@ from longtake.caches import FeatureCache, NextBlockKV, NoCache, SameStepKV
 from longtake.models import (
     AnyBackbone,
     ConditioningFrames,
+    GivenFrames,
     ModelFolder,
     Placement,
     PromptStates,
@@ -134,7 +135,7 @@ def full_sequence(folder: ModelFolder, image: Tensor, scale: float) -> Tensor:
         TinyCase(scheduler=FullSequence(), cache=NoCache(), scales=(scale,)),
     )
     spec = family.spec(folder)
-    start = family.encode_start(folder, spec, image[None], PLACE)
+    start = family.encode_given(folder, spec, GivenFrames(start=image[None]), PLACE)
     work = of_backbone(
         tiny_denoising(case),
         family.load_backbone(folder, spec, range(LAYERS), PLACE),

@@ -14,6 +14,7 @@ from longtake.caches import NoCache
 from longtake.models import (
     AnyBackbone,
     ConditioningFrames,
+    GivenFrames,
     ModelFolder,
     Placement,
     PromptStates,
@@ -104,7 +105,7 @@ def test_weights_have_the_published_names() -> None:
 
 def encoded(folder: ModelFolder, frames: Tensor) -> ConditioningFrames:
     family = OpenSoraPlanFamily()
-    return family.encode_start(folder, family.spec(folder), frames, PLACE)
+    return family.encode_given(folder, family.spec(folder), GivenFrames(start=frames), PLACE)
 
 
 @pytest.mark.parametrize("known", [1, 2])

@@ -18,6 +18,7 @@ from longtake.models import (
     AnyBackbone,
     ConditioningFrames,
     DiffusersSampler,
+    GivenFrames,
     ModelFolder,
     Placement,
     PromptStates,
@@ -124,7 +125,7 @@ def full_sequence(folder: ModelFolder, image: Tensor, scale: float) -> Tensor:
         TinyCase(scheduler=FullSequence(), cache=NoCache(), scales=(scale,)),
     )
     spec = family.spec(folder)
-    start = family.encode_start(folder, spec, image[None], PLACE)
+    start = family.encode_given(folder, spec, GivenFrames(start=image[None]), PLACE)
     states = family.encode_text(folder, PROMPTS, PLACE) | start.prompt_rows(2)
     work = of_backbone(
         tiny_denoising(case),

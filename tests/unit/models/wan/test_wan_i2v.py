@@ -29,6 +29,7 @@ from longtake.models import (
     AnyBackbone,
     ConditioningFrames,
     DiffusersSampler,
+    GivenFrames,
     Grid,
     ModelFolder,
     Placement,
@@ -141,7 +142,8 @@ def encoded(
     folder: ModelFolder, frames: Tensor, original: Tensor | None = None
 ) -> ConditioningFrames:
     family = WanFamily()
-    return family.encode_start(folder, family.spec(folder), frames, PLACE, original)
+    given = GivenFrames(start=frames, original=original)
+    return family.encode_given(folder, family.spec(folder), given, PLACE)
 
 
 def pixels_of(path: Path) -> Tensor:
