@@ -22,7 +22,7 @@ from longtake.models.loading.lora import NameTable
 from longtake.models.similar import instead_of
 from longtake.models.spec import BackboneSpec
 from longtake.models.trust import plugins_allowed
-from longtake.models.video_frames import VideoFrames
+from longtake.models.video_frames import VideoEncoder, VideoFrames
 from longtake.plugins import plug_ins
 
 
@@ -37,12 +37,15 @@ class ModelFamily(ABC):
             the transformer (``model.weights``), may have besides diffusers' names.
         transformer_class: diffusers' class of the transformer, of which it is known what a file in
             original names should hold; left out: such files are not understood.
+        video_encoder: The VAE's, where it is loaded and used like all others; left out:
+            ``encode_video`` says how.
     """
 
     cards: ClassVar[Sequence[ModelCard]] = ()
     layer_lists: ClassVar[Sequence[str]] = ()
     lora_names: ClassVar[NameTable] = ()
     transformer_class: ClassVar[type[Any] | None] = None
+    video_encoder: ClassVar[type[VideoEncoder] | None] = None
 
     @abstractmethod
     def spec(self, folder: ModelFolder) -> BackboneSpec:
@@ -107,7 +110,7 @@ class ModelFamily(ABC):
     def encode_video(
         self, folder: ModelFolder, frames: VideoFrames, device: torch.device
     ) -> Tensor:
-        """Load the VAE's encoder, encode video frames and free it.
+        """Load the VAE's encoder, encode video frames and free it: ``video_encoder``'s, by default.
 
         For families whose ``spec.start`` is not ``refused``.
 
@@ -122,7 +125,9 @@ class ModelFamily(ABC):
         Raises:
             ModelError: The family cannot.
         """
-        raise ModelError(f"longtake cannot encode frames for a {folder.pipeline}.")
+        if self.video_encoder is None:
+            raise ModelError(f"longtake cannot encode frames for a {folder.pipeline}.")
+        return self.video_encoder.load(folder, device).encode(frames)
 
     def encode_given(
         self, folder: ModelFolder, spec: BackboneSpec, given: GivenFrames, place: Placement

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, Self
 
+import torch
 from torch import Tensor
+
+from longtake.models.loading.folder import ModelFolder
 
 
 class VideoFrames(Protocol):
@@ -17,3 +20,18 @@ class VideoFrames(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, places: slice, /) -> Tensor: ...
+
+
+class VideoEncoder(Protocol):
+    """A VAE's encoder, which is read from a pipeline folder by itself."""
+
+    @classmethod
+    def load(cls, folder: ModelFolder, device: torch.device) -> Self:
+        """Load it alone.
+
+        Raises:
+            ModelError: The folder's VAE has none.
+        """
+
+    def encode(self, frames: VideoFrames) -> Tensor:
+        """Return latents ``(1, C, F', H, W)`` on the CPU, as a sampler leaves finished frames."""

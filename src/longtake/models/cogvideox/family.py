@@ -25,8 +25,7 @@ from longtake.models.conditioning import ConditioningFrames, GivenFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import prompt_shape, with_defaults
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.parts import keep_layers, load_vae
-from longtake.models.loading.weights import load_module
+from longtake.models.loading.parts import keep_layers, load_transformer, load_vae
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
@@ -40,6 +39,15 @@ _ROTARY = "use_rotary_positional_embeddings"
 """What 5B has and 2B has not."""
 
 
+_card = partial(
+    ModelCard,
+    guidance="branches",
+    timestep="clip",
+    decoder="exact",
+)
+"""What all of them have in common."""
+
+
 @final
 @register("CogVideoXPipeline", _IMAGE)
 class CogVideoXFamily(ModelFamily):
@@ -49,66 +57,51 @@ class CogVideoXFamily(ModelFamily):
     lora_names = LORA_NAMES
     transformer_class = CogVideoXTransformer3DModel
     cards = (
-        ModelCard(
+        _card(
             pipeline="CogVideoXPipeline",
             model="CogVideoX 1.0 2B",
             examples=("THUDM/CogVideoX-2b",),
             licence="apache-2.0",
             start="optional",
-            guidance="branches",
-            timestep="clip",
             native_frames=13,
-            decoder="exact",
             defaults=_DEFAULTS,
         ),
-        ModelCard(
+        _card(
             pipeline="CogVideoXPipeline",
             model="CogVideoX 1.0 5B",
             examples=("THUDM/CogVideoX-5b",),
             licence="cogvideox-license",
             start="optional",
-            guidance="branches",
-            timestep="clip",
             native_frames=13,
-            decoder="exact",
             defaults=_DEFAULTS,
         ),
-        ModelCard(
+        _card(
             pipeline="CogVideoXPipeline",
             model="CogVideoX 1.5 5B",
             examples=("THUDM/CogVideoX1.5-5B",),
             licence="cogvideox-license",
             start="optional",
-            guidance="branches",
-            timestep="clip",
             native_frames=11,
-            decoder="exact",
             defaults=_DEFAULTS_15,
         ),
-        ModelCard(
+        _card(
             pipeline=_IMAGE,
             model="CogVideoX 1.0 5B I2V",
             examples=("THUDM/CogVideoX-5b-I2V",),
             licence="cogvideox-license",
             start="always",
             native=("start",),
-            guidance="branches",
-            timestep="clip",
             native_frames=13,
-            decoder="exact",
             defaults=_DEFAULTS,
         ),
-        ModelCard(
+        _card(
             pipeline=_IMAGE,
             model="CogVideoX 1.5 5B I2V",
             examples=("THUDM/CogVideoX1.5-5B-I2V",),
             licence="cogvideox-license",
             start="always",
             native=("start",),
-            guidance="branches",
-            timestep="clip",
             native_frames=11,
-            decoder="exact",
             defaults=_DEFAULTS_15,
         ),
     )
@@ -170,8 +163,7 @@ class CogVideoXFamily(ModelFamily):
         if spec.learned_frames is not None:
             first.append("patch_embed.pos_embedding")
         prune = partial(keep_layers, layers=layers, first=first, last=last)
-        build = CogVideoXTransformer3DModel.from_config
-        transformer = load_module(folder, "transformer", build, place, prune=prune)
+        transformer = load_transformer(folder, CogVideoXTransformer3DModel, place, prune)
         return CogVideoXBackbone(spec, transformer, layers)
 
     @override

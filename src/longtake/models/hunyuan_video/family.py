@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Literal, final
 
 import torch
@@ -35,12 +36,10 @@ from longtake.models.hunyuan_video.picture_prompts import (
 )
 from longtake.models.loading.config import prompt_shape, with_defaults
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.parts import keep_layers
-from longtake.models.loading.weights import load_module
+from longtake.models.loading.parts import keep_layers, load_transformer
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
-from longtake.models.video_frames import VideoFrames
 
 _IMAGE: Final = "HunyuanVideoImageToVideoPipeline"
 _STARTS: Final[dict[str | None, Literal["replaced", "given", "channels"]]] = {
@@ -52,52 +51,49 @@ _STARTS: Final[dict[str | None, Literal["replaced", "given", "channels"]]] = {
 _DEFAULTS: Final = Defaults(guidance_scale=6.0, height=720, width=1280, frames=129, fps=24)
 
 
+_card = partial(
+    ModelCard,
+    guidance="either",
+    timestep="clip",
+    native_frames=33,
+    decoder="overlap",
+    licence="tencent-hunyuan-community",
+)
+"""What all of them have in common."""
+
+
 @final
 @register("HunyuanVideoPipeline", _IMAGE)
 class HunyuanVideoFamily(ModelFamily):
     """HunyuanVideo from text, or from an image: the VAE's latents, and Llava's view of it."""
 
     layer_lists = ("transformer_blocks", "single_transformer_blocks")
+    video_encoder = HunyuanVideoEncoder
     lora_names = LORA_NAMES
     transformer_class = HunyuanVideoTransformer3DModel
     cards = (
-        ModelCard(
+        _card(
             pipeline="HunyuanVideoPipeline",
             model="HunyuanVideo",
             examples=("hunyuanvideo-community/HunyuanVideo",),
             start="optional",
-            guidance="either",
-            timestep="clip",
-            native_frames=33,
-            decoder="overlap",
-            licence="tencent-hunyuan-community",
             defaults=_DEFAULTS,
         ),
-        ModelCard(
+        _card(
             pipeline=_IMAGE,
             model="HunyuanVideo I2V",
             examples=("hunyuanvideo-community/HunyuanVideo-I2V",),
             start="always",
             native=("start",),
             first_only=True,
-            guidance="either",
-            timestep="clip",
-            native_frames=33,
-            decoder="overlap",
-            licence="tencent-hunyuan-community",
             defaults=_DEFAULTS,
         ),
-        ModelCard(
+        _card(
             pipeline=_IMAGE,
             model="HunyuanVideo I2V, 33 channels",
             examples=("hunyuanvideo-community/HunyuanVideo-I2V-33ch",),
             start="always",
             native=("start",),
-            guidance="either",
-            timestep="clip",
-            native_frames=33,
-            decoder="overlap",
-            licence="tencent-hunyuan-community",
             defaults=replace(_DEFAULTS, guidance_scale=1.0),
         ),
     )
@@ -159,11 +155,7 @@ class HunyuanVideoFamily(ModelFamily):
                 last=("norm_out", "proj_out"),
             )
 
-        build = HunyuanVideoTransformer3DModel.from_config
-        keep_fp32 = HunyuanVideoTransformer3DModel._keep_in_fp32_modules or ()
-        transformer = load_module(
-            folder, "transformer", build, place, keep_fp32=keep_fp32, prune=prune
-        )
+        transformer = load_transformer(folder, HunyuanVideoTransformer3DModel, place, prune)
         return HunyuanVideoBackbone(spec, transformer, layers)
 
     @override
@@ -199,12 +191,6 @@ class HunyuanVideoFamily(ModelFamily):
         if folder.pipeline != _IMAGE:
             return self.encode_text(folder, prompts, place)
         return encode_beside_pictures(folder, prompts, pictures, _condition(folder), place)
-
-    @override
-    def encode_video(
-        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
-    ) -> Tensor:
-        return HunyuanVideoEncoder.load(folder, device).encode(frames)
 
     @override
     def encode_given(

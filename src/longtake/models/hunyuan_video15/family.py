@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -31,8 +32,7 @@ from longtake.models.hunyuan_video15.image import encode_image, image_tokens
 from longtake.models.hunyuan_video15.lora_names import LORA_NAMES
 from longtake.models.loading.config import prompt_shape, with_defaults
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.parts import keep_layers, load_vae
-from longtake.models.loading.weights import load_module
+from longtake.models.loading.parts import keep_layers, load_transformer, load_vae
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
@@ -50,6 +50,18 @@ _WIDTH, _HEIGHT = 16, 9
 """The pipeline's own aspect ratio."""
 
 
+_card = partial(
+    ModelCard,
+    guidance="branches",
+    timestep="clip",
+    native_frames=_NATIVE_FRAMES,
+    decoder="window",
+    licence="tencent-hunyuan-community",
+    defaults=_DEFAULTS,
+)
+"""What all of them have in common."""
+
+
 @final
 @register("HunyuanVideo15Pipeline", _IMAGE)
 class HunyuanVideo15Family(ModelFamily):
@@ -59,30 +71,18 @@ class HunyuanVideo15Family(ModelFamily):
     lora_names = LORA_NAMES
     transformer_class = HunyuanVideo15Transformer3DModel
     cards = (
-        ModelCard(
+        _card(
             pipeline="HunyuanVideo15Pipeline",
             model="HunyuanVideo 1.5",
             examples=("hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v",),
             start="optional",
-            guidance="branches",
-            timestep="clip",
-            native_frames=_NATIVE_FRAMES,
-            decoder="window",
-            licence="tencent-hunyuan-community",
-            defaults=_DEFAULTS,
         ),
-        ModelCard(
+        _card(
             pipeline=_IMAGE,
             model="HunyuanVideo 1.5 I2V",
             examples=("hunyuanvideo-community/HunyuanVideo-1.5-480p_i2v",),
             start="always",
             native=("start",),
-            guidance="branches",
-            timestep="clip",
-            native_frames=_NATIVE_FRAMES,
-            decoder="window",
-            licence="tencent-hunyuan-community",
-            defaults=_DEFAULTS,
         ),
     )
 
@@ -135,8 +135,7 @@ class HunyuanVideo15Family(ModelFamily):
                 del transformer.image_embedder
             keep_layers(transformer, layers, first=embedders, last=("norm_out", "proj_out"))
 
-        build = HunyuanVideo15Transformer3DModel.from_config
-        transformer = load_module(folder, "transformer", build, place, prune=prune)
+        transformer = load_transformer(folder, HunyuanVideo15Transformer3DModel, place, prune)
         return HunyuanVideo15Backbone(spec, transformer, layers)
 
     @override

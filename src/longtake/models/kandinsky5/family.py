@@ -14,7 +14,6 @@ from diffusers import (
     Kandinsky5Transformer3DModel,
 )
 from diffusers.pipelines.kandinsky5.pipeline_kandinsky import prompt_clean
-from torch import Tensor
 from torch.nn.functional import pad
 from transformers import CLIPTextModel, Qwen2_5_VLForConditionalGeneration
 from typing_extensions import override
@@ -31,12 +30,10 @@ from longtake.models.kandinsky5.decoder import EvenedDecoder
 from longtake.models.kandinsky5.nabla import SIDE
 from longtake.models.loading.config import with_defaults
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.parts import keep_layers
-from longtake.models.loading.weights import load_module
+from longtake.models.loading.parts import keep_layers, load_transformer
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
-from longtake.models.video_frames import VideoFrames
 
 _TOKENS: Final = 512
 """Tokens of a prompt, without the instruction before it."""
@@ -61,48 +58,47 @@ _DEFAULTS: Final = Defaults(
 )
 
 
+_card = partial(
+    ModelCard,
+    licence="mit",
+    guidance="branches",
+    timestep="clip",
+    decoder="overlap",
+)
+"""What all of them have in common."""
+
+
 @final
 @register(_TEXT, _IMAGE)
 class Kandinsky5Family(ModelFamily):
     """Kandinsky 5, from text or from an image; its VAE is HunyuanVideo's."""
 
     layer_lists = (_LAYERS,)
+    video_encoder = HunyuanVideoEncoder
     cards = (
-        ModelCard(
+        _card(
             pipeline=_TEXT,
             model="Kandinsky 5 Lite",
             examples=("kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers",),
-            licence="mit",
             start="optional",
-            guidance="branches",
-            timestep="clip",
             native_frames=_NATIVE_FRAMES,
-            decoder="overlap",
             defaults=_DEFAULTS,
         ),
-        ModelCard(
+        _card(
             pipeline=_TEXT,
             model="Kandinsky 5 Lite, 10 s",
             examples=("kandinskylab/Kandinsky-5.0-T2V-Lite-sft-10s-Diffusers",),
-            licence="mit",
             start="optional",
-            guidance="branches",
-            timestep="clip",
             native_frames=_NATIVE_FRAMES_10S,
-            decoder="overlap",
             defaults=replace(_DEFAULTS, frames=241),
         ),
-        ModelCard(
+        _card(
             pipeline=_IMAGE,
             model="Kandinsky 5 Lite I2V",
             examples=("kandinskylab/Kandinsky-5.0-I2V-Lite-5s-Diffusers",),
-            licence="mit",
             start="always",
             native=("start",),
-            guidance="branches",
-            timestep="clip",
             native_frames=_NATIVE_FRAMES,
-            decoder="overlap",
             defaults=_DEFAULTS,
         ),
     )
@@ -153,11 +149,7 @@ class Kandinsky5Family(ModelFamily):
                 last=("out_layer",),
             )
 
-        build = Kandinsky5Transformer3DModel.from_config
-        keep_fp32 = Kandinsky5Transformer3DModel._keep_in_fp32_modules or ()
-        transformer = load_module(
-            folder, "transformer", build, place, keep_fp32=keep_fp32, prune=prune
-        )
+        transformer = load_transformer(folder, Kandinsky5Transformer3DModel, place, prune)
         return Kandinsky5Backbone(spec, transformer, layers)
 
     @override
@@ -179,12 +171,6 @@ class Kandinsky5Family(ModelFamily):
             place,
             partial(_encode, folder=folder, place=place),
         )
-
-    @override
-    def encode_video(
-        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
-    ) -> Tensor:
-        return HunyuanVideoEncoder.load(folder, device).encode(frames)
 
     @override
     def blank_start(

@@ -47,6 +47,32 @@ def keep_layers(
         delattr(transformer.get_submodule(owner), part)
 
 
+def load_transformer(
+    folder: ModelFolder,
+    model_class: type[Any],
+    place: Placement,
+    prune: Callable[[Any], None],
+    component: str = "transformer",
+) -> Any:
+    """Read a transformer of one of diffusers' classes, without what ``prune`` takes out.
+
+    What the class keeps in fp32 stays in fp32.
+
+    Args:
+        folder: The pipeline folder.
+        model_class: Of the transformer.
+        place: Where the weights go, and their dtype.
+        prune: As for ``load_module``.
+        component: Which transformer it is, where there are several.
+
+    Raises:
+        ModelError: As ``load_module``.
+    """
+    kept = model_class._keep_in_fp32_modules or ()
+    build = model_class.from_config
+    return load_module(folder, component, build, place, keep_fp32=kept, prune=prune)
+
+
 def load_vae(
     folder: ModelFolder,
     build: Callable[[dict[str, Any]], ModuleT],

@@ -9,7 +9,6 @@ from typing import Final, final
 import torch
 from diffusers import LTXConditionPipeline, LTXVideoTransformer3DModel
 from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
-from torch import Tensor
 from typing_extensions import override
 
 from longtake.models.base import Placement, PromptStates
@@ -19,6 +18,7 @@ from longtake.models.loading.config import with_defaults
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.ltx.backbone import LTXBackbone
 from longtake.models.ltx.decoder import LTXDecoder
+from longtake.models.ltx.encoder import LTXEncoder
 from longtake.models.ltx.family import (
     LTXFamily,
     blank,
@@ -29,7 +29,6 @@ from longtake.models.ltx.family import (
 from longtake.models.ltx.lora_names import LORA_NAMES
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec
-from longtake.models.video_frames import VideoFrames
 
 _PIPELINE: Final = "LTXConditionPipeline"
 _TEXT_TOKENS: Final = 256
@@ -71,6 +70,7 @@ class LTXConditionFamily(ModelFamily):
     """
 
     layer_lists = ("transformer_blocks",)
+    video_encoder = LTXEncoder
     lora_names = LORA_NAMES
     transformer_class = LTXVideoTransformer3DModel
     cards = (
@@ -116,12 +116,6 @@ class LTXConditionFamily(ModelFamily):
         self, folder: ModelFolder, prompts: Sequence[str], place: Placement
     ) -> PromptStates:
         return encode_prompts(folder, prompts, place, LTXConditionPipeline, _TEXT_TOKENS)
-
-    @override
-    def encode_video(
-        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
-    ) -> Tensor:
-        return LTXFamily().encode_video(folder, frames, device)
 
     @override
     def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:

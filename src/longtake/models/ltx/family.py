@@ -9,17 +9,16 @@ from typing import Any, final
 import numpy as np
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
-from torch import Tensor
 from transformers import T5EncoderModel
 from typing_extensions import override
 
 from longtake.models.base import Placement, PromptStates
 from longtake.models.card import ModelCard
 from longtake.models.defaults import Defaults
+from longtake.models.loading import parts
 from longtake.models.loading.config import prompt_shape, with_defaults
 from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.parts import keep_layers, load_vae
-from longtake.models.loading.weights import load_module
 from longtake.models.ltx.backbone import LTXBackbone
 from longtake.models.ltx.decoder import LTXDecoder
 from longtake.models.ltx.encoder import LTXEncoder
@@ -28,7 +27,6 @@ from longtake.models.ltx.single_file import check_latents
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
-from longtake.models.video_frames import VideoFrames
 
 _TEXT_TOKENS = 128
 """Tokens of a prompt, padding included: what the pipeline asks for."""
@@ -44,6 +42,7 @@ class LTXFamily(ModelFamily):
     """
 
     layer_lists = ("transformer_blocks",)
+    video_encoder = LTXEncoder
     lora_names = LORA_NAMES
     transformer_class = LTXVideoTransformer3DModel
     cards = (
@@ -104,12 +103,6 @@ class LTXFamily(ModelFamily):
         return encode_prompts(folder, prompts, place, LTXPipeline, _TEXT_TOKENS)
 
     @override
-    def encode_video(
-        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
-    ) -> Tensor:
-        return LTXEncoder.load(folder, device).encode(frames)
-
-    @override
     def blank_prompts(self, folder: ModelFolder, spec: BackboneSpec) -> PromptStates:
         return blank(folder, _TEXT_TOKENS)
 
@@ -124,8 +117,7 @@ def load_transformer(
     """Read a transformer with only ``layers`` of it."""
     first, last = ("proj_in",), ("norm_out", "proj_out")
     prune = partial(keep_layers, layers=layers, first=first, last=last)
-    build = LTXVideoTransformer3DModel.from_config
-    return load_module(folder, "transformer", build, place, prune=prune)
+    return parts.load_transformer(folder, LTXVideoTransformer3DModel, place, prune)
 
 
 def load_decoding_vae(folder: ModelFolder, place: Placement) -> AutoencoderKLLTXVideo:

@@ -18,8 +18,7 @@ from longtake.models.card import ModelCard
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import prompt_shape, with_defaults
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.parts import keep_layers, load_vae
-from longtake.models.loading.weights import load_module
+from longtake.models.loading.parts import keep_layers, load_transformer, load_vae
 from longtake.models.mochi.backbone import MochiBackbone
 from longtake.models.mochi.decoder import MochiDecoder
 from longtake.models.mochi.lora_names import LORA_NAMES
@@ -87,8 +86,7 @@ class MochiFamily(ModelFamily):
             last = ("norm_out", "proj_out")
             keep_layers(transformer, layers, first=("patch_embed",), last=last)
 
-        build = MochiTransformer3DModel.from_config
-        transformer = load_module(folder, "transformer", build, place, prune=prune)
+        transformer = load_transformer(folder, MochiTransformer3DModel, place, prune)
         return MochiBackbone(spec, transformer, layers)
 
     @override

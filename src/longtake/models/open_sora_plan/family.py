@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import MT5EncoderModel
 from typing_extensions import override
 
@@ -31,7 +32,6 @@ from longtake.models.open_sora_plan.wavelet_vae import (
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
-from longtake.models.video_frames import VideoFrames
 
 _MAX_TOKENS = 512
 """Tokens of a prompt, padding included."""
@@ -55,37 +55,37 @@ _DEFAULTS = Defaults(
 )
 
 
+_card = partial(
+    ModelCard,
+    examples=("longtake.models.open_sora_plan.convert",),
+    guidance="branches",
+    timestep="clip",
+    native_frames=_NATIVE_FRAMES,
+    decoder="exact",
+    licence="mit",
+    defaults=_DEFAULTS,
+)
+"""What all of them have in common."""
+
+
 @final
 @register(PIPELINE, IMAGE_PIPELINE)
 class OpenSoraPlanFamily(ModelFamily):
     """Open-Sora-Plan 1.3, as ``convert`` lays it out."""
 
     layer_lists = ("transformer_blocks",)
+    video_encoder = WaveletEncoder
     cards = (
-        ModelCard(
+        _card(
             pipeline=PIPELINE,
             model="Open-Sora-Plan 1.3",
-            examples=("longtake.models.open_sora_plan.convert",),
             start="optional",
-            guidance="branches",
-            timestep="clip",
-            native_frames=_NATIVE_FRAMES,
-            decoder="exact",
-            licence="mit",
-            defaults=_DEFAULTS,
         ),
-        ModelCard(
+        _card(
             pipeline=IMAGE_PIPELINE,
             model="Open-Sora-Plan 1.3 I2V",
-            examples=("longtake.models.open_sora_plan.convert",),
             start="always",
             native=("start", "continue"),
-            guidance="branches",
-            timestep="clip",
-            native_frames=_NATIVE_FRAMES,
-            decoder="exact",
-            licence="mit",
-            defaults=_DEFAULTS,
         ),
     )
 
@@ -132,12 +132,6 @@ class OpenSoraPlanFamily(ModelFamily):
     ) -> WaveletDecoder:
         place = Placement(device, dtype)
         return WaveletDecoder(load_vae(folder, build_wavelet_vae, place, without=("encoder",)))
-
-    @override
-    def encode_video(
-        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
-    ) -> Tensor:
-        return WaveletEncoder.load(folder, device).encode(frames)
 
     @override
     def encode_given(

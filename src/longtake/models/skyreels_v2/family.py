@@ -9,7 +9,6 @@ from typing import Any, Final, final
 
 import torch
 from diffusers import SkyReelsV2Transformer3DModel
-from torch import Tensor
 from typing_extensions import override
 
 from longtake.errors import ModelError
@@ -19,12 +18,12 @@ from longtake.models.conditioning import ConditioningFrames, GivenFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.config import with_defaults
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.weights import load_module
+from longtake.models.loading.parts import load_transformer
 from longtake.models.registry import ModelFamily, register
 from longtake.models.skyreels_v2.backbone import skyreels_v2_backbone
 from longtake.models.spec import BackboneSpec, Compression
-from longtake.models.video_frames import VideoFrames
 from longtake.models.wan import WanBackbone, WanFamily
+from longtake.models.wan.encoder import WanEncoder
 from longtake.models.wan.family import keep_wan_layers
 from longtake.models.wan.given import wan_start
 from longtake.models.wan.lora_names import LORA_NAMES
@@ -40,6 +39,15 @@ _LARGER: Final[dict[str, Any]] = {"height": 720, "width": 1280, "frames": 121}
 """Of the models at 720p, which are known by their hub ids alone: their folders say the same."""
 
 
+_card = partial(
+    ModelCard,
+    guidance="branches",
+    decoder="exact",
+    licence="skywork-license",
+)
+"""What all of them have in common."""
+
+
 @final
 @register(_DIFFUSION_FORCING, "SkyReelsV2Pipeline", _IMAGE)
 class SkyReelsV2Family(ModelFamily):
@@ -49,10 +57,11 @@ class SkyReelsV2Family(ModelFamily):
     """
 
     layer_lists = ("blocks",)
+    video_encoder = WanEncoder
     lora_names = LORA_NAMES
     transformer_class = SkyReelsV2Transformer3DModel
     cards = (
-        ModelCard(
+        _card(
             pipeline=_DIFFUSION_FORCING,
             model="SkyReels-V2, diffusion forcing",
             examples=(
@@ -61,60 +70,45 @@ class SkyReelsV2Family(ModelFamily):
             ),
             start="optional",
             native=("start", "continue"),
-            guidance="branches",
             timestep="frame",
             native_frames=25,
-            decoder="exact",
-            licence="skywork-license",
             defaults=_DEFAULTS,
         ),
-        ModelCard(
+        _card(
             pipeline="SkyReelsV2Pipeline",
             model="SkyReels-V2, text to video",
             examples=("Skywork/SkyReels-V2-T2V-14B-540P-Diffusers",),
             start="optional",
-            guidance="branches",
             timestep="clip",
             native_frames=25,
-            decoder="exact",
-            licence="skywork-license",
             defaults=_DEFAULTS,
         ),
-        ModelCard(
+        _card(
             pipeline=_IMAGE,
             model="SkyReels-V2, image to video",
             examples=("Skywork/SkyReels-V2-I2V-14B-540P-Diffusers",),
             start="always",
             native=("start",),
-            guidance="branches",
             timestep="clip",
             native_frames=25,
-            decoder="exact",
-            licence="skywork-license",
             defaults=_IMAGE_DEFAULTS,
         ),
-        ModelCard(
+        _card(
             pipeline="SkyReelsV2Pipeline",
             model="SkyReels-V2 720P, text to video",
             examples=("Skywork/SkyReels-V2-T2V-14B-720P-Diffusers",),
             start="optional",
-            guidance="branches",
             timestep="clip",
             native_frames=31,
-            decoder="exact",
-            licence="skywork-license",
             defaults=replace(_DEFAULTS, **_LARGER),
         ),
-        ModelCard(
+        _card(
             pipeline=_IMAGE,
             model="SkyReels-V2 720P, image to video",
             examples=("Skywork/SkyReels-V2-I2V-14B-720P-Diffusers",),
             start="always",
-            guidance="branches",
             timestep="clip",
             native_frames=31,
-            decoder="exact",
-            licence="skywork-license",
             defaults=replace(_IMAGE_DEFAULTS, **_LARGER),
         ),
     )
@@ -171,14 +165,8 @@ class SkyReelsV2Family(ModelFamily):
     def load_backbone(
         self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
     ) -> WanBackbone:
-        transformer = load_module(
-            folder,
-            "transformer",
-            SkyReelsV2Transformer3DModel.from_config,
-            place,
-            keep_fp32=SkyReelsV2Transformer3DModel._keep_in_fp32_modules,
-            prune=partial(keep_wan_layers, layers=layers),
-        )
+        prune = partial(keep_wan_layers, layers=layers)
+        transformer = load_transformer(folder, SkyReelsV2Transformer3DModel, place, prune)
         return skyreels_v2_backbone(spec, transformer, layers)
 
     @override
@@ -192,12 +180,6 @@ class SkyReelsV2Family(ModelFamily):
         self, folder: ModelFolder, prompts: Sequence[str], place: Placement
     ) -> PromptStates:
         return WanFamily().encode_text(folder, prompts, place)
-
-    @override
-    def encode_video(
-        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
-    ) -> Tensor:
-        return WanFamily().encode_video(folder, frames, device)
 
     @override
     def encode_given(

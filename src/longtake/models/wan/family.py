@@ -9,7 +9,6 @@ from typing import Any, final
 
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
-from torch import Tensor
 from transformers import UMT5EncoderModel
 from typing_extensions import override
 
@@ -19,12 +18,10 @@ from longtake.models.card import ModelCard
 from longtake.models.conditioning import ConditioningFrames, GivenFrames
 from longtake.models.defaults import Defaults
 from longtake.models.loading.folder import ModelFolder
-from longtake.models.loading.parts import keep_layers, load_vae
-from longtake.models.loading.weights import load_module
+from longtake.models.loading.parts import keep_layers, load_transformer, load_vae
 from longtake.models.registry import ModelFamily, register
 from longtake.models.spec import BackboneSpec, Compression
 from longtake.models.text import encode_with_pipeline
-from longtake.models.video_frames import VideoFrames
 from longtake.models.wan.backbone import WanBackbone
 from longtake.models.wan.decoder import WanDecoder
 from longtake.models.wan.encoder import WanEncoder
@@ -39,16 +36,26 @@ _DEFAULTS = {
 """What a configuration file may leave out."""
 
 
+_card = partial(
+    ModelCard,
+    guidance="branches",
+    decoder="exact",
+    licence="apache-2.0",
+)
+"""What all of them have in common."""
+
+
 @final
 @register("WanPipeline", "WanImageToVideoPipeline")
 class WanFamily(ModelFamily):
     """Wan: one transformer (2.1, 2.2 TI2V) or two experts (2.2 A14B), text or image to video."""
 
     layer_lists = ("blocks",)
+    video_encoder = WanEncoder
     lora_names = LORA_NAMES
     transformer_class = WanTransformer3DModel
     cards = (
-        ModelCard(
+        _card(
             pipeline="WanPipeline",
             model="Wan 2.1",
             examples=(
@@ -56,77 +63,59 @@ class WanFamily(ModelFamily):
                 "Wan-AI/Wan2.1-T2V-14B-Diffusers",
             ),
             start="optional",
-            guidance="branches",
             timestep="clip",
             native_frames=21,
-            decoder="exact",
-            licence="apache-2.0",
             defaults=Defaults(),
         ),
-        ModelCard(
+        _card(
             pipeline="WanPipeline",
             model="Wan 2.2 A14B",
             examples=("Wan-AI/Wan2.2-T2V-A14B-Diffusers",),
             start="optional",
-            guidance="branches",
             timestep="clip",
             native_frames=21,
-            decoder="exact",
-            licence="apache-2.0",
             defaults=Defaults(
                 steps=40, guidance_scale=4.0, guidance_scale_2=3.0, height=720, width=1280
             ),
         ),
-        ModelCard(
+        _card(
             pipeline="WanPipeline",
             model="Wan 2.2 TI2V",
             examples=("Wan-AI/Wan2.2-TI2V-5B-Diffusers",),
             start="optional",
             native=("start",),
-            guidance="branches",
             timestep="frame",
             native_frames=31,
-            decoder="exact",
-            licence="apache-2.0",
             defaults=Defaults(height=704, width=1280, frames=121, fps=24),
         ),
-        ModelCard(
+        _card(
             pipeline="WanImageToVideoPipeline",
             model="Wan 2.1 I2V",
             examples=("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",),
             start="always",
             native=("start", "continue"),
-            guidance="branches",
             timestep="clip",
             native_frames=21,
-            decoder="exact",
-            licence="apache-2.0",
             defaults=Defaults(),
         ),
-        ModelCard(
+        _card(
             pipeline="WanImageToVideoPipeline",
             model="Wan 2.1 FLF2V",
             examples=("Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers",),
             start="always",
             native=("start", "end"),
-            guidance="branches",
             timestep="clip",
             native_frames=21,
-            decoder="exact",
-            licence="apache-2.0",
             defaults=Defaults(guidance_scale=5.5, height=720, width=1280),
         ),
-        ModelCard(
+        _card(
             pipeline="WanImageToVideoPipeline",
             model="Wan 2.2 I2V A14B",
             examples=("Wan-AI/Wan2.2-I2V-A14B-Diffusers",),
             start="always",
             native=("start", "end", "continue"),
-            guidance="branches",
             timestep="clip",
             native_frames=21,
-            decoder="exact",
-            licence="apache-2.0",
             defaults=Defaults(steps=40, guidance_scale=3.5, height=720, width=1280),
         ),
     )
@@ -181,15 +170,9 @@ class WanFamily(ModelFamily):
     def load_backbone(
         self, folder: ModelFolder, spec: BackboneSpec, layers: Collection[int], place: Placement
     ) -> WanBackbone:
+        prune = partial(keep_wan_layers, layers=layers)
         experts = [
-            load_module(
-                folder,
-                name,
-                WanTransformer3DModel.from_config,
-                place,
-                keep_fp32=WanTransformer3DModel._keep_in_fp32_modules,
-                prune=partial(keep_wan_layers, layers=layers),
-            )
+            load_transformer(folder, WanTransformer3DModel, place, prune, name)
             for name in _experts(folder)
         ]
         return WanBackbone(spec, experts, layers)
@@ -217,12 +200,6 @@ class WanFamily(ModelFamily):
 
         encoders = {"text_encoder": UMT5EncoderModel}
         return encode_with_pipeline(folder, prompts, WanPipeline, encoders, place, encode)
-
-    @override
-    def encode_video(
-        self, folder: ModelFolder, frames: VideoFrames, device: torch.device
-    ) -> Tensor:
-        return WanEncoder.load(folder, device).encode(frames)
 
     @override
     def encode_given(
