@@ -21,6 +21,7 @@ class ModelCard:
             always an image or a video.
         native: Kinds of given frames that it was trained with, as ``BackboneSpec.native``.
         first_only: Whether given frames can only be the first ones.
+        chooses_keys: Whether queries choose among all keys, so that tokens go round no ring.
         guidance: Branches with the negative prompt, a scale that is embedded, or either, as the
             folder says.
         timestep: Whether all frames of a window have one noise level, or each its own.
@@ -39,6 +40,7 @@ class ModelCard:
     start: Literal["none", "optional", "always"] | None = None
     native: tuple[ConditioningKind, ...] = ()
     first_only: bool = False
+    chooses_keys: bool = False
     guidance: Literal["branches", "embedded", "either"] | None = None
     timestep: Literal["clip", "frame"] | None = None
     native_frames: int | None = None
@@ -50,7 +52,7 @@ class ModelCard:
     def axes(self) -> tuple[str, ...]:
         """Along what a run can be divided among devices."""
         guided = () if self.guidance == "embedded" else ("cfg",)
-        return ("layers", *guided, "ulysses", "ring")
+        return ("layers", *guided, "ulysses", *(() if self.chooses_keys else ("ring",)))
 
     @property
     def honours(self) -> dict[ConditioningKind, Honoured | None]:

@@ -90,6 +90,7 @@ class Kandinsky5Family(ModelFamily):
             examples=("kandinskylab/Kandinsky-5.0-T2V-Lite-sft-10s-Diffusers",),
             start="optional",
             native_frames=_NATIVE_FRAMES_10S,
+            chooses_keys=True,
             defaults=replace(_DEFAULTS, frames=241),
         ),
         _card(

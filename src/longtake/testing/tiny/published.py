@@ -152,6 +152,11 @@ _MODELS: Final = {
         written={"vae": {"clip_output": False}},
     ),
     "Wan2.1-I2V": _Model(pipeline="WanImageToVideoPipeline", tokenizers=_UMT5, parts=wan_i2v),
+    "Wan2.1-FLF2V": _Model(
+        pipeline="WanImageToVideoPipeline",
+        tokenizers=_UMT5,
+        parts=partial(wan_i2v, pos_embed_seq_len=2 * 257),
+    ),
     "Wan2.2-I2V-A14B": _Model(
         pipeline="WanImageToVideoPipeline",
         tokenizers=_UMT5,

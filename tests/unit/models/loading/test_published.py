@@ -60,6 +60,7 @@ CASES = {
     "Wan2.2-T2V-A14B": EXPERTS,
     "Wan2.2-TI2V-5B": Case(),
     "Wan2.1-I2V": Case(),
+    "Wan2.1-FLF2V": Case(),
     "Wan2.2-I2V-A14B": EXPERTS,
     "SkyReels-V2-T2V": Case(scale=6.0),
     "SkyReels-V2-I2V": Case(),
@@ -179,6 +180,7 @@ def request_of(folder: ModelFolder, picture: Path | None) -> Request:
         width=width,
         fps=family_of(folder).defaults(folder).fps,
         start=None if picture is None else str(picture),
+        end=str(picture) if family_of(folder).spec(folder).needs_end else None,
     )
 
 
@@ -224,6 +226,8 @@ def denoised_by(
     if request.start is not None:
         with Image.open(request.start) as picture:
             options["image"] = picture.copy()
+            if request.end is not None:
+                options["last_image"] = picture.copy()
     latents: Tensor = pipeline(
         prompt=PROMPT,
         negative_prompt=NEGATIVE,
