@@ -51,6 +51,7 @@ from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_description import described
 from longtake.framework.engine.run_folder import (
     CONFIG,
+    CONFIG_FORMAT,
     CONFIG_HEADER,
     INPUTS,
     LAST_ACTIONS,
@@ -400,7 +401,7 @@ class LongtakeCLI(LightningCLI):
             f"rerun makes it in one go, and something else from there on.\n"
             for index, frames in (seams or {}).items()
         )
-        return f"{CONFIG_HEADER} {__version__}\n{said}{dumped}"
+        return f"{CONFIG_HEADER} {__version__}, format {CONFIG_FORMAT}\n{said}{dumped}"
 
 
 def _check_together(config: Any, goes_on: bool) -> None:

@@ -42,6 +42,7 @@ from longtake.models.layer_check import check_layers
 from longtake.models.layers.kernel import chosen_kernel
 from longtake.models.loading.checksums import checksums
 from longtake.models.loading.guard import reading
+from longtake.models.loading.lora import Lora
 from longtake.models.loading.tokenizers import check_text
 from longtake.models.samplers.shift import shift_of
 from longtake.reuse import LayerReuse
@@ -73,6 +74,7 @@ class ResolvedModel:
         reuse: When layers are reused; ``None``: never.
         blank: Its modules on the meta device.
         skipped: What of LoRAs is skipped, in sentences.
+        merged: How many keys of a LoRA change a transformer.
         weights_checked: Whether the weights are here and are those of the model.
 
     Raises:
@@ -96,6 +98,7 @@ class ResolvedModel:
             weights_2=generation_config.weights_2,
         )
         self._weights: WeightCount | None = None
+        self.merged: dict[tuple[Lora, str], int] = {}
         self._checksums: Mapping[str, str] | None = None
         with reading(f"the model in {self.folder.path}"):
             self._resolve(generation_config)
@@ -125,10 +128,13 @@ class ResolvedModel:
     def _check_modules(self) -> tuple[BlankModel, list[str]]:
         """Build the modules, refuse what is not for them, and return what of LoRAs is skipped."""
         skipped: list[str] = []
-        folder = replace(self.folder, report=skipped.append)
+        folder = replace(self.folder, report=skipped.append, merged=self._note_merged)
         blank = BlankModel(self.family, folder, self.spec, self.place.dtype)
         check_modules(blank, weights=self.weights_checked)
         return blank, list(dict.fromkeys(skipped))
+
+    def _note_merged(self, lora: Lora, component: str, keys: int) -> None:
+        self.merged[lora, component] = keys
 
     def check_weights(self) -> None:
         """Refuse weights that are missing or not those of the model. Idempotent.

@@ -12,8 +12,9 @@ import torch
 
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.request import Request
+from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.workloads import Workloads
-from longtake.models.loading.lora import LoraFile
+from longtake.models.loading.lora import Lora, LoraFile
 from longtake.processor import processor_name
 
 _ALONE: Final = "one device was asked for"
@@ -38,6 +39,7 @@ def described(chosen: ChosenLayout) -> dict[str, Any]:
                 "scale": file.lora.scale,
                 "component": file.lora.component,
                 "keys": len(file.shapes),
+                "applied": _applied(model, file.lora),
             }
             for file in map(LoraFile, model.folder.loras)
         ],
@@ -52,6 +54,11 @@ def described(chosen: ChosenLayout) -> dict[str, Any]:
         },
         "hardware": hardware(model.place.device),
     }
+
+
+def _applied(model: ResolvedModel, lora: Lora) -> dict[str, int]:
+    """Return how many of a LoRA's keys change each transformer."""
+    return {part: keys for (one, part), keys in model.merged.items() if one == lora}
 
 
 def request_described(

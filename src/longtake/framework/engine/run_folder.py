@@ -26,6 +26,9 @@ MARK: Final = ".seen"
 CONFIG_HEADER: Final = "# The resolved configuration of a run of longtake"
 """First words of the config that longtake writes, by which it knows its own."""
 _PART: Final = re.compile(r"report-\d+\.json")
+CONFIG_FORMAT: Final = 1
+"""Of ``config.yaml``, whose first line says it."""
+_FORMAT: Final = re.compile(r", format (\d+)$")
 _REQUEST: Final = re.compile(r"\d{4,}")
 _FILES: Final = re.compile(r"\.?(video\.(mp4|gif|webp)|timeline\.(svg|txt))(\.tmp)?")
 _UNNAMED: Final = r"\.tmp[0-9A-Za-z]{6}"
@@ -179,7 +182,7 @@ class RunFolder:
             return False
 
     def check_is_run(self) -> None:
-        """Refuse a folder without a run.
+        """Refuse a folder without a run, or with one of another format.
 
         Raises:
             OutputError: Says so.
@@ -188,6 +191,14 @@ class RunFolder:
             raise OutputError(
                 f"there is no run of longtake to resume in {self.path}: it has no {CONFIG} that "
                 f"begins with '{CONFIG_HEADER}'."
+            )
+        with (self.path / CONFIG).open(encoding="utf-8", errors="replace") as config:
+            found = _FORMAT.search(config.readline().rstrip())
+        if found is not None and int(found[1]) != CONFIG_FORMAT:
+            raise OutputError(
+                f"the run in {self.path} cannot be resumed: its {CONFIG} is of format {found[1]}, "
+                f"and this version of longtake reads {CONFIG_FORMAT}; use the version that its "
+                f"first line names."
             )
 
     def check_run(self) -> None:

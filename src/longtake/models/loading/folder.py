@@ -40,6 +40,7 @@ class ModelFolder:
         hub: Where the weights may still have to be fetched from; ``None`` for a local folder.
         loras: What is merged into its transformers when they are read.
         report: Called with a sentence about what of a LoRA or of a prompt is skipped.
+        merged: Called with a LoRA, a transformer, and how many of its keys change that.
         variant: Which weight files are read where a component has them: ``fp16``, say.
         weights: A file or folder that the transformer is read from, in place of the folder's own.
         weights_2: The same, of the second expert.
@@ -51,6 +52,7 @@ class ModelFolder:
     hub: HubSnapshot | None = None
     loras: tuple[Lora, ...] = ()
     report: Callable[[str], None] = lambda _: None
+    merged: Callable[[Lora, str, int], None] = lambda *_: None
     variant: str | None = None
     weights: Path | None = None
     weights_2: Path | None = None

@@ -74,6 +74,7 @@ def load_module(
         () if on_meta else wanted.keys(),
         _lora_names(folder) if lora_names is None else lora_names,
         folder.report,
+        folder.merged,
     )
     if not on_meta or folder.holds(component):
         headers = read_headers(folder, component)

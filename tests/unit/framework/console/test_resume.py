@@ -59,6 +59,15 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
         resume_arguments(["predict", "--resume", str(tmp_path / "none")])
 
 
+def test_a_run_of_a_later_format_is_refused(run: RunFolder) -> None:
+    text = CONFIG_TEXT.replace(f"{CONFIG_HEADER} 0", f"{CONFIG_HEADER} 0, format 1")
+    (run.path / CONFIG).write_text(text)
+    run.check_is_run()
+    (run.path / CONFIG).write_text(text.replace("format 1", "format 2"))
+    with pytest.raises(OutputError, match=r"is of format 2, and this version .* reads 1"):
+        resume_arguments(["predict", "--resume", str(run.path)])
+
+
 def test_a_changed_video_is_refused_with_what_changed(run: RunFolder) -> None:
     check_unchanged(run, CONFIG_TEXT.replace("devices: 1", "devices: 4"))
     now = CONFIG_TEXT.replace("steps: 3", "steps: 4").replace("block_frames: 3", "block_frames: 2")

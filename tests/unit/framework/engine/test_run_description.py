@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from longtake.framework import Engine, GenerationConfig, PromptAt, Request
 from longtake.framework.engine.inputs import inputs_of
 from longtake.framework.engine.run_description import described, request_described
+from longtake.models.loading.lora import Lora
 from longtake.schedulers import FifoQueue
 from longtake.strategies import DualParal, ParallelStrategy, SingleDevice
 from longtake.testing.tiny.base import tiny_wan_folder
@@ -35,17 +36,23 @@ def test_a_run_describes_itself(
         "transformer.blocks.0.attn1.to_q.lora_A.weight": torch.zeros(2, 24),
         "transformer.blocks.0.attn1.to_q.lora_B.weight": torch.zeros(24, 2),
     }
-    lora = tmp_path / "style.safetensors"
+    lora, other = tmp_path / "style.safetensors", tmp_path / "other.safetensors"
     save_file(pair, lora)
+    of_none = {key.replace("blocks.0", "blocks.999"): tensor + 1 for key, tensor in pair.items()}
+    save_file({**pair, **of_none}, other)
+    loras: list[Lora | str] = [str(lora), Lora(path=str(other), scale=0.5, missing="skip")]
     config = GenerationConfig(
-        str(folder.path), scheduler=FifoQueue(3, 2), steps=3, lora=str(lora), dtype="float32"
+        str(folder.path), scheduler=FifoQueue(3, 2), steps=3, lora=loras, dtype="float32"
     )
     engine = Engine(config, strategy, world_size=ranks)
     engine.check([VIDEO])
     said = described(engine.chosen)
+    both = {"component": "transformer", "applied": {"transformer": 2}}
     assert said["loras"] == [
-        {"file": str(lora), "scale": 1.0, "component": "transformer", "keys": 2}
+        {"file": str(lora), "scale": 1.0, "keys": 2, **both},
+        {"file": str(other), "scale": 0.5, "keys": 4, **both},
     ]
+    assert len(said["skipped"]) == 1
     layout = said["layout"]
     assert (layout["strategy"], layout["mesh"]["pipe"]) == (type(strategy).__name__, ranks)
     assert len(layout["layers"]) == ranks

@@ -31,6 +31,7 @@ def changes_of(
     wanted: Collection[str],
     table: NameTable = (),
     report: Callable[[str], None] = lambda _: None,
+    merged: Callable[[Lora, str, int], None] = lambda *_: None,
 ) -> dict[str, list[Change]]:
     """Read what some LoRAs change about the tensors of a component that are ``wanted`` here.
 
@@ -46,6 +47,7 @@ def changes_of(
         wanted: Those of this rank; none: everything is checked alone.
         table: Original names of the model's family.
         report: Called with a sentence that names what is skipped, where an option says so.
+        merged: Called with each LoRA, the component, and how many of its keys change that.
 
     Raises:
         ModelError: A key matches no module, or a tensor does not fit; names key, file and shapes.
@@ -56,7 +58,7 @@ def changes_of(
     names = ModelNames(known, table)
     for lora in loras:
         merge = _Merge(LoraFile(lora), component, components, known, names)
-        for key, change in merge.changes(wanted, report):
+        for key, change in merge.changes(wanted, report, merged):
             changes[key].append(change)
     return dict(changes)
 
@@ -73,7 +75,10 @@ class _Merge:
     names: ModelNames
 
     def changes(
-        self, wanted: Collection[str], report: Callable[[str], None]
+        self,
+        wanted: Collection[str],
+        report: Callable[[str], None],
+        merged: Callable[[Lora, str, int], None],
     ) -> Iterator[tuple[str, Change]]:
         """Check everything, then yield what is changed about the wanted tensors."""
         modules = [module for module in self.file.modules(self.names) if self._is_here(module)]
@@ -88,6 +93,7 @@ class _Merge:
         self._settle(skipped, report, anything=bool(kept))
         for module in kept:
             check_fit(self.file, module, self.component, self.known)
+        merged(self.file.lora, self.component, sum(len(module.keys) for module in kept))
         with self.file.open() as reader:
             for module in kept:
                 yield from self._read(reader, module, wanted)
