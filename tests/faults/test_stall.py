@@ -43,6 +43,15 @@ def test_the_others_of_a_stalled_rank_end_and_name_it(
     assert not left_in(out)
 
 
+def test_a_rank_that_is_stopped_before_it_comes_ends_the_run(model: Path, tmp_path: Path) -> None:
+    """Torchrun and srun tell nobody; the other ranks of the machine look."""
+    run = [*options(model, "queue", 2), "--output", str(tmp_path / "out")]
+    fault = Fault(0.1, signal.SIGSTOP, 1)
+    ended = run_forked(run, tmp_path / "log", 2, fault, patience=PATIENCE)
+    assert ended.statuses == (ExitStatus.FAILED, -signal.SIGKILL), ended.said
+    assert "another rank on this machine, was stopped (SIGSTOP)" in ended.said
+
+
 def test_a_run_that_is_suspended_whole_goes_on(
     model: Path, whole: dict[str, Whole], tmp_path: Path
 ) -> None:

@@ -30,6 +30,8 @@ _PATIENCE: Final = 60.0
 """Seconds that the others have to end after a run that went well."""
 _LOOK: Final = 0.2
 """Seconds between two looks at the others."""
+_SELDOM: Final = 1.0
+"""The same, where all processes of the machine have to be gone through for it."""
 _STOPPED: Final = (
     f"was stopped (SIGSTOP), and gave no sign of life for {_GRACE:.0f} s before the ranks had met; "
     f"start the run again."
@@ -79,6 +81,8 @@ class RankProcesses(_SubprocessScriptLauncher):
             _in_background(self._watch_children, over)
         elif (parent := number(os.environ, _PARENT, os.getpid())) != os.getpid():
             _in_background(_watch_parent, parent, over, self.met)
+        else:
+            _in_background(_watch_siblings, over, self.met)
         try:
             return function(*args, **kwargs)
         finally:
@@ -105,7 +109,7 @@ class RankProcesses(_SubprocessScriptLauncher):
 
     def _watch_children(self, over: threading.Event) -> None:
         """End this process as well, should another one have failed or stalled, and it hangs."""
-        stalls = [_Stall(process.pid) for process in self.procs]
+        stalls = [_Stall(process.pid, _LOOK) for process in self.procs]
         while not over.wait(_LOOK):
             for local_rank, process in enumerate(self.procs, start=1):
                 if process.poll() and not over.wait(_GRACE):
@@ -133,12 +137,32 @@ def check_command(argv: Sequence[str]) -> None:
 
 def _watch_parent(parent: int, over: threading.Event, met: threading.Event) -> None:
     """End this process as well, should the one that started it be gone or stopped, and it hangs."""
-    stall = _Stall(parent)
+    stall = _Stall(parent, _LOOK)
     while not over.wait(_LOOK):
         if os.getppid() != parent and not over.wait(_GRACE):
             _end("the process that started this one is gone.")
         if not met.is_set() and stall.is_one():
             _end(f"the process of rank 0 {_STOPPED}")
+
+
+def _watch_siblings(over: threading.Event, met: threading.Event) -> None:
+    """End this process, should another one be stopped that the same launcher has started here."""
+    stalls: dict[int, _Stall] = {}
+    while not met.is_set() and not over.wait(_SELDOM):
+        for other in _siblings():
+            if stalls.setdefault(other, _Stall(other, _SELDOM)).is_one():
+                _end(f"process {other}, another rank on this machine, {_STOPPED}")
+
+
+def _siblings() -> list[int]:
+    """Return the other processes of the same command that this one's parent has started."""
+    own = psutil.Process()
+    try:
+        command, parent = own.cmdline(), own.parent()
+        others = [] if parent is None else parent.children()
+        return [one.pid for one in others if one != own and one.cmdline() == command]
+    except psutil.Error:  # one ends meanwhile
+        return []
 
 
 @final
@@ -147,10 +171,12 @@ class _Stall:
 
     Args:
         process: Its number.
+        look: Seconds between two looks.
     """
 
-    def __init__(self, process: int) -> None:
+    def __init__(self, process: int, look: float) -> None:
         self._process = process
+        self._look = look
         self._looks = 0
 
     def is_one(self) -> bool:
@@ -160,7 +186,7 @@ class _Stall:
         except psutil.Error:  # it is gone, which is told elsewhere
             stopped = False
         self._looks = self._looks + 1 if stopped else 0
-        return self._looks * _LOOK > _GRACE
+        return self._looks * self._look > _GRACE
 
 
 def leave(status: int) -> NoReturn:
