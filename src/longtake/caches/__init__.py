@@ -5,8 +5,8 @@ from longtake.caches.base import Entry, FeatureCache, Held, Kept, Read, Window
 from longtake.caches.budget import (
     Unread,
     peak_held_frames,
+    settled_forwards,
     settled_held_frames,
-    settled_tasks,
     unread_entries,
 )
 from longtake.caches.forwards import Forward, forwards
@@ -39,7 +39,7 @@ __all__ = [
     "forwards",
     "kept_bytes",
     "peak_held_frames",
+    "settled_forwards",
     "settled_held_frames",
-    "settled_tasks",
     "unread_entries",
 ]

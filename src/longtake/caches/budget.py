@@ -54,10 +54,10 @@ def settled_held_frames(
     return peak
 
 
-def settled_tasks(
+def settled_forwards(
     cache: FeatureCache, tasks: Iterable[Task], blocks: int, most: int = 1000
-) -> tuple[list[Task], bool]:
-    """Return the first tasks, until what is held no longer grows, and whether they are all.
+) -> tuple[list[Forward], bool]:
+    """Return the first forwards, until what is held no longer grows, and whether they are all.
 
     Args:
         cache: The feature cache.
@@ -68,9 +68,10 @@ def settled_tasks(
     Raises:
         ConfigurationError: A task reads an entry that is not there.
     """
-    played: list[Task] = []
+    played: list[Forward] = []
     peak = quiet = 0
-    for forward, held in _counted(cache, _recorded(tasks, played)):
+    for forward, held in _counted(cache, tasks):
+        played.append(forward)
         if held > peak and len(played) <= most:
             peak, quiet = held, 0
         quiet += sum(run.last_step for run in forward.task.runs)
@@ -85,12 +86,6 @@ def _counted(cache: FeatureCache, tasks: Iterable[Task]) -> Iterator[tuple[Forwa
     for forward in forwards(tasks, cache):
         held += len(forward.window.keeps) - len(forward.window.drops)
         yield forward, held
-
-
-def _recorded(tasks: Iterable[Task], into: list[Task]) -> Iterator[Task]:
-    for task in tasks:
-        into.append(task)
-        yield task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

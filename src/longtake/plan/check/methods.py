@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
-from longtake.caches import Forward, forwards, settled_tasks, unread_entries
+from longtake.caches import FeatureCache, Forward, settled_forwards, unread_entries
 from longtake.errors import ConfigurationError
 from longtake.plan.workload import Workload
+from longtake.schedulers import BlockScheduler
 from longtake.schedulers.check import checked
-from longtake.task import Task
+from longtake.task import Video
 
 _QUIET_BLOCKS: Final = 4
 """Blocks that are played after the cache is full: the schedule goes on alike."""
+_REMEMBERED: Final = 4
+"""Schedules whose beginnings are kept: those of a run's requests, or of a comparison's caches."""
 
 
 def check_method(workload: Workload) -> None:
@@ -25,8 +30,7 @@ def check_method(workload: Workload) -> None:
     Raises:
         ConfigurationError: Names the task, what it needs, and what to choose instead.
     """
-    tasks, _ = first_tasks(workload)
-    first = list(forwards(tasks, workload.cache))
+    first, _ = first_forwards(workload)
     for forward in first:
         _check_seen(forward, workload)
         _check_levels(forward, workload)
@@ -50,7 +54,8 @@ def unread(workload: Workload) -> list[str]:
     Raises:
         ConfigurationError: The schedule and the cache do not fit each other.
     """
-    tasks, whole = first_tasks(workload)
+    first, whole = first_forwards(workload)
+    tasks = [forward.task for forward in first]
     found = unread_entries(workload.cache, tasks, whole=whole)
     if not found.frames:
         return []
@@ -64,8 +69,8 @@ def unread(workload: Workload) -> list[str]:
     ]
 
 
-def first_tasks(workload: Workload) -> tuple[list[Task], bool]:
-    """Return the first tasks, each found right, and whether they are all: the others are alike.
+def first_forwards(workload: Workload) -> tuple[tuple[Forward, ...], bool]:
+    """Return the first forwards, found right, and whether they are all: the others are alike.
 
     So many that the queue is full, and so is what the cache holds, and a few more blocks' worth.
 
@@ -75,8 +80,15 @@ def first_tasks(workload: Workload) -> tuple[list[Task], bool]:
     Raises:
         ConfigurationError: The schedule is wrong, or does not fit the cache.
     """
-    tasks = checked(workload.scheduler, workload.video)
-    return settled_tasks(workload.cache, tasks, _QUIET_BLOCKS)
+    return _first(workload.scheduler, workload.cache, workload.video)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _first(
+    scheduler: BlockScheduler, cache: FeatureCache, video: Video
+) -> tuple[tuple[Forward, ...], bool]:
+    first, whole = settled_forwards(cache, checked(scheduler, video), _QUIET_BLOCKS)
+    return tuple(first), whole
 
 
 def _check_seen(forward: Forward, workload: Workload) -> None:
@@ -91,7 +103,7 @@ def _check_seen(forward: Forward, workload: Workload) -> None:
         )
 
 
-def _check_use(forwards: list[Forward], workload: Workload) -> None:
+def _check_use(forwards: Sequence[Forward], workload: Workload) -> None:
     """Refuse a cache that keeps what nothing reads: it would cost memory and change nothing."""
     kept = sum(len(forward.window.keeps) for forward in forwards)
     if kept and not any(forward.window.reads for forward in forwards):

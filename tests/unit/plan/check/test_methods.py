@@ -17,13 +17,13 @@ from longtake.caches import (
     RollingKV,
     SameStepKV,
     Unread,
-    settled_tasks,
+    settled_forwards,
     unread_entries,
 )
 from longtake.errors import ConfigurationError
 from longtake.framework.main import main
 from longtake.models import BackboneSpec
-from longtake.plan.check.methods import check_method, first_tasks, unread
+from longtake.plan.check.methods import check_method, first_forwards, unread
 from longtake.schedulers import (
     Autoregressive,
     BlockScheduler,
@@ -190,15 +190,15 @@ def test_the_warning_says_what_it_costs() -> None:
 
 def test_a_schedule_is_played_until_the_cache_is_full() -> None:
     """However few blocks are in flight."""
-    tasks, whole = first_tasks(workload(Autoregressive(2), RollingKV(21), latent_frames=None))
+    tasks, whole = first_forwards(workload(Autoregressive(2), RollingKV(21), latent_frames=None))
     assert not whole
-    assert tasks[-1].block >= 21 // 2 + 4
-    tasks, whole = first_tasks(workload(Autoregressive(2), RollingKV(21), latent_frames=5))
+    assert tasks[-1].task.block >= 21 // 2 + 4
+    tasks, whole = first_forwards(workload(Autoregressive(2), RollingKV(21), latent_frames=5))
     assert whole
-    assert tasks == list(Autoregressive(2).tasks(Video(5, 4)))
+    assert [one.task for one in tasks] == list(Autoregressive(2).tasks(Video(5, 4)))
     endless = Autoregressive(2).tasks(Video(None, 4))
-    tasks, whole = settled_tasks(RollingKV(None), endless, blocks=5, most=200)
-    assert (len(tasks) <= 232, whole) == (True, False)
+    played, whole = settled_forwards(RollingKV(None), endless, blocks=5, most=200)
+    assert (len(played) <= 232, whole) == (True, False)
 
 
 def test_plan_and_run_warn_of_what_is_kept_in_vain(
