@@ -6,6 +6,8 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from longtake import __version__
 from longtake.comm.launchers import number
@@ -34,7 +36,8 @@ def main() -> None:
             _quiet_imports()
             # Imports take seconds, a fifth of which goes into looking for garbage: there is little.
             gc.disable()
-            from longtake.framework.main import main as run
+            with _without_peft():
+                from longtake.framework.main import main as run
 
             gc.freeze()
             gc.enable()
@@ -67,6 +70,20 @@ def _quiet_imports() -> None:
     """Silence what libraries say, when diffusers imports them, of kernels that are not there."""
     for name in ("torchao", "diffusers.quantizers.torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _without_peft() -> Iterator[None]:
+    """Hide PEFT, where it is installed, from libraries that import it because it is there.
+
+    That takes a second. LoRAs are merged without it; whoever needs it can import it afterwards.
+    """
+    hidden = "peft" not in sys.modules
+    if hidden:
+        sys.modules["peft"] = None  # type: ignore[assignment]
+    yield
+    if hidden:
+        del sys.modules["peft"]
 
 
 if __name__ == "__main__":
