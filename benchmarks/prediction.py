@@ -5,7 +5,9 @@
 Whole engine runs of a random-weight Wan (dim 768, 6 layers) in float32, one thread per rank: one
 device, 2 stages (``DualParal``) and 2 Ulysses ranks, each with and without a decode rank, with
 three feature caches. The prediction knows the model's structure, the layout, and what
-``longtake calibrate`` measures (by CPU time, on one thread): nothing is fitted to a run.
+``longtake calibrate`` measures (by CPU time, on one thread): nothing is fitted to a run. It is
+measured by the ranks themselves, all at once, before the runs of each way: so what ranks take from
+one another, and what their allocator costs, is in it.
 
 Where other work shares the cores a run's wall time says little, and a core's own speed changes with
 what its other thread does. So the first comparison is of CPU seconds: all ranks' predicted seconds
@@ -23,10 +25,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from statistics import median
-from typing import Final
+from statistics import fmean, median
+from typing import Any, Final
 
 import torch
 
@@ -44,8 +46,8 @@ from longtake.strategies import Communicator, SequenceParallel, SingleDevice
 from longtake.testing.ranks import RankPool
 
 SIZE: Final = Setting(name="wide", heads=24, vae=32)
-FRAMES, SIDE = 8, 128
-"""Latent frames of the video, and pixels of a picture's side."""
+FRAMES, STEPS, SIDE = 12, 2, 128
+"""Latent frames of the video (blocks of 8 and 4), denoising steps, pixels of a picture's side."""
 ROWS: Final = 2048
 CACHES: Final[tuple[FeatureCache, ...]] = (NextBlockKV(), SameStepKV(), NoCache())
 
@@ -130,6 +132,11 @@ def predicted(config: GenerationConfig, way: Way, hardware: Hardware) -> tuple[S
     return way.strategy.clock(workload)(layout), held.peak
 
 
+def measured_by(communicator: Communicator, way: Way) -> Hardware | None:
+    """Return this machine as a way's ranks measure it at the same time, each on one thread."""
+    return None if communicator.rank >= way.ranks else here()
+
+
 def here() -> Hardware:
     """Return this machine, measured on one thread."""
     torch.set_num_threads(1)
@@ -137,6 +144,13 @@ def here() -> Hardware:
     with tempfile.TemporaryDirectory() as folder:
         (file := Path(folder) / "hardware.yaml").write_text(text, encoding="utf-8")
         return read_calibration(file, torch.float32)
+
+
+def mean(found: Sequence[Hardware]) -> Hardware:
+    """Return a machine on which every rank is as fast as those that measured are on the mean."""
+    names = [one.name for one in fields(Hardware) if isinstance(getattr(found[0], one.name), float)]
+    means: Any = {name: fmean(getattr(one, name) for one in found) for name in names}
+    return replace(found[0], **means)
 
 
 def off(predicted: float, measured: float) -> str:
@@ -179,18 +193,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     os.environ |= {"TQDM_DISABLE": "1", **STEADY_ALLOCATOR}  # in the ranks
-    hardware = here()
-    print(machine(), f"\n{hardware}\n", flush=True)
+    print(machine(), flush=True)
+    machines: dict[str, Hardware] = {}
     pools = {count: RankPool(count, timeout=600) for count in (2, 3)}
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         save_model(SIZE, Path(folder))
         for cache in CACHES:
             for way in WAYS:
-                config = replace(recipe_of(folder), cache=cache)
+                config = replace(recipe_of(folder, STEPS), cache=cache)
                 pool = pools[max(2, way.ranks)]
-                if cache is CACHES[0]:
-                    pool.run(make, config, way, hardware)  # to warm up
+                if way.name not in machines:
+                    found = [one for one in pool.run(measured_by, way) if one is not None]
+                    machines[way.name] = mean(found)
+                    print(f"{os.getloadavg()[0]:.1f} load", machines[way.name], flush=True)
+                hardware = machines[way.name]
                 done = [pool.run(make, config, way, hardware) for _ in range(rounds)]
                 runs = [[rank for rank in ranks if rank is not None] for ranks in done]
                 rows.append(row(way, cache, predicted(config, way, hardware), runs, hardware))

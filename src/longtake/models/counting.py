@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
@@ -26,6 +26,7 @@ from longtake.models.loading.folder import ModelFolder
 from longtake.models.loading.guard import reading
 from longtake.models.loading.headers import read_headers
 from longtake.models.meta_inputs import decode_until_frames, forward_inputs
+from longtake.models.passes import Passes
 from longtake.models.peak import FusedAttention, PeakMemory
 from longtake.models.registry import registered
 from longtake.models.spec import BackboneSpec
@@ -53,12 +54,18 @@ class _Backbone:
         layer: Per video or text token, the mean of all layers.
         attention: Of one layer's self-attention per query and key, the mean of all layers.
         head: Per video token.
+        scores: Scores of the same, each head's.
+        moved: Bytes that one layer moves besides products, per video or text token.
+        calls: Operations of one layer.
     """
 
     embed: float
     layer: float
     attention: float
     head: float
+    scores: float
+    moved: float = 0.0
+    calls: float = 0.0
 
 
 def count_flops(
@@ -88,6 +95,7 @@ def count_flops(
     alike = tuple(range(spec.layers)) if weights is None else weights.layers
     backbone = _backbone_of(blank, height, width, alike)
     decoder = decoder_cost(blank, *tile)
+    scale = height * width / math.prod(tile)
     per_position = _estimate_decoder(spec) if decoder is None else decoder.flops / math.prod(tile)
     return Flops(
         embed=backbone.embed,
@@ -95,6 +103,12 @@ def count_flops(
         attention=backbone.attention,
         head=backbone.head,
         decode=per_position * height * width,
+        scores=backbone.scores,
+        moved=backbone.moved,
+        calls=backbone.calls,
+        unfolded=0.0 if decoder is None else decoder.unfolded * scale,
+        decode_moved=0.0 if decoder is None else decoder.moved * scale,
+        thin=0.0 if decoder is None else decoder.thin * scale,
     )
 
 
@@ -111,13 +125,21 @@ class DecoderCost:
 
     Args:
         flops: Operations.
+        unfolded: Bytes of the matrices that a CPU unfolds small convolutions to.
+        moved: Bytes that are read and written besides convolutions.
+        thin: Operations of convolutions over the channels that each has least of.
         state: Bytes that are kept from one latent frame to the next.
         peak: The most bytes besides while one is decoded.
+        workspace: The bytes that a CPU's convolutions add to that.
     """
 
     flops: float
+    unfolded: float
+    moved: float
+    thin: float
     state: int
     peak: int
+    workspace: int
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -163,17 +185,21 @@ def _count_backbone(blank: BlankModel, grid: Grid, alike: Sequence[int]) -> _Bac
     hidden, embed = _counted(lambda: backbone.embed(latents, grid, context))
     tokens = len(grid.frames) * spec.tokens_per_frame(grid.height, grid.width)
 
-    layers = 0.0
+    layers, moved, calls = 0.0, 0.0, 0.0
     for kind, count in kinds.items():
         layer = partial(backbone.layer, first[kind], hidden, context, _no_attention)
-        hidden, flops = _counted(layer)
+        hidden, flops = _counted(layer, passes := Passes())
         layers += count * flops
+        moved, calls = moved + count * passes.moved, calls + count * passes.calls
     _, head = _counted(lambda: backbone.head(hidden[:, :tokens], grid, context))
     return _Backbone(
         embed=embed / tokens,
         layer=layers / hidden.shape[1] / spec.layers,
         attention=4.0 * spec.model_dim * _seen(backbone),
         head=head / tokens,
+        scores=spec.heads * _seen(backbone),
+        moved=moved / hidden.shape[1] / spec.layers,
+        calls=calls / spec.layers,
     )
 
 
@@ -205,15 +231,23 @@ def _decoder_cost(blank: BlankModel, height: int, width: int) -> DecoderCost:
         attention.flops = 0.0
         # Below the other one, which so sees each operation whole.
         counter = counting.enter_context(FlopCounterMode(display=False))
+        passes = counting.enter_context(Passes())
         with memory:
             memory.begin()
             frames = decode_until_frames(decoder, state, frame)
-    flops = (counter.get_total_flops() + attention.flops) / frames
-    return DecoderCost(flops=flops, state=memory.live, peak=memory.peak - memory.live)
+    return DecoderCost(
+        flops=(counter.get_total_flops() + attention.flops) / frames,
+        unfolded=passes.unfolded / frames,
+        moved=passes.moved / frames,
+        thin=passes.thin / frames,
+        state=memory.live,
+        peak=memory.peak - memory.live,
+        workspace=memory.cpu_peak - memory.peak,
+    )
 
 
-def _counted(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    with FlopCounterMode(display=False) as counter:
+def _counted(run: Callable[[], Tensor], passes: Passes | None = None) -> tuple[Tensor, float]:
+    with FlopCounterMode(display=False) as counter, passes or nullcontext():  # it sees them whole
         result = run()
     return result, float(counter.get_total_flops())
 
@@ -223,7 +257,9 @@ def _estimate_backbone(spec: BackboneSpec) -> _Backbone:
     ends = 2.0 * math.prod(spec.patch) * spec.channels * spec.model_dim
     # Projections of both attentions and a feed-forward of four times the width.
     layer = 2.0 * (4 + 2 + 8) * spec.model_dim**2
-    return _Backbone(embed=ends, layer=layer, attention=4.0 * spec.model_dim, head=ends)
+    return _Backbone(
+        embed=ends, layer=layer, attention=4.0 * spec.model_dim, head=ends, scores=spec.heads
+    )
 
 
 def _estimate_decoder(spec: BackboneSpec) -> float:

@@ -41,6 +41,7 @@ class Footprint:
         decoder: Of the VAE's decoder, in fp32.
         decoder_state: What it keeps between latent frames, of one tile.
         decoder_peak: The most that it has besides while it decodes one, of one tile.
+        decoder_workspace: What a CPU's convolutions add to that.
         activation: The most that a layer has at once, its input included, per token and branch.
     """
 
@@ -51,6 +52,7 @@ class Footprint:
     decoder_state: int
     decoder_peak: int
     activation: float
+    decoder_workspace: int = 0
 
 
 def measure(blank: BlankModel, height: int, width: int) -> Footprint:
@@ -87,6 +89,7 @@ def measure(blank: BlankModel, height: int, width: int) -> Footprint:
         decoder=_without(vae, ("encoder", "quant_conv")) * _FP32,
         decoder_state=state,
         decoder_peak=peak,
+        decoder_workspace=0 if cost is None else cost.workspace,
         activation=_activation(blank),
     )
 

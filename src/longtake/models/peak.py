@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor
@@ -15,27 +15,34 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
+from longtake.models.passes import convolution_workspace
+
+_CONVOLUTION: Final = torch.ops.aten.convolution.default
+
 
 @final
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of tensors that are made while it is active, as long as they live.
 
-    What was there before, such as weights, is not counted, nor is what kernels need inside.
+    What was there before, such as weights, is not counted, nor is what kernels need inside; but
+    for a CPU's convolutions, of which it is known.
 
     Attributes:
         live: Bytes now.
         peak: The most bytes at once since ``begin``.
+        cpu_peak: The same, with what a CPU's convolutions need inside.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.peak = 0
+        self.cpu_peak = 0
         self._known: set[int] = set()
 
     def begin(self) -> None:
         """Count the peak from what lives now on."""
-        self.peak = self.live
+        self.peak = self.cpu_peak = self.live
 
     @override
     def __torch_dispatch__(
@@ -55,6 +62,10 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.live += storage.nbytes()
                 self.peak = max(self.peak, self.live)
                 weakref.finalize(storage, self._freed, key, storage.nbytes())
+        inside = 0
+        if func is _CONVOLUTION:
+            inside = convolution_workspace(args, result)
+        self.cpu_peak = max(self.cpu_peak, self.live + inside)
         return result
 
     def _freed(self, key: int, size: int) -> None:

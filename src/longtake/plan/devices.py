@@ -38,6 +38,14 @@ class Hardware:
         half_rate: Tokens at which matrix products reach half of ``matmul``: with n tokens they
             run at n / (n + ``half_rate``) of it.
         attention: Operations per second of attention; 0: as ``matmul``.
+        score: Operations that a score of attention is worth besides its products: its exponential.
+        passes: Bytes per second of a layer's operations that are no products; infinite where these
+            are part of what ``matmul`` does not reach of a peak.
+        call: Seconds that an operation takes whatever its size, where the host waits for it.
+        unfolding: Bytes per second of the matrices that a CPU unfolds small convolutions to.
+        half_channels: Channels at which convolutions reach half of ``convolution``.
+        decoder_passes: As ``passes``, of a VAE's.
+        cpu: Whether devices are CPUs: one alone decodes beside its tasks, in a thread.
         node_size: Devices of each node; 0: all are on one.
         node_bandwidth: As ``bandwidth``, between nodes.
         node_latency: As ``latency``, between nodes.
@@ -54,6 +62,13 @@ class Hardware:
     memory_bandwidth: float = math.inf
     half_rate: float = 0.0
     attention: float = 0.0
+    score: float = 0.0
+    passes: float = math.inf
+    call: float = 0.0
+    unfolding: float = math.inf
+    half_channels: float = 0.0
+    decoder_passes: float = math.inf
+    cpu: bool = False
     node_size: int = 0
     node_bandwidth: float = math.inf
     node_latency: float = 0.0

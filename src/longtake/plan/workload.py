@@ -79,6 +79,14 @@ class Workload:
         """Tokens of one latent frame."""
         return self.spec.tokens_per_frame(self.height, self.width)
 
+    @property
+    def decode_seconds(self) -> float:
+        """Seconds that one device takes to decode a latent frame."""
+        flops, hardware = self.flops, self.hardware
+        convolved = (flops.decode + hardware.half_channels * flops.thin) / hardware.convolution
+        unfolded = flops.unfolded / hardware.unfolding
+        return convolved + unfolded + flops.decode_moved / hardware.decoder_passes
+
     def window_tokens(self, frames: int) -> int:
         """Return the tokens that pass through the layers with so many latent frames: text too."""
         return frames * self.tokens_per_frame + self.spec.text_tokens

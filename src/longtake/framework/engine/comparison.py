@@ -170,7 +170,8 @@ def _of_cache(
     deepest = max((layout.mesh.pipe for _, layout in layouts), default=1)
     longest = _Timed(workload, deepest)
     others = {_key(one): _Timed(one, deepest) for one in requests if _key(one) != _key(workload)}
-    played = Played(longest.whole[1].widest, held_frames(workload))
+    tasks = longest.whole[1]
+    played = Played(tasks.widest, held_frames(workload), tasks.widest_later)
     for data, layout in layouts:
         strategy, options = _named(layout, data)
         held = memory.of(workload, layout, starts=starts, played=played)

@@ -47,15 +47,18 @@ class Played:
     Args:
         window: The largest forward.
         frames: Latent frames whose keys and values are held at most.
+        later: The largest forward after the first block has come out.
     """
 
     window: Widest
     frames: int
+    later: Widest | None = None
 
     @classmethod
     def of(cls, workload: Workload) -> Self:
         """Play a workload's schedule."""
-        return cls(rundown(bounded(workload)).widest, held_frames(workload))
+        tasks = rundown(bounded(workload))
+        return cls(tasks.widest, held_frames(workload), tasks.widest_later)
 
 
 @final
@@ -105,6 +108,7 @@ class RunMemory:
                 weights=self._weights(workload, layout, rank, weights) if mesh else 0,
                 kv=int(kept * per_number / workload.item_bytes) + reused,
                 starts=starts,
+                later=known.later,
             )
             if config.offload == "layers" and mesh:
                 whole = self._held(workload, layout, rank, weights)
@@ -166,6 +170,7 @@ class RunMemory:
             decoder=found.decoder // narrower,
             decoder_state=found.decoder_state // narrower,
             decoder_peak=found.decoder_peak // narrower,
+            decoder_workspace=found.decoder_workspace // narrower,
         )
 
     def check(self, workload: Workload, layout: Layout, *, starts: bool = False) -> None:
@@ -261,9 +266,12 @@ class RunMemory:
 
 
 def _largest_first(memory: RankMemory) -> list[tuple[str, int]]:
-    """Return what is held at the fullest moment, in words: computing and decoding take turns."""
-    beside = "activations" if memory.vae_peak > memory.activations else "vae_peak"
-    sizes = [(words, getattr(memory, part)) for part, words in _NAMES.items() if part != beside]
+    """Return what is held at the fullest moment, in words: of a task, or while it decodes."""
+    if memory.beside + memory.vae_peak > memory.activations:
+        memory = replace(memory, activations=memory.beside)
+    else:
+        memory = replace(memory, vae_peak=0)
+    sizes = [(words, getattr(memory, part)) for part, words in _NAMES.items()]
     return sorted((one for one in sizes if one[1]), key=lambda one: -one[1])
 
 

@@ -23,9 +23,13 @@ NUMBERS: Final = (
     "memory_bandwidth",
     "node_bandwidth",
     "node_latency",
+    "call",
+    "unfolding",
+    "half_channels",
+    "decoder_passes",
 )
 """Of every dtype."""
-OF_DTYPES: Final = ("matmul", "attention", "half_rate")
+OF_DTYPES: Final = ("matmul", "attention", "half_rate", "score", "passes")
 """By dtype."""
 
 
@@ -34,7 +38,7 @@ def calibration_text(device: str, facts: Mapping[str, Any], numbers: Mapping[str
 
     Args:
         device: Shown in plans.
-        facts: When and with what it was measured.
+        facts: When and with what it was measured; ``cpu``: whether that was a CPU.
         numbers: ``NUMBERS``, and ``OF_DTYPES`` by the dtype's name, each as (value, source).
     """
     content = {"name": device, "measured": dict(facts), "numbers": numbers}
@@ -58,14 +62,15 @@ def read_calibration(path: Path, dtype: torch.dtype) -> Hardware:
         numbers: dict[str, Any]
         numbers = {name: float(content["numbers"][name][0]) for name in NUMBERS}
         numbers |= {name: float(content["numbers"][name][kind][0]) for name in OF_DTYPES}
-        name = str(content["name"])
+        name, cpu = str(content["name"]), bool(content["measured"]["cpu"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"the profile {path} cannot be read: {error}") from error
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ConfigurationError(
-            f"the profile {path} is no file of longtake calibrate: {error} is missing or no number."
+            f"the profile {path} is no file of longtake calibrate, or of an earlier version, which "
+            f"has to be measured anew: {error} is missing or no number."
         ) from error
     wrong = [name for name, value in numbers.items() if not value >= 0 or math.isnan(value)]
     if wrong:
         raise ConfigurationError(f"the profile {path} has {wrong[0]} {numbers[wrong[0]]:g}.")
-    return Hardware(name=name, **numbers)
+    return Hardware(name=name, cpu=cpu, **numbers)

@@ -38,6 +38,7 @@ class RankMemory:
         text: Text encoders, which are gone before anything else is there.
         start: Encoders of given frames, likewise.
         host: In the host's memory, while the text encoders are read.
+        beside: Activations of tasks that run while the rank decodes; 0 where these take turns.
     """
 
     weights: int
@@ -50,12 +51,13 @@ class RankMemory:
     text: int
     start: int
     host: int
+    beside: int = 0
 
     @property
     def running(self) -> int:
-        """The most while videos are made: a rank computes or decodes."""
+        """The most while videos are made: a rank computes or decodes, or does both at once."""
         held = self.weights + self.kv + self.messages + self.latents + self.vae
-        return held + max(self.activations, self.vae_peak)
+        return held + max(self.activations, self.beside + self.vae_peak)
 
     @property
     def peak(self) -> int:
@@ -73,6 +75,7 @@ def rank_memory(
     weights: int,
     kv: int,
     starts: bool,
+    later: Widest | None = None,
 ) -> RankMemory:
     """Return what a rank holds.
 
@@ -85,11 +88,17 @@ def rank_memory(
         weights: Bytes of the rank's part of the transformer.
         kv: Bytes of what its feature cache holds at most.
         starts: Whether the video goes on from given frames.
+        later: The largest window after the first block has come out; ``None``: there is none.
     """
     output, mesh = rank == layout.output_rank, rank < layout.mesh.size
     decodes = not mesh or (output and not layout.decoders)
     tiles = -(-workload.tiles // (layout.decoders if layout.tiled else 1))
     text = footprint.text if output else 0
+    cpu = workload.hardware.cpu
+    beside = 0
+    if cpu and layout.size == 1 and later is not None:  # decodes in a thread
+        beside = _activations(workload, layout, rank, footprint, later)
+    vae_peak = footprint.decoder_peak + (footprint.decoder_workspace if cpu else 0)
     return RankMemory(
         weights=weights if mesh else 0,
         kv=kv if mesh else 0,
@@ -97,10 +106,11 @@ def rank_memory(
         messages=_messages(workload, layout, rank, window) if mesh else 0,
         latents=_latents(workload) if output else 0,
         vae=footprint.decoder + tiles * footprint.decoder_state if decodes else 0,
-        vae_peak=footprint.decoder_peak if decodes else 0,
+        vae_peak=vae_peak if decodes else 0,
         text=text,
         start=footprint.start if output and starts else 0,
         host=text,
+        beside=beside,
     )
 
 

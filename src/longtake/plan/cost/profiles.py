@@ -147,4 +147,5 @@ def _cpu() -> Hardware:
         launch=1e-3,
         memory=float(psutil.virtual_memory().total),
         hiding=0.0,  # gloo's threads run on the same cores
+        cpu=True,
     )

@@ -80,6 +80,19 @@ class Rundown:
             context=max(len(window.reads) for window in windows),
         )
 
+    @property
+    def widest_later(self) -> Widest | None:
+        """The largest forward after the first block has come out; ``None``: there is none."""
+        first = next((place for place, step in enumerate(self.steps) if step.finished), None)
+        later = {step.shape for step in self.steps[first + 1 :]} if first is not None else set()
+        windows = [self.shapes[shape].window for shape in later]
+        if not windows:
+            return None
+        return Widest(
+            frames=max(len(window.frames) for window in windows),
+            context=max(len(window.reads) for window in windows),
+        )
+
 
 def rundown(workload: Workload) -> Rundown:
     """Walk a finite workload's schedule; any number of layouts can be timed on it.

@@ -42,6 +42,19 @@ def ring_bytes(layout: Layout, workload: Workload, action: Compute) -> float:
     return 2 * len(action.branches) * keys * workload.spec.model_dim * workload.item_bytes
 
 
+def packed_bytes(layout: Layout, workload: Workload) -> float:
+    """Return the bytes that an exchange of heads reads and writes on its rank, per own token.
+
+    Of queries, keys, values and the result: what stays is put into its place, what goes is put
+    into a message, and what comes taken out of one.
+    """
+    ulysses = layout.mesh.ulysses
+    if ulysses == 1:
+        return 0.0
+    times = 1 / ulysses + 2 * (1 - 1 / ulysses)
+    return 4 * times * 2 * workload.spec.model_dim * workload.item_bytes
+
+
 def layer_bytes(layout: Layout, workload: Workload, action: Compute) -> float:
     """Return the bytes that a rank sends to those with which it shares its tokens, per layer."""
     turns = layout.mesh.ring - 1

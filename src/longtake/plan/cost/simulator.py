@@ -10,7 +10,12 @@ from itertools import islice
 from typing import Final, TypeAlias
 
 from longtake.plan.check.replay import Link, replay
-from longtake.plan.cost.sequence import attention_share, exchange_seconds, layer_bytes
+from longtake.plan.cost.sequence import (
+    attention_share,
+    exchange_seconds,
+    layer_bytes,
+    packed_bytes,
+)
 from longtake.plan.cost.timeline import Box
 from longtake.plan.ir.actions import (
     COLLECTED,
@@ -169,7 +174,7 @@ def decode_seconds(layout: Layout, workload: Workload) -> float:
     """Return how long a latent frame takes to decode; of several decode ranks, the slowest."""
     ranks = layout.decoders if layout.tiled else 1
     share = math.ceil(workload.tiles / ranks) / workload.tiles
-    return share * workload.flops.decode / workload.hardware.convolution
+    return share * workload.decode_seconds
 
 
 def compute_seconds(layout: Layout, workload: Workload, action: Compute) -> float:
@@ -190,10 +195,12 @@ def compute_seconds(layout: Layout, workload: Workload, action: Compute) -> floa
     hardware = workload.hardware
     linear = branches * flops.layer * own_queries / hardware.rate(branches * own_queries)
     linear = max(linear, workload.layer_bytes / hardware.memory_bandwidth)
-    attention = branches * flops.attention * queries * keys
+    moved = flops.moved + packed_bytes(layout, workload)
+    passes = branches * own_queries * moved / hardware.passes + flops.calls * hardware.call
+    attention = branches * (flops.attention + flops.scores * hardware.score) * queries * keys
     attention /= hardware.attention or hardware.matmul
     attention *= attention_share(layout, workload.spec.heads)
-    layer = linear + attention + exchange_seconds(layout, workload, action, attention)
+    layer = linear + passes + attention + exchange_seconds(layout, workload, action, attention)
     outside = 0.0
     if action.layers.start == 0:
         outside += flops.embed * action.frames * tokens

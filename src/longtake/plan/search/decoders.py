@@ -159,5 +159,4 @@ def seconds_of(workload: Workload) -> tuple[float, float]:
     for count, forward in zip(tasks.counts, tasks.shapes, strict=True):
         compute = TaskActions(forward, here).own_compute(range(workload.branches))
         denoise += count * compute_seconds(serial, workload, compute)
-    decode = sum(tasks.finished) * workload.flops.decode / workload.hardware.convolution
-    return decode, denoise
+    return sum(tasks.finished) * workload.decode_seconds, denoise

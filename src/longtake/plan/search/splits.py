@@ -165,6 +165,5 @@ class Means:
             embed += count * flops.embed * len(window.frames) * tokens
             head += count * flops.head * own * tokens
         scale = 1 / (len(tasks.steps) * workload.hardware.matmul)
-        decode = flops.decode * sum(tasks.finished)
-        decode /= len(tasks.steps) * workload.hardware.convolution
+        decode = workload.decode_seconds * sum(tasks.finished) / len(tasks.steps)
         return cls(layer * scale, embed * scale, head * scale, decode)

@@ -18,6 +18,7 @@ from longtake.plan.cost.sequence import (
     attention_share,
     exchange_seconds,
     layer_bytes,
+    packed_bytes,
     ring_bytes,
     ulysses_bytes,
 )
@@ -142,6 +143,36 @@ def test_a_stage_takes_its_layers_and_what_it_has_beside_them() -> None:
     assert compute_seconds(SERIAL, JOB, last) == pytest.approx(431.26)
     whole = replace(ACTION, layers=range(6))
     assert compute_seconds(SERIAL, JOB, whole) == pytest.approx(0.5 + 6 * 214.36 + 1.26 + 2.04)
+
+
+def test_what_a_layer_does_besides_products() -> None:
+    slow = replace(SLOW, attention=200.0, score=4.0, passes=10.0, call=0.125)
+    flops = replace(JOB.flops, scores=2.0, moved=5.0, calls=3.0)
+    workload = replace(JOB, hardware=slow, flops=flops)
+    # Linear 5.06 s. Passes: 2 branches x 23 tokens x 5 bytes / 10 = 23 s, 3 calls 0.375 s.
+    # Attention: 13 + 2 scores x 4 operations, 2 x 21 x 23 x 35 / 200 = 169.05 s.
+    middle = replace(ACTION, layers=range(2, 4))
+    layer = 5.06 + 23.0 + 0.375 + 169.05
+    assert compute_seconds(SERIAL, workload, middle) == pytest.approx(0.5 + 2 * layer)
+
+
+def test_ranks_that_share_heads_pack_and_unpack_them() -> None:
+    # 12 of 23 tokens, each with 4 tensors of 32 numbers of 2 bytes: halves of these stay (read and
+    # written once), the others are packed and unpacked.
+    assert packed_bytes(SERIAL, JOB) == 0.0
+    layout = shared(ulysses=2)
+    assert packed_bytes(layout, JOB) == 4 * 1.5 * 2 * 64
+    workload = replace(JOB, hardware=replace(SLOW, passes=10.0))
+    middle = replace(ACTION, layers=range(2, 3))
+    longer = compute_seconds(layout, workload, middle) - compute_seconds(layout, JOB, middle)
+    assert longer == pytest.approx(2 * 12 * 768 / 10)
+
+
+def test_what_a_decoder_does_besides_convolutions() -> None:
+    slow = replace(SLOW, unfolding=4.0, decoder_passes=5.0, half_channels=10.0)
+    flops = replace(JOB.flops, unfolded=8.0, decode_moved=20.0, thin=5.0)
+    assert JOB.decode_seconds == 19 / 50
+    assert replace(JOB, hardware=slow, flops=flops).decode_seconds == (19 + 50) / 50 + 2 + 4
 
 
 def test_ranks_that_share_tokens_take_a_share_and_the_exchange() -> None:

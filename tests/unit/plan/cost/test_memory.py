@@ -15,13 +15,14 @@ from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.workloads import Workloads
 from longtake.models import Placement, open_for_plan
 from longtake.models.footprint import Footprint
-from longtake.plan.cost.memory import rank_memory, reused_bytes
+from longtake.plan.cost.memory import RankMemory, rank_memory, reused_bytes
 from longtake.plan.cost.profiles import profile
 from longtake.plan.cost.rundown import Widest, rundown
 from longtake.plan.cost.simulator import bounded, message_bytes
 from longtake.plan.ir.actions import Kind, Message
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
+from longtake.plan.workload import Workload
 from longtake.schedulers import FifoQueue
 from longtake.strategies import DualParal, ParallelStrategy, SingleDevice
 from longtake.testing.tiny.base import TinyCase
@@ -134,6 +135,38 @@ def test_parts_add_up_by_hand() -> None:
     assert (found[2].weights, found[2].vae, found[2].vae_peak) == (0, 300 + 3 * 40, 60)
     assert found[2].peak == 480
     assert found[1].peak == 900 + 80 + 6 * states + activations
+
+
+def test_a_cpu_alone_decodes_beside_its_tasks() -> None:
+    workload, window = TinyCase().workload, Widest(frames=5, context=0)
+    footprint = replace(FOOTPRINT, decoder_workspace=7)
+
+    def held_by(workload: Workload, layout: Layout, rank: int) -> RankMemory:
+        return rank_memory(
+            workload,
+            layout,
+            rank,
+            footprint,
+            window,
+            weights=900,
+            kv=80,
+            starts=False,
+            later=Widest(frames=3, context=0),
+        )
+
+    cpu = replace(workload, hardware=replace(workload.hardware, cpu=True))
+    gpu = replace(workload, hardware=replace(workload.hardware, cpu=False))
+    serial, group = Layout.serial(4, 2), replace(Layout.serial(4, 2), decoders=1)
+    alone = held_by(cpu, serial, 0)
+    assert alone.vae_peak == 67
+    held = 900 + 80 + alone.latents + alone.vae
+    assert alone.beside * 5 == alone.activations * 3 > 0
+    assert alone.running == held + max(alone.activations, alone.beside + 67)
+    on_gpu = held_by(gpu, serial, 0)
+    assert on_gpu.running == held + max(on_gpu.activations, 60)
+    decoder = held_by(cpu, group, 1)
+    assert on_gpu.beside == decoder.beside == 0
+    assert decoder.running == decoder.vae + 67
 
 
 def test_what_a_decoder_keeps_grows_with_the_picture() -> None:

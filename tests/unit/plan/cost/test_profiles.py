@@ -43,9 +43,16 @@ def test_rates_by_size() -> None:
 
 
 def test_a_calibration_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, size in {"_MANY": 64, "_FEW": 8, "_TOKENS": 64, "_COPIED": 1 << 16}.items():
+    for name, size in {
+        "_MANY": 64,
+        "_FEW": 8,
+        "_TOKENS": 64,
+        "_COPIED": 1 << 16,
+        "_ROWS": 8,
+    }.items():
         monkeypatch.setattr(calibration, name, size)
-    monkeypatch.setattr(calibration, "_PICTURE", (1, 8, 8))
+    for name in ("_PICTURE", "_SMALL_PICTURE"):
+        monkeypatch.setattr(calibration, name, (1, 8, 8))
     found = calibration.calibrate(torch.device("cpu"))
     file = tmp_path / "here.yaml"
     file.write_text(calibration_text(*found), encoding="utf-8")
@@ -53,6 +60,8 @@ def test_a_calibration_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert set(numbers) == {*NUMBERS, *OF_DTYPES}
     assert hardware.matmul == numbers["matmul"]["float32"][0] > 0
     assert hardware.bandwidth == numbers["bandwidth"][0] > 0
+    assert hardware.passes == numbers["passes"]["float32"][0] > 0
+    assert hardware.cpu
     file.write_text("a: 1\n", encoding="utf-8")
-    with pytest.raises(ConfigurationError, match="no file of longtake calibrate"):
+    with pytest.raises(ConfigurationError, match="no file of longtake calibrate, or of an earlier"):
         profile(str(file))
