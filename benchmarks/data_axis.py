@@ -2,12 +2,14 @@
 
     python benchmarks/data_axis.py
 
-Five requests of unequal length on a random-weight Wan (dim 384, 6 layers) in float32, one thread
+Five requests of unequal length on a random-weight Wan (dim 192, 6 layers) in float32, one thread
 per rank: by one device, by 2 replicas of 1 device, and with `--stages 2` by 2 replicas of 2 stages.
 Who makes what is planned from this machine's calibration, one thread, of CPU time. What a core does
 beside others is not in it, so the plan is scaled: by what one device took for all five over what
-was predicted for it. The first comparison is then of the makespans, planned and measured; the
-second of the videos, which must have the bytes of one device, or it ends with an error.
+was predicted for it, in wall and in CPU seconds. Where other work takes the cores, the wall's ratio
+says little, and that of CPU seconds what the plan is worth: a replica of one device does nothing
+but compute. With stages only the wall's is of the plan: stages wait. The videos must have the bytes
+of one device, or it ends with an error.
 
 2 replicas of 1 device need 2 cores that do nothing else; 2 x 2 stages need 4, and on fewer they say
 what the cores are shared for, nothing about the plan. The load is printed.
@@ -38,10 +40,10 @@ from longtake.plan.devices import Hardware
 from longtake.strategies import Communicator, DualParal, ParallelStrategy, SingleDevice
 from longtake.testing.ranks import RankPool
 
-SIZE: Final = Setting(name="data axis", heads=12, vae=16)
+SIZE: Final = Setting(name="data axis", heads=6, vae=8)
 FRAMES: Final = (8, 24, 12, 8, 20)
 """Latent frames of the requests."""
-SIDE: Final = 96
+SIDE: Final = 64
 """Pixels of a picture's side."""
 
 
@@ -51,11 +53,13 @@ class Made:
 
     Args:
         seconds: Until its replica was done, all ranks having begun together.
+        cpu: Of its process, until then.
         whole: Until all were.
         videos: Hashes of the videos that came out here, by request.
     """
 
     seconds: float
+    cpu: float
     whole: float
     videos: dict[int, str]
 
@@ -94,7 +98,7 @@ def make(
     engine.load(videos())
     if ranks > 1:
         communicator.gather("loaded")
-    begun, found = time.perf_counter(), dict[int, str]()
+    begun, cpu, found = time.perf_counter(), time.process_time(), dict[int, str]()
     for request in videos():
         seen = hashlib.blake2b()
         frames = 0
@@ -104,9 +108,9 @@ def make(
                 seen.update(event.frames.numpy().tobytes())
         if frames:
             found[request.index] = seen.hexdigest()
-    seconds = time.perf_counter() - begun
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     engine.leave("")
-    return Made(seconds=seconds, whole=time.perf_counter() - begun, videos=found)
+    return Made(seconds=seconds, cpu=cpu, whole=time.perf_counter() - begun, videos=found)
 
 
 def main() -> None:
@@ -139,25 +143,31 @@ def main() -> None:
     hashes = [{k: v for rank in ranks for k, v in rank.videos.items()} for ranks in all_of(runs)]
     if any(one != hashes[0] for one in hashes):
         raise SystemExit("the videos differ from those of one device")
-    serial = median(one[0].whole for one in runs[1])
     predicted = sum(alone[-1].replicas.seconds)
-    scale = serial / predicted
-    shares = [
-        median(one[number * options.stages].seconds for one in runs[ranks]) for number in (0, 1)
-    ]
-    measured = median(one[0].whole for one in runs[ranks])
-    planned = scale * max(replicas.seconds)
-    rows = [["one device, all five", f"{scale * predicted:.2f}", f"{serial:.2f}", "1 (scaled so)"]]
+    serial = [median(getattr(one[0], kind) for one in runs[1]) for kind in ("whole", "cpu")]
+    rows = []
     for number, share in enumerate(replicas.shares):
-        said = scale * replicas.seconds[number]
+        ranks_of = range(number * options.stages, (number + 1) * options.stages)
+        wall = median(max(one[rank].seconds for rank in ranks_of) for one in runs[ranks])
+        cpu = median(sum(one[rank].cpu for rank in ranks_of) for one in runs[ranks])
         name = f"replica {number}: requests {', '.join(map(str, share))}"
-        rows.append([name, f"{said:.2f}", f"{shares[number]:.2f}", f"{shares[number] / said:.2f}"])
-    rows.append(["makespan", f"{planned:.2f}", f"{measured:.2f}", f"{measured / planned:.2f}"])
-    print(table(["", "planned, s", "measured, s", "ratio"], rows))
+        said = replicas.seconds[number] / predicted
+        rows.append([name, *compared(said * serial[0], wall), *compared(said * serial[1], cpu)])
+    wall = median(one[0].whole for one in runs[ranks])
+    cpu = median(max(rank.cpu for rank in one) for one in runs[ranks])
+    said = max(replicas.seconds) / predicted
+    rows.append(["makespan", *compared(said * serial[0], wall), *compared(said * serial[1], cpu)])
+    rows.insert(0, ["one device, all five", "", f"{serial[0]:.2f}", "", "", f"{serial[1]:.2f}", ""])
+    print(table(["", "wall s, planned", "measured", "x", "CPU s, planned", "measured", "x"], rows))
     print(
-        f"\n{serial / measured:.2f} times as fast as one device; load {os.getloadavg()[0]:.1f}; "
-        f"the videos are those of one device, to the byte"
+        f"\n{serial[0] / wall:.2f} times as fast as one device; load {os.getloadavg()[0]:.1f}; the "
+        f"videos are those of one device, to the byte"
     )
+
+
+def compared(planned: float, measured: float) -> list[str]:
+    """Return a planned figure, the measured one, and how often that is the planned one."""
+    return [f"{planned:.2f}", f"{measured:.2f}", f"{measured / planned:.2f}"]
 
 
 def all_of(runs: dict[int, list[list[Made]]]) -> list[list[Made]]:

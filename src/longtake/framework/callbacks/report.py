@@ -248,7 +248,7 @@ class ReportWriter(VideoHooks):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Write and print what was made until the error."""
-        owns_output = bool(self._requests)
+        owns_output = bool(self._requests) or self._replica == 0
         before_any = trainer.is_global_zero and not (self._folder.path / REPORT).exists()
         if not (owns_output or before_any):
             return  # every rank hears of the error; one of them reports it
