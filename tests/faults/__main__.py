@@ -1,10 +1,10 @@
 """Kill table: ``python -m tests.faults --points 1000`` kills runs and prints what became of them.
 
-Kill points are spread evenly over a run, at seeded moments, from its first instruction to its
-last: loading, denoising, snapshots, decoding, writing, finishing. A run is killed several times,
-all its ranks or one of them, goes on with another number of ranks each time, and is at last left
-alone: then its latents and videos must be those of an undisturbed run, byte by byte, and nothing
-else may be left.
+Kill points are spread evenly over a run's processor time (with ``--real`` over its seconds), at
+seeded moments, from its first instruction to its last: loading, denoising, snapshots, decoding,
+writing, finishing. A run is killed several times, all its ranks or one of them, goes on with
+another number of ranks each time, and is at last left alone: then its latents and videos must be
+those of an undisturbed run, byte by byte, and nothing else may be left.
 
 Most runs are forked from a server that has imported everything, one process per rank as torchrun
 would start it; with ``--real`` the command is started as a user does, and one of its processes
@@ -45,7 +45,7 @@ class Case:
     Args:
         method: What is run.
         faults: Of each process: the number of ranks, which one is killed, and when, as a share of
-            an undisturbed run's time.
+            an undisturbed run's seconds, by the clock that the run is killed by.
         last: Ranks of the process that is left alone.
     """
 
@@ -86,7 +86,10 @@ def main() -> int:
                 (ranks, Fault(share * whole.seconds, rank=rank))
                 for ranks, rank, share in case.faults
             ]
-            outcome = struck_run(model, case.method, out, whole, faults, case.last, run=run)
+            try:
+                outcome = struck_run(model, case.method, out, whole, faults, case.last, run=run)
+            except AssertionError as error:  # it hangs, or has left something
+                outcome = Outcome(len(faults), 1, False, (), str(error))
             table.add(number, case.method, outcome)
 
         with ThreadPoolExecutor(given.workers) as pool:

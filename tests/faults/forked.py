@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 from unittest import mock
 
+import psutil
 import torch
 
 from longtake.framework.engine.memory import RunMemory
@@ -35,6 +36,8 @@ PATIENCE: Final = 120.0
 """Seconds after which a run hangs."""
 LOOK: Final = 0.05
 """Seconds after which it is looked how a run is doing."""
+LISTENS: Final = "0A"
+"""What the system calls a socket that waits for connections."""
 GRACE: Final = 5.0
 """Seconds after which the others of a dead rank are killed, as torchrun's agent does it: they may
 still wait for it to come."""
@@ -45,7 +48,8 @@ class Fault:
     """What befalls a run.
 
     Args:
-        after: Seconds from its start.
+        after: Seconds from its start: of the processor, and of the first rank's, so that it is the
+            same moment on a busy machine.
         signal: What is sent.
         rank: To which rank; ``None``: to all.
         said: What the run must have said before.
@@ -70,7 +74,7 @@ class Ended:
     Args:
         statuses: Of each rank: an exit status, or minus the signal that killed it.
         said: What all ranks wrote to stderr.
-        seconds: How long it took.
+        seconds: How long it took, by the clock of ``Fault.after``.
         struck: Whether the fault came before the end.
     """
 
@@ -119,17 +123,17 @@ def run_forked(
     ]
     for child in children:
         child.start()
-    bereft: float | None = None
+    bereft, busy = None, 0.0
     while alive := [child for child in children if child.exitcode is None]:
-        until = LOOK if fault is None or struck else fault.after - (time.monotonic() - start)
+        until = LOOK if fault is None or struck else (fault.after - busy) / 2
         connection.wait([child.sentinel for child in alive], min(LOOK, max(0.002, until)))
-        seconds = time.monotonic() - start
+        seconds, busy = time.monotonic() - start, max(busy, _busy(children[0].pid))
         if bereft is None and any(child.exitcode for child in children):
             bereft = seconds
         if bereft is not None and seconds > bereft + GRACE:
             for child in alive:
                 child.kill()
-        if fault is not None and not struck and seconds > fault.after and fault.said in said(log):
+        if fault is not None and not struck and busy > fault.after and fault.said in said(log):
             struck = True
             targets = children if fault.rank is None else [children[fault.rank]]
             _strike([child for child in targets if child.exitcode is None], fault)
@@ -137,18 +141,26 @@ def run_forked(
             for child in alive:
                 child.kill()
             raise AssertionError(f"{len(alive)} of {ranks} ranks hang: {said(log)}")
-    seconds = time.monotonic() - start
     statuses = tuple(child.exitcode or 0 for child in children)
     _check_left(port, scratch)
-    return Ended(statuses, said(log), seconds, struck)
+    return Ended(statuses, said(log), busy, struck)
+
+
+def _busy(process: int | None) -> float:
+    """Return the processor seconds of a process so far; 0 where it has ended."""
+    try:
+        times = psutil.Process(process).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _check_left(port: int, scratch: Path) -> None:
     """See that a run has left no socket that listens, and no temporary file."""
-    with socket.socket() as again:
-        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        again.bind(("127.0.0.1", port))
-        again.listen()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state = line.split()[:4]
+        listens = state == LISTENS and int(local.rpartition(":")[2], 16) == port
+        assert not listens, f"something still listens at port {port}"
     left = sorted(path.name for path in scratch.rglob("*"))
     assert not left, f"temporary files are left: {left}"
 
