@@ -29,7 +29,7 @@ test-kernels: install  ## Run the tests that compare bits under other kernels, w
 	$(BIN)/python tools/test_kernels.py $(K)
 
 check: lint  ## Before every commit: style, types, and the quick unit tests
-	$(BIN)/python -m pytest -q $(T)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(T)
 
 wheel-check: install  ## Build sdist and wheel, and make a video with the wheel alone
 	$(BIN)/python tools/wheel_check.py
