@@ -102,7 +102,7 @@ def attend_squares(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
     """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     if q.is_cuda:
-        out: Tensor = _flex()(q, k, v, block_mask=_block_mask(seen))
+        out: Tensor = _flex()(q, k, v, block_mask=block_mask(seen))
         return out.transpose(1, 2)
     parts = []
     for square in range(seen.shape[2]):
@@ -114,16 +114,21 @@ def attend_squares(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
 
 @cache
 def _flex() -> Callable[..., Any]:
-    """Return flex attention, compiled: as it is it would look at no blocks."""
-    return torch.compile(flex_attention, dynamic=False)
+    """Return flex attention, compiled: as it is it would make a matrix of all scores."""
+    return torch.compile(flex_attention)
 
 
-def _block_mask(seen: Tensor) -> BlockMask:
+def block_mask(seen: Tensor) -> BlockMask:
     """Return what flex attention skips squares by."""
     counts = seen.sum(-1).to(torch.int32)
     order = seen.int().argsort(dim=-1, descending=True, stable=True).to(torch.int32)
     none = torch.zeros_like(counts)  # of no square is a part seen
-    return BlockMask.from_kv_blocks(none, order, counts, order, BLOCK_SIZE=_SQUARE)
+
+    def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return seen[row, head, query // _SQUARE, key // _SQUARE]
+
+    # Compiled code skips by the squares alone; what is not compiled looks at no squares, but asks.
+    return BlockMask.from_kv_blocks(none, order, counts, order, BLOCK_SIZE=_SQUARE, mask_mod=sees)
 
 
 def _close(ones: Sequence[int], others: Sequence[int], reach: int) -> Tensor:

@@ -18,6 +18,7 @@ from diffusers import (
 from diffusers.models.transformers import transformer_kandinsky
 from tests.unit.models.kandinsky5.exact import exact_kandinsky5
 from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
 
 from longtake.errors import ConfigurationError, ModelError
 from longtake.framework import PromptAt, Request
@@ -35,7 +36,7 @@ from longtake.models import (
 )
 from longtake.models.kandinsky5 import Kandinsky5Family, Kandinsky5Rotary
 from longtake.models.kandinsky5.decoder import EvenedDecoder, evened
-from longtake.models.kandinsky5.nabla import Nabla, attend_squares
+from longtake.models.kandinsky5.nabla import Nabla, attend_squares, block_mask
 from longtake.plan.check.layouts import check_layout
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Mesh
@@ -171,6 +172,21 @@ def test_nabla_sees_what_diffusers_does() -> None:
     assert torch.equal(seen, theirs)
     assert 0.2 < float(seen.float().mean()) < 0.8
     assert not torch.equal(seen[:, 0], seen[:, 1])
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_what_flex_attention_is_told_is_what_is_seen() -> None:
+    """The squares that compiled code skips by, and what is asked where nothing is compiled."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 64 * 4, 2, 16, generator=generator) for _ in range(3))
+    seen = torch.rand(1, 2, 4, 4, generator=generator) < 0.4
+    seen[..., 0] = True
+    mask = block_mask(seen)
+    assert torch.equal(mask.to_dense().bool(), seen)
+    heads_first = [x.transpose(1, 2) for x in (q, k, v)]
+    found = flex_attention(heads_first[0], heads_first[1], heads_first[2], block_mask=mask)
+    assert isinstance(found, Tensor)
+    assert torch.allclose(found.transpose(1, 2), attend_squares(q, k, v, seen), atol=1e-5)
 
 
 def test_a_ring_is_refused_where_keys_are_chosen() -> None:
