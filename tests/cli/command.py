@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import av
 import pytest
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from longtake.framework.main import main
 from tests.cli.forked import Forked
@@ -90,13 +90,16 @@ def ranks(
     Returns:
         The first status that is not 0, and what all ranks have said, one after the other.
     """
+    # Kept here, as torchrun keeps it, and so on a port that nobody else can take meanwhile.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     told = {
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "GROUP_RANK": "0",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
+        "MASTER_PORT": str(store.port),
         "TORCHELASTIC_RUN_ID": "tests",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
     }
     running = [
         start(
@@ -110,14 +113,6 @@ def ranks(
     statuses = [process.wait() for process in running]
     status = next((status for status in statuses if status), 0)
     return subprocess.CompletedProcess([], status, *map("".join, zip(*said, strict=True)))
-
-
-def free_port() -> int:
-    """Return a port of this machine's loopback that nothing uses."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def run(

@@ -37,6 +37,8 @@ USED_LATER: Final = (
     "transformers.models.umt5.modeling_umt5",
 )
 """Modules that runs import by themselves."""
+_RANK: Final = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Where Lightning takes a process's rank from when it is imported."""
 _NUMBER: Final = struct.Struct("i")
 
 
@@ -260,6 +262,11 @@ def _settle(request: int, paths: Sequence[str]) -> None:
     importlib.invalidate_caches()
     entry = importlib.import_module("longtake.__main__")
     sys.argv = [str(entry.__file__), *asked["args"]]
+    rank = next(filter(None, map(os.environ.get, _RANK)), "0")
+    if rank.isdigit():  # else it is refused by ``main``
+        importlib.import_module("lightning_utilities.core.rank_zero").rank_zero_only.rank = int(
+            rank
+        )
     sys.modules["__main__"].__spec__ = entry.__spec__  # by which it starts copies of itself
     sys.stdout.reconfigure(line_buffering=False)  # type: ignore[union-attr]
 
