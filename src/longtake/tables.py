@@ -13,6 +13,8 @@ from rich.table import Table
 Cell: TypeAlias = int | float | str | bool | None
 Format: TypeAlias = Literal["table", "json"]
 """``table``: for people, on a terminal and in a pipe; ``json``: for programs."""
+ListFormat: TypeAlias = Literal["table", "json", "lines"]
+"""The same, and ``key=value`` lines, which shells split at spaces."""
 
 _PIPE: Final = 160
 """Columns of a table that no terminal shows."""
@@ -27,7 +29,7 @@ def show_rows(title: str, rows: Sequence[Mapping[str, Cell]], format_: Format = 
         format_: Of what is printed.
     """
     if format_ == "json":
-        sys.stdout.write(json.dumps([dict(row) for row in rows], indent=2) + "\n")
+        show_json(rows)
         return
     table = Table(title=title)
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -38,7 +40,17 @@ def show_rows(title: str, rows: Sequence[Mapping[str, Cell]], format_: Format = 
         )
     for row in rows:
         table.add_row(*(_shown(row.get(name)) for name in columns))
-    Console(width=None if sys.stdout.isatty() else _PIPE).print(table)
+    console().print(table)
+
+
+def console() -> Console:
+    """Return what prints tables: as wide as the terminal, or wide enough in a pipe."""
+    return Console(width=None if sys.stdout.isatty() else _PIPE)
+
+
+def show_json(rows: Sequence[Mapping[str, Cell]]) -> None:
+    """Print rows for programs."""
+    sys.stdout.write(json.dumps([dict(row) for row in rows], indent=2) + "\n")
 
 
 def _shown(value: Cell) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ class Silent(BlockScheduler):
 
 def test_every_scheduler_is_listed_with_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["methods"])
+        main(["methods", "--format=lines"])
     assert ended.value.code == 0
     rows = [
         dict(pair.split("=", 1) for pair in shlex.split(line))
@@ -82,6 +83,13 @@ def test_a_terminal_gets_a_table(
     known = Method(scheduler=Autoregressive, card=Autoregressive.cards[0], cost=cost)
     show([known, Method(scheduler=Silent)])
     shown = capsys.readouterr().out
+    show([known], "json")
+    [row] = json.loads(capsys.readouterr().out)
+    assert (row["scheduler"], row["cache"], row["frames_held"]) == (
+        "Autoregressive",
+        "RollingKV",
+        21,
+    )
     for words in (
         "Autoregressive, RollingKV, Independent",
         "5.0 passes per frame, each seeing 20",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
 from dataclasses import replace
@@ -20,7 +21,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 def listed(capsys: pytest.CaptureFixture[str]) -> list[str]:
     with pytest.raises(SystemExit) as ended:
-        main(["models"])
+        main(["models", "--format=lines"])
     assert ended.value.code == 0
     return capsys.readouterr().out.splitlines()
 
@@ -112,10 +113,11 @@ def test_a_plug_in_that_says_nothing_is_listed_too() -> None:
     ]
 
 
-def test_a_terminal_gets_a_table(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("terminal", [True, False])
+def test_people_get_a_table(
+    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     own = Defaults(guidance_scale=4.0, guidance_scale_2=3.0, flow_shift=8.0)
     card = ModelCard(pipeline="SketchPipeline", guidance="embedded", start="always", defaults=own)
     show([replace(card, licence="my-terms")])
@@ -128,6 +130,9 @@ def test_a_terminal_gets_a_table(
     assert "keyframes, continue" in shown
     assert "embedded" in shown
     assert "cfg" not in shown, "there is but one branch"
+    show([card], "json")
+    [row] = json.loads(capsys.readouterr().out)
+    assert (row["pipeline"], row["guidance_scale"], row["licence"]) == ("SketchPipeline", 4.0, None)
 
 
 def test_it_takes_no_model(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,7 @@ from longtake.ready_configs import show_configs
 from longtake.strategies import ParallelStrategy, SingleDevice
 from longtake.strategies.automatic import Automatic
 from longtake.strategies.from_plan import FromPlan
-from longtake.tables import Format
+from longtake.tables import Format, ListFormat
 from longtake.threads import brief_spins
 
 _CALLBACKS: Final = list[pl.Callback] | pl.Callback | None
@@ -385,9 +385,13 @@ class InferenceTrainer(pl.Trainer):
             show_converted(file, convert(file, output, key))
 
     @staticmethod
-    def models() -> None:
-        """List the models that can be run, plug-ins included, and what each takes."""
-        show_models(cards())
+    def models(format: ListFormat = "table") -> None:
+        """List the models that can be run, plug-ins included, and what each takes.
+
+        Args:
+            format: Of the list: a table, JSON for programs, or key=value lines.
+        """
+        show_models(cards(), format)
 
     @staticmethod
     def configs(format: Format = "table") -> None:
@@ -399,9 +403,13 @@ class InferenceTrainer(pl.Trainer):
         show_configs(format)
 
     @staticmethod
-    def methods() -> None:
-        """List the methods that can be run, plug-ins included: what each is for and costs."""
-        show_methods(list(every_method()))
+    def methods(format: ListFormat = "table") -> None:
+        """List the methods that can be run, plug-ins included: what each is for and costs.
+
+        Args:
+            format: Of the list: a table, JSON for programs, or key=value lines.
+        """
+        show_methods(list(every_method()), format)
 
     @staticmethod
     def verify(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
 from rich.table import Table
 
 import longtake.schedulers
@@ -20,6 +19,7 @@ from longtake.models.trust import plugins_allowed
 from longtake.plan.cost.methods import MethodCost, method_cost
 from longtake.plugins import plug_ins
 from longtake.schedulers import BlockScheduler, MethodCard
+from longtake.tables import ListFormat, console, show_json
 
 Row: TypeAlias = dict[str, Value]
 """A line of the table: value by column."""
@@ -79,9 +79,17 @@ def cost_of(card: MethodCard) -> MethodCost:
     return method_cost(scheduler, cache, card.steps, card.latent_frames)
 
 
-def show(found: Sequence[Method]) -> None:
-    """Print methods to stdout: as a table on a terminal, as ``key=value`` lines elsewhere."""
-    if not sys.stdout.isatty():
+def show(found: Sequence[Method], format_: ListFormat = "table") -> None:
+    """Print methods to stdout.
+
+    Args:
+        found: Which ones.
+        format_: Of what is printed.
+    """
+    if format_ == "json":
+        show_json([row_of(method) for method in found])
+        return
+    if format_ == "lines":
         for line in lines_of(found):
             sys.stdout.write(line + "\n")
         return
@@ -90,7 +98,7 @@ def show(found: Sequence[Method]) -> None:
         table.add_column(title, overflow="fold")
     for method in found:
         table.add_row(*_cells(method))
-    Console().print(table)
+    console().print(table)
 
 
 def lines_of(found: Sequence[Method]) -> Iterator[str]:

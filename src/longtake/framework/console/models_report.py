@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import TypeAlias
 
-from rich.console import Console
 from rich.table import Table
 
 from longtake.framework.console.lines import Value, line_of
 from longtake.models import Defaults, ModelCard, registered
+from longtake.tables import ListFormat, console, show_json
 
 Row: TypeAlias = dict[str, Value]
 """A line of the table: value by column."""
@@ -36,9 +36,17 @@ def cards() -> list[ModelCard]:
     return found
 
 
-def show(models: Sequence[ModelCard]) -> None:
-    """Print models to stdout: as a table on a terminal, as ``key=value`` lines elsewhere."""
-    if not sys.stdout.isatty():
+def show(models: Sequence[ModelCard], format_: ListFormat = "table") -> None:
+    """Print models to stdout.
+
+    Args:
+        models: Which ones.
+        format_: Of what is printed.
+    """
+    if format_ == "json":
+        show_json([row_of(card) for card in models])
+        return
+    if format_ == "lines":
         for line in lines_of(models):
             sys.stdout.write(line + "\n")
         return
@@ -53,7 +61,7 @@ def show(models: Sequence[ModelCard]) -> None:
         about = [card.model or "unknown", card.pipeline, licence, *_defaults(card.defaults)]
         names = "\n".join([*about, *_given_frames(card), *card.examples])
         table.add_row(names, *(_cell(row[name]) for name in _COLUMNS))
-    Console().print(table)
+    console().print(table)
 
 
 def lines_of(models: Sequence[ModelCard]) -> Iterator[str]:

@@ -260,7 +260,7 @@ def test_cooperation_that_is_refused(mesh: Mesh, changes: dict[str, int], said: 
     assert with_co_attention(good, text_in_attention=False).aco
     with pytest.raises(ConfigurationError, match="text is inside"):
         with_co_attention(good, text_in_attention=True)
-    with pytest.raises(ConfigurationError, match="in groups of tokens"):
+    with pytest.raises(ConfigurationError, match="do not attend to all"):
         with_co_attention(good, text_in_attention=False, sparse=True)
 
 
