@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 
+from longtake.errors import ConfigurationError
 from longtake.framework import Engine, FramesDecoded, GenerationConfig, PromptAt, Request
+from longtake.framework.engine import shared_folder
 from longtake.schedulers import FifoQueue
 from longtake.strategies import (
     Communicator,
@@ -104,3 +107,25 @@ def test_tokens_are_shared_within_a_replica(config: GenerationConfig, serial: li
         mine = found[0 if index == 1 else 2][0][index]
         assert torch.equal(mine, alone[0][0][index]), "the bytes of one such mesh"
         assert (mine.float() - video.float()).abs().max() <= 1, "rounding, in 255 steps"
+
+
+def seen(communicator: Communicator, folders: Sequence[Path]) -> str:
+    """Look for rank 0's folder in this rank's own; return what is refused."""
+    with mock.patch.object(shared_folder, "_PATIENCE", 0.0):
+        try:
+            shared_folder.check_shared(folders[communicator.rank], communicator, sees=True)
+        except ConfigurationError as error:
+            return str(error)
+    return ""
+
+
+def test_a_folder_that_another_machine_does_not_see_is_refused(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    assert rank_pool(2).run(seen, [here, here]) == ["", ""]
+    assert not list(here.iterdir())
+    refused, other = rank_pool(2).run(seen, [here, there])
+    assert "each replica writes its own videos, but rank 1 does not see the run's folder" in refused
+    assert "set trainer.strategy.data to 1" in refused
+    assert other == ""
