@@ -206,7 +206,7 @@ def tables(every: Mapping[Model, Mapping[tuple[int, int], Fit]]) -> Iterator[str
         yield ""
         yield f"### Wan 2.1 {model.name.upper()}, {model.size}, {model.way}"
         yield ""
-        yield "| GPUs | options of `model:` | layout | a minute | first frames | peak | host |"
+        yield "| GPUs | options of `model:` | layout | a minute of video | first frames | peak | host |"
         yield "| --- | --- | --- | --- | --- | --- | --- |"
         for gb in GPUS:
             for devices in DEVICES:
