@@ -206,7 +206,8 @@ def tables(every: Mapping[Model, Mapping[tuple[int, int], Fit]]) -> Iterator[str
         yield ""
         yield f"### Wan 2.1 {model.name.upper()}, {model.size}, {model.way}"
         yield ""
-        yield "| GPUs | options of `model:` | layout | a minute of video | first frames | peak | host |"
+        titles = ("GPUs", "options of `model:`", "layout", "a minute of video", "first frames")
+        yield f"| {' | '.join((*titles, 'peak', 'host'))} |"
         yield "| --- | --- | --- | --- | --- | --- | --- |"
         for gb in GPUS:
             for devices in DEVICES:
