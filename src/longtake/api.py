@@ -63,8 +63,8 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "longtake.reuse": "LayerReuse ReuseStep AccumulatedChange FirstBlockCache",
     },
     "Strategies": {
-        "longtake.strategies": "ParallelStrategy PlannedStrategy SingleDevice DualParal "
-        "SequenceParallel Layout Mesh Axis Workload Denoising Progress BlockQueue "
+        "longtake.strategies": "ParallelStrategy PlannedStrategy StrategyCard SingleDevice "
+        "DualParal SequenceParallel Layout Mesh Axis Workload Denoising Progress BlockQueue "
         "GuidedBlocks TaskForward Communicator",
         "longtake.plan.ir.actions": "Action",
         "longtake.plan.ir.rank_role": "RankRole",

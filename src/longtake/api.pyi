@@ -212,6 +212,7 @@ from longtake.strategies import (
     Progress as Progress,
     SequenceParallel as SequenceParallel,
     SingleDevice as SingleDevice,
+    StrategyCard as StrategyCard,
     TaskDone as TaskDone,
     TaskForward as TaskForward,
     Workload as Workload,

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "models": "List the models that can be run, plug-ins included, and what each takes.",
     "configs": "List the ready configurations for --config NAME: what each makes and needs.",
     "methods": "List the methods that can be run, plug-ins included: what each is for and costs.",
+    "strategies": "List the strategies that runs on several devices can have: what each divides.",
     "convert": "Write a PyTorch checkpoint as safetensors, which longtake reads.",
     "doctor": "Say what this machine has and what works on it, for a report of a bug.",
     "calibrate": "Measure this machine, in less than two minutes: longtake plan --profile FILE.",

@@ -15,9 +15,9 @@ from longtake.errors import ConfigurationError
 CONTRACT_VERSION: Final = 1
 """Version of the contracts in ``longtake.api``; goes up where a plug-in has to be changed."""
 
-Kind: TypeAlias = Literal["models", "schedulers"]
-"""``models``: modules, importing which registers families; ``schedulers``: classes, to be listed
-by ``longtake methods``."""
+Kind: TypeAlias = Literal["models", "schedulers", "strategies"]
+"""``models``: modules, importing which registers families; the others: classes, to be listed by
+``longtake methods`` and ``longtake strategies``."""
 
 
 def plug_ins(kind: Kind) -> list[Any]:

@@ -13,9 +13,9 @@ from rich.table import Table
 Cell: TypeAlias = int | float | str | bool | None
 Format: TypeAlias = Literal["table", "json"]
 """``table``: for people, on a terminal and in a pipe; ``json``: for programs."""
-ListFormat: TypeAlias = Literal["table", "json", "lines"]
-"""The same, and ``key=value`` lines, which shells split at spaces."""
 
+_SMALL: Final = 1.0
+"""Numbers below it are shown with two digits that say something."""
 _PIPE: Final = 160
 """Columns of a table that no terminal shows."""
 
@@ -29,28 +29,43 @@ def show_rows(title: str, rows: Sequence[Mapping[str, Cell]], format_: Format = 
         format_: Of what is printed.
     """
     if format_ == "json":
-        show_json(rows)
+        write_json([dict(row) for row in rows])
         return
     table = Table(title=title)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     for name in columns:
         numeric = all(isinstance(row.get(name), int | float | None) for row in rows)
-        table.add_column(
-            name.replace("_", " "), justify="right" if numeric else "left", overflow="fold"
-        )
+        table.add_column(title_of(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_shown(row.get(name)) for name in columns))
     console().print(table)
 
 
+def show_record(title: str, record: Mapping[str, Cell]) -> None:
+    """Print one row as a table of names and values, what is not known left out."""
+    table = Table(title=title, show_header=False)
+    for name, value in record.items():
+        if value is not None:
+            table.add_row(title_of(name), _shown(value))
+    console().print(table)
+
+
+def write_json(found: object) -> None:
+    """Print what a program reads."""
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+
+
 def console() -> Console:
-    """Return what prints tables: as wide as the terminal, or wide enough in a pipe."""
+    """Return a console as wide as the terminal, or wide enough in a pipe."""
     return Console(width=None if sys.stdout.isatty() else _PIPE)
 
 
-def show_json(rows: Sequence[Mapping[str, Cell]]) -> None:
-    """Print rows for programs."""
-    sys.stdout.write(json.dumps([dict(row) for row in rows], indent=2) + "\n")
+def title_of(name: str) -> str:
+    """Return a column's name as people read it: ``peak_gb`` is ``peak, GB``."""
+    for ending, unit in (("_percent", ", %"), ("_gb", ", GB"), ("_mb", ", MB")):
+        if name.endswith(ending):
+            name = name.removesuffix(ending) + unit
+    return name.replace("_", " ")
 
 
 def _shown(value: Cell) -> str:
@@ -60,7 +75,7 @@ def _shown(value: Cell) -> str:
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:,.1f}"
+            return f"{value:,.1f}" if abs(value) >= _SMALL or not value else f"{value:.2g}"
         case int():
             return f"{value:,}"
     return value

@@ -28,7 +28,7 @@ def test_a_ready_configuration_is_planned_by_its_name(tmp_path: Path, name: str,
     variables = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}
     done = run(command, tmp_path, variables)
     assert done.returncode == 0, done.stderr
-    assert "model=Wan-AI/Wan2.1-T2V-1.3B-Diffusers" in done.stdout
+    assert "Wan-AI/Wan2.1-T2V-1.3B-Diffusers" in done.stdout
     assert "the plan is made from its structure" in done.stderr
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
 
@@ -104,7 +105,6 @@ def test_classes_of_ones_own_come_by_their_class_paths(config: Path, tmp_path: P
         ),
         ("guidance", "ClassifierFreeGuidanc", "the nearest is ClassifierFreeGuidance"),
         ("guidance", "EmbeddedGuidance", "this model is not told a scale"),
-        ("reuse", "FirstBlockCache", "but NextBlockKV keeps those of task"),
         (
             "reuse",
             "{class_path: FirstBlockCache, init_args: {threshold: -1}}",
@@ -147,7 +147,8 @@ def test_further_forwards_are_planned(config: Path, capsys: pytest.CaptureFixtur
     choice = "{class_path: SkipLayerGuidance, init_args: {layers: [1, 2]}}"
     own = f"  steps: 3\n  guidance: {choice}\n"
     config.write_text(config.read_text().replace("  steps: 3\n", own))
-    planned = run_here(capsys, "plan", "--config", config)
+    planned = run_here(capsys, "plan", "--config", config, "--format", "json")
     assert planned.returncode == 0, planned.stderr
-    assert "branches=0,1,2 " in planned.stdout
-    assert " guidance=SkipLayerGuidance " in planned.stdout
+    plan = json.loads(planned.stdout)
+    assert [rank["branches"] for rank in plan["ranks"]] == ["0,1,2"]
+    assert plan["settings"]["guidance"] == "SkipLayerGuidance"

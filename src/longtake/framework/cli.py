@@ -66,7 +66,7 @@ from longtake.plan.cost.profiles import match_name
 PLANNED_FOR = "H100"
 """The profile of plans for GPUs that are not here, where none is named."""
 LORA = "--model.lora"
-ALONE = ("models", "configs", "methods", "convert", "doctor", "calibrate", "verify")
+ALONE = ("models", "configs", "methods", "strategies", "convert", "doctor", "calibrate", "verify")
 """Commands that take no model, no data and no devices."""
 
 

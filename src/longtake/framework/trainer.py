@@ -35,6 +35,8 @@ from longtake.framework.console.models_report import show as show_models
 from longtake.framework.console.plan_files import open_plan, save_plan
 from longtake.framework.console.plan_report import notes_of, report_of, show
 from longtake.framework.console.quiet import quietly
+from longtake.framework.console.strategies_report import show as show_strategies
+from longtake.framework.console.strategies_report import strategies as every_strategy
 from longtake.framework.console.verify_report import show as show_verdict
 from longtake.framework.data import PromptData
 from longtake.framework.engine.chosen_layout import ChosenLayout
@@ -63,7 +65,7 @@ from longtake.ready_configs import show_configs
 from longtake.strategies import ParallelStrategy, SingleDevice
 from longtake.strategies.automatic import Automatic
 from longtake.strategies.from_plan import FromPlan
-from longtake.tables import Format, ListFormat
+from longtake.tables import Format
 from longtake.threads import brief_spins
 
 _CALLBACKS: Final = list[pl.Callback] | pl.Callback | None
@@ -311,7 +313,7 @@ class InferenceTrainer(pl.Trainer):
                 with ``longtake predict --plan FILE``.
             compare: Print what every strategy, mesh and feature cache would take on as many
                 devices, why the others cannot be, and which one to run.
-            format: Of what compare prints: tables, or JSON for programs.
+            format: Of what is printed: tables, or JSON for programs.
             save: File for the configuration that compare recommends, ready to run.
         """
         if save is not None and not compare:
@@ -335,7 +337,7 @@ class InferenceTrainer(pl.Trainer):
         chosen.check(requests)
         if actions is not None:
             save_plan(actions, chosen.layout, chosen.workload, strategy.actions)
-        show(report_of(chosen, longest(requests)))
+        show(report_of(chosen, longest(requests)), format)
 
     def _compare(
         self, chosen: ChosenLayout, requests: Sequence[Request], format_: Format, save: Path | None
@@ -385,11 +387,11 @@ class InferenceTrainer(pl.Trainer):
             show_converted(file, convert(file, output, key))
 
     @staticmethod
-    def models(format: ListFormat = "table") -> None:
+    def models(format: Format = "table") -> None:
         """List the models that can be run, plug-ins included, and what each takes.
 
         Args:
-            format: Of the list: a table, JSON for programs, or key=value lines.
+            format: Of the list: a table, or JSON for programs.
         """
         show_models(cards(), format)
 
@@ -403,13 +405,22 @@ class InferenceTrainer(pl.Trainer):
         show_configs(format)
 
     @staticmethod
-    def methods(format: ListFormat = "table") -> None:
+    def methods(format: Format = "table") -> None:
         """List the methods that can be run, plug-ins included: what each is for and costs.
 
         Args:
-            format: Of the list: a table, JSON for programs, or key=value lines.
+            format: Of the list: a table, or JSON for programs.
         """
         show_methods(list(every_method()), format)
+
+    @staticmethod
+    def strategies(format: Format = "table") -> None:
+        """List the strategies that runs on several devices can have: what each divides.
+
+        Args:
+            format: Of the list: a table, or JSON for programs.
+        """
+        show_strategies(every_strategy(), format)
 
     @staticmethod
     def verify(

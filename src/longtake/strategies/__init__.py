@@ -5,6 +5,7 @@ from longtake.plan.layout import Layout
 from longtake.plan.mesh import Axis, Mesh
 from longtake.plan.workload import Workload
 from longtake.strategies.base import ParallelStrategy
+from longtake.strategies.card import StrategyCard
 from longtake.strategies.dual_paral import DualParal
 from longtake.strategies.planned import PlannedStrategy
 from longtake.strategies.runtime.block_queue import BlockQueue
@@ -36,6 +37,7 @@ __all__ = [
     "Progress",
     "SequenceParallel",
     "SingleDevice",
+    "StrategyCard",
     "TaskDone",
     "TaskForward",
     "Workload",

@@ -14,6 +14,7 @@ from longtake.plan.layout import Layout
 from longtake.plan.search.in_flight import of_workload
 from longtake.plan.workload import Workload
 from longtake.strategies.base import ParallelStrategy
+from longtake.strategies.card import StrategyCard
 from longtake.strategies.dual_paral import DualParal, ring_schedule
 from longtake.strategies.planned import PlannedStrategy
 from longtake.strategies.sequence_parallel import SequenceParallel
@@ -35,6 +36,12 @@ class Automatic(ParallelStrategy):
             weighs.
     """
 
+    card = StrategyCard(
+        splits="what the method suggests",
+        purpose="what is taken where no strategy is given: DualParal where two tasks can be under "
+        "way at once, SequenceParallel elsewhere",
+        video="as that of the one taken",
+    )
     decode_devices: int | Literal["auto"] = "auto"
 
     def __init__(self, data: int | Literal["auto"] = "auto") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from longtake.caches import Forward
 from longtake.comm.communicator import Communicator
@@ -13,6 +13,7 @@ from longtake.plan.cost.simulator import Simulation, simulate
 from longtake.plan.ir.actions import Action
 from longtake.plan.layout import Layout
 from longtake.plan.workload import Workload
+from longtake.strategies.card import StrategyCard
 from longtake.strategies.runtime.denoising import Denoising, Progress
 from longtake.strategies.runtime.executor import Executor
 
@@ -33,6 +34,8 @@ class ParallelStrategy(ABC):
     makes its share of the requests.
     """
 
+    card: ClassVar[StrategyCard | None] = None
+    """What ``longtake strategies`` says of it; ``None``: nothing."""
     decode_devices: int | Literal["auto"] = 0
     """Ranks that decode and do nothing else; ``auto``: as many as make the run fastest."""
     data: int | Literal["auto"] = 1

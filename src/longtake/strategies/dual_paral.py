@@ -26,6 +26,7 @@ from longtake.plan.ir.schedule import TaskActions, post_ahead
 from longtake.plan.layout import Layout
 from longtake.plan.search.meshes import Asked
 from longtake.plan.workload import Workload
+from longtake.strategies.card import StrategyCard
 from longtake.strategies.planned import PlannedStrategy, given
 
 
@@ -56,6 +57,13 @@ class DualParal(PlannedStrategy):
         data: Replicas of all this, each with as many of the devices, which share the requests out;
             ``auto`` weighs.
     """
+
+    card = StrategyCard(
+        splits="layers into stages, guidance branches (cfg), tokens of a stage (ulysses, ring)",
+        purpose="long videos: every stage works on another block of the queue",
+        video="bit-equal with guidance: together, to rounding otherwise",
+        paper="DualParal, AAAI 2026",
+    )
 
     def __init__(
         self,

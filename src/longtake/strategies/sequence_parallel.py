@@ -17,6 +17,7 @@ from longtake.plan.layout import Layout
 from longtake.plan.search.layouts import choose_chunks
 from longtake.plan.search.meshes import Asked
 from longtake.plan.workload import Workload
+from longtake.strategies.card import StrategyCard
 from longtake.strategies.dual_paral import ring_schedule
 from longtake.strategies.planned import PlannedStrategy, given
 
@@ -46,6 +47,13 @@ class SequenceParallel(PlannedStrategy):
         data: Replicas of all this, each with as many of the devices, which share the requests out;
             ``auto`` weighs.
     """
+
+    card = StrategyCard(
+        splits="tokens (ulysses, ring), guidance branches (cfg)",
+        purpose="clips of the native length, and schedules in which one task waits for the other",
+        video="to rounding",
+        paper="xDiT (USP), 2024; PipeDiT's PipeSP, AAAI 2026",
+    )
 
     def __init__(
         self,

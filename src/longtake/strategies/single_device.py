@@ -17,6 +17,7 @@ from longtake.plan.ir.schedule import TaskActions
 from longtake.plan.layout import Layout
 from longtake.plan.workload import Workload
 from longtake.strategies.base import ParallelStrategy
+from longtake.strategies.card import StrategyCard
 from longtake.strategies.runtime.block_queue import BlockQueue
 from longtake.strategies.runtime.cuts import CutState, LateBlock
 from longtake.strategies.runtime.denoising import (
@@ -43,6 +44,12 @@ class SingleDevice(ParallelStrategy):
             heads, as many as are measured to win. To rounding the same video.
         data: Devices that each make some of the requests, all by themselves; ``auto`` weighs.
     """
+
+    card = StrategyCard(
+        splits="nothing; further devices may decode, or make other requests",
+        purpose="one device, and what every other strategy must give",
+        video="the serial run itself",
+    )
 
     def __init__(
         self, decode_devices: int = 0, aco: bool = False, data: int | Literal["auto"] = 1

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,14 +12,13 @@ from rich.table import Table
 
 import longtake.schedulers
 from longtake.caches import FeatureCache
-from longtake.framework.console.lines import Value, line_of
 from longtake.models.trust import plugins_allowed
 from longtake.plan.cost.methods import MethodCost, method_cost
 from longtake.plugins import plug_ins
 from longtake.schedulers import BlockScheduler, MethodCard
-from longtake.tables import ListFormat, console, show_json
+from longtake.tables import Cell, Format, console, write_json
 
-Row: TypeAlias = dict[str, Value]
+Row: TypeAlias = dict[str, Cell]
 """A line of the table: value by column."""
 
 _CAPTION = (
@@ -79,7 +76,7 @@ def cost_of(card: MethodCard) -> MethodCost:
     return method_cost(scheduler, cache, card.steps, card.latent_frames)
 
 
-def show(found: Sequence[Method], format_: ListFormat = "table") -> None:
+def show(found: Sequence[Method], format_: Format = "table") -> None:
     """Print methods to stdout.
 
     Args:
@@ -87,11 +84,7 @@ def show(found: Sequence[Method], format_: ListFormat = "table") -> None:
         format_: Of what is printed.
     """
     if format_ == "json":
-        show_json([row_of(method) for method in found])
-        return
-    if format_ == "lines":
-        for line in lines_of(found):
-            sys.stdout.write(line + "\n")
+        write_json([row_of(method) for method in found])
         return
     table = Table(title="methods", show_lines=True, caption=_CAPTION)
     for title in ("method, scheduler, cache, noise", "for", "costs", "several devices"):
@@ -99,14 +92,6 @@ def show(found: Sequence[Method], format_: ListFormat = "table") -> None:
     for method in found:
         table.add_row(*_cells(method))
     console().print(table)
-
-
-def lines_of(found: Sequence[Method]) -> Iterator[str]:
-    """Return methods as lines for programs: ``event=method``; values with spaces are quoted."""
-    for method in found:
-        row = row_of(method).items()
-        quoted = {k: json.dumps(v) if isinstance(v, str) and " " in v else v for k, v in row}
-        yield line_of(event="method", **quoted)
 
 
 def row_of(method: Method) -> Row:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from textwrap import wrap
 from typing import TypeAlias
 
 from rich.table import Table
 
-from longtake.framework.console.lines import Value, line_of
 from longtake.models import Defaults, ModelCard, registered
-from longtake.tables import ListFormat, console, show_json
+from longtake.tables import Cell, Format, console, write_json
 
-Row: TypeAlias = dict[str, Value]
+Row: TypeAlias = dict[str, Cell]
 """A line of the table: value by column."""
 
 _COLUMNS = ("made_from", "guidance", "timestep_per", "native_frames", "decoder", "axes")
-"""What the table on a terminal has a column for, besides the names."""
+"""What the table has a column for, besides the names."""
 _NAMES = 32
 """Smallest width of the names, however narrow the terminal is."""
 _STARTS = {"none": "text", "optional": "text,image,video", "always": "image,video"}
@@ -36,7 +34,7 @@ def cards() -> list[ModelCard]:
     return found
 
 
-def show(models: Sequence[ModelCard], format_: ListFormat = "table") -> None:
+def show(models: Sequence[ModelCard], format_: Format = "table") -> None:
     """Print models to stdout.
 
     Args:
@@ -44,11 +42,7 @@ def show(models: Sequence[ModelCard], format_: ListFormat = "table") -> None:
         format_: Of what is printed.
     """
     if format_ == "json":
-        show_json([row_of(card) for card in models])
-        return
-    if format_ == "lines":
-        for line in lines_of(models):
-            sys.stdout.write(line + "\n")
+        write_json([row_of(card) for card in models])
         return
     table = Table(title="models", show_lines=True)
     title = "model, pipeline, licence, defaults, given frames, examples"
@@ -62,12 +56,6 @@ def show(models: Sequence[ModelCard], format_: ListFormat = "table") -> None:
         names = "\n".join([*about, *_given_frames(card), *card.examples])
         table.add_row(names, *(_cell(row[name]) for name in _COLUMNS))
     console().print(table)
-
-
-def lines_of(models: Sequence[ModelCard]) -> Iterator[str]:
-    """Return models as lines for programs: ``event=model``, then what each takes."""
-    for card in models:
-        yield line_of(event="model", **row_of(card))
 
 
 def row_of(card: ModelCard) -> Row:
@@ -118,5 +106,5 @@ def _defaults(own: Defaults) -> list[str]:
     ]
 
 
-def _cell(value: Value) -> str:
+def _cell(value: Cell) -> str:
     return "unknown" if value is None else str(value).replace(",", "\n")

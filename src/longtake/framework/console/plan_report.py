@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import product
-from typing import TypeAlias
-
-from rich.console import Console
-from rich.table import Table
+from typing import Final, TypeAlias
 
 from longtake.errors import NoPlan
-from longtake.framework.console.lines import Value, line_of
 from longtake.framework.engine.applied import model_of, settings_of
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.request import Request
@@ -24,9 +20,16 @@ from longtake.plan.layout import Layout
 from longtake.plan.mesh import Axis
 from longtake.plan.search.layouts import warnings_of
 from longtake.plan.workload import Workload
+from longtake.tables import Cell, Format, show_record, show_rows, write_json
 
-Row: TypeAlias = Mapping[str, Value]
+Row: TypeAlias = Mapping[str, Cell]
 """A line of a table: value by column."""
+
+_PARTS: Final = (
+    *("weights_gb", "cache_gb", "activations_gb", "messages_gb", "latents_gb", "vae_gb"),
+    *("decoding_gb", "text_encoder_gb", "start_encoder_gb"),
+)
+"""What a rank's peak is made of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,44 +99,43 @@ def notes_of(folder: ModelFolder) -> Iterator[str]:
             yield f"warning: the structure of {structure.name} is unverified: {structure.doubt}"
 
 
-def show(report: PlanReport) -> None:
-    """Print a report to stdout: as tables on a terminal, as ``key=value`` lines elsewhere."""
-    if not sys.stdout.isatty():
-        for line in lines_of(report):
-            sys.stdout.write(line + "\n")
+def show(report: PlanReport, format_: Format = "table") -> None:
+    """Print a report to stdout, its warnings to stderr.
+
+    Args:
+        report: Of a plan.
+        format_: Of what is printed.
+    """
+    if format_ == "json":
+        write_json(asdict(report))
         return
-    console = Console()
-    for title, row in (("plan", report.figures), ("settings", report.settings)):
-        figures = Table(title=title, show_header=False)
-        for name, value in row.items():
-            figures.add_row(_title(name), _shown(value))
-        console.print(figures)
+    show_record("plan", report.figures)
+    show_record("settings", report.settings)
     for title, rows in (
         ("replicas", report.replicas),
         ("numbers of replicas", report.divisions),
-        ("ranks", report.ranks),
+        ("ranks", [_without(row, _PARTS) for row in report.ranks]),
+        ("memory of ranks, GB", _memory_table(report.ranks)),
         ("alternatives", report.alternatives),
     ):
         if rows:
-            console.print(_table(title, rows))
+            show_rows(title, rows)
     for warning in report.warnings:
-        console.print(f"[yellow]warning:[/] {warning}")
+        sys.stderr.write(f"longtake: warning: {warning}\n")
 
 
-def lines_of(report: PlanReport) -> Iterator[str]:
-    """Return a report as lines for programs: ``event=plan``, then a line per rank and so on."""
-    yield line_of(event="plan", **report.figures)
-    yield line_of(event="settings", **report.settings)
-    for event, rows in (
-        ("replica", report.replicas),
-        ("division", report.divisions),
-        ("rank", report.ranks),
-        ("alternative", report.alternatives),
-    ):
-        for row in rows:
-            yield line_of(event=event, **row)
-    for warning in report.warnings:
-        yield f"longtake: warning: {warning}"
+def _without(row: Row, names: Collection[str]) -> Row:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def _memory_table(ranks: Sequence[Row]) -> list[Row]:
+    """Return what ranks hold, part by part, without the parts that none of them has."""
+    parts = [part for part in _PARTS if any(row[part] for row in ranks)]
+    return [{"rank": row["rank"], **{_short(part): row[part] for part in parts}} for row in ranks]
+
+
+def _short(part: str) -> str:
+    return part.removesuffix("_gb")
 
 
 def _figures(chosen: ChosenLayout, workload: Workload, simulation: Simulation | None) -> Row:
@@ -220,20 +222,19 @@ def _ranks(
 
 def _memory(memory: RankMemory, *, known: bool) -> Row:
     """Return a rank's memory in gigabytes, by part; ``None`` for weights that are not known."""
-    parts = {
-        "weights": memory.weights if known else None,
-        "cache": memory.kv,
-        "activations": memory.activations,
-        "messages": memory.messages,
-        "latents": memory.latents,
-        "vae": memory.vae,
-        "decoding": memory.vae_peak,
-        "text_encoder": memory.text,
-        "start_encoder": memory.start,
-        "peak": memory.peak,
-        "host": memory.host,
-    }
-    return {f"{part}_gb": None if size is None else size / 1e9 for part, size in parts.items()}
+    parts = (
+        memory.weights if known else None,
+        memory.kv,
+        memory.activations,
+        memory.messages,
+        memory.latents,
+        memory.vae,
+        memory.vae_peak,
+        memory.text,
+        memory.start,
+    )
+    sizes = dict(zip(_PARTS, parts, strict=True)) | {"peak_gb": memory.peak, "host_gb": memory.host}
+    return {part: None if size is None else size / 1e9 for part, size in sizes.items()}
 
 
 def _alternatives(
@@ -248,7 +249,7 @@ def _alternatives(
         }
 
 
-def _mesh(layout: Layout, replicas: int) -> dict[str, Value]:
+def _mesh(layout: Layout, replicas: int) -> dict[str, Cell]:
     together = len(layout.batches) == 1
     degrees = zip(Axis, replace(layout.mesh, data=replicas).degrees, strict=True)
     return {
@@ -257,27 +258,3 @@ def _mesh(layout: Layout, replicas: int) -> dict[str, Value]:
         "layers_per_stage": ",".join(str(len(stage)) for stage in layout.stages),
         "decode_devices": layout.decoders,
     }
-
-
-def _table(title: str, rows: Sequence[Row]) -> Table:
-    table = Table(title=title)
-    for name in rows[0]:
-        table.add_column(_title(name), justify="right")
-    for row in rows:
-        table.add_row(*(_shown(value) for value in row.values()))
-    return table
-
-
-def _title(name: str) -> str:
-    return (
-        name.replace("_percent", ", %")
-        .replace("_gb", ", GB")
-        .replace("_mb", ", MB")
-        .replace("_", " ")
-    )
-
-
-def _shown(value: Value) -> str:
-    if value is None:
-        return "unknown"
-    return f"{value:,.1f}" if isinstance(value, float) else str(value)

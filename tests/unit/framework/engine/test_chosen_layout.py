@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -170,22 +172,27 @@ model: {{pipeline: {model}, steps: 5}}
 data: {{prompts: [bird], num_frames: null, height: 32, width: 48}}
 output: {tmp_path / "out"}
 """)
-    main(["plan", "--config", str(config), "--profile", "h200"])
-    printed = capsys.readouterr()
-    figures, *lines = printed.out.splitlines()
-    assert "event=plan devices=4 mesh=" in figures
-    assert "hardware=H200 blocks=none" in figures
-    (settings,) = [line for line in lines if line.startswith("event=settings")]
-    assert settings == (
-        f"event=settings model={model} pipeline=WanPipeline revision=none variant=none "
-        f"weights=none weights_2=none licence=apache-2.0 steps=5 "
-        f"guidance_scale=5.000 guidance_scale_2=none sampler=UniPCMultistepScheduler "
-        f"flow_shift=3.000 num_frames=none height=32 width=48 fps=16"
-    )
-    assert sum(line.startswith("event=rank") for line in lines) == 4
-    chosen = [line for line in lines if line.startswith("event=alternative")]
-    assert sum(line.endswith("chosen=yes") for line in chosen) == 1
-    assert len(chosen) > 1
+    main(["plan", "--config", str(config), "--profile", "h200", "--format", "json"])
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["figures"]["devices"] == 4
+    assert plan["figures"]["hardware"] == "H200"
+    assert plan["figures"]["blocks"] is None, "it is endless"
+    known = {name: value for name, value in plan["settings"].items() if value is not None}
+    assert known == {
+        "model": str(model),
+        "pipeline": "WanPipeline",
+        "licence": "apache-2.0",
+        "steps": 5,
+        "guidance_scale": 5.0,
+        "sampler": "UniPCMultistepScheduler",
+        "flow_shift": 3.0,
+        "height": 32,
+        "width": 48,
+        "fps": 16,
+    }
+    assert [row["rank"] for row in plan["ranks"]] == [0, 1, 2, 3]
+    assert [row["chosen"] for row in plan["alternatives"]].count("yes") == 1
+    assert len(plan["alternatives"]) > 1
     assert not (tmp_path / "out").exists()
 
 
@@ -234,17 +241,27 @@ def test_a_plan_shows_who_makes_what(model: Path, capsys: pytest.CaptureFixture[
     settings = ("--data.prompts", prompts, "--data.height", "32", "--data.width", "48")
     devices = ("--trainer.devices", "4", "--trainer.strategy", "DualParal")
     degrees = ("--trainer.strategy.data", "2", "--trainer.strategy.stages", "2")
-    main(["plan", "--model.pipeline", str(model), *settings, *devices, *degrees])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("event=plan devices=4 mesh=data2xpipe2 ")
-    said = [line.rpartition(" ")[0] for line in lines if line.startswith("event=replica ")]
-    assert said == [
-        "event=replica replica=0 ranks=0-1 requests=0,2",
-        "event=replica replica=1 ranks=2-3 requests=1",
-    ]
-    assert [line.split()[1] for line in lines if line.startswith("event=rank ")] == [
-        f"rank={rank}" for rank in range(4)
-    ]
+    words = ("plan", "--model.pipeline", str(model), *settings, *devices, *degrees)
+    main([*words])
+    table = capsys.readouterr().out
+    for title in ("plan", "settings", "replicas", "ranks", "memory of ranks, GB", "alternatives"):
+        assert re.search(rf"^ +{title} +$", table, re.MULTILINE), title
+    assert "data2xpipe2" in table
+    main(
+        [
+            "plan",
+            *("--format", "json"),
+            "--model.pipeline",
+            str(model),
+            *settings,
+            *devices,
+            *degrees,
+        ]
+    )
+    plan = json.loads(capsys.readouterr().out)
+    shares = [(row["ranks"], row["requests"]) for row in plan["replicas"]]
+    assert shares == [("0-1", "0,2"), ("2-3", "1")]
+    assert [row["rank"] for row in plan["ranks"]] == [0, 1, 2, 3]
 
 
 def test_a_request_is_checked_once(generation_config: GenerationConfig) -> None:

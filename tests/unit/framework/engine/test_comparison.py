@@ -43,11 +43,10 @@ def test_all_is_compared_and_the_best_is_saved_ready_to_run(
     content = yaml.safe_load(saved.read_text())
     assert content["trainer"]["strategy"]["class_path"] == best["strategy"]
     assert content["trainer"]["accelerator"] == "cuda"
-    main(["plan", "--config", str(saved), "--profile", "RTX 4090"])
-    figures = capsys.readouterr().out.splitlines()[0]
-    values = dict(pair.split("=") for pair in figures.split(" ") if "=" in pair)
-    assert float(values["seconds"]) == pytest.approx(best["total_s"], abs=1e-3)
-    assert float(values["first_block_seconds"]) == pytest.approx(best["first_frames_s"], abs=1e-3)
+    main(["plan", "--config", str(saved), "--profile", "RTX 4090", "--format", "json"])
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert figures["seconds"] == pytest.approx(best["total_s"], abs=1e-3)
+    assert figures["first_block_seconds"] == pytest.approx(best["first_frames_s"], abs=1e-3)
 
 
 def test_replicas_are_compared_where_there_are_several_requests(
@@ -63,10 +62,9 @@ def test_replicas_are_compared_where_there_are_several_requests(
     assert (best["strategy"], best["mesh"]) == ("SingleDevice", "data2")
     chosen = yaml.safe_load(saved.read_text())["trainer"]["strategy"]
     assert chosen["init_args"] == {"decode_devices": 0, "data": 2}
-    main(["plan", "--config", str(saved), "--profile", "RTX 4090"])
-    figures = capsys.readouterr().out.splitlines()[0]
-    values = dict(pair.split("=") for pair in figures.split(" ") if "=" in pair)
-    assert float(values["all_requests_seconds"]) == pytest.approx(best["total_s"], abs=1e-3)
+    main(["plan", "--config", str(saved), "--profile", "RTX 4090", "--format", "json"])
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert figures["all_requests_seconds"] == pytest.approx(best["total_s"], abs=1e-3)
 
 
 def test_an_endless_video_has_a_pace_and_no_end(

@@ -217,7 +217,7 @@ data: {{prompts: [bird], num_frames: 33, height: 32, width: 48}}
 output: {tmp_path / "out"}
 """)
     main(["plan", "--config", str(config)])
-    out = capsys.readouterr().out
+    out = capsys.readouterr().err
     (line,) = [line for line in out.splitlines() if "are never read" in line]
     assert line.startswith("longtake: warning: of the keys and values of 6 latent frames that")
     main(["predict", "--config", str(config), "--progress", "plain"])
