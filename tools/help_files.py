@@ -1,11 +1,11 @@
-"""Help files: what each command says of its options, a schema for editors, completion for shells.
+"""Help files: what commands say of their options and list, a schema, completion for shells.
 
     python tools/help_files.py --write
 
-writes ``src/longtake/assets/help`` from the command line itself; without ``--write`` it says which
-files differ. Completion is made by shtab (``pip install shtab==1.13.0``; without it those files
-stay as they are) from the names and choices in the help: the scripts that jsonargparse has it make
-spell out every class that could stand anywhere, 58 MB of them.
+writes ``src/longtake/assets/help`` and ``listings`` from the command line itself; without
+``--write`` it says which files differ. Completion is made by shtab (``pip install shtab==1.13.0``;
+without it those files stay as they are) from the names and choices in the help: the scripts that
+jsonargparse has it make spell out every class that could stand anywhere, 58 MB of them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -26,8 +27,17 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 from longtake.commands import COMMANDS, NAME
 from longtake.framework.cli import LongtakeCLI
+from longtake.framework.console.methods_report import methods
+from longtake.framework.console.methods_report import row_of as method_row
+from longtake.framework.console.models_report import cards
+from longtake.framework.console.models_report import row_of as model_row
+from longtake.framework.console.strategies_report import row_of as strategy_row
+from longtake.framework.console.strategies_report import strategies
 from longtake.framework.console.trust import NOT_BY_NAME
+from longtake.listings import FOLDER as LISTED
+from longtake.listings import Listing
 from longtake.quick_help import FOLDER, SCHEMA, SHELLS, WIDTH, options_of
+from longtake.tables import Cell
 
 _CHOICES: Final = re.compile(r"\{([\w,.-]+)\}")
 
@@ -91,12 +101,25 @@ def _is_of(modules: Sequence[str], found: Any) -> bool:
     return path is not None and any(module in json.dumps(path) for module in modules)
 
 
-def files() -> dict[str, str]:
-    """Return the content of all files by their names."""
+def listings() -> dict[Path, str]:
+    """Return what ``longtake models``, ``methods`` and ``strategies`` list of longtake's own."""
+    rows: dict[Listing, list[dict[str, Cell]]] = {
+        "models": [model_row(card) for card in cards()],
+        "methods": [method_row(method) for method in methods()],
+        "strategies": [strategy_row(strategy) for strategy in strategies()],
+    }
+    return {
+        LISTED / f"{name}.json": json.dumps(found, indent=1) + "\n" for name, found in rows.items()
+    }
+
+
+def files() -> dict[Path, str]:
+    """Return the content of all files by their paths."""
     found = {f"{command}.txt": help_text(command) for command in COMMANDS}
     if find_spec("shtab") is not None:
         found |= {f"completion.{shell}": completion(shell, found) for shell in SHELLS}
-    return found | {SCHEMA: schema()}
+    found[SCHEMA] = schema()
+    return {FOLDER / name: text for name, text in found.items()} | listings()
 
 
 def main() -> int:
@@ -106,12 +129,13 @@ def main() -> int:
     writes = parser.parse_args().write
     sys.argv = [NAME]  # Lightning warns of two command lines
     differ = 0
-    for name, text in files().items():
-        if not (FOLDER / name).is_file() or (FOLDER / name).read_text(encoding="utf-8") != text:
+    for file, text in files().items():
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
             differ += not writes
-            print(f"{'written' if writes else 'differs'}: {name}")
+            print(f"{'written' if writes else 'differs'}: {file.name}")
             if writes:
-                (FOLDER / name).write_text(text, encoding="utf-8")
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(text, encoding="utf-8")
     return min(differ, 1)
 
 

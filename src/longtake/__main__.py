@@ -6,16 +6,28 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 from longtake import __version__
 from longtake.comm.launchers import number
 from longtake.commands import NAME, summary
 from longtake.errors import ConfigurationError
+from longtake.listings import LISTINGS, kept_rows, show_listing
 from longtake.quick_help import answer
 from longtake.ready_configs import show_configs
 from longtake.streams import open_standard_streams
+from longtake.tables import Format
+
+_FORMATS: Final[Mapping[tuple[str, ...], Format]] = {
+    (): "table",
+    ("--format", "table"): "table",
+    ("--format=table",): "table",
+    ("--format", "json"): "json",
+    ("--format=json",): "json",
+}
+"""What may be asked of a listing."""
 
 
 def main() -> None:
@@ -26,10 +38,10 @@ def main() -> None:
             sys.stdout.write(f"{NAME} {__version__}\n")
         case ["--help" | "-h"]:
             sys.stdout.write(summary())
-        case ["configs"]:
-            show_configs()
-        case ["configs", "--format=json"] | ["configs", "--format", "json"]:
-            show_configs("json")
+        case [command, *asked] if (format_ := _FORMATS.get(tuple(asked))) and _listed(
+            command, format_
+        ):
+            pass
         case args:
             _answer(args)
             _check_variables()
@@ -42,6 +54,17 @@ def main() -> None:
             gc.freeze()
             gc.enable()
             run()
+
+
+def _listed(command: str, format_: Format) -> bool:
+    """List what there is, where that stands in files; return whether it does."""
+    for listing in LISTINGS:
+        if command == listing and (rows := kept_rows(listing)) is not None:
+            show_listing(listing, rows, format_)
+            return True
+    if command == "configs":
+        show_configs(format_)
+    return command == "configs"
 
 
 def _answer(args: list[str]) -> None:

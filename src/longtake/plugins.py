@@ -31,6 +31,12 @@ def plug_ins(kind: Kind) -> list[Any]:
     return [point.load() for point in points if _is_for(point, kind)]
 
 
+def installed(kind: Kind) -> bool:
+    """Whether a package names something for ``kind``; nothing of it is imported."""
+    group = f"longtake.{kind}"
+    return any(one == group or one.startswith(f"{group}.") for one in entry_points().groups)
+
+
 def _is_for(point: EntryPoint, kind: Kind) -> bool:
     """Whether an entry point is of a kind; refuses one that cannot work."""
     group = f"longtake.{kind}"

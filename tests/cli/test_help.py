@@ -49,7 +49,17 @@ def test_the_version_is_that_of_the_whole_command_line(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    "asked", [["--help"], ["--version"], ["predict", "--help"], ["plan", "--help=model"]], ids=str
+    "asked",
+    [
+        ["--help"],
+        ["--version"],
+        ["predict", "--help"],
+        ["plan", "--help=model"],
+        ["models"],
+        ["methods", "--format=json"],
+        ["strategies"],
+    ],
+    ids=str,
 )
 def test_nothing_large_is_imported_for_them(asked: list[str]) -> None:
     done = run([sys.executable, "-c", ASKED.format(asked=asked)])

@@ -11,8 +11,9 @@ from typing_extensions import override
 
 import longtake.schedulers
 from longtake import plugins, tables
-from longtake.framework.console.methods_report import Method, row_of, schedulers, show
+from longtake.framework.console.methods_report import Method, row_of, schedulers
 from longtake.framework.main import main
+from longtake.listings import show_listing
 from longtake.plan.cost.methods import MethodCost
 from longtake.schedulers import Autoregressive, BlockScheduler
 from longtake.task import FrameRange, Task, Video
@@ -75,7 +76,7 @@ def test_people_get_a_table_in_a_pipe_as_well(
         endless=True,
     )
     known = Method(scheduler=Autoregressive, card=Autoregressive.cards[0], cost=cost)
-    show([known, Method(scheduler=Silent)])
+    show_listing("methods", [row_of(known), row_of(Method(scheduler=Silent))])
     shown = capsys.readouterr().out
     for words in (
         "Autoregressive, RollingKV, Independent",

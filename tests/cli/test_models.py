@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from longtake.framework.console.models_report import row_of, show
+from longtake.framework.console.models_report import row_of
 from longtake.framework.main import main
+from longtake.listings import show_listing
 from longtake.models import Defaults, ModelCard, registered
 from tests.cli.command import frame_count, predict
 
@@ -132,7 +133,7 @@ def test_a_plug_in_that_says_nothing_is_listed_too() -> None:
 def test_people_get_a_table_in_a_pipe_as_well(capsys: pytest.CaptureFixture[str]) -> None:
     own = Defaults(guidance_scale=4.0, guidance_scale_2=3.0, flow_shift=8.0)
     card = ModelCard(pipeline="SketchPipeline", guidance="embedded", start="always", defaults=own)
-    show([replace(card, licence="my-terms")])
+    show_listing("models", [row_of(replace(card, licence="my-terms"))])
     shown = capsys.readouterr().out
     assert "SketchPipeline" in shown
     assert "my-terms" in shown

@@ -14,7 +14,7 @@ LAYERS: Final = (
     ("commands",),
     ("errors", "paths", "tables"),
     ("plugins",),
-    ("ready_configs",),
+    ("ready_configs", "listings"),
     ("quick_help", "streams"),
     ("processor", "threads"),
     ("task",),

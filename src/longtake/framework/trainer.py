@@ -29,13 +29,13 @@ from longtake.framework.console.doctor import examine
 from longtake.framework.console.doctor import show as show_findings
 from longtake.framework.console.messages import one_line
 from longtake.framework.console.methods_report import methods as every_method
-from longtake.framework.console.methods_report import show as show_methods
+from longtake.framework.console.methods_report import row_of as method_row
 from longtake.framework.console.models_report import cards
-from longtake.framework.console.models_report import show as show_models
+from longtake.framework.console.models_report import row_of as model_row
 from longtake.framework.console.plan_files import open_plan, save_plan
 from longtake.framework.console.plan_report import notes_of, report_of, show
 from longtake.framework.console.quiet import quietly
-from longtake.framework.console.strategies_report import show as show_strategies
+from longtake.framework.console.strategies_report import row_of as strategy_row
 from longtake.framework.console.strategies_report import strategies as every_strategy
 from longtake.framework.console.verify_report import show as show_verdict
 from longtake.framework.data import PromptData
@@ -54,6 +54,7 @@ from longtake.framework.launch.interrupt import Interrupted, stop_on_interrupt
 from longtake.framework.launch.processes import check_command
 from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.module import VideoModule
+from longtake.listings import show_listing
 from longtake.models import Placement, open_for_plan
 from longtake.models.loading.convert import convert
 from longtake.models.open_sora_plan import convert_folder
@@ -393,7 +394,7 @@ class InferenceTrainer(pl.Trainer):
         Args:
             format: Of the list: a table, or JSON for programs.
         """
-        show_models(cards(), format)
+        show_listing("models", [model_row(card) for card in cards()], format)
 
     @staticmethod
     def configs(format: Format = "table") -> None:
@@ -411,7 +412,7 @@ class InferenceTrainer(pl.Trainer):
         Args:
             format: Of the list: a table, or JSON for programs.
         """
-        show_methods(list(every_method()), format)
+        show_listing("methods", [method_row(method) for method in every_method()], format)
 
     @staticmethod
     def strategies(format: Format = "table") -> None:
@@ -420,7 +421,7 @@ class InferenceTrainer(pl.Trainer):
         Args:
             format: Of the list: a table, or JSON for programs.
         """
-        show_strategies(every_strategy(), format)
+        show_listing("strategies", [strategy_row(one) for one in every_strategy()], format)
 
     @staticmethod
     def verify(

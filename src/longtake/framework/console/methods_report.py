@@ -1,14 +1,13 @@
-"""Table of methods, for ``longtake methods``: what each scheduler is for and what it costs."""
+"""Rows of methods, for ``longtake methods``: what each scheduler is for and what it costs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from jsonargparse import ArgumentParser
-from rich.table import Table
 
 import longtake.schedulers
 from longtake.caches import FeatureCache
@@ -16,15 +15,10 @@ from longtake.models.trust import plugins_allowed
 from longtake.plan.cost.methods import MethodCost, method_cost
 from longtake.plugins import plug_ins
 from longtake.schedulers import BlockScheduler, MethodCard
-from longtake.tables import Cell, Format, console, write_json
+from longtake.tables import Cell
 
 Row: TypeAlias = dict[str, Cell]
 """A line of the table: value by column."""
-
-_CAPTION = (
-    "In latent frames, without guidance (which doubles the passes), of a video of 255 (a clip: of "
-    "21). Settings: docs/methods.md."
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,24 +70,6 @@ def cost_of(card: MethodCard) -> MethodCost:
     return method_cost(scheduler, cache, card.steps, card.latent_frames)
 
 
-def show(found: Sequence[Method], format_: Format = "table") -> None:
-    """Print methods to stdout.
-
-    Args:
-        found: Which ones.
-        format_: Of what is printed.
-    """
-    if format_ == "json":
-        write_json([row_of(method) for method in found])
-        return
-    table = Table(title="methods", show_lines=True, caption=_CAPTION)
-    for title in ("method, scheduler, cache, noise", "for", "costs", "several devices"):
-        table.add_column(title, overflow="fold")
-    for method in found:
-        table.add_row(*_cells(method))
-    console().print(table)
-
-
 def row_of(method: Method) -> Row:
     """Return a method as columns; what is not known is ``None``."""
     card, cost = method.card, method.cost
@@ -115,28 +91,3 @@ def row_of(method: Method) -> Row:
             "endless": "yes" if cost.endless else "no",
         }
     return row
-
-
-def costs_of(cost: MethodCost) -> list[str]:
-    """Return a cost in words, a line each."""
-    return [
-        f"{cost.passes:.1f} passes per frame, each seeing {cost.keys:.0f}",
-        f"first {cost.first_frames} after {cost.first:,} passes",
-        f"window {cost.widest}, held {cost.held}: {'flat' if cost.flat else 'grows'}",
-        "endless" if cost.endless else "finite",
-    ]
-
-
-def _cells(method: Method) -> list[str]:
-    card, cost, name = method.card, method.cost, method.scheduler.__name__
-    if card is None or cost is None:
-        return [name, "unknown", "unknown", "unknown"]
-    _, cache = made(card)
-    own = f"{name}, {type(cache).__name__}, {card.settings['noise']}"
-    about = [card.method, own, *([card.paper] if card.paper else [])]
-    return [
-        "\n".join(about),
-        f"{card.purpose}\nmodels: {card.models}",
-        "\n".join(costs_of(cost)),
-        card.scales,
-    ]

@@ -1,23 +1,18 @@
-"""Table of strategies, for ``longtake strategies``: what each divides, when, and its options."""
+"""Rows of strategies, for ``longtake strategies``: what each divides, when, and its options."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from inspect import signature
 from typing import Final
-
-from rich.table import Table
 
 import longtake.strategies
 from longtake.models.trust import plugins_allowed
 from longtake.plugins import plug_ins
 from longtake.strategies import ParallelStrategy, PlannedStrategy
 from longtake.strategies.automatic import Automatic
-from longtake.tables import Cell, Format, console, write_json
+from longtake.tables import Cell
 
-_NAMES: Final = 22
-"""Smallest width of the names, however narrow the terminal is."""
 _CONTRACTS: Final = (ParallelStrategy, PlannedStrategy)
 
 
@@ -29,28 +24,6 @@ def strategies() -> list[type[ParallelStrategy]]:
     if plugins_allowed(os.environ):
         found += plug_ins("strategies")
     return sorted(found, key=lambda strategy: strategy.__name__)
-
-
-def show(found: Sequence[type[ParallelStrategy]], format_: Format = "table") -> None:
-    """Print strategies to stdout.
-
-    Args:
-        found: Which ones.
-        format_: Of what is printed.
-    """
-    if format_ == "json":
-        write_json([row_of(strategy) for strategy in found])
-        return
-    table = Table(title="strategies", show_lines=True)
-    table.add_column("strategy, options", min_width=_NAMES)
-    for title in ("divides", "for", "video"):
-        table.add_column(title, overflow="fold")
-    for strategy in found:
-        row = row_of(strategy)
-        about = [row["strategy"], row["paper"], *str(row["options"] or "").split(", ")]
-        names = "\n".join(str(one) for one in about if one)
-        table.add_row(names, *(str(row[name] or "unknown") for name in ("divides", "for", "video")))
-    console().print(table)
 
 
 def row_of(strategy: type[ParallelStrategy]) -> dict[str, Cell]:
