@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typing_extensions import override
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from longtake.threads import sleep_at_barriers
 
@@ -14,6 +17,21 @@ from longtake.threads import sleep_at_barriers
 sleep_at_barriers(os.environ)
 
 UNIT = Path(__file__).parent / "unit"
+RANKS = ("tests/distributed/", "tests/faults/")
+"""What starts pools of ranks, which are kept: one worker runs them all, beside other tests."""
+
+
+class ByFile(LoadFileScheduling):  # type: ignore[misc]
+    """A file is run by one worker, and so are all that start ranks."""
+
+    @override
+    def _split_scope(self, nodeid: str) -> str:
+        return "ranks" if nodeid.startswith(RANKS) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Replace ``--dist loadfile``."""
+    return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
