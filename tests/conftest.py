@@ -17,7 +17,7 @@ from longtake.threads import sleep_at_barriers
 sleep_at_barriers(os.environ)
 
 UNIT = Path(__file__).parent / "unit"
-RANKS = ("tests/distributed/", "tests/faults/")
+RANKS = "tests/distributed/"
 """What starts pools of ranks, which are kept: one worker runs them all, beside other tests."""
 
 

@@ -6,8 +6,8 @@ themselves, and SIGKILL when their patience is over.
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +16,9 @@ from typing import Final, final
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Those that end a run: of terminals, schedulers, closed terminals, and SLURM's ``--signal``."""
+
+_STDERR: Final = 2
+_SAID: Final = b"longtake: ending after the current task; Ctrl-C to end at once\n"
 
 
 @final
@@ -85,9 +88,9 @@ def stop_on_interrupt(flag: StopFlag, *, silent: bool = False) -> Iterator[None]
             return
         flag.set(number)
         if not silent:
+            # Past sys.stderr, which may be in the midst of a line, and is not entered again.
             with suppress(OSError):  # the terminal may be what has gone
-                sys.stderr.write("longtake: ending after the current task; Ctrl-C to end at once\n")
-                sys.stderr.flush()
+                os.write(_STDERR, _SAID)
 
     for number in before:
         signal.signal(number, handle)

@@ -83,9 +83,10 @@ def with_co_attention(layout: Layout, text_in_attention: bool, sparse: bool = Fa
     elif text_in_attention:
         why = "the model's text is inside self-attention, where prompts differ in length"
     elif sparse:
-        why = "in some of the model's layers, tokens do not attend to all others"
+        why = "in some of the model's layers tokens do not attend to all others"
     if why:
-        raise ConfigurationError(f"aco is true, but {why}; or set aco to false.")
+        end = "or set aco to false" if ";" in why else "set aco to false"
+        raise ConfigurationError(f"aco is true, but {why}; {end}.")
     return replace(layout, aco=True)
 
 

@@ -128,5 +128,5 @@ def test_decode_ranks_do_not_attend_groups() -> None:
     """They expect one call of the kernel per layer, all of one shape."""
     layout = replace(Layout.serial(LAYER, 2), decoders=1)
     assert with_co_attention(layout, text_in_attention=False).aco
-    with pytest.raises(ConfigurationError, match="aco is true, but some of the model's layers"):
+    with pytest.raises(ConfigurationError, match="aco is true, but in some of the model's layers"):
         with_co_attention(layout, text_in_attention=False, sparse=True)
