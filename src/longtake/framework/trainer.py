@@ -70,7 +70,7 @@ from longtake.tables import Format
 from longtake.threads import brief_spins
 
 _CALLBACKS: Final = list[pl.Callback] | pl.Callback | None
-"""From a script Lightning's own are taken, too."""
+"""From a script Lightning's own are taken, and its accelerators."""
 _RANKS: Final = 1_024
 """The search for a layout of more takes minutes."""
 _SHOWN: Final = 40
@@ -106,9 +106,11 @@ class InferenceTrainer(pl.Trainer):
         callbacks: list[LongtakeCallback] | LongtakeCallback | None = None,
         deterministic: bool = False,
     ) -> None:
+        hints = get_type_hints(InferenceTrainer.__init__)
+        hints["accelerator"] |= pl.accelerators.Accelerator
         given = typed(
             "trainer",
-            {**get_type_hints(InferenceTrainer.__init__), "callbacks": _CALLBACKS},
+            hints | {"callbacks": _CALLBACKS},
             {
                 "accelerator": accelerator,
                 "devices": devices,

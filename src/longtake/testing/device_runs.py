@@ -117,6 +117,9 @@ FAMILIES: Final = {
     "Kandinsky 5": DeviceRun(
         folder=partial(published_folder, "Kandinsky-5.0-T2V-Lite"), settings=_QUEUE
     ),
+    "Kandinsky 5 I2V": DeviceRun(
+        folder=partial(published_folder, "Kandinsky-5.0-I2V-Lite"), settings=_SAME_STEP, start=True
+    ),
     "Mochi": DeviceRun(folder=tiny_mochi_folder, settings=_QUEUE),
     "Open-Sora-Plan": DeviceRun(folder=tiny_open_sora_plan_folder, settings=_SAME_STEP),
     "Open-Sora-Plan I2V": DeviceRun(
