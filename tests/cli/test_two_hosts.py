@@ -5,6 +5,7 @@ Skipped without the right to make namespaces (root, or CAP_NET_ADMIN and CAP_SYS
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from tests.cli.command import COMMAND, TORCHRUN, tiny_options
+from tests.cli.command import COMMAND, TORCHRUN, predict, tiny_options
 from tests.cli.conftest import SerialRun
 from tests.cli.hosts import Host, ip, started, two_hosts
 
@@ -50,6 +51,37 @@ def test_two_hosts_make_the_bytes_that_one_device_makes(
         statuses = [process.wait(timeout=280) for process, _ in running]
         assert statuses == [0, 0], [log.read_text() for _, log in running]
     assert (out / "0000" / "video.mp4").read_bytes() == serial.video
+
+
+def test_each_host_makes_a_share_of_the_requests(
+    hosts: list[Host], model: Path, tmp_path: Path
+) -> None:
+    """A replica of two stages on each: the bytes of one device, in the folders of the requests."""
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [{"prompt": f"a bird {frames}", "num_frames": frames} for frames in (37, 13, 25)]
+    prompts.write_text("\n".join(map(json.dumps, lines)))
+    options = [*tiny_options(model), "--data.prompts", str(prompts)]
+    alone, out = tmp_path / "alone", tmp_path / "out"
+    done = predict(*options, "--output", alone)
+    assert done.returncode == 0, done.stderr
+    replicas = [
+        *("--trainer.strategy", "DualParal", "--trainer.strategy.guidance", "together"),
+        *("--trainer.strategy.split", "[2,2]", "--trainer.strategy.decode_devices", "0"),
+        *("--trainer.strategy.data", "2"),
+        *("--trainer.devices", str(RANKS), "--trainer.num_nodes", "2"),
+    ]
+    commands = [
+        host.command(*COMMAND, "predict", *options, *replicas, "--output", str(out))
+        for host in hosts
+    ]
+    meeting = {"MASTER_ADDR": hosts[0].address, "MASTER_PORT": "29502"}
+    variables = [meeting | {"NODE_RANK": str(rank)} for rank in range(2)]
+    with started(commands, variables, tmp_path) as running:
+        statuses = [process.wait(timeout=280) for process, _ in running]
+        assert statuses == [0, 0], [log.read_text() for _, log in running]
+    for number in range(len(lines)):
+        video = f"{number:04d}/video.mp4"
+        assert (out / video).read_bytes() == (alone / video).read_bytes(), video
 
 
 def test_when_a_host_is_cut_off_all_ranks_end_and_say_which_are_gone(
