@@ -71,10 +71,8 @@ def calibrate(
     numbers: dict[str, Any] = {name: {} for name in OF_DTYPES}
     call, cpu = _call_seconds(device, clock), device.type == "cpu"
     full, thin = (_convolution_rate(count, device, clock) for count in (_CHANNELS, _FEW_CHANNELS))
-    half = (
-        max(0.0, (full - thin) / (thin / _FEW_CHANNELS - full / _CHANNELS)) if thin < full else 0.0
-    )
-    convolution = full * (1 + half / _CHANNELS)
+    half_channels = _half(full, thin, _CHANNELS, _FEW_CHANNELS)
+    convolution = full * (1 + half_channels / _CHANNELS)
     for dtype in DTYPES:
         name = str(dtype).removeprefix("torch.")
         full, few = (_product_rate(rows, device, dtype, clock) for rows in (_MANY, _FEW))
@@ -90,7 +88,7 @@ def calibrate(
         "convolution": [convolution, "measured"],
         "unfolding": [_unfolding_rate(device, clock, convolution) if cpu else math.inf, "measured"],
         "decoder_passes": [_moved_rate(_decoder_passes(device), device, clock, call), "measured"],
-        "half_channels": [half, "measured"],
+        "half_channels": [half_channels, "measured"],
         "call": [call if cpu else 0.0, "measured"],
         "bandwidth": [links[0], kind],
         "latency": [links[1], kind],

@@ -42,7 +42,9 @@ def test_rates_by_size() -> None:
     assert slow.rate(900) == pytest.approx(0.75 * hardware.matmul)
 
 
-def test_a_calibration_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a calibration take no time."""
     for name, size in {
         "_MANY": 64,
         "_FEW": 8,
@@ -53,6 +55,23 @@ def test_a_calibration_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(calibration, name, size)
     for name in ("_PICTURE", "_SMALL_PICTURE"):
         monkeypatch.setattr(calibration, name, (1, 8, 8))
+
+
+@pytest.mark.usefixtures("small")
+def test_channels_and_rows_have_a_half_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: n / (n + half) of a rate, with 32 channels and 100 rows at half of theirs."""
+    monkeypatch.setattr(calibration, "_convolution_rate", lambda n, *_: 6e9 * n / (n + 32))
+    monkeypatch.setattr(calibration, "_product_rate", lambda n, *_: 9e9 * n / (n + 100))
+    _, _, numbers = calibration.calibrate(torch.device("cpu"))
+    assert numbers["half_channels"][0] == pytest.approx(32)
+    assert numbers["convolution"][0] == pytest.approx(6e9)
+    for dtype in ("float32", "bfloat16"):
+        assert numbers["half_rate"][dtype][0] == pytest.approx(100)
+        assert numbers["matmul"][dtype][0] == pytest.approx(9e9)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_calibration_is_read_back(tmp_path: Path) -> None:
     found = calibration.calibrate(torch.device("cpu"))
     file = tmp_path / "here.yaml"
     file.write_text(calibration_text(*found), encoding="utf-8")
