@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import secrets
 import signal
 import socket
 import sys
@@ -38,6 +39,8 @@ LOOK: Final = 0.05
 """Seconds after which it is looked how a run is doing."""
 LISTENS: Final = "0A"
 """What the system calls a socket that waits for connections."""
+BELOW_GIVEN: Final = range(10_000, 30_000)
+"""Ports below those that systems give to whoever asks for any."""
 GRACE: Final = 5.0
 """Seconds after which the others of a dead rank are killed, as torchrun's agent does it: they may
 still wait for it to come."""
@@ -271,7 +274,13 @@ def said(log: Path) -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+    """Return a free port of those that the system gives to nobody who does not ask for one.
+
+    Any other may be taken by a process beside this one between the run's end and the look at what
+    it has left.
+    """
+    while True:
+        port = BELOW_GIVEN.start + secrets.randbelow(len(BELOW_GIVEN))
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port

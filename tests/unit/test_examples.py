@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Collection, Mapping
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any, final
 
 import pytest
@@ -60,25 +59,16 @@ CPU = torch.device("cpu")
 PLACE = Placement(CPU, torch.float32)
 
 
-def example(name: str) -> ModuleType:
-    """Import an example, which is no part of any package."""
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-sys.path.insert(0, str(EXAMPLES))  # the plug-in imports the model that it is for
-sketch_dit = example("sketch_dit")
-plug_in = example("plug_in_backbone")
-subclass_strategy = example("subclass_strategy")
-own_sampler = example("own_sampler")
-own_noise = example("own_noise")
-own_guidance = example("own_guidance")
-own_attention = example("own_attention")
-own_reuse = example("own_reuse")
+# Under the names by which runs import them: loaded twice, a plug-in would be registered twice.
+sys.path.insert(0, str(EXAMPLES))
+sketch_dit = import_module("sketch_dit")
+plug_in = import_module("plug_in_backbone")
+subclass_strategy = import_module("subclass_strategy")
+own_sampler = import_module("own_sampler")
+own_noise = import_module("own_noise")
+own_guidance = import_module("own_guidance")
+own_attention = import_module("own_attention")
+own_reuse = import_module("own_reuse")
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +151,7 @@ class TestBranchByBranch(ParallelStrategyContract):
 
 
 def test_the_plug_in_runs_as_a_program(capsys: pytest.CaptureFixture[str]) -> None:
-    sys.modules["plug_in_backbone"] = plug_in
-    example("run_plug_in").main()
+    import_module("run_plug_in").main()
     assert capsys.readouterr().out == "(20, 48, 64, 3)\n"
 
 
