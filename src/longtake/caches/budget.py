@@ -23,29 +23,23 @@ def peak_held_frames(cache: FeatureCache, tasks: Iterable[Task]) -> int:
     Raises:
         ConfigurationError: A task reads an entry that is not there.
     """
-    return settled_held_frames(cache, tasks, None)
+    return settled_held_frames(forwards(tasks, cache), None)
 
 
-def settled_held_frames(
-    cache: FeatureCache, tasks: Iterable[Task], blocks: int | None, after: int = 0
-) -> int:
+def settled_held_frames(played: Iterable[Forward], blocks: int | None, after: int = 0) -> int:
     """Return the largest number of frames held, played until that has not grown for some blocks.
 
     A queue is full when its blocks are in flight, a rolling cache much later: when as many frames
     have been made as it holds.
 
     Args:
-        cache: The feature cache.
-        tasks: The schedule, finite or not.
+        played: The schedule's forwards, finite or not.
         blocks: Blocks that must be finished one after another without more being held; ``None``:
             play all. What grows with every block is played to the end.
         after: Latent frame from which on they count: the last one where the prompt changes.
-
-    Raises:
-        ConfigurationError: A task reads an entry that is not there.
     """
     peak = quiet = 0
-    for forward, held in _counted(cache, tasks):
+    for forward, held in _counted(played):
         if held > peak:
             peak, quiet = held, 0
         quiet += sum(run.block_frames.start >= after for run in forward.task.finished)
@@ -55,35 +49,31 @@ def settled_held_frames(
 
 
 def settled_forwards(
-    cache: FeatureCache, tasks: Iterable[Task], blocks: int, most: int = 1000
+    played: Iterable[Forward], blocks: int, most: int = 1000
 ) -> tuple[list[Forward], bool]:
     """Return the first forwards, until what is held no longer grows, and whether they are all.
 
     Args:
-        cache: The feature cache.
-        tasks: The schedule.
+        played: The schedule's forwards.
         blocks: Blocks that must be finished without its having grown.
         most: After how many tasks the growth of a cache that keeps all is no longer followed.
-
-    Raises:
-        ConfigurationError: A task reads an entry that is not there.
     """
-    played: list[Forward] = []
+    first: list[Forward] = []
     peak = quiet = 0
-    for forward, held in _counted(cache, tasks):
-        played.append(forward)
-        if held > peak and len(played) <= most:
+    for forward, held in _counted(played):
+        first.append(forward)
+        if held > peak and len(first) <= most:
             peak, quiet = held, 0
         quiet += sum(run.last_step for run in forward.task.runs)
         if quiet >= blocks:
-            return played, False
-    return played, True
+            return first, False
+    return first, True
 
 
-def _counted(cache: FeatureCache, tasks: Iterable[Task]) -> Iterator[tuple[Forward, int]]:
+def _counted(played: Iterable[Forward]) -> Iterator[tuple[Forward, int]]:
     """Yield every forward with the number of latent frames whose entries are held after it."""
     held = 0
-    for forward in forwards(tasks, cache):
+    for forward in played:
         held += len(forward.window.keeps) - len(forward.window.drops)
         yield forward, held
 

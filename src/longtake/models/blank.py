@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self, final
@@ -68,7 +67,8 @@ class BlankModel:
         Raises:
             LongtakeError: As ``load_module``.
         """
-        return self._load(range(self.spec.layers))
+        place = Placement(META, self.dtype)
+        return self.family.load_backbone(self.folder, self.spec, range(self.spec.layers), place)
 
     @cached_property
     def decoder(self) -> AnyDecoder:
@@ -84,16 +84,6 @@ class BlankModel:
         if dtype == self.dtype:
             return self
         return BlankModel(self.family, self.folder, self.spec, dtype)
-
-    def with_layers(self, layers: Collection[int]) -> AnyBackbone:
-        """Return a backbone that has some layers: the whole one where it has been built."""
-        if "backbone" in self.__dict__:
-            return self.backbone
-        return self._load(layers)
-
-    def _load(self, layers: Collection[int]) -> AnyBackbone:
-        place = Placement(META, self.dtype)
-        return self.family.load_backbone(self.folder, self.spec, layers, place)
 
 
 def _settings(folder: ModelFolder) -> str:

@@ -180,7 +180,7 @@ class NothingPadded(TorchFunctionMode):
 def _count_backbone(blank: BlankModel, grid: Grid, alike: Sequence[int]) -> _Backbone:
     spec, kinds = blank.spec, Counter(alike)
     first = {kind: alike.index(kind) for kind in kinds}  # a layer of each kind
-    backbone = blank.with_layers(sorted({*first.values(), 0, spec.layers - 1}))
+    backbone = blank.backbone
     latents, context = forward_inputs(blank, backbone, grid, attention_kernel)
     hidden, embed = _counted(lambda: backbone.embed(latents, grid, context))
     tokens = len(grid.frames) * spec.tokens_per_frame(grid.height, grid.width)

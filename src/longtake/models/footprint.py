@@ -121,7 +121,7 @@ def _layer(blank: BlankModel) -> float:
     spec = blank.spec
     grid = Grid.of(FrameRange(0, spec.native_frames), height=60, width=104)
     ends = {0, spec.layers - 1}  # of models with two kinds of layers, one of each
-    backbone = blank.with_layers(sorted(ends))
+    backbone = blank.backbone
     latents, context = forward_inputs(blank, backbone, grid, _kernel)
     hidden = backbone.embed(latents, grid, context)
     peak = 0

@@ -224,7 +224,7 @@ def held_frames(workload: Workload) -> int:
         last = next(islice(workload.scheduler.blocks(None), ENDLESS_BLOCKS, None))
         workload = replace(workload, latent_frames=last.start)
     after = workload.prompt_changes[-1] if workload.prompt_changes else 0
-    return settled_held_frames(workload.cache, workload.tasks(), QUIET_BLOCKS, after)
+    return settled_held_frames(workload.walk(), QUIET_BLOCKS, after)
 
 
 def _check_size(name: str, pixels: int, multiple: int) -> None:

@@ -8,9 +8,9 @@ from typing import Final
 
 from longtake.caches import FeatureCache, Forward, settled_forwards, unread_entries
 from longtake.errors import ConfigurationError
+from longtake.plan.walk import walk_of
 from longtake.plan.workload import Workload
 from longtake.schedulers import BlockScheduler
-from longtake.schedulers.check import checked
 from longtake.task import Video
 
 _QUIET_BLOCKS: Final = 4
@@ -87,7 +87,7 @@ def first_forwards(workload: Workload) -> tuple[tuple[Forward, ...], bool]:
 def _first(
     scheduler: BlockScheduler, cache: FeatureCache, video: Video
 ) -> tuple[tuple[Forward, ...], bool]:
-    first, whole = settled_forwards(cache, checked(scheduler, video), _QUIET_BLOCKS)
+    first, whole = settled_forwards(walk_of(scheduler, cache, video), _QUIET_BLOCKS)
     return tuple(first), whole
 
 

@@ -17,6 +17,7 @@ from longtake.caches import (
     RollingKV,
     SameStepKV,
     Unread,
+    forwards,
     settled_forwards,
     unread_entries,
 )
@@ -197,7 +198,7 @@ def test_a_schedule_is_played_until_the_cache_is_full() -> None:
     assert whole
     assert [one.task for one in tasks] == list(Autoregressive(2).tasks(Video(5, 4)))
     endless = Autoregressive(2).tasks(Video(None, 4))
-    played, whole = settled_forwards(RollingKV(None), endless, blocks=5, most=200)
+    played, whole = settled_forwards(forwards(endless, RollingKV(None)), blocks=5, most=200)
     assert (len(played) <= 232, whole) == (True, False)
 
 
