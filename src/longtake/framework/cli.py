@@ -45,6 +45,7 @@ from longtake.framework.engine.disk import check_disk
 from longtake.framework.engine.engine import Engine
 from longtake.framework.engine.frame_rate import written
 from longtake.framework.engine.inputs import earlier_inputs, inputs_of
+from longtake.framework.engine.journal import Journal
 from longtake.framework.engine.keeper import RunKeeper, touched_since
 from longtake.framework.engine.replica_reports import fold, whole_report
 from longtake.framework.engine.resolved_model import ResolvedModel
@@ -341,6 +342,7 @@ class LongtakeCLI(LightningCLI):
         self._folder = folder
         if growth is not None:
             growth.check(config, inputs)
+            self._check_disk(folder, engine, keeper, goes_on=True)
             # With the name that files of the run bear, also where the model is elsewhere now.
             inputs["model"] = earlier_inputs(folder)["model"]
             folder.reopen()
@@ -348,21 +350,30 @@ class LongtakeCLI(LightningCLI):
             growth.commit(config, inputs)
             keeper.tidy(self.datamodule.requests(), self.config.predict.keep_latents)
             return inputs
-        work = [engine.workloads.of(request) for request in self.datamodule.requests()]
-        keep = self.config.predict.keep_latents
-        if warning := check_disk(
-            folder.path,
-            work,
-            engine.chosen.layout,
-            keep,
-            self.config.predict.keep_snapshots,
-            engine.chosen.replicas.count,
-        ):
-            sys.stderr.write(f"longtake: warning: {warning}\n")
+        self._check_disk(folder, engine, keeper, goes_on=False)
         folder.create()
         folder.write_json(INPUTS, inputs)
         folder.write_text(CONFIG, config)
         return inputs
+
+    def _check_disk(
+        self, folder: RunFolder, engine: Engine, keeper: RunKeeper, *, goes_on: bool
+    ) -> None:
+        """Refuse what cannot fit on the disk, and say what may not."""
+        config, requests = self.config.predict, self.datamodule.requests()
+        made = keeper.made(requests)
+        left = [request for request in requests if request.index not in made]
+        journals = [Journal(folder.path_of(request.index)) for request in left]
+        if warning := check_disk(
+            folder.path,
+            [engine.workloads.of(request) for request in left],
+            engine.chosen.layout,
+            config.keep_latents,
+            config.keep_snapshots,
+            engine.chosen.replicas.count,
+            [journal.size() for journal in journals] if goes_on else (),
+        ):
+            sys.stderr.write(f"longtake: warning: {warning}\n")
 
     def dump_config(
         self, model: ResolvedModel, seams: Mapping[int, Sequence[int]] | None = None

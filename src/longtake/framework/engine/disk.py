@@ -1,10 +1,10 @@
-"""Disk that a run needs beside its video: journal and snapshots, foreseen before it begins."""
+"""Disk that a run needs beside its video: journal and snapshots, foreseen before it goes on."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -60,29 +60,34 @@ def check_disk(
     keep: KeepLatents,
     keep_snapshots: KeepSnapshots = "none",
     replicas: int = 1,
+    written: Sequence[int] = (),
 ) -> str | None:
     """Refuse a run whose journal cannot fit on the disk; return a warning where snapshots may not.
 
     Args:
         folder: The run's; it may not exist yet.
-        workloads: Of its requests; endless ones are not counted.
+        workloads: Of its requests that are to be made; endless ones are not counted.
         layout: Says which ranks of a replica hold what.
         keep: Which blocks' latents stay.
         keep_snapshots: Which snapshots stay; one of each request, where it is made longer from it.
         replicas: Requests that are made at the same time.
+        written: Of a run that goes on, the bytes that are there of each request's journal.
 
     Raises:
         OutputError: Names what is needed, and what is there.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
-    each = sorted((one.latent_frames or 0) * frame_bytes(one) for one in workloads)
+    whole = [(one.latent_frames or 0) * frame_bytes(one) for one in workloads]
+    each = sorted(max(0, size - had) for size, had in zip_longest(whole, written, fillvalue=0))
     journal = sum(each if keep == "all" else each[-replicas:])
     if journal > free:
+        who, more, remedy = f"--output {folder}", "", "give a folder on another disk"
+        if written:
+            who, more, remedy = f"the run in {folder}", "more ", "make room there"
         raise OutputError(
-            f"--output {folder} needs {_gigabytes(journal)} for the latents of finished blocks "
-            f"(keep_latents: {keep}), but {there} has {_gigabytes(free)}; give a folder on another "
-            f"disk."
+            f"{who} needs {_gigabytes(journal)} {more}for the latents of finished blocks "
+            f"(keep_latents: {keep}), but {there} has {_gigabytes(free)}; {remedy}."
         )
     sizes = sorted(snapshot_bytes(one, layout) for one in workloads)
     snapshots = (KEPT + 1) * sum(sizes[-replicas:])

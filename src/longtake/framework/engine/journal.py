@@ -74,6 +74,10 @@ class Journal:
         names = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
         return sorted(int(name[1]) for name in names if name)
 
+    def size(self) -> int:
+        """Return the bytes of the blocks that are there."""
+        return sum(self._path(block).stat().st_size for block in self.blocks())
+
     def forget_others(self, stay: Set[int]) -> None:
         """Remove all blocks but some."""
         for block in set(self.blocks()) - stay:

@@ -48,3 +48,18 @@ def test_what_cannot_fit_is_refused_and_what_may_not_is_said(
     endless = [replace(CASE.workload, latent_frames=None)]
     free(3 * snapshot_bytes(endless[0], LAYOUT))
     assert check_disk(folder, endless, LAYOUT, "all") is None
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_run_that_goes_on_needs_what_it_has_not_written_yet(
+    missing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = 17 * frame_bytes(CASE.workload)
+    free = journal + (journal - journal // 2) - missing
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    written, work = [journal, 0, journal // 2], [CASE.workload] * 3
+    if not missing:
+        assert "of snapshots" in (check_disk(tmp_path, work, LAYOUT, "all", written=written) or "")
+        return
+    with pytest.raises(OutputError, match=r"the run in .* more for the latents of .* make room"):
+        check_disk(tmp_path, work, LAYOUT, "all", written=written)
