@@ -84,6 +84,25 @@ def test_each_host_makes_a_share_of_the_requests(
         assert (out / video).read_bytes() == (alone / video).read_bytes(), video
 
 
+@pytest.mark.parametrize("refuser", [0, 1])
+def test_when_a_host_refuses_a_run_that_was_started_by_hand_the_other_one_ends_too(
+    refuser: int, hosts: list[Host], model: Path, tmp_path: Path
+) -> None:
+    options = [*tiny_options(model), *STAGES, "--output", str(tmp_path / "out")]
+    commands = [
+        host.command(*COMMAND, "predict", *options, *(["--data.height", "7"] * (refuser == rank)))
+        for rank, host in enumerate(hosts)
+    ]
+    meeting = {"MASTER_ADDR": hosts[0].address, "MASTER_PORT": "29503"}
+    variables = [meeting | {"NODE_RANK": str(rank)} for rank in range(2)]
+    with started(commands, variables, tmp_path) as running:
+        statuses = [process.wait(timeout=120) for process, _ in running]
+        said = [log.read_text() for _, log in running]
+    assert statuses == [2, 2], said
+    assert "data.height is 7" in said[refuser]
+    assert "error" not in said[1 - refuser]
+
+
 def test_when_a_host_is_cut_off_all_ranks_end_and_say_which_are_gone(
     hosts: list[Host], model: Path, tmp_path: Path
 ) -> None:

@@ -42,6 +42,8 @@ _OFF: Final = "off"
 """The key of the first rank that has called the meeting off."""
 _HEARD: Final = "heard"
 """The key of how many of the others know."""
+_QUIET: Final = 1.0
+"""Seconds without one more that knows after which all do, where their number is not known."""
 
 
 class CalledOff(Exception):
@@ -61,7 +63,7 @@ class Meeting:
         host: Of the first rank, or of torchrun's first agent.
         port: There.
         rank: This rank.
-        world_size: Number of ranks.
+        world_size: Number of ranks; 0 where that is not known, and ``call_off`` alone is asked for.
         one_machine: Whether all ranks are on this machine.
         stop: Set when the run is to end, also while the ranks meet.
         patience: How long the ranks wait for one another.
@@ -154,10 +156,14 @@ class Meeting:
 
     def _part(self, store: Store, deadline: float) -> None:
         """Leave without having met; the first rank keeps the store until all have heard."""
-        others = store.add(_HEARD, int(self.rank > 0))
-        while self.rank == 0 and others < self.world_size - 1 and time.monotonic() < deadline:
+        heard, since = store.add(_HEARD, int(self.rank > 0)), time.monotonic()
+        while self.rank == 0 and time.monotonic() < deadline:
+            quiet = heard > 0 and time.monotonic() - since > _QUIET
+            if heard >= self.world_size - 1 if self.world_size else quiet:
+                return
             time.sleep(_LOOK)
-            others = store.add(_HEARD, 0)
+            if (now := store.add(_HEARD, 0)) > heard:
+                heard, since = now, time.monotonic()
 
     def _host(self, environment: Mapping[str, str]) -> str:
         """Return where the store is listened for."""

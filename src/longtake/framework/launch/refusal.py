@@ -12,7 +12,8 @@ from typing import Final
 
 import torch.distributed as dist
 
-from longtake.comm.launchers import Launcher, is_first_here, launcher_of
+from longtake.comm.interfaces import LOOPBACK
+from longtake.comm.launchers import Launcher, is_first_here, launcher_of, number
 from longtake.errors import LongtakeError, OutputError, RankFailure
 from longtake.framework.launch.meeting import Meeting
 from longtake.framework.launch.slurm import SlurmStep
@@ -22,6 +23,9 @@ PATIENCE: Final = 20.0
 HEARD: Final = timedelta(minutes=3)
 """How long the ranks of a step have to hear that there will be no run: machines start and import at
 different times, and who comes later waits for nobody for as long as a meeting does."""
+HEARD_BY_HAND: Final = timedelta(seconds=30)
+"""The same of machines on each of which somebody has started the run, and waits for the prompt."""
+_HERE: Final = (LOOPBACK, "localhost", "::1")
 _SHOWN: Final = 200
 """Characters of a file's name that are shown."""
 
@@ -31,8 +35,8 @@ def refuse(sentence: str, code: str) -> None:
 
     Before that, all ranks find the same mistakes and the first of each machine prints them. A
     launcher ends all ranks with the first one that ends, so the others wait: whoever is not ended
-    meanwhile has found a mistake of its own, and prints it. srun ends nobody: ranks that it has
-    started tell one another.
+    meanwhile has found a mistake of its own, and prints it. srun ends nobody, and nobody ends what
+    was started by hand on another machine: such ranks report to one another.
 
     Args:
         sentence: What was asked, why not, and what to do instead.
@@ -41,43 +45,72 @@ def refuse(sentence: str, code: str) -> None:
     said = f"longtake: error: {sentence} [{code}]\n"
     over = dist.is_initialized() or code == RankFailure.code
     step = None if over else _step(os.environ)
-    if step is not None and step.global_rank() > 0:
-        if not _call_off(step):
+    if step is not None and step.rank > 0:
+        if not _called_off(step):
             _print(said)
         return
     if step is None and not (dist.is_initialized() or is_first_here(os.environ)):
         time.sleep(PATIENCE)
     _print(said)
-    if step is not None:
-        _call_off(step)
+    others = None if over else step or _other_machines(os.environ)
+    if others is not None:
+        _called_off(others)
 
 
 def call_off() -> None:
-    """Tell the other ranks that there will be no run, where nothing else does."""
-    if not dist.is_initialized() and (step := _step(os.environ)) is not None:
-        _call_off(step)
+    """Report to the other ranks that there will be no run, where nothing else does."""
+    if dist.is_initialized():
+        return
+    others = _step(os.environ) or _other_machines(os.environ)
+    if others is not None:
+        _called_off(others)
 
 
-def _step(environment: Mapping[str, str]) -> SlurmStep | None:
-    """Return the step of which this process is a rank, if srun has started it."""
+def _step(environment: Mapping[str, str]) -> Meeting | None:
+    """Return where the ranks of a step meet, if srun has started this one."""
     with suppress(LongtakeError):  # about variables: what is on its way is the one to show
         if launcher_of(environment) is Launcher.SRUN:
-            return SlurmStep(environment)
+            step = SlurmStep(environment)
+            return Meeting(
+                host=step.main_address,
+                port=step.main_port,
+                rank=step.global_rank(),
+                world_size=step.world_size(),
+                one_machine=step.nodes == 1,
+                patience=HEARD,
+                say=lambda _: None,
+            )
     return None
 
 
-def _call_off(step: SlurmStep) -> bool:
-    """Tell the other ranks, and return whether one of them has said why before."""
+def _other_machines(environment: Mapping[str, str]) -> Meeting | None:
+    """Return where ranks meet that were started by hand, if this is its machine's first process.
+
+    A run on one machine has the same variables once it has started its ranks, with the loopback for
+    an address. How many ranks there are may be what the run is refused for.
+    """
+    with suppress(LongtakeError):
+        host = environment.get("MASTER_ADDR", LOOPBACK)
+        by_hand = launcher_of(environment) is Launcher.LONGTAKE and "NODE_RANK" in environment
+        if by_hand and "MASTER_PORT" in environment and host not in _HERE:
+            if not is_first_here(environment):
+                return None
+            return Meeting(
+                host=host,
+                port=number(environment, "MASTER_PORT"),
+                rank=number(environment, "NODE_RANK"),
+                world_size=0,
+                one_machine=False,
+                patience=HEARD_BY_HAND,
+                say=lambda _: None,
+            )
+    return None
+
+
+def _called_off(meeting: Meeting) -> bool:
+    """Report that there will be no run; return whether another rank has said why before."""
     try:
-        return Meeting(
-            host=step.main_address,
-            port=step.main_port,
-            rank=step.global_rank(),
-            world_size=step.world_size(),
-            one_machine=step.nodes == 1,
-            patience=HEARD,
-            say=lambda _: None,
-        ).call_off()
+        return meeting.call_off()
     except (LongtakeError, OSError, RuntimeError):
         return False  # nobody can be told
 

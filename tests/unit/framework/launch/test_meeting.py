@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -135,6 +136,25 @@ def test_a_rank_that_refuses_calls_the_meeting_off(port: int, refuser: int) -> N
     other.join()
     assert known == [False], "no other rank has said why"
     assert not said
+
+
+def test_of_ranks_whose_number_nobody_knows_all_hear_of_a_refusal(port: int) -> None:
+    known: list[bool] = []
+    heard: list[int] = []
+
+    def hear(rank: int) -> None:
+        with pytest.raises(CalledOff):
+            meeting(port, rank, []).meet({})
+        heard.append(rank)
+
+    first = replace(meeting(port, 0, []), world_size=0)
+    threads = [threading.Thread(target=hear, args=(rank,)) for rank in (1, 2)]
+    threads.append(threading.Thread(target=lambda: known.append(first.call_off({}))))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20.0)
+    assert (sorted(heard), known) == ([1, 2], [False])
 
 
 def test_of_two_that_refuse_one_says_why(port: int) -> None:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from longtake.framework.launch.meeting import Meeting
 from longtake.framework.launch.refusal import PATIENCE, refuse, refuse_machine
 
 
@@ -31,6 +32,39 @@ def test_another_rank_gives_the_first_one_time_and_prints_what_that_one_did_not_
     monkeypatch.setenv("LOCAL_RANK", "1")
     refuse("no.", "LT-CONFIG")
     assert waited == [PATIENCE]
+    assert capsys.readouterr().err == "longtake: error: no. [LT-CONFIG]\n"
+
+
+@pytest.mark.parametrize(
+    "missing", [{"MASTER_ADDR": "127.0.0.1"}, {"LOCAL_RANK": "1"}, {"NODE_RANK": None}]
+)
+def test_ranks_of_one_machine_and_those_that_longtake_has_started_call_no_other_machine(
+    missing: dict[str, str | None],
+    monkeypatch: pytest.MonkeyPatch,
+    waited: list[float],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    by_hand = {"MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "29500", "NODE_RANK": "0"}
+    for name, value in {**by_hand, **missing}.items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    called: list[Meeting] = []
+    monkeypatch.setattr(Meeting, "call_off", lambda meeting: called.append(meeting))
+    refuse("no.", "LT-CONFIG")
+    assert called == []
+    assert capsys.readouterr().err
+
+
+def test_machines_of_a_run_that_was_started_by_hand_call_one_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_hand = {"MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "29500", "NODE_RANK": "1"}
+    for name, value in by_hand.items():
+        monkeypatch.setenv(name, value)
+    called: list[Meeting] = []
+    monkeypatch.setattr(Meeting, "call_off", lambda meeting: called.append(meeting))
+    refuse("no.", "LT-CONFIG")
+    assert [(one.host, one.port, one.rank) for one in called] == [("192.0.2.1", 29500, 1)]
     assert capsys.readouterr().err == "longtake: error: no. [LT-CONFIG]\n"
 
 
