@@ -21,6 +21,7 @@ from longtake.errors import ConfigurationError
 from longtake.framework.arguments import typed
 from longtake.framework.callbacks.base import LongtakeCallback, VideoHooks, listens
 from longtake.framework.console.calibration_report import save_calibration
+from longtake.framework.console.comparison_report import check_new
 from longtake.framework.console.comparison_report import save as save_choice
 from longtake.framework.console.comparison_report import show as show_comparison
 from longtake.framework.console.conversion_report import show as show_converted
@@ -321,6 +322,8 @@ class InferenceTrainer(pl.Trainer):
         """
         if save is not None and not compare:
             raise ConfigurationError("--save writes what --compare true recommends; give both.")
+        if save is not None:
+            check_new(save)
         place = Placement(torch.device("cpu"), model.generation_config.torch_dtype)
         resolved = ResolvedModel(model.generation_config, place, open_for_plan)
         hardware = (

@@ -19,6 +19,8 @@ from longtake.tables import Cell, Format, show_rows
 
 ONLY_PLAN: Final = ("profile", "actions", "compare", "format", "save", "plan", "seed_everything")
 """Options of ``longtake plan`` that no run takes, and what Lightning adds."""
+_ONE_CLASS: Final = "__subclasses_disabled__"
+"""What jsonargparse notes beside the class of a value that can be of no other one."""
 
 
 def show(
@@ -52,11 +54,10 @@ def save(path: Path, config: Mapping[str, Any], best: Choice) -> None:
         best: What is recommended.
 
     Raises:
-        ConfigurationError: There is such a file, or it cannot be written.
+        ConfigurationError: As ``check_new``, or it cannot be written.
     """
-    if path.exists():
-        raise ConfigurationError(f"--save is {path}, which exists; choose another name.")
-    content = {name: value for name, value in config.items() if name not in ONLY_PLAN}
+    check_new(path)
+    content = {name: _plain(value) for name, value in config.items() if name not in ONLY_PLAN}
     chosen = {"class_path": best.strategy, "init_args": dict(best.options)}
     content["trainer"] = {**content.get("trainer", {}), "strategy": chosen}
     cache = content.get("model", {}).get("cache")
@@ -67,6 +68,25 @@ def save(path: Path, config: Mapping[str, Any], best: Choice) -> None:
             temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"--save is {path}, which cannot be written: {error}") from error
+
+
+def check_new(path: Path) -> None:
+    """Refuse a file that exists.
+
+    Raises:
+        ConfigurationError: It does.
+    """
+    if path.exists():
+        raise ConfigurationError(f"--save is {path}, which exists; choose another name.")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as people write it: what can be of one class alone does not name it."""
+    if isinstance(value, dict):
+        if value.get(_ONE_CLASS):
+            return _plain(value["init_args"])
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list) else value
 
 
 def _row(one: Choice, best: Choice | None, temporal: int) -> dict[str, Cell]:

@@ -29,6 +29,8 @@ def test_all_is_compared_and_the_best_is_saved_ready_to_run(
 ) -> None:
     saved = tmp_path / "long.yaml"
     compare = ["--data.num_frames", "121", "--compare", "true", "--format", "json"]
+    prompts = [[{"text": "a red shape", "at": 0.0}, {"text": "a blue one", "at": 2.0}]]
+    compare += ["--data.prompts", json.dumps(prompts)]
     main([*options, *compare, "--save", str(saved)])
     found = json.loads(capsys.readouterr().out)
     rows = found["choices"]
@@ -43,6 +45,7 @@ def test_all_is_compared_and_the_best_is_saved_ready_to_run(
     content = yaml.safe_load(saved.read_text())
     assert content["trainer"]["strategy"]["class_path"] == best["strategy"]
     assert content["trainer"]["accelerator"] == "cuda"
+    assert content["data"]["prompts"] == prompts, "as people write them"
     main(["plan", "--config", str(saved), "--profile", "RTX 4090", "--format", "json"])
     figures = json.loads(capsys.readouterr().out)["figures"]
     assert figures["seconds"] == pytest.approx(best["total_s"], abs=1e-3)
