@@ -9,7 +9,6 @@ from longtake.caches import FeatureCache, Forward, forwards
 from longtake.models import BackboneSpec
 from longtake.models.flops import Flops
 from longtake.plan.devices import Hardware
-from longtake.plan.walk import Walk, walk_of
 from longtake.schedulers import BlockScheduler
 from longtake.task import Task, Video
 
@@ -65,10 +64,6 @@ class Workload:
     def tasks(self) -> Iterator[Task]:
         """Return the schedule anew, in serial order."""
         return self.scheduler.tasks(self.video)
-
-    def walk(self) -> Walk:
-        """Return the same as ``forwards``, found right and played once for all who look at it."""
-        return walk_of(self.scheduler, self.cache, self.video)
 
     def forwards(self) -> Iterator[Forward]:
         """Return the schedule anew, with what the cache makes of it."""

@@ -20,6 +20,7 @@ from longtake.models.loading.headers import read_headers
 from longtake.models.loading.lora import LoraFile
 from longtake.plan.cost.memory import frame_bytes
 from longtake.plan.layout import Layout
+from longtake.plan.walk import walk_of
 from longtake.plan.workload import Workload
 from longtake.reuse import LayerReuse
 from longtake.schedulers import BlockScheduler
@@ -224,7 +225,8 @@ def held_frames(workload: Workload) -> int:
         last = next(islice(workload.scheduler.blocks(None), ENDLESS_BLOCKS, None))
         workload = replace(workload, latent_frames=last.start)
     after = workload.prompt_changes[-1] if workload.prompt_changes else 0
-    return settled_held_frames(workload.walk(), QUIET_BLOCKS, after)
+    walk = walk_of(workload.scheduler, workload.cache, workload.video)
+    return settled_held_frames(walk, QUIET_BLOCKS, after)
 
 
 def _check_size(name: str, pixels: int, multiple: int) -> None:
