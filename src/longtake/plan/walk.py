@@ -9,6 +9,7 @@ from typing import Final, final
 
 from longtake.caches import FeatureCache, Forward, forwards
 from longtake.errors import ConfigurationError
+from longtake.plan.workload import Workload
 from longtake.schedulers import BlockScheduler
 from longtake.schedulers.check import checked
 from longtake.task import Video
@@ -61,7 +62,12 @@ class Walk:
         return forwards(checked(self._scheduler, self._video), self._cache)
 
 
+def walk_of(workload: Workload) -> Walk:
+    """Return the walk of a workload's schedule, the same one for all that ask for it."""
+    return walk(workload.scheduler, workload.cache, workload.video)
+
+
 @lru_cache(maxsize=_REMEMBERED)
-def walk_of(scheduler: BlockScheduler, cache: FeatureCache, video: Video) -> Walk:
+def walk(scheduler: BlockScheduler, cache: FeatureCache, video: Video) -> Walk:
     """Return the walk of a schedule, the same one for all that ask for it."""
     return Walk(scheduler, cache, video)

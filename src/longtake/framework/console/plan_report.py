@@ -19,6 +19,7 @@ from longtake.plan.ir.actions import Kind, Message
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Axis
 from longtake.plan.search.layouts import warnings_of
+from longtake.plan.walk import walk_of
 from longtake.plan.workload import Workload
 from longtake.tables import Cell, Format, show_record, show_rows, write_json
 
@@ -140,7 +141,7 @@ def _short(part: str) -> str:
 
 def _figures(chosen: ChosenLayout, workload: Workload, simulation: Simulation | None) -> Row:
     whole, layout = chosen.workload, chosen.layout
-    windows = [len(forward.window.frames) for forward in workload.forwards()]
+    windows = [len(forward.window.frames) for forward in walk_of(workload)]
     hop = Message(
         kind=Kind.HOP, index=0, block=0, step=0, branches=layout.batches[0], frames=max(windows)
     )

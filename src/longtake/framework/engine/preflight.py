@@ -225,8 +225,7 @@ def held_frames(workload: Workload) -> int:
         last = next(islice(workload.scheduler.blocks(None), ENDLESS_BLOCKS, None))
         workload = replace(workload, latent_frames=last.start)
     after = workload.prompt_changes[-1] if workload.prompt_changes else 0
-    walk = walk_of(workload.scheduler, workload.cache, workload.video)
-    return settled_held_frames(walk, QUIET_BLOCKS, after)
+    return settled_held_frames(walk_of(workload), QUIET_BLOCKS, after)
 
 
 def _check_size(name: str, pixels: int, multiple: int) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from longtake.caches import FeatureCache, Forward, settled_forwards, unread_entries
 from longtake.errors import ConfigurationError
-from longtake.plan.walk import walk_of
+from longtake.plan.walk import walk
 from longtake.plan.workload import Workload
 from longtake.schedulers import BlockScheduler
 from longtake.task import Video
@@ -87,7 +87,7 @@ def first_forwards(workload: Workload) -> tuple[tuple[Forward, ...], bool]:
 def _first(
     scheduler: BlockScheduler, cache: FeatureCache, video: Video
 ) -> tuple[tuple[Forward, ...], bool]:
-    first, whole = settled_forwards(walk_of(scheduler, cache, video), _QUIET_BLOCKS)
+    first, whole = settled_forwards(walk(scheduler, cache, video), _QUIET_BLOCKS)
     return tuple(first), whole
 
 

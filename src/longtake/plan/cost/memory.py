@@ -12,6 +12,7 @@ from longtake.plan.cost.simulator import bounded, message_bytes
 from longtake.plan.ir.actions import Kind, Message
 from longtake.plan.layout import Layout
 from longtake.plan.mesh import Axis
+from longtake.plan.walk import walk_of
 from longtake.plan.workload import Workload
 
 _LATENTS: Final = 4
@@ -149,14 +150,15 @@ def frame_bytes(workload: Workload, layout: Layout, rank: int) -> int:
 def _left_frames(workload: Workload) -> int:
     """Return how many latent frames' keys and values an iteration's tasks leave at most."""
     left = Counter[int]()
-    for forward in bounded(workload).forwards():
+    for forward in walk_of(bounded(workload)):
         left[forward.task.iteration] += len(forward.window.keeps)
     return max(left.values())
 
 
 def _windows(workload: Workload) -> int:
     """Return how many windows an iteration has at most."""
-    return max(Counter(task.iteration for task in bounded(workload).tasks()).values())
+    walk = walk_of(bounded(workload))
+    return max(Counter(forward.task.iteration for forward in walk).values())
 
 
 def _batch(layout: Layout, rank: int) -> int:

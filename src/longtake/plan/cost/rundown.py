@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 from longtake.caches import FeatureCache, Forward
-from longtake.plan.walk import walk_of
+from longtake.plan.walk import walk
 from longtake.plan.workload import Workload
 from longtake.schedulers import BlockScheduler
 from longtake.task import Video
@@ -109,7 +109,7 @@ def _walked(scheduler: BlockScheduler, cache: FeatureCache, video: Video) -> Run
     shapes: dict[tuple[int, int, int], int] = {}
     examples: list[Forward] = []
     stepped: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for index, forward in enumerate(walk_of(scheduler, cache, video)):
+    for index, forward in enumerate(walk(scheduler, cache, video)):
         task, window = forward.task, forward.window
         shape = (len(window.frames), len(window.reads), len(task.own))
         if shape not in shapes:
