@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import islice
 from typing import Final, final
@@ -34,16 +34,23 @@ class Walk:
 
     def __init__(self, scheduler: BlockScheduler, cache: FeatureCache, video: Video) -> None:
         self._scheduler, self._cache, self._video = scheduler, cache, video
-        self._rest = self._anew()
+        self._rest = self._checked()
         self._first: list[Forward] = []
         self._refusal: ConfigurationError | None = None
 
     def __iter__(self) -> Iterator[Forward]:
+        return self._from(self._checked)
+
+    def first_checked(self) -> Iterator[Forward]:
+        """Return the forwards, those behind the kept ones not found right: of very long videos."""
+        return self._from(lambda: forwards(self._scheduler.tasks(self._video), self._cache))
+
+    def _from(self, anew: Callable[[], Iterator[Forward]]) -> Iterator[Forward]:
         for place in range(_KEPT):
             if place == len(self._first) and not self._advance():
                 return
             yield self._first[place]
-        yield from islice(self._anew(), _KEPT, None)
+        yield from islice(anew(), _KEPT, None)
 
     def _advance(self) -> bool:
         """Play one more task; return whether there was one."""
@@ -58,7 +65,7 @@ class Walk:
             self._first.append(forward)
         return forward is not None
 
-    def _anew(self) -> Iterator[Forward]:
+    def _checked(self) -> Iterator[Forward]:
         return forwards(checked(self._scheduler, self._video), self._cache)
 
 

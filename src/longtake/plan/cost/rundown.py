@@ -109,7 +109,7 @@ def _walked(scheduler: BlockScheduler, cache: FeatureCache, video: Video) -> Run
     shapes: dict[tuple[int, int, int], int] = {}
     examples: list[Forward] = []
     stepped: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for index, forward in enumerate(walk(scheduler, cache, video)):
+    for index, forward in enumerate(walk(scheduler, cache, video).first_checked()):
         task, window = forward.task, forward.window
         shape = (len(window.frames), len(window.reads), len(task.own))
         if shape not in shapes:
