@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, Any
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -66,27 +66,27 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A source tree, a process that runs it, and its runs."""
+    """A source tree, a process that runs it, what that says to stderr, and its runs."""
 
     name: str
     process: subprocess.Popen[str]
+    said: IO[str]
     runs: list[Clocks] = field(default_factory=list)
     videos: set[str] = field(default_factory=set)
 
     @classmethod
     def started(cls, name: str, path: Path, frames: int) -> Checkout:
         """Start a process that makes the video whenever it is told to."""
-        return cls(
-            name,
-            subprocess.Popen(
-                [sys.executable, __file__, "--serve", "--frames", str(frames)],
-                env={**os.environ, "PYTHONPATH": str(path.resolve() / "src")},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            ),
+        said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the process
+        process = subprocess.Popen(
+            [sys.executable, __file__, "--serve", "--frames", str(frames)],
+            env={**os.environ, "PYTHONPATH": str(path.resolve() / "src")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
         )
+        return cls(name, process, said)
 
     def run(self) -> tuple[Clocks, str]:
         """Make the video once; return what it took, and its hash."""
@@ -94,7 +94,12 @@ class Checkout:
         assert self.process.stdout is not None
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
-        wall, cpu, video = self.process.stdout.readline().split()
+        done = self.process.stdout.readline().split()
+        if not done:
+            self.said.seek(0)
+            last = "".join(self.said.readlines()[-5:])
+            raise SystemExit(f"{self.name} does not run under this benchmark:\n{last}")
+        wall, cpu, video = done
         return Clocks(float(wall), float(cpu)), video
 
     def measure(self) -> None:
