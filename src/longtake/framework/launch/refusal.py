@@ -86,12 +86,14 @@ def _step(environment: Mapping[str, str]) -> Meeting | None:
 def _other_machines(environment: Mapping[str, str]) -> Meeting | None:
     """Return where ranks meet that were started by hand, if this is its machine's first process.
 
-    A run on one machine has the same variables once it has started its ranks, with the loopback for
-    an address. How many ranks there are may be what the run is refused for.
+    Commands that only plan or list may be given where such variables are set: no other machine
+    waits for them. A run on one machine has the same variables once it has started its ranks, with
+    the loopback for an address. How many ranks there are may be what the run is refused for.
     """
     with suppress(LongtakeError):
         host = environment.get("MASTER_ADDR", LOOPBACK)
-        by_hand = launcher_of(environment) is Launcher.LONGTAKE and "NODE_RANK" in environment
+        runs = "predict" in sys.argv and launcher_of(environment) is Launcher.LONGTAKE
+        by_hand = runs and "NODE_RANK" in environment
         if by_hand and "MASTER_PORT" in environment and host not in _HERE:
             if not is_first_here(environment):
                 return None

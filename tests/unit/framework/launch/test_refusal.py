@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -36,9 +37,16 @@ def test_another_rank_gives_the_first_one_time_and_prints_what_that_one_did_not_
 
 
 @pytest.mark.parametrize(
-    "missing", [{"MASTER_ADDR": "127.0.0.1"}, {"LOCAL_RANK": "1"}, {"NODE_RANK": None}]
+    ("command", "missing"),
+    [
+        ("predict", {"MASTER_ADDR": "127.0.0.1"}),
+        ("predict", {"LOCAL_RANK": "1"}),
+        ("predict", {"NODE_RANK": None}),
+        ("plan", {}),
+    ],
 )
 def test_ranks_of_one_machine_and_those_that_longtake_has_started_call_no_other_machine(
+    command: str,
     missing: dict[str, str | None],
     monkeypatch: pytest.MonkeyPatch,
     waited: list[float],
@@ -48,6 +56,7 @@ def test_ranks_of_one_machine_and_those_that_longtake_has_started_call_no_other_
     for name, value in {**by_hand, **missing}.items():
         if value is not None:
             monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["longtake", command])
     called: list[Meeting] = []
     monkeypatch.setattr(Meeting, "call_off", lambda meeting: called.append(meeting))
     refuse("no.", "LT-CONFIG")
@@ -61,6 +70,7 @@ def test_machines_of_a_run_that_was_started_by_hand_call_one_another(
     by_hand = {"MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "29500", "NODE_RANK": "1"}
     for name, value in by_hand.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["longtake", "predict"])
     called: list[Meeting] = []
     monkeypatch.setattr(Meeting, "call_off", lambda meeting: called.append(meeting))
     refuse("no.", "LT-CONFIG")
