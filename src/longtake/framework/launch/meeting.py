@@ -138,6 +138,7 @@ class Meeting:
         """Say that there is nothing to meet for, and return whether another rank has said so.
 
         Any rank calls it in place of ``meet``. The first one waits until all have heard of it.
+        ``abandon`` is called where something answers at the address that is no store.
 
         Args:
             environment: Of the process.
@@ -147,10 +148,12 @@ class Meeting:
             RankFailure: The first rank has not come.
         """
         deadline = time.monotonic() + self.patience.total_seconds()
-        if self.rank or _has_agent(environment):
+        keeps = self.rank == 0 and not _has_agent(environment)
+        if not keeps:
             self._reach(self._host(environment), deadline)
-        store = self._store(environment)
-        first = store.compare_set(_OFF, "", str(self.rank)).decode()
+        with Silence(math.inf if keeps else self.silent.total_seconds(), self._say_silent):
+            store = self._store(environment)
+            first = store.compare_set(_OFF, "", str(self.rank)).decode()
         self._part(store, deadline)
         return first != str(self.rank)
 

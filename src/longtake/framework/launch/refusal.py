@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -16,6 +17,7 @@ from longtake.comm.interfaces import LOOPBACK
 from longtake.comm.launchers import Launcher, is_first_here, launcher_of, number
 from longtake.errors import LongtakeError, OutputError, RankFailure
 from longtake.framework.launch.meeting import Meeting
+from longtake.framework.launch.processes import leave
 from longtake.framework.launch.slurm import SlurmStep
 
 PATIENCE: Final = 20.0
@@ -26,6 +28,8 @@ different times, and who comes later waits for nobody for as long as a meeting d
 HEARD_BY_HAND: Final = timedelta(seconds=30)
 """The same of machines on each of which somebody has started the run, and waits for the prompt."""
 _HERE: Final = (LOOPBACK, "localhost", "::1")
+_MISTAKE: Final = 2
+"""The exit status of a refused run."""
 _SHOWN: Final = 200
 """Characters of a file's name that are shown."""
 
@@ -44,17 +48,17 @@ def refuse(sentence: str, code: str) -> None:
     """
     said = f"longtake: error: {sentence} [{code}]\n"
     over = dist.is_initialized() or code == RankFailure.code
-    step = None if over else _step(os.environ)
-    if step is not None and step.rank > 0:
-        if not _called_off(step):
+    others = None if over else _step(os.environ) or _other_machines(os.environ)
+    if others is not None and others.rank > 0 and others.world_size:  # one terminal for all
+        unsaid = replace(others, abandon=lambda _: _leave(said))
+        if not _called_off(unsaid):
             _print(said)
         return
-    if step is None and not (dist.is_initialized() or is_first_here(os.environ)):
+    if others is None and not (dist.is_initialized() or is_first_here(os.environ)):
         time.sleep(PATIENCE)
     _print(said)
-    others = None if over else step or _other_machines(os.environ)
     if others is not None:
-        _called_off(others)
+        _called_off(replace(others, abandon=lambda _: _leave("")))
 
 
 def call_off() -> None:
@@ -115,6 +119,12 @@ def _called_off(meeting: Meeting) -> bool:
         return meeting.call_off()
     except (LongtakeError, OSError, RuntimeError):
         return False  # nobody can be told
+
+
+def _leave(said: str) -> None:
+    """End this process from another thread: what answers at the address is no store."""
+    _print(said)
+    leave(_MISTAKE)
 
 
 def _print(said: str) -> None:

@@ -157,6 +157,25 @@ def test_of_ranks_whose_number_nobody_knows_all_hear_of_a_refusal(port: int) -> 
     assert (sorted(heard), known) == ([1, 2], [False])
 
 
+def test_whoever_calls_a_meeting_off_does_not_wait_for_what_is_no_store(port: int) -> None:
+    said: list[str] = []
+
+    def refuse() -> None:
+        with suppress(RankFailure):
+            meeting(port, 1, said).call_off({})
+
+    with socket.create_server(("127.0.0.1", port)):
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        for _ in range(100):
+            if said:
+                break
+            time.sleep(0.1)
+    thread.join(20.0)
+    (sentence,) = said
+    assert "has not answered rank 1 for 1 s" in sentence
+
+
 def test_of_two_that_refuse_one_says_why(port: int) -> None:
     known: list[bool] = []
     other = threading.Thread(target=lambda: known.append(meeting(port, 0, []).call_off({})))
