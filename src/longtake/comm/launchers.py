@@ -130,8 +130,13 @@ def check_launch(devices: int, nodes: int, environment: Mapping[str, str]) -> No
                     f"the environment variable LOCAL_RANK is {local}, but trainer.devices is "
                     f"{devices}; unset it where nothing has started several processes."
                 )
-            for name in ("NODE_RANK", "GROUP_RANK", "MASTER_PORT"):
-                number(environment, name, 0)
+            number(environment, "MASTER_PORT", 0)
+            name = "NODE_RANK" if "NODE_RANK" in environment else "GROUP_RANK"
+            if (node := number(environment, name, 0)) >= nodes:
+                raise ConfigurationError(
+                    f"the environment variable {name} is {node}, but trainer.num_nodes is {nodes}: "
+                    f"machines count from 0; unset it where the run is on this one alone."
+                )
 
 
 def tasks_per_node(text: str) -> list[int]:

@@ -162,6 +162,13 @@ def test_variables_that_are_no_numbers_are_named(
         check_launch(4, 1, environment | {name: text})
 
 
+@pytest.mark.parametrize("name", ["NODE_RANK", "GROUP_RANK"])
+def test_a_machine_that_is_none_of_the_run_is_refused(name: str) -> None:
+    check_launch(2, 2, {name: "1"})
+    with pytest.raises(ConfigurationError, match=rf"{name} is 1, but trainer\.num_nodes is 1"):
+        check_launch(2, 1, {name: "1"})
+
+
 def test_a_local_rank_that_is_no_device_is_refused() -> None:
     check_launch(2, 1, {"LOCAL_RANK": "1"})
     with pytest.raises(ConfigurationError, match=r"LOCAL_RANK is 2, but trainer\.devices is 2"):
