@@ -20,34 +20,20 @@ from longtake.comm.launchers import check_launch
 from longtake.errors import ConfigurationError
 from longtake.framework.arguments import typed
 from longtake.framework.callbacks.base import LongtakeCallback, VideoHooks, listens
-from longtake.framework.console.calibration_report import save_calibration
 from longtake.framework.console.comparison_report import check_new
 from longtake.framework.console.comparison_report import save as save_choice
 from longtake.framework.console.comparison_report import show as show_comparison
-from longtake.framework.console.conversion_report import show as show_converted
-from longtake.framework.console.conversion_report import show_made
-from longtake.framework.console.doctor import examine
-from longtake.framework.console.doctor import show as show_findings
 from longtake.framework.console.messages import one_line
-from longtake.framework.console.methods_report import methods as every_method
-from longtake.framework.console.methods_report import row_of as method_row
-from longtake.framework.console.models_report import cards
-from longtake.framework.console.models_report import row_of as model_row
 from longtake.framework.console.plan_files import open_plan, save_plan
 from longtake.framework.console.plan_report import notes_of, report_of, show
 from longtake.framework.console.quiet import quietly
-from longtake.framework.console.strategies_report import row_of as strategy_row
-from longtake.framework.console.strategies_report import strategies as every_strategy
-from longtake.framework.console.verify_report import show as show_verdict
 from longtake.framework.data import PromptData
 from longtake.framework.engine.chosen_layout import ChosenLayout
 from longtake.framework.engine.comparison import best_of, compare
 from longtake.framework.engine.engine import Engine
-from longtake.framework.engine.generation_config import Dtype
 from longtake.framework.engine.preflight import check_request
 from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
-from longtake.framework.engine.verification import verify as verify_model
 from longtake.framework.engine.workloads import Workloads, longest
 from longtake.framework.launch.deterministic import use_full_precision
 from longtake.framework.launch.environment import cluster_environment
@@ -55,15 +41,12 @@ from longtake.framework.launch.interrupt import Interrupted, stop_on_interrupt
 from longtake.framework.launch.processes import check_command
 from longtake.framework.launch.rank_strategy import RankStrategy
 from longtake.framework.module import VideoModule
-from longtake.listings import show_listing
+from longtake.framework.standalone_commands import StandaloneCommands
 from longtake.models import Placement, open_for_plan
-from longtake.models.loading.convert import convert
-from longtake.models.open_sora_plan import convert_folder
 from longtake.plan.cost.profiles import hardware_of
 from longtake.plan.cost.profiles import profile as hardware_profile
 from longtake.plan.devices import Hardware
 from longtake.plan.ir.plan_file import PlanFile
-from longtake.ready_configs import show_configs
 from longtake.strategies import ParallelStrategy, SingleDevice
 from longtake.strategies.automatic import Automatic
 from longtake.strategies.from_plan import FromPlan
@@ -79,7 +62,7 @@ _SHOWN: Final = 40
 
 
 @final
-class InferenceTrainer(pl.Trainer):
+class InferenceTrainer(pl.Trainer, StandaloneCommands):
     """Where the run happens: accelerator, devices, strategy.
 
     Args:
@@ -364,110 +347,6 @@ class InferenceTrainer(pl.Trainer):
         if save is not None and best is not None:
             save_choice(save, self.planned_config, best)
             sys.stderr.write(f"longtake: longtake predict --config {save} runs the best of these\n")
-
-    @staticmethod
-    def convert(
-        file: Path,
-        output: Path | None = None,
-        key: str | None = None,
-        text_encoder: Path | None = None,
-        vae: Path | None = None,
-    ) -> None:
-        """Write a PyTorch checkpoint as safetensors, which longtake reads.
-
-        Reads tensors only: nothing in the file is run.
-
-        Args:
-            file: The checkpoint: .pt, .pth, .ckpt or .bin. Or the folder of Open-Sora-Plan 1.3's
-                transformer, of which a pipeline folder is made.
-            output: File to write; left out: beside the checkpoint, ending with .safetensors. Of a
-                folder: the pipeline folder to make.
-            key: Which entry of the checkpoint, such as generator_ema; left out: the only model
-                that it holds.
-            text_encoder: Of a folder: google/mt5-xxl, downloaded.
-            vae: Of a folder: its VAE; left out: the folder vae beside it.
-        """
-        if file.is_dir():
-            show_made(file, convert_folder(file, output, text_encoder, vae))
-        else:
-            show_converted(file, convert(file, output, key))
-
-    @staticmethod
-    def models(format: Format = "table") -> None:
-        """List the models that can be run, plug-ins included, and what each takes.
-
-        Args:
-            format: Of the list: a table, or JSON for programs.
-        """
-        show_listing("models", [model_row(card) for card in cards()], format)
-
-    @staticmethod
-    def configs(format: Format = "table") -> None:
-        """List the ready configurations for --config NAME: what each makes and needs.
-
-        Args:
-            format: Of the list: a table, or JSON for programs.
-        """
-        show_configs(format)
-
-    @staticmethod
-    def methods(format: Format = "table") -> None:
-        """List the methods that can be run, plug-ins included: what each is for and costs.
-
-        Args:
-            format: Of the list: a table, or JSON for programs.
-        """
-        show_listing("methods", [method_row(method) for method in every_method()], format)
-
-    @staticmethod
-    def strategies(format: Format = "table") -> None:
-        """List the strategies that runs on several devices can have: what each divides.
-
-        Args:
-            format: Of the list: a table, or JSON for programs.
-        """
-        show_listing("strategies", [strategy_row(one) for one in every_strategy()], format)
-
-    @staticmethod
-    def verify(
-        pipeline: str,
-        dtype: Dtype = "bfloat16",
-        device: Literal["auto", "cpu", "cuda"] = "auto",
-        height: int = 320,
-        width: int = 512,
-    ) -> None:
-        """Compare a model on its real weights with diffusers' own pipeline, for a report.
-
-        Two steps of a short clip from the same noise, first in diffusers, then here. The exit
-        status is 1 where the two differ by more than rounding.
-
-        Args:
-            pipeline: The model: a diffusers folder or a hub id.
-            dtype: Of the weights; float32 compares most strictly.
-            device: Where both compute; auto takes a GPU where there is one.
-            height: Of the clip, in pixels.
-            width: Of the clip, in pixels.
-        """
-        here = "cuda" if torch.cuda.is_available() else "cpu"
-        place = torch.device(here if device == "auto" else device)
-        raise SystemExit(show_verdict(verify_model(pipeline, dtype, place, height, width)))
-
-    @staticmethod
-    def doctor() -> None:
-        """Say what this machine has and what works on it, for a report of a bug."""
-        raise SystemExit(show_findings(examine()))
-
-    @staticmethod
-    def calibrate(
-        output: Path = Path("hardware.yaml"), device: Literal["auto", "cpu", "cuda"] = "auto"
-    ) -> None:
-        """Measure this machine, in less than two minutes: longtake plan --profile FILE.
-
-        Args:
-            output: File to write; a file that is there is replaced.
-            device: What to measure; auto: a GPU where there is one.
-        """
-        save_calibration(output, device)
 
     def join(self, *, failed: bool = False) -> None:
         """Wait until the processes that this one has started have ended.
