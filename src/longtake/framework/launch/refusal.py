@@ -25,7 +25,7 @@ PATIENCE: Final = 20.0
 HEARD: Final = timedelta(minutes=3)
 """How long the ranks of a step have to hear that there will be no run: machines start and import at
 different times, and who comes later waits for nobody for as long as a meeting does."""
-HEARD_BY_HAND: Final = timedelta(seconds=30)
+HEARD_BY_HAND: Final = timedelta(minutes=1)
 """The same of machines on each of which somebody has started the run, and waits for the prompt."""
 _HERE: Final = (LOOPBACK, "localhost", "::1")
 _MISTAKE: Final = 2
