@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +28,8 @@ TRANSFORMER = FIRST
 """The component that a file of its own may stand for, or two for the two experts."""
 _WEIGHTED = ("text_encoder", "image_encoder", "transformer", "vae")
 """How the names of components with weights begin (``text_encoder_2``)."""
+_COMPONENTS = (*_WEIGHTED, "tokenizer", "scheduler", "guider")
+"""How the names of all that are read begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +298,7 @@ def open_folder(
     index = _read_json(index_file)
     if "_class_name" not in index:
         raise ModelError(f"{index_file} names no pipeline class (_class_name).")
+    _check_components(index_file, index)
     hub = None if local else find_snapshot(name, path)
     folder = ModelFolder(
         path, index, hub, tuple(loras), variant=variant, weights=own, weights_2=other
@@ -307,6 +310,18 @@ def open_folder(
             refuse_kernels(settings, folder.config(part))
     _check_replaced(folder, name, loras)
     return folder
+
+
+def _check_components(file: Path, index: Mapping[str, Any]) -> None:
+    """Refuse components that are not named by a library and a class of it, or by two nulls."""
+    for name, value in index.items():
+        if isinstance(value, list) and name.startswith(_COMPONENTS):
+            said = [isinstance(one, str) for one in value]
+            if said != [True, True] and value != [None, None]:
+                raise ModelError(
+                    f"{file} names {str(value)[:60]} as its {name}, but it is a library and a "
+                    f"class of it: [diffusers, AutoencoderKLWan], say."
+                )
 
 
 def _check_replaced(folder: ModelFolder, name: str, loras: Sequence[Lora]) -> None:

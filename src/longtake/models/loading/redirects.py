@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
@@ -13,6 +13,7 @@ from longtake.models.loading.numbers import settings_in
 _ADAPTER: Final = "adapter_config.json"
 """Where transformers finds it, it loads the folder or hub model that it names."""
 _SINGLE: Final = (int, float, bool, str, type(None))
+_WHOLE: Final = frozenset({int, bool, str, type(None)})
 _KERNELS: Final = "_implementation"
 """How settings end that name a kernel; one with a slash is a hub id, whose code would be run."""
 
@@ -51,8 +52,8 @@ def refuse_kernels(file: Path, config: Mapping[str, Any]) -> None:
             )
 
 
-def refuse_structures(file: Path, model: type, config: Mapping[str, Any]) -> None:
-    """Refuse lists and mappings where a model takes single values.
+def refuse_types(file: Path, model: type, config: Mapping[str, Any]) -> None:
+    """Refuse lists and mappings where a model takes single values, and fractions for whole numbers.
 
     Some settings are used for the first time when a video is made.
 
@@ -76,3 +77,26 @@ def refuse_structures(file: Path, model: type, config: Mapping[str, Any]) -> Non
                 f"{file} sets {name} to {str(value)[:40]}, but {model.__name__} takes a single "
                 f"value there."
             )
+        taken_there = _parts_of(kinds)
+        whole = int in taken_there and taken_there <= _WHOLE
+        if whole and any(isinstance(one, float) for one in _parts(value)):
+            raise ModelError(
+                f"{file} sets {name} to {str(value)[:40]}, but {model.__name__} takes whole "
+                f"numbers there."
+            )
+
+
+def _parts_of(kinds: Sequence[Any]) -> set[Any]:
+    """Return the types of single values among types, those in lists of them included."""
+    found = set[Any]()
+    for kind in kinds:
+        found |= _parts_of(get_args(kind)) if get_origin(kind) in (list, tuple) else {kind}
+    return found - {Ellipsis}
+
+
+def _parts(value: object) -> Iterator[object]:
+    """Yield a value, or those in a list of lists."""
+    for one in value if isinstance(value, list) else ():
+        yield from _parts(one)
+    if not isinstance(value, list):
+        yield value

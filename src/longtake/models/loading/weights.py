@@ -19,7 +19,7 @@ from longtake.models.loading.lora import NameTable, changes_of, merged
 from longtake.models.loading.lora.arithmetic import Change
 from longtake.models.loading.offload import LayerStream
 from longtake.models.loading.quantize import layer_linears, layers_of, quantized
-from longtake.models.loading.redirects import refuse_structures
+from longtake.models.loading.redirects import refuse_types
 from longtake.models.loading.stored import TensorHeader
 from longtake.models.registry import registered
 
@@ -61,7 +61,7 @@ def load_module(
     config = folder.config(component)
     with torch.device("meta"):
         module = build(config)
-    refuse_structures(folder.path / component / "config.json", type(module), config)
+    refuse_types(folder.path / component / "config.json", type(module), config)
     known = module.state_dict()
     if prune is not None:
         prune(module)

@@ -156,3 +156,14 @@ def test_the_family_is_found_by_the_pipeline_class(tmp_path: Path) -> None:
     assert isinstance(family_of(opened(tmp_path)), WanFamily)
     with pytest.raises(ModelError, match=r"a WanTextPipeline, which is not.*is WanPipeline"):
         family_of(opened(tmp_path, _class_name="WanTextPipeline"))
+
+
+@pytest.mark.parametrize(
+    "named", [[], ["diffusers"], [1, 2], ["a", "b", "c"], [None, "X"], [[], {}]]
+)
+@pytest.mark.parametrize("component", ["vae", "text_encoder_2", "tokenizer", "scheduler"])
+def test_a_component_that_is_not_named_by_a_library_and_a_class_is_refused(
+    tmp_path: Path, component: str, named: list[object]
+) -> None:
+    with pytest.raises(ModelError, match=rf"as its {component}, but it is a library and a class"):
+        opened(tmp_path, **{component: named})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from longtake.errors import ModelError
 from longtake.models import open_folder
+from longtake.models.loading.redirects import refuse_types
 from longtake.models.loading.tokenizers import check_text, load_tokenizer
 from longtake.models.registry import family_of
 from longtake.testing.tiny.base import tiny_wan_folder
@@ -115,6 +117,50 @@ def test_settings_that_are_none_are_refused(path: Path, name: str, text: str) ->
     read: Callable[[], object] = lambda: open_folder(str(path)).config("transformer")  # noqa: E731
     with pytest.raises(ModelError, match="JSON"):
         read()
+
+
+@pytest.mark.parametrize("value", [2.5, 2.0, float("inf")])
+def test_a_fraction_in_place_of_a_whole_number_is_refused_before_a_video_is_made(
+    path: Path, value: float
+) -> None:
+    changed(path / "vae" / "config.json", patch_size=value)
+    folder = open_folder(str(path))
+    with pytest.raises(ModelError, match=r"sets patch_size to .* takes whole numbers there"):
+        family_of(folder).load_decoder(folder, torch.device("meta"))
+
+
+class Model:
+    """Takes settings of some types."""
+
+    def __init__(
+        self,
+        sizes: tuple[int, ...] = (1,),
+        nested: list[tuple[int, int]] | None = None,
+        scale: float | None = None,
+        either: int | float = 1,
+        anything: Any = None,
+    ) -> None:
+        """Use none of them."""
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "refused"),
+    [
+        ("sizes", [1, 2.5], True),
+        ("sizes", [1, 2], False),
+        ("nested", [[1, 2], [3, 4.0]], True),
+        ("nested", [[1, 2]], False),
+        ("scale", 1.5, False),
+        ("either", 1.5, False),
+        ("anything", [1.5], False),
+        ("another", 1.5, False),
+    ],
+)
+def test_fractions_are_refused_where_all_that_is_taken_are_whole_numbers(
+    setting: str, value: object, refused: bool
+) -> None:
+    with pytest.raises(ModelError, match="whole numbers") if refused else nullcontext():
+        refuse_types(Path("config.json"), Model, {setting: value})
 
 
 @pytest.mark.parametrize("value", [[None, None], [2, 2], {"a": 1}])
