@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -28,8 +29,8 @@ TRANSFORMER = FIRST
 """The component that a file of its own may stand for, or two for the two experts."""
 _WEIGHTED = ("text_encoder", "image_encoder", "transformer", "vae")
 """How the names of components with weights begin (``text_encoder_2``)."""
-_COMPONENTS = (*_WEIGHTED, "tokenizer", "scheduler", "guider")
-"""How the names of all that are read begin."""
+_COMPONENT = re.compile(rf"({'|'.join(_WEIGHTED)}|tokenizer)(_\d+)?|scheduler|guider")
+"""The names of all that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,9 @@ class ModelFolder:
     @property
     def components(self) -> list[str]:
         """Names of the components that the pipeline has."""
-        return [name for name, value in self.index.items() if isinstance(value, list) and value[0]]
+        return [
+            name for name, value in self.index.items() if isinstance(value, list) and any(value)
+        ]
 
     @property
     def weighted(self) -> list[str]:
@@ -296,7 +299,7 @@ def open_folder(
     if not index_file.is_file():
         raise refuse_folder(path, str(local or name))
     index = _read_json(index_file)
-    if "_class_name" not in index:
+    if not isinstance(index.get("_class_name"), str):
         raise ModelError(f"{index_file} names no pipeline class (_class_name).")
     _check_components(index_file, index)
     hub = None if local else find_snapshot(name, path)
@@ -315,13 +318,13 @@ def open_folder(
 def _check_components(file: Path, index: Mapping[str, Any]) -> None:
     """Refuse components that are not named by a library and a class of it, or by two nulls."""
     for name, value in index.items():
-        if isinstance(value, list) and name.startswith(_COMPONENTS):
-            said = [isinstance(one, str) for one in value]
-            if said != [True, True] and value != [None, None]:
-                raise ModelError(
-                    f"{file} names {str(value)[:60]} as its {name}, but it is a library and a "
-                    f"class of it: [diffusers, AutoencoderKLWan], say."
-                )
+        if value in (None, [None, None]) or not _COMPONENT.fullmatch(name):
+            continue
+        if not isinstance(value, list) or [type(one) for one in value] != [str, str]:
+            raise ModelError(
+                f"{file} names {str(value)[:60]} as its {name}, but it is a library and a class "
+                f"of it: [diffusers, AutoencoderKLWan], say."
+            )
 
 
 def _check_replaced(folder: ModelFolder, name: str, loras: Sequence[Lora]) -> None:

@@ -56,6 +56,9 @@ def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
     add_file(tmp_path, "model_index.json", "{}")
     with pytest.raises(ModelError, match="names no pipeline class"):
         open_folder(str(tmp_path))
+    add_file(tmp_path, "model_index.json", '{"_class_name": []}')
+    with pytest.raises(ModelError, match="names no pipeline class"):
+        open_folder(str(tmp_path))
     add_file(tmp_path, "model_index.json", "[]")
     with pytest.raises(ModelError, match="is not a JSON object"):
         open_folder(str(tmp_path))
@@ -159,11 +162,11 @@ def test_the_family_is_found_by_the_pipeline_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "named", [[], ["diffusers"], [1, 2], ["a", "b", "c"], [None, "X"], [[], {}]]
+    "named", [[], ["diffusers"], [1, 2], ["a", "b", "c"], [None, "X"], [[], {}], "x", 5]
 )
 @pytest.mark.parametrize("component", ["vae", "text_encoder_2", "tokenizer", "scheduler"])
 def test_a_component_that_is_not_named_by_a_library_and_a_class_is_refused(
-    tmp_path: Path, component: str, named: list[object]
+    tmp_path: Path, component: str, named: object
 ) -> None:
     with pytest.raises(ModelError, match=rf"as its {component}, but it is a library and a class"):
         opened(tmp_path, **{component: named})
