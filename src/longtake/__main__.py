@@ -19,6 +19,7 @@ from longtake.quick_help import answer
 from longtake.ready_configs import show_configs
 from longtake.streams import open_standard_streams
 from longtake.tables import Format
+from longtake.threads import check_number
 
 _FORMATS: Final[Mapping[tuple[str, ...], Format]] = {
     (): "table",
@@ -80,10 +81,11 @@ def _answer(args: list[str]) -> None:
 
 
 def _check_variables() -> None:
-    """Refuse variables that hold no number, which Lightning reads when it is imported."""
+    """Refuse variables that hold no number, which libraries read when they are imported."""
     try:
         for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
             number(os.environ, name, 0)
+        check_number(os.environ)
     except ConfigurationError as error:
         sys.stderr.write(f"longtake: error: {error} [{error.code}]\n")
         raise SystemExit(2) from None

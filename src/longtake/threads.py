@@ -20,16 +20,21 @@ Imports nothing heavy: all of this comes before PyTorch.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Final
+
+from longtake.errors import ConfigurationError
 
 _POLICY: Final = "OMP_WAIT_POLICY"
 """OpenMP's own variable, known to every runtime: ``ACTIVE`` or ``PASSIVE``."""
 _PASSIVE: Final = "PASSIVE"
 _SPINS: Final = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """How GNU's and LLVM's runtimes are told the same more precisely."""
+_NUMBER: Final = "OMP_NUM_THREADS"
+_NUMBERS: Final = re.compile(r"\s*0*[1-9][0-9]{0,5}\s*(,\s*0*[1-9][0-9]{0,5}\s*)*")
 _BYTES_OF_A_THREAD: Final = 1 << 16
 """A loop of so many bytes per thread has all of them take part: PyTorch gives each 32,768."""
 
@@ -42,6 +47,26 @@ def sleep_at_barriers(environment: MutableMapping[str, str]) -> None:
     """
     if not any(name in environment for name in (_POLICY, *_SPINS)):
         environment[_POLICY] = _PASSIVE
+
+
+def check_number(environment: MutableMapping[str, str]) -> None:
+    """Refuse a number of threads that is none, before OpenMP says so, and takes another one.
+
+    Args:
+        environment: Of this process, in which PyTorch is not loaded yet; an empty number is taken
+            out.
+
+    Raises:
+        ConfigurationError: ``OMP_NUM_THREADS`` holds no number, nor one for each level.
+    """
+    if not environment.get(_NUMBER, "1").strip():
+        del environment[_NUMBER]
+    said = environment.get(_NUMBER, "1")
+    if not _NUMBERS.fullmatch(said):
+        raise ConfigurationError(
+            f"the environment variable {_NUMBER} is {said[:40]!r}, but it is a number of threads, "
+            f"from 1 on; unset it to have one for each core."
+        )
 
 
 def is_to_sleep(environment: Mapping[str, str]) -> bool:

@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from longtake.threads import brief_spins, is_to_sleep, sleep_at_barriers
+from longtake.errors import ConfigurationError
+from longtake.threads import brief_spins, check_number, is_to_sleep, sleep_at_barriers
 
 USERS = [
     {"OMP_WAIT_POLICY": "ACTIVE"},
@@ -32,6 +33,25 @@ def test_threads_sleep_at_barriers_where_the_user_says_nothing() -> None:
         "MKL_NUM_THREADS": "2",
         "OMP_WAIT_POLICY": "PASSIVE",
     }
+
+
+@pytest.mark.parametrize("said", ["4", " 4 ", "04", "4,2", "8, 4 ,1"])
+def test_a_number_of_threads_is_taken(said: str) -> None:
+    environment = {"OMP_NUM_THREADS": said}
+    check_number(environment)
+    assert environment == {"OMP_NUM_THREADS": said}
+
+
+@pytest.mark.parametrize("environment", [{}, {"OMP_NUM_THREADS": ""}, {"OMP_NUM_THREADS": " "}])
+def test_an_empty_number_of_threads_is_as_none(environment: dict[str, str]) -> None:
+    check_number(environment)
+    assert environment == {}
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "demo", "4;2", "1e3", "4,", "٤", "9" * 30, "4\n!"])
+def test_what_is_no_number_of_threads_is_refused(said: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"OMP_NUM_THREADS is .*, but it is a number"):
+        check_number({"OMP_NUM_THREADS": said})
 
 
 @pytest.mark.parametrize("users", USERS, ids=lambda users: next(iter(users)))
