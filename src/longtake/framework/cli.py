@@ -174,7 +174,12 @@ class LongtakeCLI(LightningCLI):
 
     def before_predict(self) -> None:
         """Check the output and everything else, then put the output callbacks in place."""
-        self._start = RunStart(
+        self._start = self.run_start()
+        self._start.prepare()
+
+    def run_start(self) -> RunStart:
+        """Return the start of the run that the options describe."""
+        return RunStart(
             self.trainer,
             self.model,
             self.datamodule,
@@ -182,7 +187,6 @@ class LongtakeCLI(LightningCLI):
             self.config_init.predict.video,
             partial(self._parser(self.subcommand).dump, skip_unset=False),
         )
-        self._start.prepare()
 
 
 def gathered(args: list[str]) -> list[str]:

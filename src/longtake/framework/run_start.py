@@ -210,7 +210,7 @@ class RunStart:
             The run's inputs.
         """
         seams = {} if growth is None else growth.seams
-        config = self._config_text(engine.model, seams)
+        config = self.config_text(engine.model, seams)
         inputs = inputs_of(self._datamodule.requests(), engine.model)
         if growth is not None:
             growth.check(config, inputs)
@@ -247,7 +247,7 @@ class RunStart:
         ):
             sys.stderr.write(f"longtake: warning: {warning}\n")
 
-    def _config_text(
+    def config_text(
         self, model: ResolvedModel, seams: Mapping[int, Sequence[int]] | None = None
     ) -> str:
         """Return the resolved configuration as YAML that ``--config`` takes.

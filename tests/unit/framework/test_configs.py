@@ -642,7 +642,7 @@ def test_what_is_left_out_is_shown_resolved(
         "width": 1280,
         "fps": 16,
     }
-    dumped = yaml.safe_load(cli.dump_config(engine.model))
+    dumped = yaml.safe_load(cli.run_start().config_text(engine.model))
     assert {name: (dumped["model"] | dumped["data"])[name] for name in expected} == expected
     shown = settings_of(engine.workloads, request)
     assert shown == expected | {"sampler": "UniPCMultistepScheduler"}
@@ -684,6 +684,6 @@ def test_what_is_given_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         9,
         4.5,
     )
-    dumped = yaml.safe_load(cli.dump_config(engine.model))
+    dumped = yaml.safe_load(cli.run_start().config_text(engine.model))
     assert dumped["data"]["num_frames"] is None
     assert dumped["model"]["steps"] == 9
