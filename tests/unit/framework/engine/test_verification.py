@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from longtake.errors import ConfigurationError
-from longtake.framework import trainer
+from longtake.framework import standalone_commands
 from longtake.framework.console.verify_report import report, show
 from longtake.framework.engine import verification
 from longtake.framework.engine.verification import Verdict, verify
@@ -91,7 +91,7 @@ def test_the_command_prints_it(
         asked.extend(given)
         return VERDICT
 
-    monkeypatch.setattr(trainer, "verify_model", found)
+    monkeypatch.setattr(standalone_commands, "verify_model", found)
     with pytest.raises(SystemExit) as ended:
         main(["verify", "someone/Wan", "--dtype", "float32", "--device", "cpu", "--height", "64"])
     assert ended.value.code == 0
