@@ -144,9 +144,10 @@ class Meeting:
             environment: Of the process.
 
         Raises:
-            ConfigurationError: The port is in use.
+            ConfigurationError: The host name does not resolve, or the port is in use.
             RankFailure: The first rank has not come.
         """
+        self._resolve()
         deadline = time.monotonic() + self.patience.total_seconds()
         keeps = self.rank == 0 and not _has_agent(environment)
         if not keeps:

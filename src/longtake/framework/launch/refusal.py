@@ -91,16 +91,15 @@ def _other_machines(environment: Mapping[str, str]) -> Meeting | None:
     """Return where ranks meet that were started by hand, if this is its machine's first process.
 
     Commands that only plan or list may be given where such variables are set: no other machine
-    waits for them. A run on one machine has the same variables once it has started its ranks, with
-    the loopback for an address. How many ranks there are may be what the run is refused for.
+    waits for them. A process that has started its machine's ranks has a ``LOCAL_RANK``, and goes to
+    the meeting: what it refuses then is the meeting. How many ranks there are may be what the run
+    is refused for.
     """
     with suppress(LongtakeError):
         host = environment.get("MASTER_ADDR", LOOPBACK)
         runs = "predict" in sys.argv and launcher_of(environment) is Launcher.LONGTAKE
-        by_hand = runs and "NODE_RANK" in environment
+        by_hand = runs and "NODE_RANK" in environment and "LOCAL_RANK" not in environment
         if by_hand and "MASTER_PORT" in environment and host not in _HERE:
-            if not is_first_here(environment):
-                return None
             return Meeting(
                 host=host,
                 port=number(environment, "MASTER_PORT"),
