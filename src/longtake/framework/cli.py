@@ -17,16 +17,12 @@ from typing_extensions import override
 from longtake import __version__
 from longtake.commands import DESCRIPTION, NAME
 from longtake.errors import ConfigurationError, LongtakeError
-from longtake.framework.callbacks import (
-    VideoWriter,
-)
+from longtake.framework.callbacks import VideoWriter
 from longtake.framework.console.config_files import check_groups
 from longtake.framework.console.messages import explain
 from longtake.framework.console.nulls import check_nulls
 from longtake.framework.console.parser import OneSentenceParser, OptionMistake
-from longtake.framework.console.resume import (
-    resume_arguments,
-)
+from longtake.framework.console.resume import resume_arguments
 from longtake.framework.console.run_options import add_run_options
 from longtake.framework.console.trust import HELP, check_classes, restrict
 from longtake.framework.data import PromptData

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, final
 
@@ -27,6 +27,7 @@ from longtake.framework.engine.inputs import earlier_inputs, inputs_of
 from longtake.framework.engine.journal import Journal
 from longtake.framework.engine.keeper import RunKeeper, touched_since
 from longtake.framework.engine.replica_reports import fold, whole_report
+from longtake.framework.engine.request import Request
 from longtake.framework.engine.resolved_model import ResolvedModel
 from longtake.framework.engine.run_description import described
 from longtake.framework.engine.run_folder import (
@@ -106,37 +107,36 @@ class RunStart:
         made = keeper.made(requests)
         if goes_on and made >= {request.index for request in requests}:
             if self._trainer.is_global_zero:
-                self._tidy(folder, keeper)
+                self._tidy(keeper)
             raise SystemExit(0)
         if not self._trainer.is_global_zero:
-            others = self._others_inputs(folder, engine, goes_on) if engine.is_output else None
-            self._attach(folder, engine, keeper, growth, goes_on, {}, others, {})
+            others = self._others_inputs(engine, goes_on) if engine.is_output else None
+            self._attach(engine, keeper, growth, goes_on, {}, others, {})
             return
         description = described(engine.chosen)
         files = [Path(str(file)) for file in config.config or ()]
         for warning in [*engine.chosen.warnings(), *differences(files, description["hardware"])]:
             sys.stderr.write(f"longtake: warning: {warning}\n")
-        inputs = self._begin(folder, engine, keeper, growth if goes_on else None)
+        inputs = self._begin(engine, keeper, growth if goes_on else None, made)
         self._trainer.keep_last_actions(folder.path / LAST_ACTIONS)
         touched = touched_since(folder, made) if goes_on else {}
         for sentence in touched.values():
             sys.stderr.write(f"longtake: warning: {sentence}; it is not made again.\n")
-        self._attach(folder, engine, keeper, growth, goes_on, description, inputs, touched)
+        self._attach(engine, keeper, growth, goes_on, description, inputs, touched)
 
     def release(self) -> None:
         """Give the folder up, if it has been taken."""
         self._folder.release()
 
-    def _others_inputs(self, folder: RunFolder, engine: Engine, goes_on: bool) -> dict[str, Any]:
+    def _others_inputs(self, engine: Engine, goes_on: bool) -> dict[str, Any]:
         """Return the run's inputs as another rank than the first one finds them."""
         inputs = inputs_of(self._datamodule.requests(), engine.model)
         if goes_on:
-            inputs["model"] = earlier_inputs(folder)["model"]
+            inputs["model"] = earlier_inputs(self._folder)["model"]
         return inputs
 
     def _attach(
         self,
-        folder: RunFolder,
         engine: Engine,
         keeper: RunKeeper,
         growth: RunGrowth,
@@ -148,7 +148,6 @@ class RunStart:
         """Put the callbacks of this rank in place.
 
         Args:
-            folder: The run's.
             engine: This rank's.
             keeper: The run's.
             growth: How its videos grow.
@@ -158,21 +157,21 @@ class RunStart:
             touched: What has become of videos that are finished, by request.
         """
         config, ranks = self._config, lambda: engine.communicator
-        timeline = [TimelineWriter(folder, ranks)] if config.timeline else []
+        timeline = [TimelineWriter(self._folder, ranks)] if config.timeline else []
         if inputs is None:
             self._trainer.attach([*timeline])
             return
         several, video = engine.chosen.replicas.count > 1, self._video
         kept = {index: one.kept for index, one in growth.requests.items() if one.kept is not None}
         name = inputs["model"]["name"]
-        video.bind(folder, engine.timings, name, goes_on=goes_on, kept=kept)
+        video.bind(self._folder, engine.timings, name, goes_on=goes_on, kept=kept)
         report = ReportWriter(
-            folder,
+            self._folder,
             engine.timings,
             config.progress,
             engine.workloads,
             ranks,
-            whole_report(folder) if goes_on and self._trainer.is_global_zero else None,
+            whole_report(self._folder) if goes_on and self._trainer.is_global_zero else None,
             video.after_frames,
             lambda: video.there,
             description,
@@ -181,17 +180,19 @@ class RunStart:
             touched,
             engine.replica if several else None,
         )
-        latents = LatentWriter(folder, engine.timings, keep=config.keep_latents, keeper=keeper)
+        latents = LatentWriter(
+            self._folder, engine.timings, keep=config.keep_latents, keeper=keeper
+        )
         progress = progress_callback(config.progress, lines=several)
         self._trainer.attach([progress, report, latents, *timeline])
 
-    def _tidy(self, folder: RunFolder, keeper: RunKeeper) -> None:
+    def _tidy(self, keeper: RunKeeper) -> None:
         """Remove what a run may have left that is finished.
 
         Raises:
             OutputError: A video that it has made is not there any more, or not as it was.
         """
-        requests = self._datamodule.requests()
+        folder, requests = self._folder, self._datamodule.requests()
         folder.reopen()
         keeper.tidy(requests, self._config.keep_latents)
         for sentence in touched_since(folder, keeper.made(requests)).values():
@@ -202,39 +203,43 @@ class RunStart:
         sys.stderr.write(f"longtake: the run in {folder.path} is finished.\n")
 
     def _begin(
-        self, folder: RunFolder, engine: Engine, keeper: RunKeeper, growth: RunGrowth | None
+        self, engine: Engine, keeper: RunKeeper, growth: RunGrowth | None, made: Set[int]
     ) -> dict[str, Any]:
         """Take the folder; write what the run is, or see that it is the one that was begun.
+
+        Args:
+            engine: This rank's.
+            keeper: The run's.
+            growth: How its videos grow; ``None`` for a run that begins.
+            made: Requests that are finished.
 
         Returns:
             The run's inputs.
         """
+        folder, requests = self._folder, self._datamodule.requests()
         seams = {} if growth is None else growth.seams
         config = self.config_text(engine.model, seams)
-        inputs = inputs_of(self._datamodule.requests(), engine.model)
+        inputs = inputs_of(requests, engine.model)
+        left = [request for request in requests if request.index not in made]
         if growth is not None:
             growth.check(config, inputs)
-            self._check_disk(folder, engine, keeper, goes_on=True)
+            self._check_disk(engine, left, goes_on=True)
             # With the name that files of the run bear, also where the model is elsewhere now.
-            inputs["model"] = earlier_inputs(folder)["model"]
+            inputs["model"] = earlier_inputs(self._folder)["model"]
             folder.reopen()
             fold(folder)
             growth.commit(config, inputs)
-            keeper.tidy(self._datamodule.requests(), self._config.keep_latents)
+            keeper.tidy(requests, self._config.keep_latents)
             return inputs
-        self._check_disk(folder, engine, keeper, goes_on=False)
+        self._check_disk(engine, left, goes_on=False)
         folder.create()
         folder.write_json(INPUTS, inputs)
         folder.write_text(CONFIG, config)
         return inputs
 
-    def _check_disk(
-        self, folder: RunFolder, engine: Engine, keeper: RunKeeper, *, goes_on: bool
-    ) -> None:
-        """Refuse what cannot fit on the disk, and say what may not."""
-        config, requests = self._config, self._datamodule.requests()
-        made = keeper.made(requests)
-        left = [request for request in requests if request.index not in made]
+    def _check_disk(self, engine: Engine, left: Sequence[Request], *, goes_on: bool) -> None:
+        """Refuse requests that cannot fit on the disk, and say what may not."""
+        config, folder = self._config, self._folder
         journals = [Journal(folder.path_of(request.index)) for request in left]
         if warning := check_disk(
             folder.path,
